@@ -1,1 +1,37 @@
-//! keen-edge.
+//! keen-edge: Segment's Keen destination as an Envoy HTTP filter.
+//!
+//! The way of an event, one direction, each step a value handed on:
+//!
+//! | module | takes | gives |
+//! |---|---|---|
+//! | [`config`] | the filter's configuration, as a person writes it | settings, or an error with its JSON pointer |
+//! | [`segment`] | a request's head and body | the call, its write key, its messages; Segment's answers |
+//! | [`mapping`] | a message, its source, what the request tells of the client | Keen events |
+//! | [`keen`] | names, values, events, a bulk reply | what Keen accepts, and what it said |
+//! | [`delivery`] | events with their waiters, and what became of calls | calls to make, answers to give |
+//! | `filter` | Envoy's callbacks | host calls: the only code that knows proxy-wasm |
+//!
+//! [`json`] reads the text that all of them speak.
+
+pub mod config;
+pub mod delivery;
+pub mod json;
+pub mod keen;
+pub mod mapping;
+pub mod segment;
+
+#[cfg(target_arch = "wasm32")]
+mod filter;
+
+#[cfg(target_arch = "wasm32")]
+#[allow(unsafe_code, missing_docs, reason = "the macro exports `_initialize`")]
+mod start {
+    use crate::filter;
+    use proxy_wasm::traits::RootContext;
+    use proxy_wasm::types::LogLevel;
+
+    proxy_wasm::main! {{
+        proxy_wasm::set_log_level(LogLevel::Info);
+        proxy_wasm::set_root_context(|id| -> Box<dyn RootContext> { Box::new(filter::Root::new(id)) });
+    }}
+}

@@ -1,0 +1,448 @@
+//! JSON text read in one pass: borrowed, iterative, digits kept.
+//!
+//! A request body is walked once and its values are handed on as the text they came as. Nothing recurses, so nesting
+//! costs heap and never stack, and a number keeps every digit (a tree of `f64` would not).
+
+use std::borrow::Cow;
+
+/// The text is not JSON (RFC 8259), or not of the kind that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Malformed;
+
+/// A result of reading.
+pub type Read<T> = Result<T, Malformed>;
+
+/// A JSON string as it stands between its quotes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Str<'a> {
+    /// The text between the quotes, escapes untouched.
+    pub raw: &'a str,
+    /// Whether `raw` holds a backslash.
+    pub escaped: bool,
+}
+
+impl<'a> Str<'a> {
+    /// The string it stands for. A lone surrogate becomes U+FFFD: no Unicode text can hold it.
+    #[must_use]
+    pub fn decode(&self) -> Cow<'a, str> {
+        if self.escaped { Cow::Owned(unescape(self.raw)) } else { Cow::Borrowed(self.raw) }
+    }
+
+    /// Whether it stands for `other`.
+    #[must_use]
+    pub fn is(&self, other: &str) -> bool {
+        if self.escaped { self.decode() == other } else { self.raw == other }
+    }
+}
+
+/// One value. Containers are kept as their text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Value<'a> {
+    /// No such member.
+    #[default]
+    Absent,
+    /// `null`
+    Null,
+    /// `true` or `false`
+    Bool(bool),
+    /// A number, digit by digit as it came.
+    Number(&'a str),
+    /// A string.
+    String(Str<'a>),
+    /// An array, brackets included.
+    Array(&'a str),
+    /// An object, braces included.
+    Object(&'a str),
+}
+
+impl<'a> Value<'a> {
+    /// JavaScript's truth, which Segment's own code decides by.
+    #[must_use]
+    pub fn truthy(&self) -> bool {
+        match self {
+            Self::Absent | Self::Null => false,
+            Self::Bool(b) => *b,
+            Self::Number(n) => n.bytes().any(|b| matches!(b, b'1'..=b'9')),
+            Self::String(s) => !s.raw.is_empty(),
+            Self::Array(_) | Self::Object(_) => true,
+        }
+    }
+
+    /// The string, where it is one.
+    #[must_use]
+    pub fn as_str(&self) -> Option<Cow<'a, str>> {
+        match self {
+            Self::String(s) => Some(s.decode()),
+            _ => None,
+        }
+    }
+
+    /// A string or a number as text, where it is truthy.
+    #[must_use]
+    pub fn text(&self) -> Option<Cow<'a, str>> {
+        match self {
+            _ if !self.truthy() => None,
+            Self::String(s) => Some(s.decode()),
+            Self::Number(n) => Some(Cow::Borrowed(n)),
+            _ => None,
+        }
+    }
+
+    /// `self`, or `other` where `self` is absent.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        if self == Self::Absent { other } else { self }
+    }
+}
+
+/// A place in a JSON text.
+#[derive(Debug, Clone)]
+pub struct Cursor<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    /// The start of `text`.
+    #[must_use]
+    pub fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// The next byte that is not white space, unread.
+    pub fn peek(&mut self) -> Option<u8> {
+        let bytes = self.text.as_bytes();
+        loop {
+            match bytes.get(self.at) {
+                Some(b' ' | b'\n' | b'\t' | b'\r') => self.step(1),
+                other => return other.copied(),
+            }
+        }
+    }
+
+    /// Reads `byte` if it comes next.
+    pub fn eat(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        if found {
+            self.step(1);
+        }
+        found
+    }
+
+    /// Reads `byte`, which must come next.
+    ///
+    /// # Errors
+    /// Something else comes.
+    pub fn expect(&mut self, byte: u8) -> Read<()> {
+        if self.eat(byte) { Ok(()) } else { Err(Malformed) }
+    }
+
+    /// Nothing but white space may follow.
+    ///
+    /// # Errors
+    /// Something follows.
+    pub fn end(&mut self) -> Read<()> {
+        if self.peek().is_none() { Ok(()) } else { Err(Malformed) }
+    }
+
+    /// Reads a string.
+    ///
+    /// # Errors
+    /// No string comes, or it is cut, or it holds a control character or an unknown escape.
+    pub fn string(&mut self) -> Read<Str<'a>> {
+        self.expect(b'"')?;
+        let start = self.at;
+        let bytes = self.text.as_bytes();
+        let mut escaped = false;
+        loop {
+            match bytes.get(self.at) {
+                Some(b'"') => {
+                    let raw = self.text.get(start..self.at).ok_or(Malformed)?;
+                    self.step(1);
+                    return Ok(Str { raw, escaped });
+                }
+                Some(b'\\') => {
+                    escaped = true;
+                    self.step(1);
+                    match bytes.get(self.at) {
+                        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.step(1),
+                        Some(b'u') => {
+                            self.step(1);
+                            for _ in 0..4 {
+                                match bytes.get(self.at) {
+                                    Some(b) if b.is_ascii_hexdigit() => self.step(1),
+                                    _ => return Err(Malformed),
+                                }
+                            }
+                        }
+                        _ => return Err(Malformed),
+                    }
+                }
+                Some(0x00..=0x1f) | None => return Err(Malformed),
+                Some(_) => self.step(1),
+            }
+        }
+    }
+
+    /// Reads a number, as its text.
+    ///
+    /// # Errors
+    /// No number comes, or one that JSON does not know (`+1`, `01`, `.5`, `NaN`).
+    pub fn number(&mut self) -> Read<&'a str> {
+        self.peek();
+        let start = self.at;
+        if self.now() == Some(b'-') {
+            self.step(1);
+        }
+        match self.now() {
+            Some(b'0') => self.step(1),
+            Some(b'1'..=b'9') => self.digits()?,
+            _ => return Err(Malformed),
+        }
+        if self.now() == Some(b'.') {
+            self.step(1);
+            self.digits()?;
+        }
+        if matches!(self.now(), Some(b'e' | b'E')) {
+            self.step(1);
+            if matches!(self.now(), Some(b'+' | b'-')) {
+                self.step(1);
+            }
+            self.digits()?;
+        }
+        self.text.get(start..self.at).ok_or(Malformed)
+    }
+
+    /// Reads one value.
+    ///
+    /// # Errors
+    /// What comes is no JSON value.
+    pub fn value(&mut self) -> Read<Value<'a>> {
+        Ok(match self.peek() {
+            Some(b'"') => Value::String(self.string()?),
+            Some(b'{') => Value::Object(self.skip()?),
+            Some(b'[') => Value::Array(self.skip()?),
+            Some(b't') => self.literal("true", Value::Bool(true))?,
+            Some(b'f') => self.literal("false", Value::Bool(false))?,
+            Some(b'n') => self.literal("null", Value::Null)?,
+            _ => Value::Number(self.number()?),
+        })
+    }
+
+    /// Reads one value of any depth and gives its text.
+    ///
+    /// # Errors
+    /// What comes is no JSON value.
+    pub fn skip(&mut self) -> Read<&'a str> {
+        self.peek();
+        let start = self.at;
+        let mut nest = Nest::default();
+        loop {
+            match self.peek() {
+                Some(b'{') => {
+                    self.step(1);
+                    if !self.eat(b'}') {
+                        nest.push(true);
+                        self.key()?;
+                        continue;
+                    }
+                }
+                Some(b'[') => {
+                    self.step(1);
+                    if !self.eat(b']') {
+                        nest.push(false);
+                        continue;
+                    }
+                }
+                Some(b'"') => drop(self.string()?),
+                Some(b't' | b'f' | b'n') => drop(self.value()?),
+                _ => drop(self.number()?),
+            }
+            loop {
+                let Some(object) = nest.top() else {
+                    return self.text.get(start..self.at).ok_or(Malformed);
+                };
+                if self.eat(b',') {
+                    if object {
+                        self.key()?;
+                    }
+                    break;
+                }
+                self.expect(if object { b'}' } else { b']' })?;
+                nest.pop();
+            }
+        }
+    }
+
+    /// Reads an object. `member` gets each name, and the cursor at its value, which it must read.
+    ///
+    /// # Errors
+    /// What comes is no object, or `member` failed.
+    pub fn object(&mut self, mut member: impl FnMut(Str<'a>, &mut Self) -> Read<()>) -> Read<()> {
+        self.expect(b'{')?;
+        if self.eat(b'}') {
+            return Ok(());
+        }
+        loop {
+            let name = self.key()?;
+            member(name, self)?;
+            if !self.eat(b',') {
+                return self.expect(b'}');
+            }
+        }
+    }
+
+    /// Reads an array. `element` gets the cursor at each value, which it must read.
+    ///
+    /// # Errors
+    /// What comes is no array, or `element` failed.
+    pub fn array(&mut self, mut element: impl FnMut(&mut Self) -> Read<()>) -> Read<()> {
+        self.expect(b'[')?;
+        if self.eat(b']') {
+            return Ok(());
+        }
+        loop {
+            element(self)?;
+            if !self.eat(b',') {
+                return self.expect(b']');
+            }
+        }
+    }
+
+    /// Reads a member's name and the colon behind it.
+    ///
+    /// # Errors
+    /// No name or no colon comes.
+    pub fn key(&mut self) -> Read<Str<'a>> {
+        let name = self.string()?;
+        self.expect(b':')?;
+        Ok(name)
+    }
+
+    fn literal(&mut self, word: &str, value: Value<'a>) -> Read<Value<'a>> {
+        let end = self.at.saturating_add(word.len());
+        if self.text.as_bytes().get(self.at..end) == Some(word.as_bytes()) {
+            self.at = end;
+            return Ok(value);
+        }
+        Err(Malformed)
+    }
+
+    fn digits(&mut self) -> Read<()> {
+        let start = self.at;
+        while matches!(self.now(), Some(b'0'..=b'9')) {
+            self.step(1);
+        }
+        if self.at == start { Err(Malformed) } else { Ok(()) }
+    }
+
+    fn now(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn step(&mut self, by: usize) {
+        self.at = self.at.saturating_add(by);
+    }
+}
+
+/// The containers that are open, one bit each: 64 levels in place, deeper ones on the heap.
+#[derive(Default)]
+struct Nest {
+    bits: u64,
+    depth: usize,
+    deeper: Vec<u64>,
+}
+
+impl Nest {
+    fn push(&mut self, object: bool) {
+        if self.depth > 0 && self.depth.is_multiple_of(64) {
+            self.deeper.push(self.bits);
+        }
+        self.bits = (self.bits << 1) | u64::from(object);
+        self.depth = self.depth.saturating_add(1);
+    }
+
+    fn pop(&mut self) {
+        self.bits >>= 1;
+        self.depth = self.depth.saturating_sub(1);
+        if self.depth > 0
+            && self.depth.is_multiple_of(64)
+            && let Some(bits) = self.deeper.pop()
+        {
+            self.bits = bits;
+        }
+    }
+
+    fn top(&self) -> Option<bool> {
+        (self.depth > 0).then_some(self.bits & 1 == 1)
+    }
+}
+
+/// Writes `text` as a JSON string, quotes included, with the fewest escapes.
+pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    write_escaped(out, text);
+    out.push(b'"');
+}
+
+/// Writes `text` as it stands inside a JSON string.
+pub fn write_escaped(out: &mut Vec<u8>, text: &str) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    for &byte in text.as_bytes() {
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x00..=0x1f => {
+                out.extend_from_slice(b"\\u00");
+                out.extend(HEX.get(usize::from(byte >> 4)));
+                out.extend(HEX.get(usize::from(byte & 15)));
+            }
+            _ => out.push(byte),
+        }
+    }
+}
+
+fn unescape(raw: &str) -> String {
+    let mut text = String::with_capacity(raw.len());
+    let mut chars = raw.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            text.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('b') => text.push('\u{8}'),
+            Some('f') => text.push('\u{c}'),
+            Some('n') => text.push('\n'),
+            Some('r') => text.push('\r'),
+            Some('t') => text.push('\t'),
+            Some('u') => {
+                let high = hex4(&mut chars);
+                let mut ahead = chars.clone();
+                let pair = (0xd800..0xdc00).contains(&high) && ahead.next() == Some('\\') && ahead.next() == Some('u');
+                let low = if pair { hex4(&mut ahead) } else { 0 };
+                if (0xdc00..0xe000).contains(&low) {
+                    chars = ahead;
+                    let c = (((high & 0x3ff) << 10) | (low & 0x3ff)).wrapping_add(0x1_0000);
+                    text.push(char::from_u32(c).unwrap_or('\u{fffd}'));
+                } else {
+                    text.push(char::from_u32(high).unwrap_or('\u{fffd}'));
+                }
+            }
+            Some(other) => text.push(other),
+            None => {}
+        }
+    }
+    text
+}
+
+fn hex4(chars: &mut std::str::Chars<'_>) -> u32 {
+    let mut code = 0;
+    for _ in 0..4 {
+        code = (code << 4) | chars.next().and_then(|c| c.to_digit(16)).unwrap_or(0);
+    }
+    code
+}

@@ -1,0 +1,127 @@
+//! Bulk requests (`POST /3.0/projects/{id}/events`) and what Keen answers to them.
+
+use crate::json::{self, Cursor, Malformed, Read, Value};
+
+/// Keen's word on one event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Recorded, or known by its uniqueness token.
+    Recorded,
+    /// Refused for what it holds; the error's name.
+    Refused(String),
+}
+
+/// The body of a bulk request. `events` come in the order of their collections.
+#[must_use]
+pub fn body<'a>(events: impl Iterator<Item = (&'a str, &'a [u8])>, room: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(room);
+    let mut current = None;
+    out.push(b'{');
+    for (collection, event) in events {
+        if current == Some(collection) {
+            out.push(b',');
+        } else {
+            if current.is_some() {
+                out.extend_from_slice(b"],");
+            }
+            json::write_string(&mut out, collection);
+            out.extend_from_slice(b":[");
+            current = Some(collection);
+        }
+        out.extend_from_slice(event);
+    }
+    if current.is_some() {
+        out.push(b']');
+    }
+    out.push(b'}');
+    out
+}
+
+/// Reads a bulk reply: a verdict for each event of `asked` (collections and how many events each had, in the order of
+/// the request).
+///
+/// # Errors
+/// The reply is not JSON, or does not speak of just these events: then nothing is known of any of them.
+pub fn verdicts(reply: &[u8], asked: &[(&str, usize)]) -> Read<Vec<Verdict>> {
+    let text = std::str::from_utf8(reply).map_err(|_| Malformed)?;
+    let mut found: Vec<Option<Vec<Verdict>>> = vec![None; asked.len()];
+    let mut cursor = Cursor::new(text);
+    cursor.object(|collection, cursor| {
+        let place = asked.iter().zip(found.iter_mut()).find(|((name, _), _)| collection.is(name));
+        let ((_, count), slot) = place.ok_or(Malformed)?;
+        let mut verdicts = Vec::with_capacity(*count);
+        cursor.array(|cursor| {
+            verdicts.push(verdict(cursor)?);
+            Ok(())
+        })?;
+        if verdicts.len() != *count {
+            return Err(Malformed);
+        }
+        *slot = Some(verdicts);
+        Ok(())
+    })?;
+    cursor.end()?;
+    let found: Option<Vec<Vec<Verdict>>> = found.into_iter().collect();
+    Ok(found.ok_or(Malformed)?.into_iter().flatten().collect())
+}
+
+fn verdict(cursor: &mut Cursor<'_>) -> Read<Verdict> {
+    let mut success = None;
+    let mut name = None;
+    cursor.object(|key, cursor| {
+        if key.is("success") {
+            match cursor.value()? {
+                Value::Bool(value) => success = Some(value),
+                _ => return Err(Malformed),
+            }
+        } else if key.is("error") && cursor.peek() == Some(b'{') {
+            cursor.object(|key, cursor| {
+                let value = cursor.value()?;
+                if key.is("name") {
+                    name = value.as_str();
+                }
+                Ok(())
+            })?;
+        } else {
+            cursor.skip()?;
+        }
+        Ok(())
+    })?;
+    match success {
+        Some(true) => Ok(Verdict::Recorded),
+        Some(false) => Ok(Verdict::Refused(name.map_or_else(|| "unnamed".to_owned(), |n| label(&n)))),
+        None => Err(Malformed),
+    }
+}
+
+/// An error's name as metrics and logs may carry it: Keen's names are words, anything else is not repeated.
+fn label(name: &str) -> String {
+    let word = !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if word { name.to_owned() } else { "unnamed".to_owned() }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_group_by_collection() {
+        let events: [(&str, &[u8]); 3] = [("a", b"{}"), ("a", b"{\"x\":1}"), ("b\"", b"{}")];
+        assert_eq!(body(events.into_iter(), 0), br#"{"a":[{},{"x":1}],"b\"":[{}]}"#);
+    }
+
+    #[test]
+    fn verdicts_come_in_order() {
+        let reply = br#"{"b": [{"success": false, "error": {"name": "InvalidPropertyNameError", "description": "x"}}], "a": [{"success": true}, {"success": true}]}"#;
+        let got = verdicts(reply, &[("a", 2), ("b", 1)]).unwrap();
+        assert_eq!(got, [Verdict::Recorded, Verdict::Recorded, Verdict::Refused("InvalidPropertyNameError".into())]);
+    }
+
+    #[test]
+    fn a_reply_that_does_not_fit_says_nothing() {
+        for reply in ["", "{}", "[]", r#"{"a":[{"success":true}"#, r#"{"a":[]}"#, r#"{"a":[{}]}"#, r#"{"a":[{"success":true}],"c":[]}"#, r#"{"a":[{"success":1}]}"#] {
+            assert_eq!(verdicts(reply.as_bytes(), &[("a", 1)]), Err(Malformed), "{reply}");
+        }
+    }
+}
