@@ -1,1 +1,9 @@
-//! segment
+//! The edge Segment's SDKs see: which call, whose key, which messages, which answer.
+
+pub mod answer;
+pub mod body;
+pub mod endpoint;
+pub mod inflate;
+pub mod message;
+pub mod timestamp;
+pub mod write_key;

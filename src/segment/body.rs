@@ -1,0 +1,98 @@
+//! A request's body: one message, or a batch.
+
+use super::endpoint::{Endpoint, Kind};
+use super::message::Message;
+use crate::json::{Cursor, Malformed, Read, Value};
+
+/// What a body holds.
+#[derive(Debug, Default)]
+pub struct Body<'a> {
+    /// Its messages, what the batch says of all of them merged in.
+    pub messages: Vec<Message<'a>>,
+    /// Elements of a batch that are no objects.
+    pub not_messages: usize,
+    /// The `writeKey` of the whole body.
+    pub write_key: Value<'a>,
+}
+
+/// Reads a body.
+///
+/// # Errors
+/// It is not UTF-8, not JSON, no object, or its `batch` is no array.
+pub fn read<'a>(endpoint: Endpoint<'_>, body: &'a [u8]) -> Read<Body<'a>> {
+    let text = std::str::from_utf8(body).map_err(|_| Malformed)?;
+    let mut cursor = Cursor::new(text);
+    let body = match endpoint {
+        Endpoint::Single(kind) => single(&mut cursor, kind)?,
+        _ => batch(&mut cursor)?,
+    };
+    cursor.end()?;
+    Ok(body)
+}
+
+fn single<'a>(cursor: &mut Cursor<'a>, kind: Kind) -> Read<Body<'a>> {
+    let (mut message, _) = Message::read(cursor, |_, cursor| cursor.skip().map(drop))?;
+    message.kind = Some(kind);
+    Ok(Body { write_key: message.write_key, messages: vec![message], not_messages: 0 })
+}
+
+fn batch<'a>(cursor: &mut Cursor<'a>) -> Read<Body<'a>> {
+    let mut found = Body::default();
+    let mut has_batch = false;
+    let (shared, kind) = Message::read(cursor, |key, cursor| {
+        if !key.is("batch") {
+            return cursor.skip().map(drop);
+        }
+        has_batch = true;
+        cursor.array(|cursor| {
+            if cursor.peek() == Some(b'{') {
+                let (message, _) = Message::read(cursor, |_, cursor| cursor.skip().map(drop))?;
+                found.messages.push(message);
+            } else {
+                cursor.skip()?;
+                found.not_messages = found.not_messages.saturating_add(1);
+            }
+            Ok(())
+        })
+    })?;
+    found.write_key = shared.write_key;
+    if has_batch {
+        for message in &mut found.messages {
+            message.inherit(&shared);
+        }
+    } else if kind != Value::Absent {
+        // One message where a batch belongs: some callers do, and it says what it is.
+        found.messages.push(shared);
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_merges_what_it_says_of_all() {
+        let text = br#"{"batch":[{"type":"track","event":"a","context":{"ip":"1.1.1.1"}},null,{"type":"track","event":"b","writeKey":"own","integrations":{"Keen IO":true}}],
+            "writeKey":"k","sentAt":"2014","context":{"ip":"2.2.2.2","library":{"name":"analytics-go"}},"integrations":{"all":false}}"#;
+        let body = read(Endpoint::Batch, text).unwrap();
+        assert_eq!((body.messages.len(), body.not_messages), (2, 1));
+        let (a, b) = (&body.messages[0], &body.messages[1]);
+        assert_eq!(a.context.ip.as_str().unwrap(), "1.1.1.1");
+        assert_eq!(a.context.library.as_str().unwrap(), "analytics-go");
+        assert_eq!(b.context.ip.as_str().unwrap(), "2.2.2.2");
+        assert_eq!((a.write_key.as_str().unwrap().as_ref(), b.write_key.as_str().unwrap().as_ref()), ("k", "own"));
+        assert!(!a.integrations.enabled() && b.integrations.enabled());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_malformed() {
+        for text in ["", "[]", "null", "{", "{\"batch\":{}}", "{\"batch\":[,]}", "{}{}", "{\"a\":01}", "\u{feff}{}"] {
+            assert!(read(Endpoint::Batch, text.as_bytes()).is_err(), "{text}");
+        }
+        assert!(read(Endpoint::Batch, b"{\"a\":\"\xff\"}").is_err());
+        assert!(read(Endpoint::Batch, "[".repeat(1_000_000).as_bytes()).is_err());
+        assert!(read(Endpoint::Single(Kind::Track), b"{}").is_ok());
+    }
+}

@@ -1,0 +1,123 @@
+//! Which of Segment's calls a request is (segment.com/docs/connections/sources/catalog/libraries/server/http-api).
+
+/// The kind of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Something a user did.
+    Track,
+    /// A page seen.
+    Page,
+    /// A screen seen.
+    Screen,
+    /// Who a user is.
+    Identify,
+    /// What a user belongs to.
+    Group,
+    /// Another name of a user.
+    Alias,
+}
+
+impl Kind {
+    /// The kind a message's `type` names.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "track" => Self::Track,
+            "page" => Self::Page,
+            "screen" => Self::Screen,
+            "identify" => Self::Identify,
+            "group" => Self::Group,
+            "alias" => Self::Alias,
+            _ => return None,
+        })
+    }
+}
+
+/// A call of Segment's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint<'a> {
+    /// One message of a kind.
+    Single(Kind),
+    /// Many messages (`/v1/batch`, and `/v1/import`, its other name).
+    Batch,
+    /// The SDKs' own telemetry (`/v1/m`): answered and dropped.
+    Telemetry,
+    /// A tracking path asked for with another method than POST: 400, as Segment does.
+    WrongMethod,
+    /// A CORS preflight on one of Segment's paths.
+    Preflight,
+    /// What a browser or phone asks for at start. The write key, percent-encoded as it came.
+    Settings(&'a str),
+}
+
+/// Which call a request is. `None`: not Segment's, let it pass.
+///
+/// The doubled forms are what SDKs produce when their host setting already holds a path (`/v1/b/b`).
+#[must_use]
+pub fn endpoint<'a>(method: &[u8], path: &'a [u8]) -> Option<Endpoint<'a>> {
+    let path = std::str::from_utf8(path).ok()?;
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let found = match path {
+        "/b" | "/batch" | "/batch/b" => Endpoint::Batch,
+        _ => under_v1(path.strip_prefix("/v1/")?)?,
+    };
+    Some(match (method, found) {
+        (b"OPTIONS", _) => Endpoint::Preflight,
+        (b"GET" | b"HEAD", Endpoint::Settings(_)) | (b"POST", _) => found,
+        _ => Endpoint::WrongMethod,
+    })
+}
+
+fn under_v1(rest: &str) -> Option<Endpoint<'_>> {
+    Some(match rest {
+        "track" | "t" => Endpoint::Single(Kind::Track),
+        "page" | "p" => Endpoint::Single(Kind::Page),
+        "screen" | "s" => Endpoint::Single(Kind::Screen),
+        "identify" | "i" => Endpoint::Single(Kind::Identify),
+        "group" | "g" => Endpoint::Single(Kind::Group),
+        "alias" | "a" => Endpoint::Single(Kind::Alias),
+        "batch" | "import" | "b" | "b/b" | "batch/b" => Endpoint::Batch,
+        "m" => Endpoint::Telemetry,
+        _ => {
+            let key = rest.strip_prefix("projects/")?.strip_suffix("/settings")?;
+            let key = key.strip_prefix("projects/").unwrap_or(key);
+            if key.is_empty() || key.contains('/') {
+                return None;
+            }
+            Endpoint::Settings(key)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_of_segments() {
+        for (path, want) in [
+            ("/v1/track", Endpoint::Single(Kind::Track)),
+            ("/v1/t?x=1", Endpoint::Single(Kind::Track)),
+            ("/v1/screen/", Endpoint::Single(Kind::Screen)),
+            ("/v1/import/", Endpoint::Batch),
+            ("/b", Endpoint::Batch),
+            ("/v1/b/b", Endpoint::Batch),
+            ("/v1/batch/b", Endpoint::Batch),
+            ("/v1/m", Endpoint::Telemetry),
+        ] {
+            assert_eq!(endpoint(b"POST", path.as_bytes()), Some(want), "{path}");
+            assert_eq!(endpoint(b"GET", path.as_bytes()), Some(Endpoint::WrongMethod));
+            assert_eq!(endpoint(b"OPTIONS", path.as_bytes()), Some(Endpoint::Preflight));
+        }
+        assert_eq!(endpoint(b"GET", b"/v1/projects/k/settings"), Some(Endpoint::Settings("k")));
+    }
+
+    #[test]
+    fn other_paths_are_not_ours() {
+        for path in ["/", "/v1", "/v1/", "/v1/tracks", "/v2/track", "/healthz", "/v1/projects//settings", "/v1/projects/a/b/settings", "/\u{fffd}"] {
+            assert_eq!(endpoint(b"POST", path.as_bytes()), None, "{path}");
+        }
+        assert_eq!(endpoint(b"POST", b"/v1/\xff"), None);
+    }
+}

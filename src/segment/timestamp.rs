@@ -1,0 +1,187 @@
+//! Points in time: the forms clients send, the correction Segment makes, the form Keen gets.
+//!
+//! All are milliseconds since 1970-01-01T00:00:00Z.
+
+use crate::json::Value;
+use time::{Date, Month};
+
+/// 1970-01-01 as a Julian day number.
+const EPOCH: i32 = 2_440_588;
+const DAY: i64 = 86_400_000;
+/// Numbers below are seconds, others milliseconds (as Segment's `new-date` decides).
+const MILLISECONDS_FROM: f64 = 31_557_600_000.0;
+
+/// `receivedAt - (sentAt - originalTimestamp)`: the client's clock may be wrong, its intervals are right
+/// (segment.com/docs/connections/spec/common, "Timestamps"). Without `sent` there is nothing to correct by.
+#[must_use]
+pub fn corrected(original: Option<i64>, sent: Option<i64>, received: i64) -> i64 {
+    let at = match (original, sent) {
+        (Some(original), Some(sent)) => sent.checked_sub(original).and_then(|age| received.checked_sub(age)),
+        (original, _) => original,
+    };
+    at.filter(|at| date(*at).is_some()).unwrap_or(received)
+}
+
+/// A point in time as clients write it: ISO 8601 with any fraction and offset (none is UTC), or seconds or milliseconds
+/// since 1970 as a number or as 10 or 13 digits. `None` where it is none of these.
+#[must_use]
+pub fn read(value: Value<'_>) -> Option<i64> {
+    match value {
+        Value::Number(digits) => epoch(digits),
+        Value::String(text) => {
+            let text = text.decode();
+            let text = text.trim();
+            let digits = matches!(text.len(), 10 | 13) && text.bytes().all(|b| b.is_ascii_digit());
+            if digits { epoch(text) } else { iso(text) }
+        }
+        _ => None,
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "a float's cast saturates, and what is out of range is refused")]
+fn epoch(digits: &str) -> Option<i64> {
+    let number: f64 = digits.parse().ok()?;
+    let at = if number.abs() < MILLISECONDS_FROM { (number * 1000.0).round() } else { number.trunc() } as i64;
+    date(at).map(|_| at)
+}
+
+fn iso(text: &str) -> Option<i64> {
+    let mut rest = text.as_bytes();
+    let year = digits(&mut rest, 4)?;
+    let month = if skip(&mut rest, b"-") { digits(&mut rest, 2)? } else { 1 };
+    let day = if skip(&mut rest, b"-") { digits(&mut rest, 2)? } else { 1 };
+    let month = Month::try_from(u8::try_from(month).ok()?).ok()?;
+    let date = Date::from_calendar_date(i32::try_from(year).ok()?, month, u8::try_from(day).ok()?).ok()?;
+    let mut at = i64::from(date.to_julian_day().checked_sub(EPOCH)?).checked_mul(DAY)?;
+    if skip(&mut rest, b"Tt ") {
+        let hour = digits(&mut rest, 2).filter(|h| *h <= 24)?;
+        let minute = if skip(&mut rest, b":") { digits(&mut rest, 2).filter(|m| *m <= 59)? } else { 0 };
+        let second = if skip(&mut rest, b":") { digits(&mut rest, 2).filter(|s| *s <= 60)? } else { 0 };
+        let milli = if skip(&mut rest, b".,") { fraction(&mut rest)? } else { 0 };
+        let of_day = hour.checked_mul(3600)?.checked_add(minute.checked_mul(60)?)?.checked_add(second)?;
+        at = at.checked_add(of_day.checked_mul(1000)?)?.checked_add(milli)?.checked_sub(offset(&mut rest)?)?;
+    }
+    rest.is_empty().then_some(at)
+}
+
+/// `Z`, `+hh`, `+hhmm` or `+hh:mm`, in milliseconds.
+fn offset(rest: &mut &[u8]) -> Option<i64> {
+    if rest.is_empty() || skip(rest, b"Zz") {
+        return Some(0);
+    }
+    let west = skip(rest, b"-");
+    if !west && !skip(rest, b"+") {
+        return None;
+    }
+    let hours = digits(rest, 2).filter(|h| *h <= 23)?;
+    skip(rest, b":");
+    let minutes = if rest.is_empty() { 0 } else { digits(rest, 2).filter(|m| *m <= 59)? };
+    let offset = hours.checked_mul(60)?.checked_add(minutes)?.checked_mul(60_000)?;
+    Some(if west { offset.checked_neg()? } else { offset })
+}
+
+/// Any number of digits, cut to milliseconds.
+fn fraction(rest: &mut &[u8]) -> Option<i64> {
+    let mut milli = 0_i64;
+    let mut place = 100_i64;
+    let mut any = false;
+    while let Some((digit @ b'0'..=b'9', tail)) = rest.split_first() {
+        milli = milli.checked_add(i64::from(digit & 15).checked_mul(place)?)?;
+        place = place.checked_div(10)?;
+        any = true;
+        *rest = tail;
+    }
+    any.then_some(milli)
+}
+
+fn digits(rest: &mut &[u8], count: usize) -> Option<i64> {
+    let (head, tail) = rest.split_at_checked(count)?;
+    *rest = tail;
+    head.iter().try_fold(0_i64, |number, byte| {
+        let digit = byte.is_ascii_digit().then_some(i64::from(byte & 15))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+fn skip(rest: &mut &[u8], any_of: &[u8]) -> bool {
+    match rest.split_first() {
+        Some((first, tail)) if any_of.contains(first) => {
+            *rest = tail;
+            true
+        }
+        _ => false,
+    }
+}
+
+/// The day of a point in time, where it has a year of four digits.
+fn date(at: i64) -> Option<Date> {
+    let day = i32::try_from(at.div_euclid(DAY)).ok()?.checked_add(EPOCH)?;
+    Date::from_julian_day(day).ok().filter(|date| (0..=9999).contains(&date.year()))
+}
+
+/// Writes `YYYY-MM-DDThh:mm:ss.sssZ`.
+pub fn write(out: &mut Vec<u8>, at: i64) {
+    let date = date(at).unwrap_or(Date::MIN);
+    let of_day = at.rem_euclid(DAY);
+    let part = |unit: i64, wrap: i64| of_day.checked_div(unit).unwrap_or(0).rem_euclid(wrap);
+    let fields = [
+        (i64::from(date.year()), 4, b'-'),
+        (i64::from(u8::from(date.month())), 2, b'-'),
+        (i64::from(date.day()), 2, b'T'),
+        (part(3_600_000, 24), 2, b':'),
+        (part(60_000, 60), 2, b':'),
+        (part(1000, 60), 2, b'.'),
+        (part(1, 1000), 3, b'Z'),
+    ];
+    for (number, width, behind) in fields {
+        for place in [1000, 100, 10, 1_i64].into_iter().skip(4_usize.saturating_sub(width)) {
+            let digit = number.checked_div(place).unwrap_or(0).rem_euclid(10);
+            out.push(b'0'.saturating_add(u8::try_from(digit).unwrap_or(0)));
+        }
+        out.push(behind);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::json::Cursor;
+
+    fn rewritten(json: &str) -> Option<String> {
+        let mut out = Vec::new();
+        write(&mut out, read(Cursor::new(json).value().unwrap())?);
+        Some(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn every_form_of_clients() {
+        for (json, want) in [
+            (r#""2014""#, "2014-01-01T00:00:00.000Z"),
+            (r#""2014-02""#, "2014-02-01T00:00:00.000Z"),
+            (r#""2012-12-02T00:30:12.984Z""#, "2012-12-02T00:30:12.984Z"),
+            (r#""2026-11-23T22:03:16.385123456+01:00""#, "2026-11-23T21:03:16.385Z"),
+            (r#""2026-11-23 22:03:16-0530""#, "2026-11-24T03:33:16.000Z"),
+            (r#""2026-11-23T22:03:16.9""#, "2026-11-23T22:03:16.900Z"),
+            ("1388534400", "2014-01-01T00:00:00.000Z"),
+            ("1388534400123", "2014-01-01T00:00:00.123Z"),
+            (r#""1388534400""#, "2014-01-01T00:00:00.000Z"),
+            ("1388534400.5", "2014-01-01T00:00:00.500Z"),
+            (r#""1969-12-31T23:59:59.999Z""#, "1969-12-31T23:59:59.999Z"),
+            (r#""2024-02-29""#, "2024-02-29T00:00:00.000Z"),
+        ] {
+            assert_eq!(rewritten(json).as_deref(), Some(want), "{json}");
+        }
+        for json in [r#""2014-13-45""#, r#""2015-2-02T00:30:12.984Z""#, r#""yesterday""#, "null", "{}", "1e300", r#""2023-02-29""#, r#""2014-01-01T25:00""#, r#""""#] {
+            assert_eq!(rewritten(json), None, "{json}");
+        }
+    }
+
+    #[test]
+    fn skew_is_corrected_and_history_stays() {
+        assert_eq!(corrected(Some(100), Some(150), 1_000), 950);
+        assert_eq!(corrected(Some(100), None, 1_000), 100);
+        assert_eq!(corrected(None, Some(150), 1_000), 1_000);
+        assert_eq!(corrected(Some(i64::MIN), Some(i64::MAX), 1_000), 1_000);
+    }
+}
