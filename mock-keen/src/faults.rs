@@ -146,25 +146,14 @@ impl From<FaultKind> for Fault {
             FaultKind::Chaos { .. } => Times::Forever,
             _ => Times::default(),
         };
-        Self {
-            kind,
-            project: None,
-            times,
-            after_ms: 0,
-        }
+        Self { kind, project: None, times, after_ms: 0 }
     }
 }
 
 impl Fault {
     /// Answers this status.
     pub fn status(status: u16) -> Self {
-        FaultKind::Status {
-            status,
-            body: None,
-            retry_after: None,
-            location: None,
-        }
-        .into()
+        FaultKind::Status { status, body: None, retry_after: None, location: None }.into()
     }
 
     /// Waits, then goes on.
@@ -317,10 +306,7 @@ impl Ordered {
 
 impl Faults {
     pub(crate) fn new() -> Self {
-        Self {
-            queue: Mutex::new(Vec::new()),
-            cleared: watch::Sender::new(0),
-        }
+        Self { queue: Mutex::new(Vec::new()), cleared: watch::Sender::new(0) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Ordered>> {
@@ -346,10 +332,7 @@ impl Faults {
     /// The faults not yet used up, with what is left of them.
     pub(crate) fn list(&self) -> Vec<Fault> {
         let queue = self.lock();
-        let left = queue.iter().map(|ordered| Fault {
-            times: ordered.left,
-            ..ordered.fault.clone()
-        });
+        let left = queue.iter().map(|ordered| Fault { times: ordered.left, ..ordered.fault.clone() });
         left.collect()
     }
 
@@ -361,9 +344,7 @@ impl Faults {
     /// The fault that a call to this project meets, used up by one.
     pub(crate) fn meet(&self, project: &str) -> Option<Fault> {
         let mut queue = self.lock();
-        let place = queue.iter().position(|ordered| {
-            ordered.fault.is_for(project) && !ordered.fault.is_refusal()
-        })?;
+        let place = queue.iter().position(|ordered| ordered.fault.is_for(project) && !ordered.fault.is_refusal())?;
         let ordered = &mut queue[place];
         ordered.spend();
         let mut fault = ordered.fault.clone();

@@ -1,1 +1,86 @@
-//! mock.
+//! A mock of Keen's write API (version 3.0), as strict as Keen.
+//!
+//! It records events as Keen does and refuses what Keen refuses, in Keen's own words where they
+//! are known. Where Keen's behaviour is not known it takes the strict reading. Tests order
+//! faults from it, and look at what it stored.
+//!
+//! # In a Rust test
+//!
+//! ```
+//! use mock_keen::{Fault, MockKeen, Options};
+//! use std::time::Duration;
+//!
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+//! # runtime.block_on(async {
+//! let keen = MockKeen::start(Options::default()).await?;
+//! keen.fault(Fault::status(503).times(2));
+//! keen.fault(Fault::cut_after().project(mock_keen::PROJECT));
+//! // ... send events to keen.addr(), then:
+//! let late = keen.wait_for_events(1, Duration::from_millis(10)).await;
+//! assert!(late.is_err());
+//! assert_eq!(keen.events(), []);
+//! # Ok::<(), std::io::Error>(())
+//! # })?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! [`rules`] can be used alone: `rules::check_event` tells whether Keen would take an event.
+//!
+//! # Over HTTP
+//!
+//! | call | what it does |
+//! |---|---|
+//! | `GET /` | a page that shows events as they arrive |
+//! | `GET /_mock/events?project=&collection=&limit=` | the stored events, oldest first |
+//! | `GET /_mock/calls` | the calls: method, path, headers, number of events, status |
+//! | `GET /_mock/refusals` | what was refused, and why |
+//! | `GET /_mock/counts` | totals, and counts by collection |
+//! | `GET /_mock/stream` | server-sent events: what the page is told |
+//! | `GET /_mock/faults` | the faults still to come |
+//! | `POST /_mock/faults` | orders a fault, or an array of them |
+//! | `DELETE /_mock/faults` | forgets the faults; calls that hang go on |
+//! | `POST /_mock/reset` | forgets events, tokens, calls, refusals and faults |
+//! | `GET /_mock/healthz` | 200 once it serves |
+//!
+//! # Faults in JSON
+//!
+//! Each has a `kind`. All take `"project": "ID"` (else any project), `"times": N` or
+//! `"forever"` (else 1) and `"after_ms": N` (a wait before it happens). A call meets the first
+//! that matches it; [`Fault`] says more.
+//!
+//! ```json
+//! {"kind": "status", "status": 503, "times": 3}
+//! {"kind": "status", "status": 429, "retry_after": "2", "body": "{}"}
+//! {"kind": "delay", "ms": 500, "times": "forever"}
+//! {"kind": "cut_before"}
+//! {"kind": "cut_after"}
+//! {"kind": "truncated"}
+//! {"kind": "wrong_json"}
+//! {"kind": "missing_results"}
+//! {"kind": "short_results"}
+//! {"kind": "huge", "bytes": 40000000}
+//! {"kind": "refuse_collection", "collection": "signups", "name": "InvalidEventError"}
+//! {"kind": "refuse_property", "property": "user.id", "value": 7, "name": "InvalidEventError"}
+//! {"kind": "hang"}
+//! {"kind": "chaos", "seed": 1, "rate": 0.3}
+//! ```
+
+mod conn;
+mod control;
+mod faults;
+mod keen;
+mod mock;
+mod replies;
+pub mod rules;
+mod store;
+
+pub use faults::{Fault, FaultKind, Times};
+pub use mock::{AccessKey, MockKeen, Options, Project, TimedOut};
+pub use store::{CallRecord, Counts, Limits, RefusalRecord, StoredEvent};
+
+pub(crate) use mock::Shared;
+
+/// The id of the project that is there by default.
+pub const PROJECT: &str = "5181bcd23843312d87000000";
+/// Its write key.
+pub const WRITE_KEY: &str = "ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789";

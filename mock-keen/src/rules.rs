@@ -38,10 +38,7 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal with this name and text.
     pub fn new(name: impl Into<String>, description: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            description: description.into(),
-        }
+        Self { name: name.into(), description: description.into() }
     }
 }
 
@@ -65,10 +62,7 @@ pub struct Rejection {
 impl Rejection {
     /// A rejection with this status, name and text.
     pub fn new(status: u16, name: &str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            refusal: Refusal::new(name, message),
-        }
+        Self { status, refusal: Refusal::new(name, message) }
     }
 }
 
@@ -94,11 +88,7 @@ pub fn check_collection_name_lenient(name: &str) -> Result<(), Refusal> {
         && name.chars().count() <= MAX_COLLECTION_CHARS
         && name.is_ascii()
         && !name.contains(['\n', '\r']);
-    if legal {
-        Ok(())
-    } else {
-        Err(invalid_collection_name(name))
-    }
+    if legal { Ok(()) } else { Err(invalid_collection_name(name)) }
 }
 
 fn invalid_collection_name(name: &str) -> Refusal {
@@ -119,19 +109,13 @@ fn invalid_collection_name(name: &str) -> Refusal {
 /// The first rule the event breaks.
 pub fn check_event(event: &Value) -> Result<(), Refusal> {
     let Value::Object(properties) = event else {
-        return Err(Refusal::new(
-            "InvalidEventError",
-            "An event must be a JSON object.",
-        ));
+        return Err(Refusal::new("InvalidEventError", "An event must be a JSON object."));
     };
     check_properties(event)?;
     match properties.get("keen") {
         None => Ok(()),
         Some(Value::Object(keen)) => check_keen(keen, properties),
-        Some(_) => Err(Refusal::new(
-            "NamespaceTypeError",
-            "The 'keen' property must be a JSON object.",
-        )),
+        Some(_) => Err(Refusal::new("NamespaceTypeError", "The 'keen' property must be a JSON object.")),
     }
 }
 
@@ -173,23 +157,19 @@ fn check_string(text: &str) -> Result<(), Refusal> {
     if text.len() < STRING_CHARS_BOUND || text.chars().count() < STRING_CHARS_BOUND {
         return Ok(());
     }
-    Err(invalid_value(
-        "String property values must be less than 10,000 characters long.",
-    ))
+    Err(invalid_value("String property values must be less than 10,000 characters long."))
 }
 
 /// P8, P9. A float at or past the edge is refused too: the integer -2^63 - 1 reads as the float
 /// -2^63, so the two cannot be told apart.
 fn check_number(number: &Number) -> Result<(), Refusal> {
     const EDGE: f64 = 9_223_372_036_854_775_808.0;
-    let fits = number.as_i64().is_some()
-        || (number.as_u64().is_none() && number.as_f64().is_some_and(|n| n.abs() < EDGE));
+    let fits =
+        number.as_i64().is_some() || (number.as_u64().is_none() && number.as_f64().is_some_and(|n| n.abs() < EDGE));
     if fits {
         return Ok(());
     }
-    Err(invalid_value(&format!(
-        "Numeric property values must be between -2^63 and 2^63-1. You specified: '{number}'."
-    )))
+    Err(invalid_value(&format!("Numeric property values must be between -2^63 and 2^63-1. You specified: '{number}'.")))
 }
 
 fn invalid_value(description: &str) -> Refusal {
@@ -248,11 +228,8 @@ fn read_timestamp(text: &[u8]) -> Option<()> {
             digits(fraction, length)?.1
         }
     };
-    let legal = (1..=days_in_month(year, month)?).contains(&day)
-        && hour < 24
-        && minute < 60
-        && second < 60
-        && is_zone(rest);
+    let legal =
+        (1..=days_in_month(year, month)?).contains(&day) && hour < 24 && minute < 60 && second < 60 && is_zone(rest);
     legal.then_some(())
 }
 
@@ -298,9 +275,7 @@ fn check_location(value: &Value) -> Result<(), Refusal> {
     };
     match pair {
         Some((longitude, latitude)) if longitude.abs() <= 180.0 && latitude.abs() <= 90.0 => Ok(()),
-        _ => Err(invalid_value(
-            "The 'keen.location.coordinates' property must be an array of longitude and latitude.",
-        )),
+        _ => Err(invalid_value("The 'keen.location.coordinates' property must be an array of longitude and latitude.")),
     }
 }
 
@@ -308,9 +283,7 @@ fn check_location(value: &Value) -> Result<(), Refusal> {
 fn check_token(value: &Value) -> Result<(), Refusal> {
     match value.as_str().map(|token| token.chars().count()) {
         Some(1..=MAX_TOKEN_CHARS) => Ok(()),
-        _ => Err(invalid_value(
-            "The 'keen.uniqueness_token' property must be a string of at most 64 characters.",
-        )),
+        _ => Err(invalid_value("The 'keen.uniqueness_token' property must be a string of at most 64 characters.")),
     }
 }
 
@@ -399,10 +372,7 @@ fn names_a_property(path: &str, event: &Map<String, Value>) -> bool {
 }
 
 fn invalid_addon(name: &str, why: &str) -> Refusal {
-    Refusal::new(
-        "InvalidAddonError",
-        format!("The add-on '{name}' is invalid: {why}."),
-    )
+    Refusal::new("InvalidAddonError", format!("The add-on '{name}' is invalid: {why}."))
 }
 
 fn type_name(value: &Value) -> &'static str {
@@ -423,10 +393,7 @@ fn type_name(value: &Value) -> &'static str {
 pub fn read_event(body: &[u8]) -> Result<ReadEvent<'_>, Rejection> {
     check_size(body.len(), MAX_EVENT_BYTES)?;
     let text = read_text(body)?;
-    Ok(ReadEvent {
-        text: text.trim_ascii(),
-        value: parse(text)?,
-    })
+    Ok(ReadEvent { text: text.trim_ascii(), value: parse(text)? })
 }
 
 /// An event of a call: its text as it came, and what it says.
@@ -475,21 +442,19 @@ pub fn read_batch(body: &[u8]) -> Result<Batch<'_>, Rejection> {
 
 fn read_batch_event(raw: &RawValue) -> Result<ReadEvent<'_>, Rejection> {
     check_size(raw.get().len(), MAX_EVENT_BYTES)?;
-    Ok(ReadEvent {
-        text: raw.get(),
-        value: parse(raw.get())?,
-    })
+    Ok(ReadEvent { text: raw.get(), value: parse(raw.get())? })
 }
 
 fn check_size(bytes: usize, most: usize) -> Result<(), Rejection> {
-    if bytes <= most {
-        return Ok(());
-    }
-    Err(Rejection::new(
+    if bytes <= most { Ok(()) } else { Err(too_large(bytes, most)) }
+}
+
+pub(crate) fn too_large(bytes: usize, most: usize) -> Rejection {
+    Rejection::new(
         413,
         "RequestEntityTooLargeError",
         format!("The request is too large: {bytes} bytes, and at most {most} are allowed."),
-    ))
+    )
 }
 
 fn read_text(body: &[u8]) -> Result<&str, Rejection> {
@@ -534,11 +499,7 @@ fn invalid_json(error: serde_json::Error) -> Rejection {
 }
 
 fn bad_json(why: &str) -> Rejection {
-    Rejection::new(
-        400,
-        "InvalidJSONError",
-        format!("The request body is not valid JSON: {why}."),
-    )
+    Rejection::new(400, "InvalidJSONError", format!("The request body is not valid JSON: {why}."))
 }
 
 /// The members of a JSON object in the order they came; of equal names the last one counts.

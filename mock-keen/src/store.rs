@@ -24,12 +24,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            events: 200_000,
-            event_bytes: 512 << 20,
-            calls: 10_000,
-            tokens: 1_000_000,
-        }
+        Self { events: 200_000, event_bytes: 512 << 20, calls: 10_000, tokens: 1_000_000 }
     }
 }
 
@@ -113,7 +108,7 @@ fn as_millis<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S
     serializer.serialize_u64(millis(*time))
 }
 
-fn millis(time: SystemTime) -> u64 {
+pub(crate) fn millis(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
@@ -144,11 +139,13 @@ pub(crate) enum Kind {
     Fault { what: String },
 }
 
-struct Kept {
-    project: Arc<str>,
-    collection: Arc<str>,
-    text: Arc<str>,
-    at: SystemTime,
+/// A stored event as text, which is far smaller than as a tree.
+#[derive(Clone)]
+pub(crate) struct Kept {
+    pub(crate) project: Arc<str>,
+    pub(crate) collection: Arc<str>,
+    pub(crate) text: Arc<str>,
+    pub(crate) at: SystemTime,
 }
 
 /// A list that forgets its oldest items. `first` is the number of the item at its front.
@@ -160,20 +157,12 @@ struct Ring<T> {
 
 impl<T> Ring<T> {
     fn new(most: usize) -> Self {
-        Self {
-            items: VecDeque::new(),
-            most,
-            first: 0,
-        }
+        Self { items: VecDeque::new(), most, first: 0 }
     }
 
     /// Adds an item; gives its number and what had to go.
     fn push(&mut self, item: T) -> (u64, Option<T>) {
-        let gone = if self.items.len() >= self.most {
-            self.pop()
-        } else {
-            None
-        };
+        let gone = if self.items.len() >= self.most { self.pop() } else { None };
         self.items.push_back(item);
         (self.first + self.items.len() as u64 - 1, gone)
     }
@@ -254,11 +243,7 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self {
-            inner: Mutex::new(Inner::new(&limits)),
-            limits,
-            changed: watch::Sender::new(()),
-        }
+        Self { inner: Mutex::new(Inner::new(&limits)), limits, changed: watch::Sender::new(()) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -325,14 +310,7 @@ impl Store {
             text: text.clone(),
             at,
         });
-        let mut gone = gone;
-        while let Some(kept) = gone {
-            inner.event_bytes -= kept.text.len();
-            gone = None;
-            if inner.event_bytes > self.limits.event_bytes {
-                gone = inner.events.pop();
-            }
-        }
+        inner.event_bytes -= gone.map_or(0, |kept| kept.text.len());
         while inner.event_bytes > self.limits.event_bytes {
             let Some(kept) = inner.events.pop() else { break };
             inner.event_bytes -= kept.text.len();
@@ -389,24 +367,21 @@ impl Store {
 
     /// The stored events that `wanted` picks by project and collection, oldest first.
     pub(crate) fn events(&self, wanted: impl Fn(&str, &str) -> bool) -> Vec<StoredEvent> {
-        self.texts(wanted)
-            .into_iter()
-            .map(|(project, collection, text, received_at)| StoredEvent {
-                project: project.to_string(),
-                collection: collection.to_string(),
-                event: rules::parse(&text).unwrap_or_default(),
-                received_at,
-            })
-            .collect()
+        let kept = self.texts(wanted).into_iter();
+        kept.map(|kept| StoredEvent {
+            project: kept.project.to_string(),
+            collection: kept.collection.to_string(),
+            event: rules::parse(&kept.text).unwrap_or_default(),
+            received_at: kept.at,
+        })
+        .collect()
     }
 
     /// The same as text, cheap enough to be done while calls come in.
-    pub(crate) fn texts(&self, wanted: impl Fn(&str, &str) -> bool) -> Vec<(Arc<str>, Arc<str>, Arc<str>, SystemTime)> {
+    pub(crate) fn texts(&self, wanted: impl Fn(&str, &str) -> bool) -> Vec<Kept> {
         let inner = self.lock();
         let wanted = inner.events.items.iter().filter(|kept| wanted(&kept.project, &kept.collection));
-        wanted
-            .map(|kept| (kept.project.clone(), kept.collection.clone(), kept.text.clone(), kept.at))
-            .collect()
+        wanted.cloned().collect()
     }
 
     pub(crate) fn calls(&self) -> Vec<CallRecord> {
@@ -424,7 +399,9 @@ impl Store {
     pub(crate) fn collections(&self) -> Vec<(Arc<str>, Arc<str>, Counts)> {
         let inner = self.lock();
         let counts = inner.counts.iter();
-        counts.map(|((project, collection), (counts, _))| (project.clone(), collection.clone(), counts.clone())).collect()
+        counts
+            .map(|((project, collection), (counts, _))| (project.clone(), collection.clone(), counts.clone()))
+            .collect()
     }
 
     /// What happened after `seq` of that `epoch`; all that is still known, where the epoch is
@@ -478,11 +455,4 @@ fn note(inner: &mut Inner, kind: Kind, project: Arc<str>, collection: Arc<str>, 
         *changed = seq;
     }
     inner.recent.push(Happening { seq, kind, project, collection, text, at });
-}
-
-impl Happening {
-    /// When it happened, in milliseconds since 1970.
-    pub(crate) fn millis(&self) -> u64 {
-        millis(self.at)
-    }
 }

@@ -1,1 +1,317 @@
-//! config
+//! The filter's configuration: what a person writes, checked whole, into what the filter runs on.
+//!
+//! A wrong configuration is refused with the JSON pointer of what is wrong, the rule, and what was found. Keys of
+//! sources are shown by their first characters only; Keen keys never.
+
+mod node;
+
+use node::Node;
+use serde_json::Value;
+use std::collections::HashMap;
+
+pub use node::ConfigError;
+
+/// Settings, ready to run on.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Sources, found by [`Config::source`].
+    pub sources: Vec<Source>,
+    by_key: HashMap<String, usize>,
+    /// Keen projects that sources write to: one for each project, key and cluster.
+    pub destinations: Vec<Destination>,
+    /// `keen.authority`: the Host of calls to Keen.
+    pub authority: String,
+    /// `keen.timeoutMs`: one call to Keen, start to end.
+    pub timeout_ms: u64,
+    /// `unknownSource: reject`: a call with an unknown write key gets 400.
+    pub reject_unknown: bool,
+    /// How events get to Keen.
+    pub delivery: Delivery,
+    /// `limits.bodyBytes`: a body, after decompression.
+    pub body_bytes: usize,
+    /// `cors.allowOrigins`
+    pub allow_origins: Vec<String>,
+    /// `settings.apiHost`
+    pub api_host: Option<String>,
+}
+
+/// A Segment source and its Keen destination's settings, under Segment's names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a setting of Segment's")]
+pub struct Source {
+    /// What metrics and logs call it.
+    pub name: String,
+    /// Its place in [`Config::destinations`].
+    pub destination: usize,
+    /// `ipAddon`
+    pub ip_addon: bool,
+    /// `uaAddon`
+    pub ua_addon: bool,
+    /// `urlAddon`
+    pub url_addon: bool,
+    /// `referrerAddon`
+    pub referrer_addon: bool,
+    /// `trackAllPages`
+    pub track_all_pages: bool,
+    /// `trackCategorizedPages`
+    pub track_categorized_pages: bool,
+    /// `trackNamedPages`
+    pub track_named_pages: bool,
+}
+
+/// A Keen project as one source writes to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// 24 hexadecimal characters.
+    pub project_id: String,
+    /// The Keen write key. Absent: Envoy adds `Authorization` (credential injector).
+    pub write_key: Option<String>,
+    /// The Envoy cluster that reaches Keen.
+    pub cluster: String,
+}
+
+/// `delivery`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delivery {
+    /// The longest a caller waits, in milliseconds.
+    pub hold_ms: u64,
+    /// Further attempts at Keen.
+    pub retries: u32,
+    /// Calls to Keen at once, per worker.
+    pub max_in_flight: usize,
+    /// Events in one call.
+    pub max_batch_events: usize,
+    /// Bytes of events in one call.
+    pub max_batch_bytes: usize,
+    /// Bytes of events held, per worker.
+    pub max_pending_bytes: usize,
+}
+
+impl Config {
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    /// The first thing found wrong.
+    pub fn read(text: &[u8]) -> Result<Self, ConfigError> {
+        let value: Value = serde_json::from_slice(text)
+            .map_err(|error| ConfigError::new("", "must be JSON", &format!("an error at column {}", error.column())))?;
+        let root = Node::root(&value);
+        root.only(&["keen", "sources", "unknownSource", "intercept", "delivery", "limits", "users", "cors", "settings"])?;
+        let keen = root.required("keen")?;
+        keen.only(&["cluster", "authority", "timeoutMs"])?;
+        let cluster = keen.required("cluster")?.name()?;
+        root.opt("intercept", |node| node.one_of(&["respond"], &["forward"]))?;
+        read_users(&root)?;
+        let mut config = Self {
+            sources: Vec::new(),
+            by_key: HashMap::new(),
+            destinations: Vec::new(),
+            authority: keen.opt("authority", |n| n.header())?.unwrap_or_else(|| "api.keen.io".to_owned()),
+            timeout_ms: keen.opt("timeoutMs", |n| n.integer(1, 600_000))?.unwrap_or(5000),
+            reject_unknown: root.opt("unknownSource", |n| n.one_of(&["accept", "reject"], &[]))? == Some("reject"),
+            delivery: read_delivery(&root)?,
+            body_bytes: read_limits(&root)?,
+            allow_origins: read_cors(&root)?,
+            api_host: read_settings(&root)?,
+        };
+        config.read_sources(&root.required("sources")?, &cluster)?;
+        Ok(config)
+    }
+
+    /// The place in [`Config::sources`] of the source with this write key.
+    #[must_use]
+    pub fn source(&self, write_key: &str) -> Option<usize> {
+        self.by_key.get(write_key).copied()
+    }
+
+    fn read_sources(&mut self, sources: &Node<'_>, cluster: &str) -> Result<(), ConfigError> {
+        for (key, node) in sources.entries()? {
+            let (source, destination) = read_source(&node, key, cluster)?;
+            let place = self.destinations.iter().position(|d| *d == destination).unwrap_or_else(|| {
+                self.destinations.push(destination);
+                self.destinations.len().saturating_sub(1)
+            });
+            self.by_key.insert(key.to_owned(), self.sources.len());
+            self.sources.push(Source { destination: place, ..source });
+        }
+        if self.sources.is_empty() { Err(sources.wrong("must name at least one source", "none")) } else { Ok(()) }
+    }
+}
+
+fn read_source(node: &Node<'_>, key: &str, cluster: &str) -> Result<(Source, Destination), ConfigError> {
+    node.only(&[
+        "projectId", "writeKey", "readKey", "mode", "ipAddon", "uaAddon", "urlAddon", "referrerAddon", "trackAllPages",
+        "trackCategorizedPages", "trackNamedPages", "initialPageview", "rememberUsers", "cluster", "name",
+        "audienceEvents",
+    ])?;
+    if key.is_empty() {
+        return Err(node.wrong("a write key must not be empty", "an empty one"));
+    }
+    let project = node.required("projectId")?;
+    let project_id = project.string()?;
+    if project_id.len() != 24 || !project_id.bytes().all(|b| b.is_ascii_hexdigit()) {
+        let found = project_id.bytes().filter(u8::is_ascii_hexdigit).count();
+        return Err(project.wrong("must be 24 hexadecimal characters", &found.to_string()));
+    }
+    node.opt("readKey", |n| n.keen_key())?;
+    node.opt("mode", |n| n.one_of(&["cloud"], &["device"]))?;
+    for later in ["initialPageview", "rememberUsers", "audienceEvents"] {
+        node.opt(later, |n| if n.boolean()? { Err(n.wrong("is not supported yet", "true")) } else { Ok(()) })?;
+    }
+    let flag = |name, default| Ok(node.opt(name, |n| n.boolean())?.unwrap_or(default));
+    let source = Source {
+        name: node.opt("name", |n| n.name())?.unwrap_or_else(|| node::shortened(key)),
+        destination: 0,
+        ip_addon: flag("ipAddon", false)?,
+        ua_addon: flag("uaAddon", false)?,
+        url_addon: flag("urlAddon", false)?,
+        referrer_addon: flag("referrerAddon", false)?,
+        track_all_pages: flag("trackAllPages", false)?,
+        track_categorized_pages: flag("trackCategorizedPages", true)?,
+        track_named_pages: flag("trackNamedPages", true)?,
+    };
+    let destination = Destination {
+        project_id: project_id.to_owned(),
+        write_key: node.opt("writeKey", |n| n.keen_key())?,
+        cluster: node.opt("cluster", |n| n.name())?.unwrap_or_else(|| cluster.to_owned()),
+    };
+    Ok((source, destination))
+}
+
+fn read_delivery(root: &Node<'_>) -> Result<Delivery, ConfigError> {
+    let mut delivery = Delivery {
+        hold_ms: 7000,
+        retries: 3,
+        max_in_flight: 4,
+        max_batch_events: 1000,
+        max_batch_bytes: 1_000_000,
+        max_pending_bytes: 16_777_216,
+    };
+    root.opt("delivery", |node| {
+        node.only(&["ack", "holdMs", "retries", "maxInFlight", "maxBatchEvents", "maxBatchBytes", "maxPendingBytes"])?;
+        node.opt("ack", |n| n.one_of(&["confirmed"], &["accepted"]))?;
+        let size = |name: &str, low, high, default: usize| -> Result<usize, ConfigError> {
+            let found = node.opt(name, |n| n.integer(low, high))?;
+            Ok(found.and_then(|n| usize::try_from(n).ok()).unwrap_or(default))
+        };
+        delivery.hold_ms = node.opt("holdMs", |n| n.integer(1, 600_000))?.unwrap_or(delivery.hold_ms);
+        let retries = node.opt("retries", |n| n.integer(0, 100))?;
+        delivery.retries = retries.and_then(|n| u32::try_from(n).ok()).unwrap_or(delivery.retries);
+        delivery.max_in_flight = size("maxInFlight", 1, 1000, delivery.max_in_flight)?;
+        delivery.max_batch_events = size("maxBatchEvents", 1, 100_000, delivery.max_batch_events)?;
+        // Keen refuses a body over 10,000,000 bytes; what surrounds the events needs room.
+        delivery.max_batch_bytes = size("maxBatchBytes", 1, 9_000_000, delivery.max_batch_bytes)?;
+        delivery.max_pending_bytes = size("maxPendingBytes", 1, 536_870_912, delivery.max_pending_bytes)?;
+        Ok(())
+    })?;
+    Ok(delivery)
+}
+
+fn read_limits(root: &Node<'_>) -> Result<usize, ConfigError> {
+    let bytes = root.opt("limits", |node| {
+        node.only(&["bodyBytes"])?;
+        node.opt("bodyBytes", |n| n.integer(1, 67_108_864))
+    })?;
+    Ok(bytes.flatten().and_then(|n| usize::try_from(n).ok()).unwrap_or(524_288))
+}
+
+fn read_users(root: &Node<'_>) -> Result<(), ConfigError> {
+    root.opt("users", |node| {
+        node.only(&["max", "maxBytes"])?;
+        node.opt("max", |n| n.integer(1, 10_000_000))?;
+        node.opt("maxBytes", |n| n.integer(1, 536_870_912))
+    })
+    .map(drop)
+}
+
+fn read_cors(root: &Node<'_>) -> Result<Vec<String>, ConfigError> {
+    let origins = root.opt("cors", |node| {
+        node.only(&["allowOrigins"])?;
+        node.opt("allowOrigins", |n| n.elements()?.iter().map(Node::header).collect::<Result<Vec<_>, _>>())
+    })?;
+    Ok(origins.flatten().unwrap_or_else(|| vec!["*".to_owned()]))
+}
+
+fn read_settings(root: &Node<'_>) -> Result<Option<String>, ConfigError> {
+    let host = root.opt("settings", |node| {
+        node.only(&["apiHost"])?;
+        node.opt("apiHost", |n| n.header())
+    })?;
+    Ok(host.flatten())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const KEY: &str = "ABCDEF0123456789ABCDEF0123456789";
+
+    fn base() -> Value {
+        json!({"keen": {"cluster": "keen"}, "sources": {"wk_4f1c00112233": {"projectId": "9181bcd23843312d87000000", "writeKey": KEY}}})
+    }
+
+    fn read(value: &Value) -> Result<Config, String> {
+        Config::read(value.to_string().as_bytes()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn defaults() {
+        let config = read(&base()).unwrap();
+        assert_eq!(config.source("wk_4f1c00112233"), Some(0));
+        assert_eq!(config.authority, "api.keen.io");
+        assert_eq!((config.timeout_ms, config.body_bytes, config.reject_unknown), (5000, 524_288, false));
+        let source = config.sources.first().unwrap();
+        assert!(source.track_categorized_pages && source.track_named_pages && !source.track_all_pages);
+        // A Struct's numbers are doubles.
+        let mut float = base();
+        float["delivery"] = json!({"holdMs": 7000.0});
+        assert_eq!(read(&float).unwrap().delivery.hold_ms, 7000);
+    }
+
+    #[test]
+    fn sources_of_one_project_share_a_destination() {
+        let mut config = base();
+        config["sources"]["b"] = json!({"projectId": "9181bcd23843312d87000000", "writeKey": KEY});
+        config["sources"]["c"] = json!({"projectId": "9181bcd23843312d87000001", "writeKey": KEY});
+        assert_eq!(read(&config).unwrap().destinations.len(), 2);
+    }
+
+    #[test]
+    fn errors_point_and_keep_secrets() {
+        let source = |value: Value| {
+            let mut config = base();
+            for (key, value) in value.as_object().unwrap() {
+                config["sources"]["wk_4f1c00112233"][key] = value.clone();
+            }
+            config
+        };
+        let root = |key: &str, value: Value| {
+            let mut config = base();
+            config[key] = value;
+            config
+        };
+        for (config, want) in [
+            (source(json!({"projectId": "9181bcd23843312d8700000"})), "/sources/wk_4f1c…/projectId: must be 24 hexadecimal characters, found 23"),
+            (source(json!({"ipAddon": "yes"})), "/sources/wk_4f1c…/ipAddon: must be true or false, found a string"),
+            (source(json!({"ipAdon": true})), "/sources/wk_4f1c…/ipAdon: is not a setting"),
+            (source(json!({"writeKey": "short"})), "/sources/wk_4f1c…/writeKey: must be 32 or more letters and digits, found 5"),
+            (source(json!({"mode": "device"})), "/sources/wk_4f1c…/mode: is not supported yet, found \"device\""),
+            (root("delivery", json!({"holdMs": 0})), "/delivery/holdMs: must be a whole number from 1 to 600000, found 0"),
+            (root("delivery", json!({"holdMs": 1.5})), "/delivery/holdMs: must be a whole number from 1 to 600000, found 1.5"),
+            (root("delivery", json!([])), "/delivery: must be an object, found an array"),
+            (root("unknownSource", json!("drop")), "/unknownSource: must be one of \"accept\", \"reject\", found \"drop\""),
+            (root("sources", json!({})), "/sources: must name at least one source, found none"),
+            (root("keen", json!({})), "/keen/cluster: is required, found nothing"),
+            (root("cors", json!({"allowOrigins": ["a\nb"]})), "/cors/allowOrigins/0: must be printable ASCII, found something else"),
+            (root("extra", json!(1)), "/extra: is not a setting"),
+        ] {
+            let error = read(&config).unwrap_err();
+            assert!(error.starts_with(want), "{error}");
+            assert!(!error.contains(KEY) && !error.contains("00112233"), "{error}");
+        }
+        assert!(Config::read(b"").is_err());
+        assert!(Config::read(b"[]").unwrap_err().to_string().starts_with(": must be an object"));
+    }
+}

@@ -114,10 +114,29 @@ impl<'o> EventWriter<'o> {
     /// Whether the event has a member of that name by now.
     #[must_use]
     pub fn has(&self, field: &str) -> bool {
-        self.members.iter().any(|m| {
+        self.value_of(field).is_some()
+    }
+
+    /// Whether that member holds a string with something in it.
+    #[must_use]
+    pub fn filled(&self, field: &str) -> bool {
+        self.string_of(field).is_some_and(|text| !text.is_empty())
+    }
+
+    /// The text of that member between its quotes, as it is written, where it is a string.
+    #[must_use]
+    pub fn string_of(&self, field: &str) -> Option<&str> {
+        let value = self.value_of(field)?.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+        std::str::from_utf8(value).ok()
+    }
+
+    fn value_of(&self, field: &str) -> Option<&[u8]> {
+        let named = |m: &&Member| {
             let name = self.out.get(m.start.saturating_add(1)..m.name_end.saturating_sub(1));
             name == Some(field.as_bytes())
-        })
+        };
+        let member = self.members.iter().rev().find(named)?;
+        self.out.get(member.name_end.saturating_add(1)..member.end)
     }
 
     /// Ends the event.

@@ -1,1 +1,268 @@
-//! mapping
+//! A Segment message and its source -> Keen events: Segment's server-side Keen integration, with its errors mended.
+
+mod addons;
+mod client;
+pub mod request;
+
+pub use client::{Client, bare_address};
+
+use crate::config::Source;
+use crate::json::{Cursor, Value, write_string};
+use crate::keen::event::EventWriter;
+use crate::keen::name;
+use crate::segment::endpoint::Kind;
+use crate::segment::message::{Message, alike};
+use crate::segment::timestamp;
+use std::borrow::Cow;
+
+/// Why a message gives no event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dropped {
+    /// identify, group and alias have no effect on Keen.
+    NoEffect,
+    /// A `type` Segment does not know, or none.
+    UnknownType,
+    /// A track call without an event name.
+    NoEventName,
+    /// No page setting matches.
+    NoPageSetting,
+    /// `integrations` keeps it from Keen.
+    Disabled,
+    /// The browser has sent it to Keen itself.
+    Bundled,
+}
+
+/// What goes to Keen of a message.
+#[derive(Debug)]
+pub struct Mapped {
+    /// How many events were written.
+    pub events: usize,
+    /// Names and values that had to be made legal.
+    pub mended: u32,
+}
+
+/// Where events are written to, one after the other.
+pub trait Sink {
+    /// Takes an event: its collection, and what writes it at the end of a buffer and tells how much it mended.
+    fn event(&mut self, collection: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> u32);
+}
+
+/// Maps `message`, received at `now` (milliseconds since 1970), of `client`.
+///
+/// `token` makes a uniqueness token where the message has no id.
+///
+/// # Errors
+/// Why nothing goes to Keen.
+pub fn map(
+    message: &Message<'_>,
+    source: &Source,
+    client: &Client<'_>,
+    now: i64,
+    token: impl FnOnce() -> String,
+    sink: &mut impl Sink,
+) -> Result<Mapped, Dropped> {
+    let kind = message.kind.ok_or(Dropped::UnknownType)?;
+    if !message.integrations.enabled() {
+        return Err(Dropped::Disabled);
+    }
+    if message.bundled {
+        return Err(Dropped::Bundled);
+    }
+    let collections = collections(kind, message, source)?;
+    let facts = Facts::of(message, source, client, now, token);
+    let mut mended = 0_u32;
+    for original in &collections {
+        let collection = name::collection(original);
+        sink.event(&collection, &mut |out| {
+            let changed = facts.write(out, (collection != *original).then_some(original.as_ref()));
+            mended = mended.saturating_add(changed);
+            changed
+        });
+    }
+    Ok(Mapped { events: collections.len(), mended })
+}
+
+/// The collections a message goes to, as Segment names them. `Viewed {category} Page` and its like stand beside each other.
+fn collections<'a>(kind: Kind, message: &Message<'a>, source: &Source) -> Result<Vec<Cow<'a, str>>, Dropped> {
+    let noun = match kind {
+        Kind::Track => return message.event.text().map(|event| vec![event]).ok_or(Dropped::NoEventName),
+        Kind::Page => "Page",
+        Kind::Screen => "Screen",
+        Kind::Identify | Kind::Group | Kind::Alias => return Err(Dropped::NoEffect),
+    };
+    let (name, category) = (message.name.text(), message.category.text());
+    let mut found = Vec::new();
+    if source.track_all_pages {
+        found.push(Cow::Owned(format!("Loaded a {noun}")));
+    }
+    if let (true, Some(category)) = (source.track_categorized_pages, &category) {
+        found.push(Cow::Owned(format!("Viewed {category} {noun}")));
+    }
+    if let (true, Some(name)) = (source.track_named_pages, &name) {
+        found.push(Cow::Owned(match &category {
+            Some(category) => format!("Viewed {category} {name} {noun}"),
+            None => format!("Viewed {name} {noun}"),
+        }));
+    }
+    if found.is_empty() { Err(Dropped::NoPageSetting) } else { Ok(found) }
+}
+
+/// What all events of a message share.
+struct Facts<'m> {
+    message: &'m Message<'m>,
+    source: &'m Source,
+    ip: Value<'m>,
+    /// The connection's address, or the message's without its port.
+    bare_ip: Option<String>,
+    user_agent: Value<'m>,
+    header_user_agent: Option<Cow<'m, str>>,
+    referer: Option<Cow<'m, str>>,
+    at: i64,
+    token: Cow<'m, str>,
+}
+
+impl<'m> Facts<'m> {
+    fn of(
+        message: &'m Message<'m>,
+        source: &'m Source,
+        client: &'m Client<'m>,
+        now: i64,
+        token: impl FnOnce() -> String,
+    ) -> Self {
+        let context = &message.context;
+        let visitor = client.is_visitor(context);
+        let original = timestamp::read(message.original_timestamp).or_else(|| timestamp::read(message.timestamp));
+        let id = match message.message_id {
+            Value::String(id) if !id.raw.is_empty() => id.decode(),
+            Value::Number(id) => Cow::Borrowed(id),
+            _ => Cow::Owned(token()),
+        };
+        let token = match name::token(&id) {
+            Cow::Borrowed(_) => id.clone(),
+            Cow::Owned(hashed) => Cow::Owned(hashed),
+        };
+        let given = |value: Value<'_>| !matches!(value, Value::Absent | Value::Null);
+        let bare_ip = match context.ip {
+            ip if given(ip) => ip.as_str().and_then(|text| bare_address(&text).filter(|bare| *bare != text)),
+            _ if visitor && source.ip_addon => client.address(),
+            _ => None,
+        };
+        let fills_agent = visitor && source.ua_addon && !given(context.user_agent);
+        Self {
+            message,
+            source,
+            ip: context.ip,
+            bare_ip,
+            user_agent: context.user_agent,
+            header_user_agent: if fills_agent { client.user_agent() } else { None },
+            referer: if visitor && !context.page { client.referer() } else { None },
+            at: timestamp::corrected(original, timestamp::read(message.sent_at), now),
+            token,
+        }
+    }
+
+    /// Writes one event. `renamed`: the event's own name, where its collection bears another.
+    fn write(&self, out: &mut Vec<u8>, renamed: Option<&str>) -> u32 {
+        let message = self.message;
+        let mut event = EventWriter::new(out);
+        let mut own_keen = Value::Absent;
+        let mut url = Value::Absent;
+        match message.properties {
+            Value::Object(properties) => {
+                let mut keen_seen = false;
+                // The text has been read once: it is an object.
+                let _ = event.properties(properties, |key, value| {
+                    if url == Value::Absent && alike(key, "url") {
+                        url = value;
+                    }
+                    let keen = !keen_seen && alike(key, "keen");
+                    if keen {
+                        keen_seen = true;
+                        own_keen = value;
+                    }
+                    keen
+                });
+                if keen_seen && own_keen == Value::Absent {
+                    own_keen = addons::member(properties, "keen");
+                }
+            }
+            other => {
+                if other.truthy() {
+                    event.field("segment_properties", other);
+                }
+            }
+        }
+        if matches!(message.kind, Some(Kind::Page | Kind::Screen)) {
+            for (field, value) in [("category", message.category), ("name", message.name)] {
+                if value.truthy() {
+                    event.field(field, value);
+                }
+            }
+        }
+        if let Some(original) = renamed {
+            event.text("segment_event", original);
+        }
+        if own_keen.truthy() && !matches!(own_keen, Value::Object(_)) {
+            event.field("segment_keen", own_keen);
+        }
+        let ids = [message.user_id, message.anonymous_id, message.session_id];
+        if let Some(id) = ids.into_iter().find(Value::truthy) {
+            event.field("userId", id);
+        }
+        self.client_fields(&mut event, url);
+        let traits = message.integrations.traits();
+        if traits.truthy() && !addons::is_empty(traits) {
+            event.field("traits", traits);
+        }
+        let addons = addons::Addons::backed(self.source, &event, self);
+        event.raw("keen", |out| self.keen(out, own_keen, &addons));
+        event.finish()
+    }
+
+    fn client_fields(&self, event: &mut EventWriter<'_>, url: Value<'_>) {
+        let context = &self.message.context;
+        if url.truthy() {
+            event.field("page_url", url);
+        } else if context.page_url.truthy() {
+            event.field("page_url", context.page_url);
+        } else if let Some(referer) = &self.referer {
+            event.text("page_url", referer);
+        }
+        overlay(event, "referrer_url", context.page_referrer);
+        match &self.header_user_agent {
+            Some(agent) => event.text("user_agent", agent),
+            None => overlay(event, "user_agent", self.user_agent),
+        }
+        match &self.bare_ip {
+            Some(ip) => event.text("ip_address", ip),
+            None => overlay(event, "ip_address", self.ip),
+        }
+    }
+
+    fn keen(&self, out: &mut Vec<u8>, own: Value<'_>, addons: &addons::Addons) {
+        out.extend_from_slice(b"{\"timestamp\":\"");
+        timestamp::write(out, self.at);
+        out.push(b'"');
+        addons.write(out);
+        out.extend_from_slice(b",\"uniqueness_token\":");
+        write_string(out, &self.token);
+        if let Value::Object(own) = own {
+            addons::location(out, own);
+        }
+        out.push(b'}');
+    }
+}
+
+/// Ours wins where we have a value. A `null` of the context is written only where no property bears the name.
+fn overlay(event: &mut EventWriter<'_>, field: &str, value: Value<'_>) {
+    if value == Value::Null && event.has(field) {
+        return;
+    }
+    event.field(field, value);
+}
+
+/// Whether a text is a JSON object or array without members.
+fn without_members(text: &str) -> bool {
+    let mut cursor = Cursor::new(text);
+    (cursor.eat(b'{') && cursor.eat(b'}')) || (cursor.eat(b'[') && cursor.eat(b']'))
+}

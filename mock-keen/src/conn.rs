@@ -1,0 +1,178 @@
+//! Connections: accepting, cutting, and the errors of the nginx in front of Keen.
+
+use crate::replies::nginx_page;
+use crate::{Shared, control};
+use axum::Router;
+use axum::body::Body;
+use axum::http::Response;
+use bytes::Bytes;
+use futures_core::Stream;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tower_service::Service as _;
+
+/// Marks a response that must never be sent: the connection is cut instead.
+#[derive(Clone, Copy)]
+pub(crate) struct Cut;
+
+/// Ends a connection in the middle of a reply.
+#[derive(Debug)]
+pub(crate) struct CutError;
+
+impl std::fmt::Display for CutError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("cut as ordered")
+    }
+}
+
+impl std::error::Error for CutError {}
+
+/// Serves until told to stop, then closes the listener and every connection.
+pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let router = control::router(shared.clone());
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = shared.stopped() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, router.clone()));
+                }
+                // No file descriptors left, most likely. Others will end.
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    drop(listener);
+    connections.shutdown().await;
+}
+
+async fn connection(stream: TcpStream, router: Router) {
+    // Only speed is lost where this fails.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let mut router = router.clone();
+        async move {
+            let Ok(response) = router.call(request.map(Body::new)).await;
+            match response.extensions().get::<Cut>() {
+                Some(Cut) => Err(CutError),
+                None => Ok(response),
+            }
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(NginxErrors::new(stream)), service);
+    // A connection that ends in an error was cut, by us or by the caller.
+    let _ = connection.await;
+}
+
+/// A response that makes hyper cut the connection.
+pub(crate) fn cut() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    response.extensions_mut().insert(Cut);
+    response
+}
+
+type Chunk = Result<Bytes, CutError>;
+
+/// Writes a body chunk by chunk.
+pub(crate) struct Writer(Box<dyn FnOnce(mpsc::Sender<Chunk>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>);
+
+impl Writer {
+    pub(crate) fn new<F>(write: impl FnOnce(mpsc::Sender<Chunk>) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self(Box::new(|sender| Box::pin(write(sender))))
+    }
+}
+
+/// A body written by a task of its own, which ends when the caller has gone.
+pub(crate) fn streamed(writer: Writer) -> Body {
+    let (sender, receiver) = mpsc::channel(2);
+    tokio::spawn((writer.0)(sender));
+    Body::from_stream(Chunks(receiver))
+}
+
+struct Chunks(mpsc::Receiver<Chunk>);
+
+impl Stream for Chunks {
+    type Item = Chunk;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Chunk>> {
+        self.0.poll_recv(context)
+    }
+}
+
+/// A stream on which hyper's bare 400, its answer to a request it cannot parse, becomes
+/// nginx's page. Every reply of ours names a server, so the two cannot be confused.
+struct NginxErrors<S> {
+    stream: S,
+    page: Vec<u8>,
+    written: usize,
+}
+
+impl<S> NginxErrors<S> {
+    fn new(stream: S) -> Self {
+        Self { stream, page: Vec::new(), written: 0 }
+    }
+}
+
+fn is_bare_400(reply: &[u8]) -> bool {
+    const SERVER: &[u8] = b"\r\nserver:";
+    reply.starts_with(b"HTTP/1.1 400 ") && !reply.windows(SERVER.len()).any(|part| part == SERVER)
+}
+
+fn page_400() -> Vec<u8> {
+    let page = nginx_page(400);
+    format!(
+        "HTTP/1.1 400 Bad Request\r\nserver: nginx\r\ncontent-type: text/html\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n{page}",
+        page.len()
+    )
+    .into_bytes()
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for NginxErrors<S> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for NginxErrors<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if this.page.is_empty() && !is_bare_400(buf) {
+            return Pin::new(&mut this.stream).poll_write(context, buf);
+        }
+        if this.page.is_empty() {
+            this.page = page_400();
+        }
+        while this.written < this.page.len() {
+            let rest = &this.page[this.written..];
+            match ready!(Pin::new(&mut this.stream).poll_write(context, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => this.written += written,
+            }
+        }
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,230 @@
+//! The page, and everything under `/_mock/`.
+
+use crate::conn::{Writer, streamed};
+use crate::faults::Fault;
+use crate::keen::{self, Outcome};
+use crate::store::{Counts, Happening, Kind, News};
+use crate::{Shared, conn};
+use axum::Json;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long happenings gather before a page is told, so that it draws in strokes.
+const GATHER: Duration = Duration::from_millis(100);
+/// How often a quiet stream says that it is alive.
+const ALIVE: Duration = Duration::from_secs(10);
+/// The most of one event that a page is sent.
+const SHOWN_TEXT: usize = 16 << 10;
+/// The events that one answer holds, unless told otherwise.
+const ANSWERED_EVENTS: usize = 10_000;
+
+/// Every route of the mock.
+pub(crate) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/", get(page))
+        .route("/_mock/events", get(events))
+        .route("/_mock/calls", get(calls))
+        .route("/_mock/refusals", get(refusals))
+        .route("/_mock/counts", get(counts))
+        .route("/_mock/faults", get(list_faults).post(add_faults).delete(clear_faults))
+        .route("/_mock/reset", post(reset))
+        .route("/_mock/stream", get(stream))
+        .route("/_mock/healthz", get(async || "ok\n"))
+        .fallback(write_api)
+        .with_state(shared)
+}
+
+async fn write_api(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    match keen::serve(shared, request).await {
+        Outcome::Reply(reply) => reply,
+        Outcome::Cut => conn::cut(),
+    }
+}
+
+async fn page() -> impl IntoResponse {
+    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src \
+        'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'";
+    let headers = [(header::CONTENT_SECURITY_POLICY, POLICY), (header::CACHE_CONTROL, "no-store")];
+    (headers, Html(include_str!("page.html")))
+}
+
+#[derive(Deserialize)]
+struct Wanted {
+    project: Option<String>,
+    collection: Option<String>,
+    limit: Option<usize>,
+}
+
+/// The events as they were sent, oldest first; the newest of them, where there are too many.
+async fn events(State(shared): State<Arc<Shared>>, Query(wanted): Query<Wanted>) -> Response {
+    let matches = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|w| w == is);
+    let events = shared
+        .store
+        .texts(|project, collection| matches(&wanted.project, project) && matches(&wanted.collection, collection));
+    let skipped = events.len().saturating_sub(wanted.limit.unwrap_or(ANSWERED_EVENTS));
+    let mut body = String::from("[");
+    for (place, stored) in events.iter().skip(skipped).enumerate() {
+        if place > 0 {
+            body.push(',');
+        }
+        let project = Value::from(&*stored.project);
+        let collection = Value::from(&*stored.collection);
+        // Writing to a string cannot fail.
+        let _ = write!(
+            body,
+            "\n{{\"project\": {project}, \"collection\": {collection}, \"received_at\": {}, \
+             \"event\": {}}}",
+            crate::store::millis(stored.at),
+            stored.text
+        );
+    }
+    body.push_str("\n]\n");
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+async fn calls(State(shared): State<Arc<Shared>>) -> Response {
+    Json(shared.store.calls()).into_response()
+}
+
+async fn refusals(State(shared): State<Arc<Shared>>) -> Response {
+    Json(shared.store.refusals()).into_response()
+}
+
+async fn counts(State(shared): State<Arc<Shared>>) -> Response {
+    let collections: Vec<Value> = shared.store.collections().iter().map(collection_json).collect();
+    let mut counts = json!(shared.store.totals());
+    counts["collections"] = collections.into();
+    Json(counts).into_response()
+}
+
+fn collection_json((project, collection, counts): &(Arc<str>, Arc<str>, Counts)) -> Value {
+    json!({
+        "project": &**project,
+        "collection": &**collection,
+        "stored": counts.stored,
+        "refused": counts.refused,
+        "duplicates": counts.duplicates,
+    })
+}
+
+async fn list_faults(State(shared): State<Arc<Shared>>) -> Response {
+    Json(shared.faults.list()).into_response()
+}
+
+/// One fault, or an array of them; whatever the content type says, as `curl -d` sends a form's.
+async fn add_faults(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    match read_faults(&body) {
+        Ok(faults) => {
+            faults.into_iter().for_each(|fault| shared.faults.add(fault));
+            Json(shared.faults.list()).into_response()
+        }
+        Err(error) => {
+            let why = json!({"error": format!("this is no fault: {error}")});
+            (StatusCode::BAD_REQUEST, Json(why)).into_response()
+        }
+    }
+}
+
+fn read_faults(body: &[u8]) -> Result<Vec<Fault>, serde_json::Error> {
+    let values = match serde_json::from_slice(body)? {
+        Value::Array(values) => values,
+        value => vec![value],
+    };
+    values.into_iter().map(serde_json::from_value).collect()
+}
+
+async fn clear_faults(State(shared): State<Arc<Shared>>) -> Response {
+    shared.faults.clear();
+    Json(shared.faults.list()).into_response()
+}
+
+async fn reset(State(shared): State<Arc<Shared>>) -> StatusCode {
+    shared.reset();
+    StatusCode::NO_CONTENT
+}
+
+/// Server-sent events: what happened since the `Last-Event-ID` of the page, then what happens.
+async fn stream(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+    let place = last.and_then(read_place).unwrap_or_default();
+    let body = streamed(Writer::new(async move |sender: tokio::sync::mpsc::Sender<_>| {
+        let mut changes = shared.store.changes();
+        let (mut epoch, mut seq) = place;
+        loop {
+            changes.mark_unchanged();
+            let news = shared.store.news(epoch, seq);
+            (epoch, seq) = (news.epoch, news.seq);
+            if sender.send(Ok(message(&news).into())).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(GATHER).await;
+            loop {
+                tokio::select! {
+                    _ = changes.changed() => break,
+                    () = tokio::time::sleep(ALIVE) => {
+                        if sender.send(Ok(": alive\n\n".into())).await.is_err() {
+                            return;
+                        }
+                    }
+                    () = shared.stopped() => return,
+                    () = sender.closed() => return,
+                }
+            }
+        }
+    }));
+    let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
+    (headers, body).into_response()
+}
+
+fn read_place(id: &str) -> Option<(u64, u64)> {
+    let (epoch, seq) = id.split_once('-')?;
+    Some((epoch.parse().ok()?, seq.parse().ok()?))
+}
+
+fn message(news: &News) -> String {
+    let collections: Vec<Value> = news.collections.iter().map(collection_json).collect();
+    let data = json!({
+        "fresh": news.fresh,
+        "items": news.happenings.iter().map(item).collect::<Vec<_>>(),
+        "totals": news.totals,
+        "faults": news.faults,
+        "collections": collections,
+    });
+    format!("id: {}-{}\ndata: {data}\n\n", news.epoch, news.seq)
+}
+
+fn item(happening: &Happening) -> Value {
+    let shown = &happening.text[..happening.text.floor_char_boundary(SHOWN_TEXT)];
+    let mut item = json!({
+        "seq": happening.seq,
+        "project": &*happening.project,
+        "collection": &*happening.collection,
+        "at": crate::store::millis(happening.at),
+        "text": shown,
+        "bytes": happening.text.len(),
+    });
+    match &happening.kind {
+        Kind::Stored => item["kind"] = "stored".into(),
+        Kind::Duplicate => item["kind"] = "duplicate".into(),
+        Kind::Refused { status, why } => {
+            item["kind"] = "refused".into();
+            item["status"] = (*status).into();
+            item["name"] = (*why.name).into();
+            item["description"] = (*why.description).into();
+        }
+        Kind::Fault { what } => {
+            item["kind"] = "fault".into();
+            item["description"] = (**what).into();
+        }
+    }
+    item
+}

@@ -1,0 +1,473 @@
+//! One call to the write API: route, key, body, rules, reply.
+
+use crate::Shared;
+use crate::conn::{self, CutError, Writer};
+use crate::faults::{self, Fault, FaultKind};
+use crate::replies::{self, Reply};
+use crate::rules::{self, ReadEvent, Refusal, Rejection};
+use crate::store::CallRecord;
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{Method, Request, Response, header};
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use percent_encoding::percent_decode_str;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// What becomes of a call.
+pub(crate) enum Outcome {
+    /// A reply.
+    Reply(Response<Body>),
+    /// The connection is cut.
+    Cut,
+}
+
+/// A path of the write API.
+#[derive(Clone)]
+struct Target {
+    project: String,
+    /// None for a bulk call.
+    collection: Option<String>,
+}
+
+/// Reads a call to its end and answers it.
+pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Body>) -> Outcome {
+    let (parts, body) = request.into_parts();
+    let Some((body, bytes)) = read(body).await else {
+        return Outcome::Cut;
+    };
+    let target = target(parts.uri.path());
+    let call = shared.store.called(record(&parts, target.as_ref(), bytes));
+    // Like Keen, the mock finishes what it has read, even if the caller hangs up meanwhile.
+    let call = Call { shared, parts, target, body, bytes, call };
+    tokio::spawn(call.answer()).await.unwrap_or(Outcome::Cut)
+}
+
+/// Keeps no more of a body than can be told from one that is too large, but reads it to its
+/// end, so that the caller gets to see the reply.
+async fn read(mut body: Body) -> Option<(Bytes, usize)> {
+    let (mut kept, mut bytes) = (BytesMut::new(), 0);
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.ok()?.into_data() {
+            bytes += data.len();
+            let room = (rules::MAX_BATCH_BYTES + 1).saturating_sub(kept.len());
+            kept.extend_from_slice(&data[..data.len().min(room)]);
+        }
+    }
+    Some((kept.freeze(), bytes))
+}
+
+/// S4 to S6: the collection is one segment, percent-encoded; a `+` is a plus.
+fn target(path: &str) -> Option<Target> {
+    let rest = path.strip_prefix("/3.0/projects/")?;
+    let segments: Vec<&str> = rest.split('/').collect();
+    let (project, collection) = match segments.as_slice() {
+        [project, "events"] => (project, None),
+        [project, "events", collection] if !collection.is_empty() => {
+            let decoded = percent_decode_str(collection).decode_utf8_lossy();
+            (project, Some(decoded.into_owned()))
+        }
+        _ => return None,
+    };
+    Some(Target { project: (*project).to_owned(), collection })
+}
+
+fn record(parts: &Parts, target: Option<&Target>, bytes: usize) -> CallRecord {
+    let headers = parts.headers.iter().map(|(name, value)| {
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        (name.as_str().to_owned(), value)
+    });
+    CallRecord {
+        project: target.map_or_else(String::new, |target| target.project.clone()),
+        method: parts.method.to_string(),
+        path: parts.uri.to_string(),
+        headers: headers.collect(),
+        events: 0,
+        bytes,
+        status: None,
+        received_at: SystemTime::now(),
+    }
+}
+
+/// A call that was read.
+struct Call {
+    shared: Arc<Shared>,
+    parts: Parts,
+    target: Option<Target>,
+    body: Bytes,
+    bytes: usize,
+    call: u64,
+}
+
+impl Call {
+    async fn answer(self) -> Outcome {
+        let Some(target) = self.target.clone() else {
+            return self.send(Reply::nginx(404));
+        };
+        let mut fault = self.shared.faults.meet(&target.project);
+        if let Some(fault) = &fault {
+            let what = describe(fault);
+            self.shared.store.faulted(&target.project, what);
+            if self.wait(fault).await.is_none() {
+                return Outcome::Cut;
+            }
+        }
+        match fault.take().map(|fault| fault.kind) {
+            None | Some(FaultKind::Delay { .. } | FaultKind::Hang) => self.send(self.judge(&target).0),
+            Some(FaultKind::Status { status, body, retry_after, location }) => {
+                let mut reply = Reply::ordered(status, self.key().as_deref());
+                if let Some(body) = body {
+                    let extra = std::mem::take(&mut reply.extra);
+                    reply = Reply::json(status, body);
+                    reply.extra = extra;
+                }
+                reply.extra.extend(retry_after.map(|value| (header::RETRY_AFTER, value)));
+                reply.extra.extend(location.map(|value| (header::LOCATION, value)));
+                self.send(reply)
+            }
+            Some(FaultKind::CutBefore) => Outcome::Cut,
+            Some(kind) => self.spoil(&target, &kind),
+        }
+    }
+
+    /// None where the mock is stopped meanwhile.
+    async fn wait(&self, fault: &Fault) -> Option<()> {
+        let ms = match fault.kind {
+            FaultKind::Delay { ms } => fault.after_ms.saturating_add(ms),
+            _ => fault.after_ms,
+        };
+        let mut cleared = self.shared.faults.cleared();
+        let wait = async {
+            if ms > 0 {
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+            }
+            if fault.kind == FaultKind::Hang {
+                // The sender lives as long as the mock.
+                let _ = cleared.changed().await;
+            }
+        };
+        tokio::select! {
+            () = wait => Some(()),
+            () = self.shared.stopped() => None,
+        }
+    }
+
+    /// Lets the call go on, and spoils the reply to it. A refusal is told as it is.
+    fn spoil(&self, target: &Target, kind: &FaultKind) -> Outcome {
+        let (mut reply, results) = self.judge(target);
+        if *kind == FaultKind::CutAfter {
+            return Outcome::Cut;
+        }
+        if reply.status >= 400 {
+            return self.send(reply);
+        }
+        match kind {
+            FaultKind::Truncated => return self.send_truncated(reply),
+            FaultKind::Huge { bytes } => return self.send_padded(reply, *bytes),
+            FaultKind::WrongJson => {
+                reply = Reply::json(200, reply.body.slice(..reply.body.len() - 1));
+            }
+            FaultKind::MissingResults => reply = Reply::json(200, "{}"),
+            FaultKind::ShortResults => {
+                let mut results = results;
+                for (_, results) in &mut results {
+                    results.pop();
+                }
+                reply = replies::bulk(&results);
+            }
+            _ => {}
+        }
+        self.send(reply)
+    }
+
+    fn send(&self, reply: Reply) -> Outcome {
+        self.shared.store.answered(self.call, reply.status);
+        Outcome::Reply(reply.finish(&self.parts.headers, self.shared.connection_close))
+    }
+
+    fn send_truncated(&self, reply: Reply) -> Outcome {
+        let whole = reply.body.clone();
+        let half = whole.slice(..whole.len() / 2);
+        let write = Writer::new(async move |sender| {
+            let _ = sender.send(Ok(half)).await;
+            // Long enough for the half to be on the wire before the connection ends.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let _ = sender.send(Err(CutError)).await;
+        });
+        self.send_stream(reply, whole.len() as u64, write)
+    }
+
+    /// The reply is valid JSON still: what is added is white space.
+    fn send_padded(&self, reply: Reply, bytes: u64) -> Outcome {
+        let start = reply.body.clone();
+        let length = bytes.max(start.len() as u64);
+        let write = Writer::new(async move |sender| {
+            let blank = Bytes::from_static(&[b' '; 64 << 10]);
+            let mut left = length - start.len() as u64;
+            let mut sent = sender.send(Ok(start)).await;
+            while left > 0 && sent.is_ok() {
+                let size = usize::try_from(left).map_or(blank.len(), |left| left.min(blank.len()));
+                left -= size as u64;
+                sent = sender.send(Ok(blank.slice(..size))).await;
+            }
+        });
+        self.send_stream(reply, length, write)
+    }
+
+    fn send_stream(&self, mut reply: Reply, length: u64, write: Writer) -> Outcome {
+        reply.body = Bytes::new();
+        self.shared.store.answered(self.call, reply.status);
+        let mut response = reply.finish(&header::HeaderMap::new(), self.shared.connection_close);
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        *response.body_mut() = conn::streamed(write);
+        Outcome::Reply(response)
+    }
+
+    /// The key as sent: the bare header, or the query.
+    fn key(&self) -> Option<String> {
+        let bare = self.parts.headers.get(header::AUTHORIZATION);
+        bare.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).or_else(|| self.query("api_key"))
+    }
+
+    fn query(&self, wanted: &str) -> Option<String> {
+        let query = self.parts.uri.query()?;
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        let (_, value) = pairs.find(|(name, _)| name == wanted)?;
+        Some(value.into_owned())
+    }
+
+    /// The reply of an undisturbed Keen, and the results it tells of.
+    fn judge(&self, target: &Target) -> (Reply, Results) {
+        let judged = match (&self.parts.method, &target.collection) {
+            (&Method::OPTIONS, _) => Ok((Reply::empty(200), Results::new())),
+            (&Method::POST, Some(collection)) => self.single(&target.project, collection),
+            (&Method::POST, None) => self.bulk(&target.project),
+            (&Method::GET, Some(collection)) => match self.query("data") {
+                Some(data) => self.by_get(&target.project, collection, &data),
+                None => Ok((Reply::nginx(404), Results::new())),
+            },
+            _ => Ok((Reply::nginx(404), Results::new())),
+        };
+        judged.unwrap_or_else(|rejection| {
+            let collection = target.collection.as_deref().unwrap_or_default();
+            let start = &self.body[..self.body.len().min(64 << 10)];
+            let text = String::from_utf8_lossy(start);
+            let Rejection { status, refusal } = &rejection;
+            self.shared.store.refuse(&target.project, collection, *status, refusal, &text);
+            (Reply::rejection(&rejection), Results::new())
+        })
+    }
+
+    /// A1 to A6: the project first, then the key. Gives what the key adds to each event.
+    fn admit(&self, project: &str) -> Result<Map<String, Value>, Rejection> {
+        let key = self.key();
+        let projects = self.shared.projects.read();
+        let projects = projects.unwrap_or_else(std::sync::PoisonError::into_inner);
+        let project = projects.get(project).ok_or_else(replies::no_project)?;
+        let invalid = || replies::invalid_key(key.as_deref());
+        let given = key.as_deref().ok_or_else(invalid)?;
+        let mut autofill = Map::new();
+        if given == project.read_key {
+            return Err(replies::forbidden());
+        }
+        if given != project.write_key && given != project.master_key {
+            let mut keys = project.access_keys.iter();
+            let access = keys.find(|access| access.key == given).ok_or_else(invalid)?;
+            if !access.permitted.iter().any(|permitted| permitted == "writes") {
+                return Err(replies::forbidden());
+            }
+            autofill.clone_from(&access.autofill);
+        }
+        if project.blocked {
+            return Err(replies::blocked());
+        }
+        Ok(autofill)
+    }
+
+    /// No Keen SDK sends a compressed body, and no page of Keen's says it may.
+    fn check_encoding(&self) -> Result<(), Rejection> {
+        match self.parts.headers.get(header::CONTENT_ENCODING) {
+            Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+                Err(Rejection::new(400, "InvalidJSONError", "The request body is not valid JSON: it is encoded."))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn single(&self, project: &str, collection: &str) -> Result<(Reply, Results), Rejection> {
+        let autofill = self.admit(project)?;
+        self.check_encoding()?;
+        let event = rules::read_event(&self.body[..])?;
+        self.take_single(project, collection, event, &autofill)?;
+        let results = vec![(collection.to_owned(), vec![Ok(())])];
+        Ok((Reply::created(), results))
+    }
+
+    fn take_single(
+        &self,
+        project: &str,
+        collection: &str,
+        event: ReadEvent<'_>,
+        autofill: &Map<String, Value>,
+    ) -> Result<(), Rejection> {
+        self.shared.store.held(self.call, 1);
+        let mut ordered = Ordered::new(&self.shared, project);
+        self.check_collection(collection)
+            .and_then(|()| self.take(project, collection, event, autofill, &mut ordered))
+            .map_err(|refusal| Rejection { status: 400, refusal })
+    }
+
+    fn bulk(&self, project: &str) -> Result<(Reply, Results), Rejection> {
+        let autofill = self.admit(project)?;
+        self.check_encoding()?;
+        if self.bytes > rules::MAX_BATCH_BYTES {
+            // The body in hand ends where the limit is passed; the text tells the whole length.
+            return Err(rules::too_large(self.bytes, rules::MAX_BATCH_BYTES));
+        }
+        let batch = rules::read_batch(&self.body[..])?;
+        self.shared.store.held(self.call, batch.iter().map(|(_, events)| events.len()).sum());
+        let mut ordered = Ordered::new(&self.shared, project);
+        let mut results = Results::new();
+        for (collection, events) in batch {
+            let named = self.check_collection(&collection);
+            let mut taken = Vec::with_capacity(events.len());
+            for event in events {
+                let text = event.text;
+                let result =
+                    named.clone().and_then(|()| self.take(project, &collection, event, &autofill, &mut ordered));
+                if let Err(refusal) = &result {
+                    self.shared.store.refuse(project, &collection, 200, refusal, text);
+                }
+                taken.push(result);
+            }
+            results.push((collection, taken));
+        }
+        Ok((replies::bulk(&results), results))
+    }
+
+    /// G1 to G4: an event in the query, for places where only a GET will do.
+    fn by_get(&self, project: &str, collection: &str, data: &str) -> Result<(Reply, Results), Rejection> {
+        let autofill = self.admit(project)?;
+        let json = decode_base64(data)?;
+        let event = rules::read_event(&json)?;
+        self.take_single(project, collection, event, &autofill)?;
+        let results = vec![(collection.to_owned(), vec![Ok(())])];
+        let reply = if let Some(location) = self.query("redirect") {
+            Reply::redirect(302, &location)
+        } else if let Some(name) = self.query("jsonp").filter(|name| is_script_name(name)) {
+            Reply::script(&name, &Reply::created().body)
+        } else if self.query("c").as_deref() == Some("clv1") {
+            Reply::pixel()
+        } else {
+            Reply { status: 200, ..Reply::created() }
+        };
+        Ok((reply, results))
+    }
+
+    fn check_collection(&self, collection: &str) -> Result<(), Refusal> {
+        if self.shared.strict_names {
+            rules::check_collection_name(collection)
+        } else {
+            rules::check_collection_name_lenient(collection)
+        }
+    }
+
+    fn take(
+        &self,
+        project: &str,
+        collection: &str,
+        mut event: ReadEvent<'_>,
+        autofill: &Map<String, Value>,
+        ordered: &mut Ordered,
+    ) -> Result<(), Refusal> {
+        let filled = fill(&mut event.value, autofill);
+        rules::check_event(&event.value)?;
+        ordered.check(collection, &event.value)?;
+        let token = rules::uniqueness_token(&event.value);
+        let text = filled.as_deref().unwrap_or(event.text);
+        self.shared.store.take(project, collection, text, token);
+        Ok(())
+    }
+}
+
+type Results = Vec<(String, Vec<Result<(), Refusal>>)>;
+
+/// Merges what an access key adds into an event; gives its text, where that made a difference.
+/// The key's properties win, as they are what its owner can rely on.
+fn fill(event: &mut Value, autofill: &Map<String, Value>) -> Option<String> {
+    let properties = event.as_object_mut().filter(|_| !autofill.is_empty())?;
+    properties.extend(autofill.clone());
+    Some(event.to_string())
+}
+
+/// The refusals a test ordered, and which of them this call has met.
+struct Ordered {
+    shared: Arc<Shared>,
+    refusals: Vec<(FaultKind, bool)>,
+}
+
+impl Ordered {
+    fn new(shared: &Arc<Shared>, project: &str) -> Self {
+        let refusals = shared.faults.refusals(project);
+        Self { shared: shared.clone(), refusals: refusals.into_iter().map(|kind| (kind, false)).collect() }
+    }
+
+    fn check(&mut self, collection: &str, event: &Value) -> Result<(), Refusal> {
+        for (kind, met) in &mut self.refusals {
+            if let Some(refusal) = faults::refuses(kind, collection, event) {
+                *met = true;
+                return Err(refusal);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Ordered {
+    /// A refusal counts once for a call, however many events of it it met.
+    fn drop(&mut self) {
+        for (kind, met) in &self.refusals {
+            if *met {
+                self.shared.faults.spend(kind);
+            }
+        }
+    }
+}
+
+/// Standard and URL-safe, with and without padding: Keen's SDKs send each of them.
+fn decode_base64(data: &str) -> Result<Vec<u8>, Rejection> {
+    const CONFIG: GeneralPurposeConfig = GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true);
+    const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, CONFIG);
+    const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, CONFIG);
+    STANDARD
+        .decode(data)
+        .or_else(|_| URL_SAFE.decode(data))
+        .map_err(|_| Rejection::new(400, "InvalidJSONError", "The data parameter is not valid base64."))
+}
+
+fn is_script_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '$' | '.'))
+}
+
+fn describe(fault: &Fault) -> String {
+    match &fault.kind {
+        FaultKind::Status { status, .. } => format!("answered {status}"),
+        FaultKind::Delay { ms } => format!("delayed by {ms} ms"),
+        FaultKind::CutBefore => "connection cut, nothing stored".to_owned(),
+        FaultKind::CutAfter => "stored, connection cut".to_owned(),
+        FaultKind::Truncated => "stored, reply truncated".to_owned(),
+        FaultKind::WrongJson => "stored, reply is no JSON".to_owned(),
+        FaultKind::MissingResults => "stored, reply lacks the results".to_owned(),
+        FaultKind::ShortResults => "stored, reply lacks a result".to_owned(),
+        FaultKind::Huge { bytes } => format!("stored, reply of {bytes} bytes"),
+        FaultKind::Hang => "held until the faults are cleared".to_owned(),
+        other => format!("{other:?}"),
+    }
+}

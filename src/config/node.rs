@@ -1,0 +1,160 @@
+//! A place in a configuration: its value, and its JSON pointer for errors.
+
+use serde_json::Value;
+use std::fmt;
+
+/// What is wrong with a configuration, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    pointer: String,
+    rule: String,
+    found: String,
+}
+
+impl ConfigError {
+    pub(super) fn new(pointer: &str, rule: &str, found: &str) -> Self {
+        Self { pointer: pointer.to_owned(), rule: rule.to_owned(), found: found.to_owned() }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}, found {}", self.pointer, self.rule, self.found)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+type Checked<T> = Result<T, ConfigError>;
+
+#[derive(Debug)]
+pub(super) struct Node<'v> {
+    pointer: String,
+    value: &'v Value,
+}
+
+impl<'v> Node<'v> {
+    pub(super) fn root(value: &'v Value) -> Self {
+        Self { pointer: String::new(), value }
+    }
+
+    pub(super) fn wrong(&self, rule: &str, found: &str) -> ConfigError {
+        ConfigError::new(&self.pointer, rule, found)
+    }
+
+    /// Refuses members of other names.
+    pub(super) fn only(&self, names: &[&str]) -> Checked<()> {
+        for (name, _) in self.entries()? {
+            if !names.contains(&name) {
+                let child = self.child(name, self.value);
+                return Err(child.wrong("is not a setting", &format!("beside {}", names.join(", "))));
+            }
+        }
+        Ok(())
+    }
+
+    /// The members of an object. `sources` has write keys for names: pointers show only their beginnings.
+    pub(super) fn entries(&self) -> Checked<Vec<(&'v str, Self)>> {
+        let object = self.value.as_object().ok_or_else(|| self.wrong("must be an object", self.kind()))?;
+        let secret = self.pointer == "/sources";
+        let name = |key: &str| if secret { shortened(key) } else { key.to_owned() };
+        Ok(object.iter().map(|(key, value)| (key.as_str(), self.child(&name(key), value))).collect())
+    }
+
+    pub(super) fn elements(&self) -> Checked<Vec<Self>> {
+        let array = self.value.as_array().ok_or_else(|| self.wrong("must be an array", self.kind()))?;
+        Ok(array.iter().enumerate().map(|(i, value)| self.child(&i.to_string(), value)).collect())
+    }
+
+    pub(super) fn required(&self, name: &str) -> Checked<Self> {
+        let value = self.value.get(name);
+        value.map(|value| self.child(name, value)).ok_or_else(|| {
+            self.child(name, self.value).wrong("is required", "nothing")
+        })
+    }
+
+    /// `read` of the member, where there is one.
+    pub(super) fn opt<T>(&self, name: &str, mut read: impl FnMut(&Self) -> Checked<T>) -> Checked<Option<T>> {
+        self.value.get(name).map(|value| read(&self.child(name, value))).transpose()
+    }
+
+    pub(super) fn string(&self) -> Checked<&'v str> {
+        self.value.as_str().ok_or_else(|| self.wrong("must be a string", self.kind()))
+    }
+
+    pub(super) fn boolean(&self) -> Checked<bool> {
+        self.value.as_bool().ok_or_else(|| self.wrong("must be true or false", self.kind()))
+    }
+
+    /// A whole number; a Struct's doubles count where they are whole.
+    pub(super) fn integer(&self, low: u64, high: u64) -> Checked<u64> {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float's cast saturates")]
+        let whole = |n: f64| (n.fract() == 0.0 && n >= 0.0).then_some(n as u64);
+        let number = self.value.as_u64().or_else(|| self.value.as_f64().and_then(whole));
+        number.filter(|n| (low..=high).contains(n)).ok_or_else(|| {
+            let found = if self.value.is_number() { self.value.to_string() } else { self.kind().to_owned() };
+            self.wrong(&format!("must be a whole number from {low} to {high}"), &found)
+        })
+    }
+
+    /// One of `known`. Those of `later` are named in the design and not built yet.
+    pub(super) fn one_of(&self, known: &[&'static str], later: &[&str]) -> Checked<&'static str> {
+        let word = self.string()?;
+        if let Some(found) = known.iter().find(|k| **k == word) {
+            return Ok(found);
+        }
+        let shown = format!("\"{}\"", word.chars().take(32).collect::<String>());
+        if later.contains(&word) {
+            return Err(self.wrong("is not supported yet", &shown));
+        }
+        let list: Vec<String> = known.iter().map(|k| format!("\"{k}\"")).collect();
+        Err(self.wrong(&format!("must be one of {}", list.join(", ")), &shown))
+    }
+
+    /// A Keen key. What it is is never shown.
+    pub(super) fn keen_key(&self) -> Checked<String> {
+        let key = self.string()?;
+        if key.len() >= 32 && key.len() <= 4096 && key.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return Ok(key.to_owned());
+        }
+        let letters = key.bytes().filter(u8::is_ascii_alphanumeric).count();
+        Err(self.wrong("must be 32 or more letters and digits", &letters.to_string()))
+    }
+
+    /// A text that can stand in a header.
+    pub(super) fn header(&self) -> Checked<String> {
+        let text = self.string()?;
+        let printable = !text.is_empty() && text.bytes().all(|b| (0x21..0x7f).contains(&b));
+        if printable { Ok(text.to_owned()) } else { Err(self.wrong("must be printable ASCII", "something else")) }
+    }
+
+    /// A name: for a cluster, a source.
+    pub(super) fn name(&self) -> Checked<String> {
+        let name = self.header()?;
+        if name.len() <= 128 { Ok(name) } else { Err(self.wrong("must be at most 128 characters", &name.len().to_string())) }
+    }
+
+    fn child(&self, name: &str, value: &'v Value) -> Self {
+        let name = name.replace('~', "~0").replace('/', "~1");
+        Self { pointer: format!("{}/{name}", self.pointer), value }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.value {
+            Value::Null => "null",
+            Value::Bool(_) => "a boolean",
+            Value::Number(_) => "a number",
+            Value::String(_) => "a string",
+            Value::Array(_) => "an array",
+            Value::Object(_) => "an object",
+        }
+    }
+}
+
+/// The beginning of a write key: at most 7 characters, and never more than half.
+pub(super) fn shortened(key: &str) -> String {
+    let shown = key.chars().count().checked_div(2).unwrap_or(0).min(7);
+    let mut short: String = key.chars().take(shown).collect();
+    short.push('…');
+    short
+}

@@ -1,0 +1,105 @@
+//! Events of many callers that go to Keen together.
+
+use super::{EVENT_OVERHEAD, WaiterId, bulk};
+use std::ops::Range;
+
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    events: Vec<Event>,
+    /// Calls made with it.
+    pub(super) attempts: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Event {
+    waiter: WaiterId,
+    collection: Range<usize>,
+    event: Range<usize>,
+}
+
+impl Event {
+    fn cost(&self) -> usize {
+        self.collection.len().saturating_add(self.event.len()).saturating_add(EVENT_OVERHEAD)
+    }
+}
+
+impl Batch {
+    pub(super) fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// What it adds to the bytes pending.
+    pub(super) fn cost(&self) -> usize {
+        self.events.iter().map(Event::cost).fold(0, usize::saturating_add)
+    }
+
+    pub(super) fn push(&mut self, waiter: WaiterId, collection: &str, event: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(collection.as_bytes());
+        let middle = self.bytes.len();
+        self.bytes.extend_from_slice(event);
+        self.events.push(Event { waiter, collection: start..middle, event: middle..self.bytes.len() });
+    }
+
+    pub(super) fn waiters(&self) -> impl Iterator<Item = WaiterId> {
+        self.events.iter().map(|event| event.waiter)
+    }
+
+    /// Drops the events of waiters that `waits` does not know; gives what they cost.
+    pub(super) fn keep(&mut self, waits: impl Fn(WaiterId) -> bool) -> usize {
+        let before = self.cost();
+        self.events.retain(|event| waits(event.waiter));
+        before.saturating_sub(self.cost())
+    }
+
+    /// The bulk request. Brings the events into the order of their collections, each caller's own order kept.
+    pub(super) fn request(&mut self) -> Vec<u8> {
+        let bytes = &self.bytes;
+        let name = |event: &Event| bytes.get(event.collection.clone()).unwrap_or_default();
+        self.events.sort_by(|a, b| name(a).cmp(name(b)));
+        let events = self.events.iter().map(|e| (self.collection(e), self.bytes.get(e.event.clone()).unwrap_or_default()));
+        bulk::body(events, self.bytes.len().saturating_add(64))
+    }
+
+    /// Collections and how many events each has, as in the request.
+    pub(super) fn asked(&self) -> Vec<(&str, usize)> {
+        let mut asked: Vec<(&str, usize)> = Vec::new();
+        for event in &self.events {
+            let name = self.collection(event);
+            match asked.last_mut() {
+                Some((last, count)) if *last == name => *count = count.saturating_add(1),
+                _ => asked.push((name, 1)),
+            }
+        }
+        asked
+    }
+
+    /// Waiter and collection of each event, as in the request.
+    pub(super) fn sorted(&self) -> impl Iterator<Item = (WaiterId, &str)> {
+        self.events.iter().map(|event| (event.waiter, self.collection(event)))
+    }
+
+    /// Gives away the second half.
+    pub(super) fn split(&mut self) -> Self {
+        let tail = self.events.split_off(self.events.len() >> 1);
+        let mut second = Self { attempts: self.attempts, ..Self::default() };
+        for event in tail {
+            let bytes = self.bytes.get(event.event.clone()).unwrap_or_default();
+            second.push(event.waiter, self.collection(&event), bytes);
+        }
+        second
+    }
+
+    fn collection(&self, event: &Event) -> &str {
+        std::str::from_utf8(self.bytes.get(event.collection.clone()).unwrap_or_default()).unwrap_or_default()
+    }
+}

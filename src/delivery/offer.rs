@@ -1,0 +1,68 @@
+//! The events of one request, before they are taken.
+
+use crate::mapping::request::Destinations;
+use std::ops::Range;
+
+/// Events written one after the other. Used again and again: it keeps its room.
+#[derive(Debug, Default)]
+pub struct Offer {
+    bytes: Vec<u8>,
+    events: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    destination: usize,
+    collection: Range<usize>,
+    event: Range<usize>,
+}
+
+/// Room kept from one request to the next, at most.
+const KEPT_BYTES: usize = 65_536;
+
+impl Offer {
+    /// Forgets the events.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT_BYTES);
+        self.events.clear();
+    }
+
+    /// How many events there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// The bytes of all of them.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Destination, collection and JSON of each event.
+    pub fn events(&self) -> impl Iterator<Item = (usize, &str, &[u8])> {
+        self.events.iter().map(|entry| {
+            let collection = self.bytes.get(entry.collection.clone()).unwrap_or_default();
+            let event = self.bytes.get(entry.event.clone()).unwrap_or_default();
+            (entry.destination, std::str::from_utf8(collection).unwrap_or_default(), event)
+        })
+    }
+}
+
+impl Destinations for Offer {
+    fn event(&mut self, destination: usize, collection: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> u32) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(collection.as_bytes());
+        let middle = self.bytes.len();
+        write(&mut self.bytes);
+        let end = self.bytes.len();
+        self.events.push(Entry { destination, collection: start..middle, event: middle..end });
+    }
+}

@@ -1,0 +1,103 @@
+//! Keen's data-enrichment add-ons, each only where its setting is on and its inputs stand in the event.
+
+use super::{Facts, bare_address, without_members};
+use crate::config::Source;
+use crate::json::{Cursor, Value};
+use crate::keen::event::{EventWriter, write_legal};
+use crate::segment::message::alike;
+
+const IP: &str = r#"{"name":"keen:ip_to_geo","input":{"ip":"ip_address"},"output":"ip_geo_info"}"#;
+const UA: &str = r#"{"name":"keen:ua_parser","input":{"ua_string":"user_agent"},"output":"parsed_user_agent"}"#;
+const URL: &str = r#"{"name":"keen:url_parser","input":{"url":"page_url"},"output":"parsed_page_url"}"#;
+const REFERRER: &str = r#"{"name":"keen:referrer_parser","input":{"referrer_url":"referrer_url","page_url":"page_url"},"output":"referrer_info"}"#;
+
+/// The add-ons of an event, in Segment's order.
+pub(super) struct Addons([Option<&'static str>; 4]);
+
+impl Addons {
+    /// Those whose inputs the event has, be they ours or properties of the caller's.
+    pub(super) fn backed(source: &Source, event: &EventWriter<'_>, facts: &Facts<'_>) -> Self {
+        let on = |setting: bool, addon: &'static str, backed: &dyn Fn() -> bool| (setting && backed()).then_some(addon);
+        let page = || event.filled("page_url");
+        Self([
+            on(source.ip_addon, IP, &|| facts.ip_is_valid(event)),
+            on(source.ua_addon, UA, &|| event.filled("user_agent")),
+            on(source.url_addon, URL, &page),
+            on(source.referrer_addon, REFERRER, &|| page() && event.filled("referrer_url")),
+        ])
+    }
+
+    /// Writes `,"addons":[…]`, or nothing where there are none.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let mut before: &[u8] = b",\"addons\":[";
+        for addon in self.0.into_iter().flatten() {
+            out.extend_from_slice(before);
+            out.extend_from_slice(addon.as_bytes());
+            before = b",";
+        }
+        if before == b"," {
+            out.push(b']');
+        }
+    }
+}
+
+impl Facts<'_> {
+    /// The event's `ip_address` is one: Keen refuses to look up anything else.
+    fn ip_is_valid(&self, event: &EventWriter<'_>) -> bool {
+        event.string_of("ip_address").is_some_and(|text| bare_address(text).is_some())
+    }
+}
+
+/// The first member called `plain`, in any writing.
+pub(super) fn member<'a>(object: &'a str, plain: &str) -> Value<'a> {
+    let mut found = Value::Absent;
+    let _ = Cursor::new(object).object(|key, cursor| {
+        let value = cursor.value()?;
+        if found == Value::Absent && alike(key, plain) {
+            found = value;
+        }
+        Ok(())
+    });
+    found
+}
+
+/// Whether a value is an object or array without members.
+pub(super) fn is_empty(value: Value<'_>) -> bool {
+    matches!(value, Value::Object(text) | Value::Array(text) if without_members(text))
+}
+
+/// Writes `,"location":{…}` where the caller's own `keen` object has one that Keen takes: `coordinates` as an array of
+/// longitude and latitude. Nothing else of that object is a caller's to set.
+pub(super) fn location(out: &mut Vec<u8>, own: &str) {
+    let Value::Object(location) = exact(own, "location") else { return };
+    let Value::Array(coordinates) = exact(location, "coordinates") else { return };
+    let mut numbers = Vec::new();
+    let read = Cursor::new(coordinates).array(|cursor| {
+        numbers.push(match cursor.value()? {
+            Value::Number(digits) => digits.parse::<f64>().unwrap_or(f64::INFINITY),
+            _ => f64::INFINITY,
+        });
+        Ok(())
+    });
+    let on_earth = matches!(numbers.as_slice(), [lng, lat] if lng.abs() <= 180.0 && lat.abs() <= 90.0);
+    if read.is_ok() && on_earth {
+        out.extend_from_slice(b",\"location\":");
+        let before = out.len();
+        if write_legal(out, location).is_err() {
+            out.truncate(before);
+            out.extend_from_slice(b"{}");
+        }
+    }
+}
+
+fn exact<'a>(object: &'a str, name: &str) -> Value<'a> {
+    let mut found = Value::Absent;
+    let _ = Cursor::new(object).object(|key, cursor| {
+        let value = cursor.value()?;
+        if key.is(name) {
+            found = value;
+        }
+        Ok(())
+    });
+    found
+}

@@ -1,0 +1,117 @@
+//! One request -> the events of all its messages, each for its own source's destination.
+
+use super::{Client, Dropped, Sink, map};
+use crate::config::{Config, Source};
+use crate::segment::answer::Refusal;
+use crate::segment::body::{self, Body};
+use crate::segment::endpoint::Endpoint;
+use crate::segment::message::Message;
+
+/// A request as the mapping sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Which call it is.
+    pub endpoint: Endpoint<'a>,
+    /// The write key of its `Authorization`.
+    pub header_key: Option<&'a str>,
+    /// Its body, inflated.
+    pub body: &'a [u8],
+    /// When it came, in milliseconds since 1970.
+    pub now: i64,
+}
+
+/// Where a request's events go.
+pub trait Destinations {
+    /// Takes an event for the destination at that place in [`Config::destinations`].
+    fn event(&mut self, destination: usize, collection: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> u32);
+}
+
+/// What became of a request's messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Messages in the body.
+    pub messages: u64,
+    /// Events for Keen.
+    pub events: u64,
+    /// Messages whose write key belongs to no source, or that have none.
+    pub unknown_source: u64,
+    /// Messages that give no event; see [`Dropped`].
+    pub dropped: u64,
+    /// Names and values that had to be made legal.
+    pub mended: u64,
+}
+
+/// Maps a request.
+///
+/// `client` is asked for what the request tells of the client, at most once, and only where a source wants it.
+/// `token` makes a uniqueness token for a message without an id.
+///
+/// # Errors
+/// The request is answered 400.
+pub fn map_request<'c>(
+    config: &Config,
+    request: Request<'_>,
+    client: impl FnOnce(bool) -> Client<'c>,
+    mut token: impl FnMut() -> String,
+    destinations: &mut impl Destinations,
+) -> Result<Tally, Refusal> {
+    let body = body::read(request.endpoint, request.body).map_err(|_| Refusal::Malformed)?;
+    let sources = sources(config, request.header_key, &body)?;
+    let wants_address = sources.iter().flatten().any(|source| source.ip_addon);
+    let client = client(wants_address);
+    let mut tally = Tally::default();
+    tally.messages = u64::try_from(body.messages.len()).unwrap_or(u64::MAX);
+    tally.dropped = u64::try_from(body.not_messages).unwrap_or(u64::MAX);
+    for (message, source) in body.messages.iter().zip(&sources) {
+        let Some(source) = source else {
+            tally.unknown_source = tally.unknown_source.saturating_add(1);
+            continue;
+        };
+        let mut sink = To { destination: source.destination, destinations };
+        match map(message, source, &client, request.now, &mut token, &mut sink) {
+            Ok(mapped) => {
+                tally.events = tally.events.saturating_add(u64::try_from(mapped.events).unwrap_or(0));
+                tally.mended = tally.mended.saturating_add(u64::from(mapped.mended));
+            }
+            Err(Dropped::NoEffect) => {}
+            Err(_) => tally.dropped = tally.dropped.saturating_add(1),
+        }
+    }
+    Ok(tally)
+}
+
+/// The source of each message. A message's own key is before the body's, the body's before the header's.
+fn sources<'c>(
+    config: &'c Config,
+    header: Option<&str>,
+    body: &Body<'_>,
+) -> Result<Vec<Option<&'c Source>>, Refusal> {
+    let mut any_key = header.is_some() || body.write_key.text().is_some();
+    let mut sources = Vec::with_capacity(body.messages.len());
+    for message in &body.messages {
+        let own = own_key(message);
+        any_key |= own.is_some();
+        let key = own.as_deref().or(header);
+        sources.push(key.and_then(|key| config.source(key)).and_then(|at| config.sources.get(at)));
+    }
+    let known = sources.iter().any(Option::is_some);
+    if !any_key || (config.reject_unknown && !known && !sources.is_empty()) {
+        return Err(Refusal::WriteKey);
+    }
+    Ok(sources)
+}
+
+fn own_key<'a>(message: &Message<'a>) -> Option<std::borrow::Cow<'a, str>> {
+    message.write_key.as_str().filter(|key| !key.is_empty())
+}
+
+struct To<'d, D> {
+    destination: usize,
+    destinations: &'d mut D,
+}
+
+impl<D: Destinations> Sink for To<'_, D> {
+    fn event(&mut self, collection: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> u32) {
+        self.destinations.event(self.destination, collection, write);
+    }
+}
