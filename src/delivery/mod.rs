@@ -36,8 +36,11 @@ const EVENT_OVERHEAD: usize = 64;
 pub enum Offered {
     /// Nothing to deliver: answer now.
     Nothing,
-    /// Taken; an answer follows.
-    Waiting,
+    /// Taken; an answer follows. `due`: there is a call to make now.
+    Waiting {
+        /// Ask [`Delivery::take`].
+        due: bool,
+    },
     /// Over the bound: nothing of it is kept.
     Full,
 }
@@ -91,6 +94,16 @@ struct Project {
     not_before: u64,
 }
 
+impl Project {
+    /// Whether a call is to be made now. `slots`: the worker may make another beside those in flight; a project's first
+    /// call is never kept waiting by the calls of others.
+    fn due(&self, now: u64, slots: bool) -> bool {
+        let alone = self.in_flight == 0;
+        let gathered = !self.open.is_empty() && (alone || now >= self.open_since.saturating_add(GATHER_MS));
+        now >= self.not_before && (alone || slots) && (gathered || !self.ready.is_empty())
+    }
+}
+
 /// The state machine.
 #[derive(Debug)]
 pub struct Delivery {
@@ -138,6 +151,8 @@ impl Delivery {
             return Offered::Full;
         }
         self.pending_bytes = self.pending_bytes.saturating_add(cost);
+        let slots = self.calls.len() < self.settings.max_in_flight;
+        let mut due = false;
         for (destination, collection, event) in offer.events() {
             let Some(project) = self.projects.get_mut(destination) else { continue };
             let room = project.open.bytes().saturating_add(event.len()) <= self.settings.max_batch_bytes;
@@ -148,11 +163,12 @@ impl Delivery {
                 project.open_since = now;
             }
             project.open.push(waiter, collection, event);
+            due |= project.due(now, slots);
         }
         let deadline = now.saturating_add(self.settings.hold_ms);
         self.waiters.insert(waiter, Waiter { deadline, left: offer.len(), connected: true });
         self.deadlines.push_back((deadline, waiter));
-        Offered::Waiting
+        Offered::Waiting { due }
     }
 
     /// The next call to make now, if any. Ask until there is none.
@@ -172,17 +188,8 @@ impl Delivery {
         let slots = self.calls.len() < self.settings.max_in_flight;
         let waiters = &self.waiters;
         let project = self.projects.get_mut(destination)?;
-        // A project's first call is never kept waiting by the calls of others.
-        if now < project.not_before || (project.in_flight > 0 && !slots) {
-            return None;
-        }
-        loop {
-            let mut batch = match project.ready.pop_front() {
-                Some(batch) => batch,
-                None if project.open.is_empty() => return None,
-                None if project.in_flight > 0 && now < project.open_since.saturating_add(GATHER_MS) => return None,
-                None => std::mem::take(&mut project.open),
-            };
+        while project.due(now, slots) {
+            let mut batch = project.ready.pop_front().unwrap_or_else(|| std::mem::take(&mut project.open));
             // Whoever got a 503 sends these again.
             let cost = batch.keep(|waiter| waiters.contains_key(&waiter));
             self.pending_bytes = self.pending_bytes.saturating_sub(cost);
@@ -197,6 +204,7 @@ impl Delivery {
             self.calls.insert(id, (destination, batch));
             return Some(Call { id, destination, body, timeout_ms });
         }
+        None
     }
 
     /// Reads what Keen answered to a call: needs to know what was asked.

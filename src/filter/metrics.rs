@@ -1,0 +1,132 @@
+//! Metrics: counted in the VM, told to Envoy by the tick. One host call a counter and tick, not one a request.
+
+use super::host;
+use proxy_wasm::types::MetricType;
+use std::collections::BTreeMap;
+
+/// Error names of Keen's with a counter of their own; further ones are counted together.
+const MOST_ERRORS: usize = 32;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// What has been counted since Envoy was told.
+        #[derive(Debug, Default)]
+        pub(super) struct Counted {
+            $($(#[$doc])* pub(super) $name: u64,)+
+        }
+
+        impl Counted {
+            const NAMES: &[&str] = &[$(concat!("keen_edge_", stringify!($name))),+];
+
+            fn take(&mut self) -> Vec<u64> {
+                vec![$(std::mem::take(&mut self.$name)),+]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Requests on Segment's paths.
+    requests,
+    /// … answered 400.
+    requests_refused,
+    /// … answered 429.
+    requests_over_bound,
+    /// … answered 503.
+    requests_unavailable,
+    /// Messages in bodies.
+    messages,
+    /// … that give no event.
+    messages_dropped,
+    /// … of no known source.
+    messages_unknown_source,
+    /// Events taken for delivery.
+    events,
+    /// Names and values made legal for Keen.
+    values_mended,
+    /// Events Keen has.
+    events_recorded,
+    /// Events Keen refused for what they hold.
+    events_refused,
+    /// Events whose callers were told to send again.
+    events_failed,
+    /// Calls to Keen.
+    calls,
+    /// … whose events go again.
+    calls_retried,
+}
+
+/// All metrics of a root context.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    pub(super) counted: Counted,
+    ids: Vec<Option<u32>>,
+    pending: Option<u32>,
+    last_pending: u64,
+    up: Vec<(Option<u32>, bool)>,
+    errors: BTreeMap<String, (Option<u32>, u64)>,
+}
+
+impl Metrics {
+    /// Defines them. `projects`: the destinations' project ids.
+    pub(super) fn new<'a>(projects: impl Iterator<Item = &'a str>) -> Self {
+        let up = |project| {
+            let id = host::metric(MetricType::Gauge, &format!("keen_edge_destination_up.project.{project}"));
+            if let Some(id) = id {
+                host::gauge(id, 1);
+            }
+            (id, true)
+        };
+        Self {
+            counted: Counted::default(),
+            ids: Counted::NAMES.iter().map(|name| host::metric(MetricType::Counter, name)).collect(),
+            pending: host::metric(MetricType::Gauge, "keen_edge_pending_bytes"),
+            last_pending: 0,
+            up: projects.map(up).collect(),
+            errors: BTreeMap::new(),
+        }
+    }
+
+    /// Counts an event that Keen refused. True where a counter of its own tells of it.
+    pub(super) fn refused(&mut self, error: &str) {
+        self.counted.events_refused = self.counted.events_refused.saturating_add(1);
+        let name = if self.errors.len() < MOST_ERRORS || self.errors.contains_key(error) { error } else { "other" };
+        let entry = self.errors.entry(name.to_owned()).or_insert_with(|| {
+            (host::metric(MetricType::Counter, &format!("keen_edge_events_refused_by_error.error.{name}")), 0)
+        });
+        entry.1 = entry.1.saturating_add(1);
+    }
+
+    /// Tells whether Keen takes a destination's events. True where that is news.
+    pub(super) fn destination(&mut self, destination: usize, up: bool) -> bool {
+        match self.up.get_mut(destination) {
+            Some((id, was)) if *was != up => {
+                *was = up;
+                if let Some(id) = id {
+                    host::gauge(*id, u64::from(up));
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Tells Envoy.
+    pub(super) fn flush(&mut self, pending_bytes: usize) {
+        for (id, by) in self.ids.iter().zip(self.counted.take()) {
+            if let Some(id) = id {
+                host::count(*id, by);
+            }
+        }
+        for (id, by) in self.errors.values_mut() {
+            if let Some(id) = id {
+                host::count(*id, std::mem::take(by));
+            }
+        }
+        let pending = u64::try_from(pending_bytes).unwrap_or(u64::MAX);
+        if let (Some(id), true) = (self.pending, pending != self.last_pending) {
+            self.last_pending = pending;
+            host::gauge(id, pending);
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The only code that knows proxy-wasm. It turns Envoy's callbacks into values for the pure modules, and what they
+//! decide into host calls.
+//!
+//! Envoy's ways that shape it: header values may be any bytes, so none is read as text; a decompressed or chunked body
+//! may end in trailers; callouts belong to the root context; a callback may answer some 300 streams and no more; a new
+//! configuration may run in the same VM, so all state hangs on the root context.
+
+mod engine;
+mod host;
+mod metrics;
+mod root;
+mod stream;
+
+pub(crate) use root::Root;

@@ -1,0 +1,223 @@
+//! One request.
+
+use super::engine::{Engine, TOO_LARGE};
+use super::host;
+use crate::mapping::Client;
+use crate::mapping::request::Request;
+use crate::segment::answer::{self, Answer, Refusal};
+use crate::segment::endpoint::{Endpoint, Kind, endpoint};
+use crate::segment::inflate::inflate;
+use crate::segment::write_key;
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// Envoy's callbacks for one request.
+pub(super) struct Stream {
+    id: u32,
+    engine: Rc<RefCell<Engine>>,
+    state: State,
+    origin: Option<String>,
+}
+
+enum State {
+    /// Not Segment's, or answered.
+    Passing,
+    /// The body is still coming; what to do at its end.
+    Reading(Plan),
+    /// Keen has the events, or will; the answer follows.
+    Waiting,
+    /// Envoy answered in our place; its words are replaced.
+    Rewording(Answer),
+}
+
+enum Plan {
+    Track(Head),
+    Say(Answer),
+    Settings(Vec<u8>),
+    Preflight(String),
+}
+
+/// What the headers told.
+struct Head {
+    batch: Option<Kind>,
+    key: Option<String>,
+    encoding: Vec<u8>,
+    user_agent: Vec<u8>,
+    referer: Vec<u8>,
+    request_id: Vec<u8>,
+}
+
+impl Stream {
+    pub(super) fn new(id: u32, engine: Rc<RefCell<Engine>>) -> Self {
+        Self { id, engine, state: State::Passing, origin: None }
+    }
+
+    /// Decides what the request is, from its headers alone: they are gone when the body has come.
+    fn plan(&mut self) -> Option<Plan> {
+        let mut headers = host::request_headers();
+        let mut take = |name: &str| {
+            let found = headers.iter_mut().find(|(header, _)| header == name);
+            found.map(|(_, value)| std::mem::take(value)).unwrap_or_default()
+        };
+        let (method, path) = (take(":method"), take(":path"));
+        let found = endpoint(&method, &path)?;
+        self.origin = String::from_utf8(take("origin")).ok().filter(|origin| !origin.is_empty());
+        let batch = match found {
+            Endpoint::Single(kind) => Some(kind),
+            Endpoint::Batch => None,
+            Endpoint::Telemetry => return Some(Plan::Say(Answer::Taken)),
+            Endpoint::WrongMethod => return Some(Plan::Say(Answer::Refused(Refusal::Malformed))),
+            Endpoint::Preflight => {
+                let asked = take("access-control-request-headers");
+                return Some(Plan::Preflight(String::from_utf8(asked).unwrap_or_default()));
+            }
+            Endpoint::Settings(key) => {
+                let plain = key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~'));
+                if !plain {
+                    return Some(Plan::Say(Answer::Refused(Refusal::WriteKey)));
+                }
+                let engine = self.engine.try_borrow().ok()?;
+                return Some(Plan::Settings(answer::settings(key, engine.config.api_host.as_deref())));
+            }
+        };
+        Some(Plan::Track(Head {
+            batch,
+            key: write_key::from_authorization(&take("authorization")),
+            encoding: take("content-encoding"),
+            user_agent: take("user-agent"),
+            referer: take("referer"),
+            request_id: take("x-request-id"),
+        }))
+    }
+
+    /// The request has come to its end.
+    fn complete(&mut self, body: Vec<u8>) -> Action {
+        let State::Reading(plan) = std::mem::replace(&mut self.state, State::Passing) else { return Action::Continue };
+        let Ok(mut engine) = self.engine.try_borrow_mut() else { return Action::Continue };
+        let origin = self.origin.as_deref();
+        match plan {
+            Plan::Say(answer) => engine.respond(answer, origin),
+            Plan::Settings(settings) => {
+                let mut headers = vec![("content-type", "application/json"), ("cache-control", "public, max-age=300")];
+                if let Some(origin) = origin {
+                    headers.extend(answer::cors(origin, None, &engine.config.allow_origins));
+                }
+                host::respond(200, headers, &settings);
+            }
+            Plan::Preflight(asked) => {
+                let headers = answer::cors(origin.unwrap_or_default(), Some(&asked), &engine.config.allow_origins);
+                host::respond(200, headers, b"");
+            }
+            Plan::Track(head) => match take(&mut engine, self.id, &head, &body) {
+                Some(answer) => engine.respond(answer, origin),
+                None => {
+                    if let Some(origin) = self.origin.take() {
+                        engine.remember_origin(self.id, origin);
+                    }
+                    self.state = State::Waiting;
+                }
+            },
+        }
+        Action::Pause
+    }
+}
+
+/// Hands a request on. `None`: an answer follows.
+fn take(engine: &mut Engine, id: u32, head: &Head, body: &[u8]) -> Option<Answer> {
+    let body = match inflate(body, &head.encoding, engine.config.body_bytes) {
+        Ok(body) => body,
+        Err(refusal) => return Some(Answer::Refused(refusal)),
+    };
+    let request = Request {
+        endpoint: head.batch.map_or(Endpoint::Batch, Endpoint::Single),
+        header_key: head.key.as_deref(),
+        body: &body,
+        now: i64::try_from(host::now()).unwrap_or(0),
+    };
+    let client = Client { source_address: &[], user_agent: &head.user_agent, referer: &head.referer };
+    engine.take(id, request, client, &head.request_id)
+}
+
+impl Context for Stream {}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        let Some(plan) = self.plan() else { return Action::Continue };
+        if let Ok(mut engine) = self.engine.try_borrow_mut() {
+            engine.count_request();
+        }
+        self.state = State::Reading(plan);
+        if end_of_stream {
+            return self.complete(Vec::new());
+        }
+        // The body is read to its end even where the answer is known: Envoy closes a connection answered early.
+        Action::Pause
+    }
+
+    fn on_http_request_body(&mut self, _size: usize, end_of_stream: bool) -> Action {
+        match (&self.state, end_of_stream) {
+            (State::Passing | State::Rewording(_), _) => Action::Continue,
+            (State::Reading(_), true) => self.complete(host::request_body()),
+            _ => Action::Pause,
+        }
+    }
+
+    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+        match self.state {
+            State::Passing | State::Rewording(_) => Action::Continue,
+            State::Reading(_) => self.complete(host::request_body()),
+            State::Waiting => Action::Pause,
+        }
+    }
+
+    fn on_http_response_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        // An answer while we read or wait is Envoy's own: 413 over its buffer, 408 over its patience. SDKs send those
+        // again, or for ever.
+        let answer = match self.state {
+            State::Reading(_) => TOO_LARGE,
+            State::Waiting => Answer::Unavailable,
+            _ => return Action::Continue,
+        };
+        // Once answered the waiter is answered by nobody else.
+        if let Ok(mut engine) = self.engine.try_borrow_mut() {
+            if matches!(self.state, State::Waiting) {
+                self.state = State::Passing;
+                return Action::Continue;
+            }
+            host::set_response_header(":status", &answer.status().to_string());
+            host::set_response_header("content-type", "application/json");
+            host::set_response_header("content-length", "");
+            if let Some(origin) = &self.origin {
+                for (name, value) in answer::cors(origin, None, &engine.config.allow_origins) {
+                    host::set_response_header(name, value);
+                }
+            }
+            engine.gone(self.id);
+        }
+        self.state = if end_of_stream { State::Passing } else { State::Rewording(answer) };
+        Action::Continue
+    }
+
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if let State::Rewording(answer) = self.state {
+            if !end_of_stream {
+                return Action::Pause;
+            }
+            host::set_response_body(size, answer.body().as_bytes());
+            self.state = State::Passing;
+        }
+        Action::Continue
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if matches!(self.state, State::Waiting)
+            && let Ok(mut engine) = self.engine.try_borrow_mut()
+        {
+            engine.gone(self.id);
+        }
+    }
+}
