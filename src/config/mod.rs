@@ -4,9 +4,9 @@
 //! sources are shown by their first characters only; Keen keys never.
 
 mod node;
+mod wire;
 
 use node::Node;
-use serde_json::Value;
 use std::collections::HashMap;
 
 pub use node::ConfigError;
@@ -88,15 +88,30 @@ pub struct Delivery {
 }
 
 impl Config {
-    /// Reads a configuration.
+    /// Reads a configuration: JSON, or a `google.protobuf.Struct` in its wire form.
     ///
     /// # Errors
     /// The first thing found wrong.
     pub fn read(text: &[u8]) -> Result<Self, ConfigError> {
-        let value: Value = serde_json::from_slice(text)
-            .map_err(|error| ConfigError::new("", "must be JSON", &format!("an error at column {}", error.column())))?;
+        let value = match serde_json::from_slice(text) {
+            Ok(value) => value,
+            Err(error) => wire::structure(text, 0).filter(|_| !text.is_empty()).ok_or_else(|| {
+                let found = format!("an error in line {}, column {}", error.line(), error.column());
+                ConfigError::new("", "must be JSON or a google.protobuf.Struct", &found)
+            })?,
+        };
         let root = Node::root(&value);
-        root.only(&["keen", "sources", "unknownSource", "intercept", "delivery", "limits", "users", "cors", "settings"])?;
+        root.only(&[
+            "keen",
+            "sources",
+            "unknownSource",
+            "intercept",
+            "delivery",
+            "limits",
+            "users",
+            "cors",
+            "settings",
+        ])?;
         let keen = root.required("keen")?;
         keen.only(&["cluster", "authority", "timeoutMs"])?;
         let cluster = keen.required("cluster")?.name()?;
@@ -140,8 +155,21 @@ impl Config {
 
 fn read_source(node: &Node<'_>, key: &str, cluster: &str) -> Result<(Source, Destination), ConfigError> {
     node.only(&[
-        "projectId", "writeKey", "readKey", "mode", "ipAddon", "uaAddon", "urlAddon", "referrerAddon", "trackAllPages",
-        "trackCategorizedPages", "trackNamedPages", "initialPageview", "rememberUsers", "cluster", "name",
+        "projectId",
+        "writeKey",
+        "readKey",
+        "mode",
+        "ipAddon",
+        "uaAddon",
+        "urlAddon",
+        "referrerAddon",
+        "trackAllPages",
+        "trackCategorizedPages",
+        "trackNamedPages",
+        "initialPageview",
+        "rememberUsers",
+        "cluster",
+        "name",
         "audienceEvents",
     ])?;
     if key.is_empty() {
@@ -244,7 +272,7 @@ fn read_settings(root: &Node<'_>) -> Result<Option<String>, ConfigError> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     const KEY: &str = "ABCDEF0123456789ABCDEF0123456789";
 
@@ -293,18 +321,36 @@ mod tests {
             config
         };
         for (config, want) in [
-            (source(json!({"projectId": "9181bcd23843312d8700000"})), "/sources/wk_4f1c…/projectId: must be 24 hexadecimal characters, found 23"),
+            (
+                source(json!({"projectId": "9181bcd23843312d8700000"})),
+                "/sources/wk_4f1c…/projectId: must be 24 hexadecimal characters, found 23",
+            ),
             (source(json!({"ipAddon": "yes"})), "/sources/wk_4f1c…/ipAddon: must be true or false, found a string"),
             (source(json!({"ipAdon": true})), "/sources/wk_4f1c…/ipAdon: is not a setting"),
-            (source(json!({"writeKey": "short"})), "/sources/wk_4f1c…/writeKey: must be 32 or more letters and digits, found 5"),
+            (
+                source(json!({"writeKey": "short"})),
+                "/sources/wk_4f1c…/writeKey: must be 32 or more letters and digits, found 5",
+            ),
             (source(json!({"mode": "device"})), "/sources/wk_4f1c…/mode: is not supported yet, found \"device\""),
-            (root("delivery", json!({"holdMs": 0})), "/delivery/holdMs: must be a whole number from 1 to 600000, found 0"),
-            (root("delivery", json!({"holdMs": 1.5})), "/delivery/holdMs: must be a whole number from 1 to 600000, found 1.5"),
+            (
+                root("delivery", json!({"holdMs": 0})),
+                "/delivery/holdMs: must be a whole number from 1 to 600000, found 0",
+            ),
+            (
+                root("delivery", json!({"holdMs": 1.5})),
+                "/delivery/holdMs: must be a whole number from 1 to 600000, found 1.5",
+            ),
             (root("delivery", json!([])), "/delivery: must be an object, found an array"),
-            (root("unknownSource", json!("drop")), "/unknownSource: must be one of \"accept\", \"reject\", found \"drop\""),
+            (
+                root("unknownSource", json!("drop")),
+                "/unknownSource: must be one of \"accept\", \"reject\", found \"drop\"",
+            ),
             (root("sources", json!({})), "/sources: must name at least one source, found none"),
             (root("keen", json!({})), "/keen/cluster: is required, found nothing"),
-            (root("cors", json!({"allowOrigins": ["a\nb"]})), "/cors/allowOrigins/0: must be printable ASCII, found something else"),
+            (
+                root("cors", json!({"allowOrigins": ["a\nb"]})),
+                "/cors/allowOrigins/0: must be printable ASCII, found something else",
+            ),
             (root("extra", json!(1)), "/extra: is not a setting"),
         ] {
             let error = read(&config).unwrap_err();

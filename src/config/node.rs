@@ -68,9 +68,9 @@ impl<'v> Node<'v> {
 
     pub(super) fn required(&self, name: &str) -> Checked<Self> {
         let value = self.value.get(name);
-        value.map(|value| self.child(name, value)).ok_or_else(|| {
-            self.child(name, self.value).wrong("is required", "nothing")
-        })
+        value
+            .map(|value| self.child(name, value))
+            .ok_or_else(|| self.child(name, self.value).wrong("is required", "nothing"))
     }
 
     /// `read` of the member, where there is one.
@@ -131,7 +131,11 @@ impl<'v> Node<'v> {
     /// A name: for a cluster, a source.
     pub(super) fn name(&self) -> Checked<String> {
         let name = self.header()?;
-        if name.len() <= 128 { Ok(name) } else { Err(self.wrong("must be at most 128 characters", &name.len().to_string())) }
+        if name.len() <= 128 {
+            Ok(name)
+        } else {
+            Err(self.wrong("must be at most 128 characters", &name.len().to_string()))
+        }
     }
 
     fn child(&self, name: &str, value: &'v Value) -> Self {

@@ -66,7 +66,8 @@ impl Batch {
         let bytes = &self.bytes;
         let name = |event: &Event| bytes.get(event.collection.clone()).unwrap_or_default();
         self.events.sort_by(|a, b| name(a).cmp(name(b)));
-        let events = self.events.iter().map(|e| (self.collection(e), self.bytes.get(e.event.clone()).unwrap_or_default()));
+        let events =
+            self.events.iter().map(|e| (self.collection(e), self.bytes.get(e.event.clone()).unwrap_or_default()));
         bulk::body(events, self.bytes.len().saturating_add(64))
     }
 

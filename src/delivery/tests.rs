@@ -133,7 +133,11 @@ fn too_large_and_rejected_are_split_down_to_the_one() {
         m.settle(first.id, recorded(1), 0);
         while let Some(call) = m.take(0) {
             let body = String::from_utf8(call.body).unwrap();
-            let outcome = if body.contains('3') { outcome.clone() } else { recorded(body.matches(|c: char| c.is_ascii_digit()).count()) };
+            let outcome = if body.contains('3') {
+                outcome.clone()
+            } else {
+                recorded(body.matches(|c: char| c.is_ascii_digit()).count())
+            };
             m.settle(call.id, outcome, 0);
         }
         for (waiter, got) in answers(&mut m) {
@@ -194,7 +198,8 @@ fn whatever_happens_each_is_answered_once() {
         seed % below
     };
     for round in 0..300 {
-        let mut m = Delivery::new(config::Delivery { max_batch_events: 7, max_in_flight: 2, ..SETTINGS }, 5000, 2, round + 1);
+        let mut m =
+            Delivery::new(config::Delivery { max_batch_events: 7, max_in_flight: 2, ..SETTINGS }, 5000, 2, round + 1);
         let mut calls: Vec<(CallId, Vec<u32>)> = Vec::new();
         let (mut now, mut next) = (0, 1_u32);
         let mut state: BTreeMap<WaiterId, (usize, bool)> = BTreeMap::new();
@@ -227,7 +232,8 @@ fn whatever_happens_each_is_answered_once() {
                             2 if random(4) == 0 => Outcome::Misconfigured,
                             _ => recorded(waiters.len()),
                         };
-                        let done = matches!(outcome, Outcome::Verdicts(_)) || (outcome == Outcome::TooLarge && waiters.len() == 1);
+                        let done = matches!(outcome, Outcome::Verdicts(_))
+                            || (outcome == Outcome::TooLarge && waiters.len() == 1);
                         m.settle(id, outcome, now);
                         for waiter in waiters.iter().filter(|_| done) {
                             state.get_mut(waiter).unwrap().0 -= 1;
@@ -238,7 +244,12 @@ fn whatever_happens_each_is_answered_once() {
             m.expire(now, 50);
             while let Some(call) = m.take(now) {
                 let value: serde_json::Value = serde_json::from_slice(&call.body).unwrap();
-                let waiters = value["c"].as_array().unwrap().iter().map(|w| u32::try_from(w.as_u64().unwrap()).unwrap()).collect();
+                let waiters = value["c"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|w| u32::try_from(w.as_u64().unwrap()).unwrap())
+                    .collect();
                 calls.push((call.id, waiters));
             }
             while let Some((waiter, answer)) = m.answers() {
@@ -251,7 +262,10 @@ fn whatever_happens_each_is_answered_once() {
         }
         now += 100_000;
         m.expire(now, 0);
-        while !calls.is_empty() || { let call = m.take(now); call.map(|c| calls.push((c.id, vec![]))).is_some() } {
+        while !calls.is_empty() || {
+            let call = m.take(now);
+            call.map(|c| calls.push((c.id, vec![]))).is_some()
+        } {
             let (id, _) = calls.remove(0);
             m.settle(id, Outcome::Misconfigured, now);
         }

@@ -249,7 +249,9 @@ impl Engine {
             Err(status) => {
                 let cluster = destination.cluster.clone();
                 self.log_once(&format!("no call to {cluster}"), now, || {
-                    format!("cannot call Keen through cluster {cluster:?}: {status:?}; is it defined, and has it endpoints?")
+                    format!(
+                        "cannot call Keen through cluster {cluster:?}: {status:?}; is it defined, and has it endpoints?"
+                    )
                 });
                 let settled = self.delivery.not_made(call.id, now);
                 self.tell(settled, now);

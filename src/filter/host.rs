@@ -68,12 +68,7 @@ pub(super) fn act_for(context: u32) -> bool {
 }
 
 /// Starts a callout.
-pub(super) fn call(
-    cluster: &str,
-    headers: Vec<(&str, &str)>,
-    body: &[u8],
-    timeout_ms: u64,
-) -> Result<u32, Status> {
+pub(super) fn call(cluster: &str, headers: Vec<(&str, &str)>, body: &[u8], timeout_ms: u64) -> Result<u32, Status> {
     hostcalls::dispatch_http_call(cluster, headers, Some(body), vec![], Duration::from_millis(timeout_ms))
 }
 

@@ -120,7 +120,16 @@ mod tests {
 
     #[test]
     fn a_reply_that_does_not_fit_says_nothing() {
-        for reply in ["", "{}", "[]", r#"{"a":[{"success":true}"#, r#"{"a":[]}"#, r#"{"a":[{}]}"#, r#"{"a":[{"success":true}],"c":[]}"#, r#"{"a":[{"success":1}]}"#] {
+        for reply in [
+            "",
+            "{}",
+            "[]",
+            r#"{"a":[{"success":true}"#,
+            r#"{"a":[]}"#,
+            r#"{"a":[{}]}"#,
+            r#"{"a":[{"success":true}],"c":[]}"#,
+            r#"{"a":[{"success":1}]}"#,
+        ] {
             assert_eq!(verdicts(reply.as_bytes(), &[("a", 1)]), Err(Malformed), "{reply}");
         }
     }

@@ -43,7 +43,12 @@ impl<'o> EventWriter<'o> {
     pub fn new(out: &'o mut Vec<u8>) -> Self {
         out.push(b'{');
         let start = out.len();
-        Self { out, open: vec![Container { object: true, start, members: 0 }], members: Vec::with_capacity(32), mended: 0 }
+        Self {
+            out,
+            open: vec![Container { object: true, start, members: 0 }],
+            members: Vec::with_capacity(32),
+            mended: 0,
+        }
     }
 
     /// Copies the members of `object`. `take` sees each of them first, and answers whether it is to be left out.
@@ -310,7 +315,8 @@ impl<'o> EventWriter<'o> {
 fn last_of_equals(out: &[u8], members: &[Member]) -> Option<Vec<Member>> {
     let name = |m: &Member| out.get(m.start..m.name_end).unwrap_or_default();
     if members.len() <= 16 {
-        let shared = |(i, m): (usize, &Member)| members.iter().skip(i.saturating_add(1)).any(|later| name(later) == name(m));
+        let shared =
+            |(i, m): (usize, &Member)| members.iter().skip(i.saturating_add(1)).any(|later| name(later) == name(m));
         if !members.iter().enumerate().any(shared) {
             return None;
         }
@@ -359,7 +365,12 @@ mod tests {
 
     #[test]
     fn legal_text_is_not_touched() {
-        for text in [r#"{"a":1,"b":[true,null,{"c":"\u00e9\n"}],"$d":-0.5e3}"#, "[]", "9223372036854775807", r#""\ud83d\ude00""#] {
+        for text in [
+            r#"{"a":1,"b":[true,null,{"c":"\u00e9\n"}],"$d":-0.5e3}"#,
+            "[]",
+            "9223372036854775807",
+            r#""\ud83d\ude00""#,
+        ] {
             let want: serde_json::Value = serde_json::from_str(text).unwrap();
             let got: serde_json::Value = serde_json::from_str(&legal(text)).unwrap();
             assert_eq!(got, want);
@@ -378,7 +389,10 @@ mod tests {
 
     #[test]
     fn values_keen_cannot_hold() {
-        assert_eq!(legal("[9223372036854775808,1e400,-9223372036854775809]"), r#"["9223372036854775808","1e400","-9223372036854775809"]"#);
+        assert_eq!(
+            legal("[9223372036854775808,1e400,-9223372036854775809]"),
+            r#"["9223372036854775808","1e400","-9223372036854775809"]"#
+        );
         assert_eq!(legal(r#""\ud800x""#), "\"\u{fffd}x\"");
         assert_eq!(legal(&format!("\"{}\"", "é".repeat(10_000))).chars().count(), 10_001);
         let deep = legal(&format!("{}{}", "[".repeat(5_000), "]".repeat(5_000)));

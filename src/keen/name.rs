@@ -56,7 +56,8 @@ pub fn property(original: &str) -> Cow<'_, str> {
     if !original.contains('.') && original.len() <= MAX_PROPERTY {
         return Cow::Borrowed(original);
     }
-    let cut = original.char_indices().nth(MAX_PROPERTY).map_or(original, |(at, _)| original.get(..at).unwrap_or(original));
+    let cut =
+        original.char_indices().nth(MAX_PROPERTY).map_or(original, |(at, _)| original.get(..at).unwrap_or(original));
     if cut.contains('.') { Cow::Owned(cut.replace('.', "_")) } else { Cow::Borrowed(cut) }
 }
 
@@ -126,7 +127,17 @@ mod tests {
     #[test]
     fn illegal_collections_become_legal_readable_and_distinct() {
         let long = format!("{}.", "a".repeat(70));
-        for (name, start) in [("Café bestellt", "Cafe bestellt-"), ("Покупка", "Pokupka-"), ("_private", "private-"), ("a\nb", "a b-"), ("购买", "Gou"), ("😀", ""), (long.as_str(), "aaaa"), (".x.", "x-"), ("", "event-")] {
+        for (name, start) in [
+            ("Café bestellt", "Cafe bestellt-"),
+            ("Покупка", "Pokupka-"),
+            ("_private", "private-"),
+            ("a\nb", "a b-"),
+            ("购买", "Gou"),
+            ("😀", ""),
+            (long.as_str(), "aaaa"),
+            (".x.", "x-"),
+            ("", "event-"),
+        ] {
             let legal = collection(name);
             assert!(is_legal_collection(&legal), "{name} -> {legal}");
             assert!(legal.starts_with(start), "{name} -> {legal}");

@@ -8,9 +8,24 @@ use std::net::{IpAddr, SocketAddr};
 /// Segment's server libraries, as `context.library.name` or the `User-Agent` begins (their own sources). A request of
 /// theirs comes from a server: its address is not the visitor's.
 const SERVER_LIBRARIES: [&str; 18] = [
-    "analytics-node", "@segment/analytics-node", "analytics-python", "segment-analytics-python", "analytics-ruby", "analytics-go",
-    "analytics-java", "analytics-php", "analytics.net", "analytics-dotnet", "analytics-clojure", "analytics-clj",
-    "analytics-elixir", "analytics_elixir", "analytics-rust", "rustanalytics", "rudderanalytics", "@rudderstack/rudder-sdk-node",
+    "analytics-node",
+    "@segment/analytics-node",
+    "analytics-python",
+    "segment-analytics-python",
+    "analytics-ruby",
+    "analytics-go",
+    "analytics-java",
+    "analytics-php",
+    "analytics.net",
+    "analytics-dotnet",
+    "analytics-clojure",
+    "analytics-clj",
+    "analytics-elixir",
+    "analytics_elixir",
+    "analytics-rust",
+    "rustanalytics",
+    "rudderanalytics",
+    "@rudderstack/rudder-sdk-node",
 ];
 
 /// Facts of a request, as they came.
@@ -98,7 +113,14 @@ mod tests {
 
     #[test]
     fn server_libraries() {
-        for name in ["analytics-node/6.2.0", "analytics-node-next/latest", "@segment/analytics-node", "analytics-go (version: 3.0.0)", "analytics-python/2.4.0", "Analytics-Ruby/2"] {
+        for name in [
+            "analytics-node/6.2.0",
+            "analytics-node-next/latest",
+            "@segment/analytics-node",
+            "analytics-go (version: 3.0.0)",
+            "analytics-python/2.4.0",
+            "Analytics-Ruby/2",
+        ] {
             assert!(is_server_library(name.as_bytes()), "{name}");
         }
         for name in ["analytics.js", "Mozilla/5.0", "analytics-kotlin", "analytics-nodes", "", "curl/8"] {

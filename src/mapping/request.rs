@@ -81,11 +81,7 @@ pub fn map_request<'c>(
 }
 
 /// The source of each message. A message's own key is before the body's, the body's before the header's.
-fn sources<'c>(
-    config: &'c Config,
-    header: Option<&str>,
-    body: &Body<'_>,
-) -> Result<Vec<Option<&'c Source>>, Refusal> {
+fn sources<'c>(config: &'c Config, header: Option<&str>, body: &Body<'_>) -> Result<Vec<Option<&'c Source>>, Refusal> {
     let mut any_key = header.is_some() || body.write_key.text().is_some();
     let mut sources = Vec::with_capacity(body.messages.len());
     for message in &body.messages {

@@ -115,7 +115,17 @@ mod tests {
 
     #[test]
     fn other_paths_are_not_ours() {
-        for path in ["/", "/v1", "/v1/", "/v1/tracks", "/v2/track", "/healthz", "/v1/projects//settings", "/v1/projects/a/b/settings", "/\u{fffd}"] {
+        for path in [
+            "/",
+            "/v1",
+            "/v1/",
+            "/v1/tracks",
+            "/v2/track",
+            "/healthz",
+            "/v1/projects//settings",
+            "/v1/projects/a/b/settings",
+            "/\u{fffd}",
+        ] {
             assert_eq!(endpoint(b"POST", path.as_bytes()), None, "{path}");
         }
         assert_eq!(endpoint(b"POST", b"/v1/\xff"), None);

@@ -172,7 +172,17 @@ mod tests {
         ] {
             assert_eq!(rewritten(json).as_deref(), Some(want), "{json}");
         }
-        for json in [r#""2014-13-45""#, r#""2015-2-02T00:30:12.984Z""#, r#""yesterday""#, "null", "{}", "1e300", r#""2023-02-29""#, r#""2014-01-01T25:00""#, r#""""#] {
+        for json in [
+            r#""2014-13-45""#,
+            r#""2015-2-02T00:30:12.984Z""#,
+            r#""yesterday""#,
+            "null",
+            "{}",
+            "1e300",
+            r#""2023-02-29""#,
+            r#""2014-01-01T25:00""#,
+            r#""""#,
+        ] {
             assert_eq!(rewritten(json), None, "{json}");
         }
     }
