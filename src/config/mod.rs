@@ -269,7 +269,7 @@ fn read_settings(root: &Node<'_>) -> Result<Option<String>, ConfigError> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
     use serde_json::{Value, json};

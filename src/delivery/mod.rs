@@ -155,8 +155,9 @@ impl Delivery {
         let mut due = false;
         for (destination, collection, event) in offer.events() {
             let Some(project) = self.projects.get_mut(destination) else { continue };
-            let room = project.open.bytes().saturating_add(event.len()) <= self.settings.max_batch_bytes;
-            if !project.open.is_empty() && !(room && project.open.len() < self.settings.max_batch_events) {
+            let too_many = project.open.len() >= self.settings.max_batch_events;
+            let too_large = project.open.bytes().saturating_add(event.len()) > self.settings.max_batch_bytes;
+            if !project.open.is_empty() && (too_many || too_large) {
                 project.ready.push_back(std::mem::take(&mut project.open));
             }
             if project.open.is_empty() {

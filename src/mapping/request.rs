@@ -59,9 +59,11 @@ pub fn map_request<'c>(
     let sources = sources(config, request.header_key, &body)?;
     let wants_address = sources.iter().flatten().any(|source| source.ip_addon);
     let client = client(wants_address);
-    let mut tally = Tally::default();
-    tally.messages = u64::try_from(body.messages.len()).unwrap_or(u64::MAX);
-    tally.dropped = u64::try_from(body.not_messages).unwrap_or(u64::MAX);
+    let mut tally = Tally {
+        messages: u64::try_from(body.messages.len()).unwrap_or(u64::MAX),
+        dropped: u64::try_from(body.not_messages).unwrap_or(u64::MAX),
+        ..Tally::default()
+    };
     for (message, source) in body.messages.iter().zip(&sources) {
         let Some(source) = source else {
             tally.unknown_source = tally.unknown_source.saturating_add(1);
