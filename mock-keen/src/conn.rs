@@ -4,7 +4,7 @@ use crate::replies::nginx_page;
 use crate::{Shared, control};
 use axum::Router;
 use axum::body::Body;
-use axum::http::Response;
+use axum::http::{HeaderValue, Response, header};
 use bytes::Bytes;
 use futures_core::Stream;
 use hyper::service::service_fn;
@@ -62,10 +62,13 @@ async fn connection(stream: TcpStream, router: Router) {
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let mut router = router.clone();
         async move {
-            let Ok(response) = router.call(request.map(Body::new)).await;
+            let Ok(mut response) = router.call(request.map(Body::new)).await;
             match response.extensions().get::<Cut>() {
                 Some(Cut) => Err(CutError),
-                None => Ok(response),
+                None => {
+                    response.headers_mut().entry(header::SERVER).or_insert(HeaderValue::from_static("mock-keen"));
+                    Ok(response)
+                }
             }
         }
     });

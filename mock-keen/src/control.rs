@@ -15,7 +15,7 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// How long happenings gather before a page is told, so that it draws in strokes.
@@ -152,10 +152,15 @@ async fn reset(State(shared): State<Arc<Shared>>) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
+#[derive(Deserialize)]
+struct From {
+    last: Option<String>,
+}
+
 /// Server-sent events: what happened since the `Last-Event-ID` of the page, then what happens.
-async fn stream(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+async fn stream(State(shared): State<Arc<Shared>>, Query(from): Query<From>, headers: HeaderMap) -> Response {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
-    let place = last.and_then(read_place).unwrap_or_default();
+    let place = last.or(from.last.as_deref()).and_then(read_place).unwrap_or_default();
     let body = streamed(Writer::new(async move |sender: tokio::sync::mpsc::Sender<_>| {
         let mut changes = shared.store.changes();
         let (mut epoch, mut seq) = place;
@@ -163,7 +168,7 @@ async fn stream(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respon
             changes.mark_unchanged();
             let news = shared.store.news(epoch, seq);
             (epoch, seq) = (news.epoch, news.seq);
-            if sender.send(Ok(message(&news).into())).await.is_err() {
+            if sender.send(Ok(message(&news, &shared).into())).await.is_err() {
                 return;
             }
             tokio::time::sleep(GATHER).await;
@@ -190,16 +195,22 @@ fn read_place(id: &str) -> Option<(u64, u64)> {
     Some((epoch.parse().ok()?, seq.parse().ok()?))
 }
 
-fn message(news: &News) -> String {
+fn message(news: &News, shared: &Shared) -> String {
     let collections: Vec<Value> = news.collections.iter().map(collection_json).collect();
-    let data = json!({
+    let mut data = json!({
         "fresh": news.fresh,
         "items": news.happenings.iter().map(item).collect::<Vec<_>>(),
         "totals": news.totals,
         "faults": news.faults,
         "collections": collections,
     });
-    format!("id: {}-{}\ndata: {data}\n\n", news.epoch, news.seq)
+    if news.fresh {
+        // What the page's example call needs.
+        let projects = shared.projects.read().unwrap_or_else(PoisonError::into_inner);
+        let first = projects.values().next();
+        data["hint"] = first.map_or(Value::Null, |project| json!({"id": project.id, "write_key": project.write_key}));
+    }
+    format!("retry: 1000\nid: {}-{}\ndata: {data}\n\n", news.epoch, news.seq)
 }
 
 fn item(happening: &Happening) -> Value {

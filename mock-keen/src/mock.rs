@@ -4,7 +4,7 @@ use crate::faults::{Fault, Faults};
 use crate::store::{CallRecord, Counts, Limits, RefusalRecord, Store, StoredEvent};
 use crate::{PROJECT, WRITE_KEY, conn};
 use serde_json::{Map, Value};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -89,7 +89,7 @@ impl Default for Options {
 pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) faults: Faults,
-    pub(crate) projects: RwLock<HashMap<String, Project>>,
+    pub(crate) projects: RwLock<BTreeMap<String, Project>>,
     pub(crate) strict_names: bool,
     pub(crate) connection_close: bool,
     /// True from a stop to the next start.

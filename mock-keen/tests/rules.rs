@@ -1,0 +1,407 @@
+//! Keen's rules on names, values, the `keen` object and add-ons, each named by its id.
+
+use mock_keen::rules::{MAX_DEPTH, check_collection_name, check_collection_name_lenient, check_event, read_event};
+use serde_json::{Value, json};
+
+/// The error's name, or nothing where the event is accepted.
+fn verdict(event: Value) -> String {
+    check_event(&event).map_or_else(|refusal| refusal.name, |()| String::new())
+}
+
+/// The same for an event given as text, as numbers need it.
+fn verdict_of(text: &str) -> String {
+    match read_event(text.as_bytes()) {
+        Ok(event) => verdict(event.value),
+        Err(rejection) => rejection.refusal.name,
+    }
+}
+
+fn keen(keen: Value) -> String {
+    verdict(json!({"ip": "1.2.3.4", "ua": "", "url": "http://a/", "ref": null, "at": {"when": "2026"}, "keen": keen}))
+}
+
+fn addon(name: &str, input: Value, output: &str) -> String {
+    keen(json!({"addons": [{"name": name, "input": input, "output": output}]}))
+}
+
+const ACCEPTED: &str = "";
+const NAME: &str = "InvalidPropertyNameError";
+const VALUE: &str = "InvalidPropertyValueError";
+const NAMESPACE: &str = "InvalidKeenNamespaceProperty";
+const ADDON: &str = "InvalidAddonError";
+
+// Collection names.
+
+#[test]
+fn c1_a_collection_has_at_most_64_characters() {
+    assert_eq!(check_collection_name(&"c".repeat(64)), Ok(()));
+    assert_eq!(check_collection_name(" a/b?c#d&e:f%g+h "), Ok(()));
+}
+
+#[test]
+fn c2_65_characters_are_refused_in_keens_words() {
+    let name = "get-post-put-head-delete-options-trace-copy-lock-mkcol-move-purge-propfind-proppatch-unlock-report-\
+                mkactivity-checkout-merge-m-search-notify-subscribe-unsubscribe-patch-search-connect-*";
+    let refusal = check_collection_name(name).unwrap_err();
+    let quoted: Value = serde_json::from_str(include_str!("replies/quoted-400-collection-name.json")).unwrap();
+    assert_eq!(refusal.description, quoted["message"]);
+    assert_eq!(refusal.name, "InvalidCollectionNameError");
+    assert!(check_collection_name(&"c".repeat(65)).is_err());
+}
+
+#[test]
+fn c3_a_collection_is_ascii() {
+    assert!(check_collection_name("café").is_err());
+    assert!(check_collection_name_lenient("café").is_err());
+}
+
+#[test]
+fn c4_a_collection_has_no_line_break() {
+    assert!(check_collection_name("a\nb").is_err());
+    assert!(check_collection_name("a\rb").is_err());
+    assert_eq!(check_collection_name("a\tb"), Ok(()));
+}
+
+#[test]
+fn c5_a_collection_may_start_with_a_dollar() {
+    assert_eq!(check_collection_name("$signups"), Ok(()));
+}
+
+#[test]
+fn an_empty_collection_is_refused() {
+    assert!(check_collection_name_lenient("").is_err());
+}
+
+#[test]
+fn strict_names_refuse_what_the_guide_of_2014_forbids() {
+    for name in ["_a", ".a", "a.", ".", "_"] {
+        assert!(check_collection_name(name).is_err(), "{name}");
+        assert_eq!(check_collection_name_lenient(name), Ok(()), "{name}");
+    }
+    assert_eq!(check_collection_name("a_.b"), Ok(()));
+}
+
+// Properties.
+
+#[test]
+fn p1_a_property_name_has_no_dot_in_keens_words() {
+    let refusal = check_event(&json!({"broken.purchase": 1})).unwrap_err();
+    let quoted: Value = serde_json::from_str(include_str!("replies/quoted-400-property-name.json")).unwrap();
+    assert_eq!(refusal.description, quoted["message"]);
+    assert_eq!(refusal.name, quoted["error_code"]);
+}
+
+#[test]
+fn p2_nor_at_any_depth() {
+    assert_eq!(verdict(json!({"a": {"b": {"c.d": 1}}})), NAME);
+    assert_eq!(verdict(json!({"keen": {"location": {"coordinates": [1, 2], "a.b": 1}}})), NAME);
+}
+
+#[test]
+fn p3_a_name_of_257_characters_is_refused() {
+    assert_eq!(verdict(json!({"n".repeat(257): 1})), NAME);
+    assert_eq!(verdict(json!({"é".repeat(257): 1})), NAME);
+}
+
+#[test]
+fn p4_a_name_of_255_characters_is_accepted() {
+    assert_eq!(verdict(json!({"n".repeat(255): 1})), ACCEPTED);
+    assert_eq!(verdict(json!({"é".repeat(255): 1})), ACCEPTED);
+}
+
+#[test]
+fn p5_a_name_may_start_with_a_dollar() {
+    assert_eq!(verdict(json!({"$referrer": 1})), ACCEPTED);
+}
+
+#[test]
+fn p6_a_string_of_10001_characters_is_refused() {
+    assert_eq!(verdict(json!({"a": "x".repeat(10_001)})), VALUE);
+    assert_eq!(verdict(json!({"a": "é".repeat(10_001)})), VALUE);
+}
+
+#[test]
+fn p7_a_string_of_9999_characters_is_accepted() {
+    assert_eq!(verdict(json!({"a": "x".repeat(9_999)})), ACCEPTED);
+    assert_eq!(verdict(json!({"a": "é".repeat(9_999)})), ACCEPTED);
+}
+
+#[test]
+fn p8_numbers_at_the_bounds_are_accepted() {
+    for number in ["-9223372036854775808", "9223372036854775807", "0", "-0.0", "1.5e18", "1e-400", "9.2e18"] {
+        assert_eq!(verdict_of(&format!("{{\"a\": {number}}}")), ACCEPTED, "{number}");
+    }
+}
+
+#[test]
+fn p9_numbers_past_the_bounds_are_refused() {
+    let past = [
+        "9223372036854775808",
+        "-9223372036854775809",
+        "18446744073709551616",
+        "1e19",
+        "-1e19",
+        "9223372036854775808.0",
+    ];
+    for number in past {
+        assert_eq!(verdict_of(&format!("{{\"a\": {number}}}")), VALUE, "{number}");
+    }
+    for number in ["1e400", "-1e400"] {
+        assert_ne!(verdict_of(&format!("{{\"a\": {number}}}")), ACCEPTED, "{number}");
+    }
+}
+
+#[test]
+fn p10_the_rules_hold_inside_lists_and_dictionaries() {
+    assert_eq!(verdict(json!({"a": [{"b.c": 1}]})), NAME);
+    assert_eq!(verdict(json!({"a": [["x".repeat(10_001)]]})), VALUE);
+    assert_eq!(verdict(json!({"a": [u64::MAX]})), VALUE);
+    assert_eq!(verdict(json!({"a": {"b": [u64::MAX]}})), VALUE);
+}
+
+#[test]
+fn s7_null_empty_bool_and_float_are_accepted() {
+    assert_eq!(verdict(json!({"a": null, "b": {}, "c": [], "d": true, "e": 1.5, "f": ""})), ACCEPTED);
+}
+
+#[test]
+fn s8_lists_of_objects_are_accepted() {
+    assert_eq!(verdict(json!({"a": [{"b": 1}, {"b": 2}]})), ACCEPTED);
+}
+
+#[test]
+fn an_event_is_an_object() {
+    for event in [json!([]), json!("a"), json!(1), json!(null)] {
+        assert_eq!(verdict(event), "InvalidEventError");
+    }
+}
+
+#[test]
+fn a_deep_event_is_accepted() {
+    for depth in [500, 1_000, MAX_DEPTH] {
+        let text = format!("{}{{}}{}", "{\"a\":".repeat(depth - 1), "}".repeat(depth - 1));
+        assert_eq!(verdict_of(&text), ACCEPTED, "{depth}");
+    }
+}
+
+#[test]
+fn a_bottomless_event_is_refused() {
+    assert_eq!(verdict_of(&"{\"a\":".repeat(100_000)), "InvalidJSONError");
+    assert_eq!(verdict_of(&format!("{{\"a\":{}{}}}", "[".repeat(400_000), "]".repeat(400_000))), "InvalidJSONError");
+}
+
+#[test]
+fn brackets_in_strings_are_no_depth() {
+    assert_eq!(verdict_of(&format!("{{\"a\": \"\\\"{}\"}}", "[".repeat(9_000))), ACCEPTED);
+}
+
+#[test]
+fn a_rule_broken_deep_down_is_seen() {
+    let text = format!("{}{{\"b.c\": 1}}{}", "{\"a\":".repeat(1_000), "}".repeat(1_000));
+    assert_eq!(verdict_of(&text), NAME);
+}
+
+#[test]
+fn of_equal_names_the_last_counts() {
+    assert_eq!(read_event(b"{\"a\": 1, \"a\": 2}").unwrap().value, json!({"a": 2}));
+    assert_eq!(verdict_of("{\"a\": 9223372036854775808, \"a\": 2}"), ACCEPTED);
+}
+
+// The `keen` object.
+
+#[test]
+fn k1_timestamps_of_every_documented_form_are_accepted() {
+    for fraction in ["", ".123", ".123456"] {
+        for zone in ["", "Z", "+01:00", "-0800", "+0530", "-00:00"] {
+            let timestamp = format!("2026-02-28T23:59:59{fraction}{zone}");
+            assert_eq!(keen(json!({"timestamp": timestamp})), ACCEPTED, "{timestamp}");
+        }
+    }
+}
+
+#[test]
+fn k2_no_timestamp_is_fine() {
+    assert_eq!(keen(json!({})), ACCEPTED);
+}
+
+#[test]
+fn k2_leap_days_are_known() {
+    for (day, accepted) in [("2024-02-29", true), ("2000-02-29", true), ("2023-02-29", false), ("1900-02-29", false)] {
+        let verdict = keen(json!({"timestamp": format!("{day}T00:00:00Z")}));
+        assert_eq!(verdict == ACCEPTED, accepted, "{day}");
+    }
+}
+
+#[test]
+fn k3_other_timestamps_are_refused() {
+    let wrong = [
+        "",
+        "yesterday",
+        "2026-01-01",
+        "2026-01-01 00:00:00Z",
+        "2026-01-01T00:00Z",
+        "2026-13-01T00:00:00Z",
+        "2026-00-01T00:00:00Z",
+        "2026-04-31T00:00:00Z",
+        "2026-01-00T00:00:00Z",
+        "2026-01-01T24:00:00Z",
+        "2026-01-01T00:60:00Z",
+        "2026-01-01T00:00:60Z",
+        "2026-01-01T00:00:00.Z",
+        "2026-01-01T00:00:00.1Z",
+        "2026-01-01T00:00:00.1234567Z",
+        "2026-01-01T00:00:00z",
+        "2026-01-01T00:00:00+1",
+        "2026-01-01T00:00:00+01",
+        "2026-01-01T00:00:00+01:60",
+        "2026-01-01T00:00:00+24:00",
+        "2026-01-01T00:00:00Z ",
+        "２026-01-01T00:00:00Z",
+        "+026-01-01T00:00:00Z",
+    ];
+    for timestamp in wrong {
+        assert_eq!(keen(json!({"timestamp": timestamp})), VALUE, "{timestamp}");
+    }
+    for timestamp in [json!(1_700_000_000), json!(null), json!({})] {
+        assert_eq!(keen(json!({"timestamp": timestamp})), VALUE);
+    }
+}
+
+#[test]
+fn k4_keen_is_an_object() {
+    for wrong in [json!(null), json!("a"), json!([]), json!(1)] {
+        assert_eq!(keen(wrong), "NamespaceTypeError");
+    }
+}
+
+#[test]
+fn k5_keen_holds_nothing_unknown() {
+    assert_eq!(keen(json!({"name": "a"})), NAMESPACE);
+    assert_eq!(verdict(json!({"a": {"keen": {"name": "a"}}})), ACCEPTED);
+}
+
+#[test]
+fn k6_k7_only_keen_sets_id_and_created_at() {
+    assert_eq!(keen(json!({"id": "a"})), NAMESPACE);
+    assert_eq!(keen(json!({"created_at": "2026-01-01T00:00:00Z"})), NAMESPACE);
+}
+
+#[test]
+fn k8_a_location_is_longitude_and_latitude() {
+    assert_eq!(keen(json!({"location": {"coordinates": [-122.42005, 37.77479]}})), ACCEPTED);
+    assert_eq!(keen(json!({"location": {"coordinates": [180, -90]}})), ACCEPTED);
+    let wrong = [
+        json!({}),
+        json!(null),
+        json!([1, 2]),
+        json!({"coordinates": "1,2"}),
+        json!({"coordinates": ["1", "2"]}),
+        json!({"coordinates": [1]}),
+        json!({"coordinates": [1, 2, 3]}),
+        json!({"coordinates": [37.0, 122.0]}),
+        json!({"coordinates": {"0": 1, "1": 2}}),
+    ];
+    for location in wrong {
+        assert_eq!(keen(json!({"location": location})), VALUE, "{location}");
+    }
+}
+
+#[test]
+fn k9_a_token_has_at_most_64_characters() {
+    assert_eq!(keen(json!({"uniqueness_token": "t".repeat(64)})), ACCEPTED);
+    assert_eq!(keen(json!({"uniqueness_token": "é".repeat(64)})), ACCEPTED);
+}
+
+#[test]
+fn k10_a_longer_token_or_none_is_refused() {
+    assert_eq!(keen(json!({"uniqueness_token": "t".repeat(65)})), VALUE);
+    for wrong in [json!(""), json!(7), json!(null)] {
+        assert_eq!(keen(json!({"uniqueness_token": wrong})), VALUE);
+    }
+}
+
+// Add-ons.
+
+#[test]
+fn d1_every_addon_with_its_input_is_accepted() {
+    assert_eq!(addon("keen:ip_to_geo", json!({"ip": "ip"}), "geo"), ACCEPTED);
+    assert_eq!(addon("keen:ip_to_geo", json!({"ip": "ip", "remove_ip_property": true}), "geo"), ACCEPTED);
+    assert_eq!(addon("keen:ua_parser", json!({"ua_string": "ua"}), "tech"), ACCEPTED);
+    assert_eq!(addon("keen:url_parser", json!({"url": "url"}), "a.b"), ACCEPTED);
+    assert_eq!(addon("keen:date_time_parser", json!({"date_time": "at.when"}), "time"), ACCEPTED);
+}
+
+#[test]
+fn d2_an_input_names_a_property_that_is_there() {
+    assert_eq!(addon("keen:ip_to_geo", json!({"ip": "${keen.ip}"}), "geo"), ADDON);
+    assert_eq!(addon("keen:ip_to_geo", json!({"ip": "absent"}), "geo"), ADDON);
+    assert_eq!(addon("keen:ip_to_geo", json!({"ip": "ip.address"}), "geo"), ADDON);
+    assert_eq!(addon("keen:ip_to_geo", json!({"ip": "at.absent"}), "geo"), ADDON);
+    assert_eq!(addon("keen:ip_to_geo", json!({"ip": "1.2.3.4"}), "geo"), ADDON);
+    assert_eq!(addon("keen:ip_to_geo", json!({"ip": ""}), "geo"), ADDON);
+    assert_eq!(addon("keen:ip_to_geo", json!({"ip": 1}), "geo"), ADDON);
+}
+
+#[test]
+fn d3_addons_are_a_list_of_objects_in_keens_words() {
+    let quoted: Value = serde_json::from_str(include_str!("replies/quoted-400-addons-not-array.json")).unwrap();
+    for wrong in [json!({"name": "keen:date_time_parser"}), json!("a"), json!(null), json!(["a"]), json!([{}, 1])] {
+        let refusal = check_event(&json!({"keen": {"addons": wrong}})).unwrap_err();
+        assert!(refusal.description.starts_with(quoted["message"].as_str().unwrap()), "{refusal}");
+    }
+}
+
+#[test]
+fn d4_the_timestamp_is_an_input_even_where_the_event_has_none() {
+    assert_eq!(addon("keen:date_time_parser", json!({"date_time": "keen.timestamp"}), "time"), ACCEPTED);
+}
+
+#[test]
+fn d5_the_referrer_parser_has_two_inputs() {
+    assert_eq!(addon("keen:referrer_parser", json!({"referrer_url": "ref", "page_url": "url"}), "r"), ACCEPTED);
+    assert_eq!(addon("keen:referrer_parser", json!({"referrer_url": "ref"}), "r"), ADDON);
+    assert_eq!(addon("keen:referrer_parser", json!({"page_url": "url"}), "r"), ADDON);
+    assert_eq!(addon("keen:referrer_parser", json!({"referrer_url": "absent", "page_url": "url"}), "r"), ADDON);
+}
+
+#[test]
+fn d6_an_input_may_be_empty() {
+    assert_eq!(addon("keen:ua_parser", json!({"ua_string": "ua"}), "tech"), ACCEPTED);
+    assert_eq!(addon("keen:url_parser", json!({"url": "ref"}), "u"), ACCEPTED);
+}
+
+#[test]
+fn d7_an_unknown_addon_is_refused() {
+    assert_eq!(addon("keen:weather", json!({"ip": "ip"}), "w"), ADDON);
+    assert_eq!(addon("ip_to_geo", json!({"ip": "ip"}), "w"), ADDON);
+    assert_eq!(keen(json!({"addons": [{}]})), ADDON);
+    assert_eq!(keen(json!({"addons": [{"name": "keen:ua_parser", "output": "a"}]})), ADDON);
+}
+
+#[test]
+fn d8_an_empty_list_of_addons_is_accepted() {
+    assert_eq!(keen(json!({"addons": []})), ACCEPTED);
+}
+
+#[test]
+fn an_addon_has_no_other_input() {
+    assert_eq!(addon("keen:ua_parser", json!({"ua_string": "ua", "ip": "ip"}), "tech"), ADDON);
+    assert_eq!(addon("keen:ip_to_geo", json!({"ip": "ip", "remove_ip_property": "yes"}), "geo"), ADDON);
+}
+
+#[test]
+fn an_output_is_outside_of_keen() {
+    for output in ["keen", "keen.geo", "", ".", "a..b"] {
+        assert_eq!(addon("keen:ip_to_geo", json!({"ip": "ip"}), output), ADDON, "{output}");
+    }
+    assert_eq!(addon("keen:ip_to_geo", json!({"ip": "ip"}), "keenness"), ACCEPTED);
+    assert_eq!(keen(json!({"addons": [{"name": "keen:ip_to_geo", "input": {"ip": "ip"}}]})), ADDON);
+}
+
+#[test]
+fn every_addon_of_a_list_is_looked_at() {
+    let good = json!({"name": "keen:ip_to_geo", "input": {"ip": "ip"}, "output": "geo"});
+    let bad = json!({"name": "keen:ip_to_geo", "input": {"ip": "none"}, "output": "geo"});
+    assert_eq!(keen(json!({"addons": [good, good]})), ACCEPTED);
+    assert_eq!(keen(json!({"addons": [good, bad]})), ADDON);
+}

@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Builds the filter: target/keen_edge.wasm. `scripts/build.sh clippy` lints it as it is built, for wasm32.
+#
+# WASM_TOOLCHAIN=rustup  the Rust on the PATH, with rustup's wasm32 target
+# WASM_TOOLCHAIN=debian  Debian's Rust, which compiles the standard library for wasm32 itself
+# Unset: the first where the target is there or can be added, else the second.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$root"
+
+verb="${1:-build}"
+triple=wasm32-unknown-unknown
+debian_packages=(rustc-web cargo-web rust-web-src lld-22)
+if [ "$verb" = clippy ]; then debian_packages+=(rust-web-clippy); fi
+target_dir="${CARGO_TARGET_DIR:-$root/target}"
+
+options=(--package keen-edge --lib --release --target "$triple")
+if [ "${CI:-}" = true ] && [ -e Cargo.lock ]; then options+=(--locked); fi
+
+# The Rust on the PATH can build for wasm32 as it is.
+target_is_there() {
+  local libraries
+  libraries="$(rustc --print target-libdir --target "$triple" 2>/dev/null)" && [ -d "$libraries" ]
+}
+
+# Bounded: a machine without a way out may let the connection hang.
+add_target() {
+  has rustup || return 1
+  say "adding rustup's target $triple"
+  timeout 120 rustup --quiet target add "$triple" </dev/null >&2
+}
+
+debian_is_there() {
+  local package
+  for package in "${debian_packages[@]}"; do
+    [ "$(dpkg-query --show --showformat '${db:Status-Abbrev}' "$package" 2>/dev/null)" = 'ii ' ] || return 1
+  done
+}
+
+choose() {
+  case "${WASM_TOOLCHAIN:-}" in
+    rustup)
+      has cargo || die "no cargo on the PATH; https://rustup.rs installs it"
+      target_is_there || add_target || die "no $triple for this Rust. Run: rustup target add $triple"
+      way=rustup
+      ;;
+    debian) way=debian ;;
+    '')
+      # Debian's set is there only because the target could not be had before: do not ask the network each time.
+      if has cargo && { target_is_there || { ! debian_is_there && add_target; }; }; then
+        way=rustup
+      elif has apt-get; then
+        way=debian
+      else
+        die "no Rust that builds for $triple. Install rustup (https://rustup.rs), then: rustup target add $triple"
+      fi
+      ;;
+    *) die "WASM_TOOLCHAIN must be rustup or debian, not $WASM_TOOLCHAIN" ;;
+  esac
+}
+
+choose
+has cc || apt_install gcc libc6-dev # build scripts are linked for this machine
+
+if [ "$way" = rustup ]; then
+  say "$verb for $triple with $(rustc --version)"
+  out="$target_dir"
+  cargo=(cargo)
+else
+  debian_is_there || apt_install "${debian_packages[@]}"
+  say "$verb for $triple with Debian's $(/usr/bin/rustc --version), which builds the standard library too"
+  # A target directory of its own: the two compilers would undo each other's work.
+  out="$target_dir/debian"
+  # -Zbuild-std is for nightly compilers; RUSTC_BOOTSTRAP lets a stable one do it. Debian names the linker by its version.
+  cargo=(env -u RUSTUP_TOOLCHAIN PATH="/usr/bin:$PATH" RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1
+    CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=wasm-ld-22 /usr/bin/cargo)
+  options+=(-Zbuild-std=std,panic_abort)
+fi
+
+if [ "$verb" = clippy ]; then
+  exec "${cargo[@]}" clippy "${options[@]}" --target-dir "$out" -- -D warnings
+fi
+"${cargo[@]}" build "${options[@]}" --target-dir "$out"
+
+mkdir -p target
+# Replaced in one step: an Envoy that reads it meanwhile sees the old file or the new one.
+cp "$out/$triple/release/keen_edge.wasm" target/keen_edge.wasm.new
+mv target/keen_edge.wasm.new target/keen_edge.wasm
+say "target/keen_edge.wasm: $(wc -c <target/keen_edge.wasm) bytes"

@@ -1,0 +1,42 @@
+# Shared by the scripts beside it, which source it. Messages go to stderr: stdout is for results.
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+  printf 'error: %s\n' "$*" >&2
+  exit 1
+}
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# Installs Debian packages, as root or by a sudo that asks nothing. Otherwise names the command that does it.
+apt_install() {
+  has apt-get || die "this needs $* (names of Debian packages), and there is no apt-get here"
+  local as_root=()
+  if [ "$(id -u)" -ne 0 ]; then
+    { has sudo && sudo -n true 2>/dev/null; } || die "this needs $*. Run: sudo apt-get install $*"
+    as_root=(sudo -n)
+  fi
+  say "installing $* (Debian)"
+  # Without package lists (a container image) the first install finds nothing.
+  if ! apt_quietly install "$@"; then
+    apt_quietly update || true
+    apt_quietly install "$@" || {
+      tail -n 20 "$apt_log" >&2
+      die "apt-get could not install $*; the end of its output stands above"
+    }
+  fi
+}
+
+apt_quietly() {
+  local command="$1"
+  shift
+  local options=(-y)
+  if [ "$command" = install ]; then options+=(--no-install-recommends); fi
+  mkdir -p "$root/target"
+  apt_log="$root/target/apt.log"
+  # as_root is the caller's.
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "$command" "${options[@]}" "$@" >"$apt_log" 2>&1 </dev/null
+}
