@@ -38,11 +38,8 @@ fn mapped(case: &Value) -> Vec<(String, Value)> {
         body: body.as_bytes(),
         now: 1_795_471_392_908,
     };
-    let client = Client {
-        source_address: b"203.0.113.7:4711",
-        user_agent: header(case, "user-agent").as_bytes(),
-        referer: b"",
-    };
+    let client =
+        Client { source_address: b"203.0.113.7:4711", user_agent: header(case, "user-agent").as_bytes(), referer: b"" };
     let mut offer = Offer::default();
     map_request(&config, request, |_| client, || "made".to_owned(), &mut offer).unwrap();
     offer

@@ -35,13 +35,13 @@ impl std::fmt::Display for CutError {
 
 impl std::error::Error for CutError {}
 
-/// Serves until told to stop, then closes the listener and every connection.
-pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+/// Serves until this life of the mock ends, then closes the listener and every connection.
+pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, life: u64) {
     let router = control::router(shared.clone());
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            () = shared.stopped() => break,
+            () = shared.stopped(life) => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     connections.spawn(connection(stream, router.clone()));

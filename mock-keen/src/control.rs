@@ -162,6 +162,7 @@ async fn stream(State(shared): State<Arc<Shared>>, Query(from): Query<From>, hea
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let place = last.or(from.last.as_deref()).and_then(read_place).unwrap_or_default();
     let body = streamed(Writer::new(async move |sender: tokio::sync::mpsc::Sender<_>| {
+        let life = shared.life();
         let mut changes = shared.store.changes();
         let (mut epoch, mut seq) = place;
         loop {
@@ -180,7 +181,7 @@ async fn stream(State(shared): State<Arc<Shared>>, Query(from): Query<From>, hea
                             return;
                         }
                     }
-                    () = shared.stopped() => return,
+                    () = shared.stopped(life) => return,
                     () = sender.closed() => return,
                 }
             }

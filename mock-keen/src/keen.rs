@@ -37,6 +37,7 @@ struct Target {
 
 /// Reads a call to its end and answers it.
 pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Body>) -> Outcome {
+    let life = shared.life();
     let (parts, body) = request.into_parts();
     let Some((body, bytes)) = read(body).await else {
         return Outcome::Cut;
@@ -44,7 +45,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Body>) -> Outcom
     let target = target(parts.uri.path());
     let call = shared.store.called(record(&parts, target.as_ref(), bytes));
     // Like Keen, the mock finishes what it has read, even if the caller hangs up meanwhile.
-    let call = Call { shared, parts, target, body, bytes, call };
+    let call = Call { shared, parts, target, body, bytes, call, life };
     tokio::spawn(call.answer()).await.unwrap_or(Outcome::Cut)
 }
 
@@ -102,6 +103,7 @@ struct Call {
     body: Bytes,
     bytes: usize,
     call: u64,
+    life: u64,
 }
 
 impl Call {
@@ -153,7 +155,7 @@ impl Call {
         };
         tokio::select! {
             () = wait => Some(()),
-            () = self.shared.stopped() => None,
+            () = self.shared.stopped(self.life) => None,
         }
     }
 

@@ -50,7 +50,7 @@
 //!
 //! ```json
 //! {"kind": "status", "status": 503, "times": 3}
-//! {"kind": "status", "status": 429, "retry_after": "2", "body": "{}"}
+//! {"kind": "status", "status": 429, "retry_after": "2", "body": "slow down"}
 //! {"kind": "delay", "ms": 500, "times": "forever"}
 //! {"kind": "cut_before"}
 //! {"kind": "cut_after"}

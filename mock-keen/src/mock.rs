@@ -92,15 +92,24 @@ pub(crate) struct Shared {
     pub(crate) projects: RwLock<BTreeMap<String, Project>>,
     pub(crate) strict_names: bool,
     pub(crate) connection_close: bool,
-    /// True from a stop to the next start.
-    pub(crate) stopping: watch::Sender<bool>,
+    /// Counts the stops.
+    pub(crate) stops: watch::Sender<u64>,
 }
 
 impl Shared {
-    /// Waits until the mock is told to stop.
-    pub(crate) async fn stopped(&self) {
+    /// How often the mock was stopped, for [`Shared::stopped`].
+    pub(crate) fn life(&self) -> u64 {
+        *self.stops.borrow()
+    }
+
+    /// Waits until this life of the mock has ended.
+    pub(crate) async fn stopped(&self, life: u64) {
         // The sender lives as long as this does.
-        let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
+        let _ = self.stops.subscribe().wait_for(|stops| *stops != life).await;
+    }
+
+    fn stop(&self) {
+        self.stops.send_modify(|stops| *stops += 1);
     }
 
     pub(crate) fn reset(&self) {
@@ -159,7 +168,7 @@ impl MockKeen {
             projects: RwLock::new(projects.collect()),
             strict_names: options.strict_names,
             connection_close: options.connection_close,
-            stopping: watch::Sender::new(false),
+            stops: watch::Sender::new(0),
         });
         let mut mock = Self { shared, addr: options.addr, runtime: Some(runtime), serving: Mutex::new(None) };
         mock.addr = mock.serve().await?;
@@ -173,8 +182,7 @@ impl MockKeen {
         let bound = runtime.spawn(TcpListener::bind(self.addr)).await;
         let listener = bound.map_err(io::Error::other)??;
         let addr = listener.local_addr()?;
-        self.shared.stopping.send_replace(false);
-        let serving = runtime.spawn(conn::serve(listener, self.shared.clone()));
+        let serving = runtime.spawn(conn::serve(listener, self.shared.clone(), self.shared.life()));
         *self.serving.lock().unwrap_or_else(PoisonError::into_inner) = Some(serving);
         Ok(addr)
     }
@@ -267,7 +275,7 @@ impl MockKeen {
     /// Closes the listener and every connection, calls in flight included. What is stored
     /// stays.
     pub async fn stop(&self) {
-        self.shared.stopping.send_replace(true);
+        self.shared.stop();
         let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(serving) = serving {
             // It ends by itself; that it panicked would show in the test.
@@ -288,7 +296,7 @@ impl MockKeen {
 
 impl Drop for MockKeen {
     fn drop(&mut self) {
-        self.shared.stopping.send_replace(true);
+        self.shared.stop();
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

@@ -24,7 +24,7 @@ pub const MAX_EVENT_BYTES: usize = 900_000;
 pub const MAX_BATCH_BYTES: usize = 10_000_000;
 /// Nesting past this is refused as invalid JSON. Keen names no limit; this one only keeps a
 /// hostile body from exhausting the stack of whoever drops the parsed value.
-pub const MAX_DEPTH: usize = 2_000;
+pub const MAX_DEPTH: usize = 1_500;
 
 /// Why Keen refuses an event: the `error_code` of a single call, the `name` in a bulk result.
 #[derive(Clone, Debug, PartialEq, Eq)]

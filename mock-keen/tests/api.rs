@@ -187,19 +187,25 @@ fn data(json: &str) -> String {
 #[tokio::test]
 async fn g1_a_get_records_an_event_in_every_base64() {
     let keen = keen().await;
-    // Bytes that make both `+` and `/` in the standard alphabet, and need padding.
-    let json = "{\"a\":\"??>>~~ü\"}";
-    let standard = data(json);
-    assert!(standard.contains('/') && standard.ends_with('='), "{standard}");
-    let url_safe = standard.replace('+', "-").replace('/', "_");
-    let escaped = standard.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
-    for form in [&standard, &url_safe, &escaped, url_safe.trim_end_matches('=')] {
+    let slash = data("{\"a\":\"ab?\"}");
+    let plus = data("{\"a\":\"ab>>\"}");
+    assert!(slash.contains('/') && slash.ends_with('=') && plus.contains('+'), "{slash} {plus}");
+    let forms = [
+        slash.clone(),
+        slash.replace('/', "%2F").replace('=', "%3D"),
+        slash.replace('/', "_"),
+        slash.trim_end_matches('=').to_owned(),
+        plus.replace('+', "%2B"),
+        plus.replace('+', "-"),
+    ];
+    for form in &forms {
         let reply = get(&keen, "a", &format!("data={form}"));
-        assert_eq!(reply.status, 200, "{form}");
-        assert_eq!(reply.text(), CREATED);
+        assert_eq!((reply.status, reply.text()), (200, CREATED), "{form}");
     }
-    assert_eq!(keen.events().len(), 4);
-    assert!(keen.events().iter().all(|stored| stored.event == json!({"a": "??>>~~ü"})));
+    // In a query a raw plus is a space, which PyPI's keen overlooks.
+    assert_eq!(get(&keen, "a", &format!("data={plus}")).status, 400);
+    let stored: Vec<_> = keen.events().into_iter().map(|stored| stored.event["a"].clone()).collect();
+    assert_eq!(stored, ["ab?", "ab?", "ab?", "ab?", "ab>>", "ab>>"]);
 }
 
 #[tokio::test]
@@ -368,7 +374,8 @@ async fn k10_of_equal_tokens_the_first_event_is_kept() {
     assert_eq!(post(&keen, "a", &event(2)).text(), CREATED);
     let bulk = format!("{{\"a\": [{}], \"b\": [{}, {}]}}", event(3), event(4), event(5));
     assert_eq!(post_bulk(&keen, &bulk).text().matches("\"success\": true").count(), 3);
-    let stored: Vec<_> = keen.events().into_iter().map(|stored| (stored.collection, stored.event["n"].clone())).collect();
+    let stored: Vec<_> =
+        keen.events().into_iter().map(|stored| (stored.collection, stored.event["n"].clone())).collect();
     assert_eq!(stored, [("a".to_owned(), json!(1)), ("b".to_owned(), json!(4))]);
     assert_eq!(keen.duplicates(), 3);
     keen.add_project(Project::new("p", "WRITE"));
@@ -510,7 +517,7 @@ async fn z1_an_event_over_900000_bytes_is_answered_413() {
 #[tokio::test]
 async fn z1_bytes_count_not_characters() {
     let keen = keen().await;
-    let event = format!("{{\"a\": [\"{}\"]}}", ["é".repeat(9_000); 51].join("\",\""));
+    let event = format!("{{\"a\": [\"{}\"]}}", vec!["é".repeat(9_000); 51].join("\",\""));
     assert!(event.chars().count() < 900_000 && event.len() > 900_000);
     assert_eq!(post(&keen, "a", &event).status, 413);
 }
@@ -532,7 +539,8 @@ async fn z2_a_batch_over_10000000_bytes_is_answered_413() {
 #[tokio::test]
 async fn z3_invalid_json_is_answered_400() {
     let keen = keen().await;
-    for body in ["", " ", "{", "{\"a\": }", "{\"a\": 1} x", "{'a': 1}", "{\"a\": NaN}", "{\"a\": 1e400}", "\u{feff}{}"] {
+    for body in ["", " ", "{", "{\"a\": }", "{\"a\": 1} x", "{'a': 1}", "{\"a\": NaN}", "{\"a\": 1e400}", "\u{feff}{}"]
+    {
         for reply in [post(&keen, "a", body), post_bulk(&keen, &format!("{{\"c\": [{body}"))] {
             assert_eq!(reply.status, 400, "{body}");
             assert!(reply.json()["message"].is_string());

@@ -459,6 +459,9 @@ async fn keen_goes_down_and_comes_back_with_what_it_had() {
     let mut hanging = Connection::open(addr);
     hanging.send(&single_head("a"), &[AUTH], b"{}").unwrap();
     let mut open = stream(&keen, None);
+    while !keen.faults().is_empty() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     keen.stop().await;
     assert!(connection.is_closed());
     assert!(hanging.is_closed());

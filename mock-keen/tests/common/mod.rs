@@ -60,7 +60,7 @@ impl Connection {
     }
 
     pub fn send(&mut self, head: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<()> {
-        let mut text = format!("{head} HTTP/1.1\r\nhost: keen\r\n");
+        let mut text = format!("{head} HTTP/1.1\r\nhost: localhost\r\n");
         for (name, value) in headers {
             text += &format!("{name}: {value}\r\n");
         }
@@ -83,8 +83,8 @@ impl Connection {
         let head = String::from_utf8(head).unwrap();
         let mut lines = head.trim_end().split("\r\n");
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-        let headers = lines.map(|line| line.split_once(": ").unwrap());
-        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let headers = lines.map(|line| line.split_once(':').unwrap());
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
         let mut reply = Reply { status, headers, body: Vec::new() };
         let length = reply.header("content-length").map_or(0, |length| length.parse().unwrap());
         reply.body.resize(length, 0);

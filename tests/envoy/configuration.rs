@@ -1,0 +1,32 @@
+//! Configurations, as Envoy takes or refuses them.
+
+use super::setting::{Setting, ok, track};
+use harness::Envoy;
+use mock_keen::{MockKeen, Options};
+use serde_json::json;
+
+#[tokio::test]
+async fn a_wrong_one_does_not_start_and_says_where() {
+    for (pointer, value, want) in [
+        ("/sources/writeKey/projectId", json!("9181bcd2"), "/sources/writ…/projectId: must be 24 hexadecimal characters, found 8"),
+        ("/sources/writeKey/ipAddon", json!(1), "/sources/writ…/ipAddon: must be true or false"),
+        ("/delivery/holdMs", json!(-1), "/delivery/holdMs: must be a whole number"),
+        ("/keen/cluster", json!(5), "/keen/cluster: must be a string"),
+    ] {
+        let mut config = harness::default_config();
+        *config.pointer_mut(pointer).unwrap() = value;
+        let Err(error) = Envoy::builder().config(config).start().await else { panic!("{pointer} was taken") };
+        let log = format!("{error:?}");
+        assert!(log.contains(want), "{pointer}: {log}");
+        assert!(!log.contains("ABCDEF0123456789"), "a key in the log");
+    }
+}
+
+#[tokio::test]
+async fn a_string_value_is_as_good_as_a_struct() {
+    let keen = MockKeen::start(Options::default()).await.unwrap();
+    let envoy = Envoy::builder().keen(keen.addr()).string_config().start().await.unwrap();
+    let s = Setting { envoy, keen, client: reqwest::Client::new() };
+    assert_eq!(s.post("/v1/track", track("string")).await, ok());
+    assert_eq!(s.collections(), ["string"]);
+}

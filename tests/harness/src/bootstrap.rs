@@ -1,0 +1,81 @@
+//! `envoy.yaml` as a tree, and the places in it that tests replace.
+
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+
+/// Where the filter's PluginConfig stands in the bootstrap (an RFC 6901 pointer).
+const PLUGIN: &str =
+    "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config/config";
+
+/// Where the filter's configuration stands in the bootstrap, wrapped in its protobuf type.
+pub const CONFIG_POINTER: &str = concat!(
+    "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config/config",
+    "/configuration"
+);
+
+const LISTENER: &str = "/static_resources/listeners/0/address/socket_address";
+const ADMIN: &str = "/admin/address/socket_address";
+const KEEN: &str =
+    "/static_resources/clusters/0/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address";
+
+/// `envoy.yaml` as it stands.
+pub(crate) fn read() -> Result<Value, String> {
+    let path = crate::root().join("envoy.yaml");
+    let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    serde_saphyr::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// The filter's configuration in `envoy.yaml`, for a test to change and pass to [`crate::Builder::config`].
+///
+/// # Panics
+/// Where `envoy.yaml` cannot be read or holds none.
+#[must_use]
+pub fn default_config() -> Value {
+    let bootstrap = read().unwrap_or_else(|error| panic!("{error}"));
+    at(&bootstrap, &format!("{CONFIG_POINTER}/value")).unwrap_or_else(|error| panic!("{error}")).clone()
+}
+
+/// The filter's PluginConfig in a bootstrap, for [`crate::Builder::patch`].
+///
+/// # Panics
+/// Where the bootstrap holds none.
+pub fn keen_edge(bootstrap: &mut Value) -> &mut Value {
+    at_mut(bootstrap, PLUGIN).unwrap_or_else(|error| panic!("{error}"))
+}
+
+pub(crate) fn set_ports(bootstrap: &mut Value, port: u16, admin_port: u16) -> Result<(), String> {
+    at_mut(bootstrap, LISTENER)?["port_value"] = json!(port);
+    at_mut(bootstrap, ADMIN)?["port_value"] = json!(admin_port);
+    Ok(())
+}
+
+pub(crate) fn set_keen(bootstrap: &mut Value, keen: SocketAddr) -> Result<(), String> {
+    *at_mut(bootstrap, KEEN)? = json!({"address": keen.ip().to_string(), "port_value": keen.port()});
+    Ok(())
+}
+
+pub(crate) fn set_wasm(bootstrap: &mut Value, path: &std::path::Path) -> Result<(), String> {
+    *at_mut(bootstrap, &format!("{PLUGIN}/vm_config/code"))? = json!({"local": {"filename": path}});
+    Ok(())
+}
+
+pub(crate) fn set_struct(bootstrap: &mut Value, config: &Value) -> Result<(), String> {
+    set_config(bootstrap, json!({"@type": "type.googleapis.com/google.protobuf.Struct", "value": config}))
+}
+
+pub(crate) fn set_string(bootstrap: &mut Value, config: &str) -> Result<(), String> {
+    set_config(bootstrap, json!({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": config}))
+}
+
+fn set_config(bootstrap: &mut Value, config: Value) -> Result<(), String> {
+    *at_mut(bootstrap, CONFIG_POINTER)? = config;
+    Ok(())
+}
+
+pub(crate) fn at<'a>(bootstrap: &'a Value, pointer: &str) -> Result<&'a Value, String> {
+    bootstrap.pointer(pointer).ok_or_else(|| format!("envoy.yaml has no {pointer}"))
+}
+
+fn at_mut<'a>(bootstrap: &'a mut Value, pointer: &str) -> Result<&'a mut Value, String> {
+    bootstrap.pointer_mut(pointer).ok_or_else(|| format!("envoy.yaml has no {pointer}"))
+}
