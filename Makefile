@@ -16,7 +16,7 @@ build: ## The filter: target/keen_edge.wasm
 
 .PHONY: run
 run: build ## A mock Keen and Envoy with envoy.yaml (PORT, KEEN_PORT, ADMIN_PORT), until Ctrl-C
-	@envoy="$$(scripts/envoy.sh)" && ENVOY="$$envoy" KEEN_EDGE_WASM="$(WASM)" cargo run $(LOCKED) --quiet --example run
+	@envoy="$$(scripts/envoy.sh)" && ENVOY="$$envoy" KEEN_EDGE_WASM="$(WASM)" cargo run $(LOCKED) --example run
 
 .PHONY: test
 test: build ## All tests that need no SDK, in a real Envoy

@@ -25,17 +25,18 @@ async fn main() -> ExitCode {
     }
 }
 
-/// A signal ends this wherever it stands, and what was started ends with it.
 async fn until_a_signal() -> Result<()> {
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut terminated = signal(SignalKind::terminate())?;
     tokio::select! {
-        result = run() => result,
+        biased;
         _ = interrupted.recv() => Ok(()),
         _ = terminated.recv() => Ok(()),
+        result = run() => result,
     }
 }
 
+/// Returns only with an error. Dropped at any point, it takes along what it started.
 async fn run() -> Result<()> {
     let ports = Ports::from_environment()?;
     ports.check()?;

@@ -14,7 +14,9 @@ use std::collections::BTreeSet;
 /// Collection and token of the events that a request stands for, mapped on the host.
 fn expected(config: &Config, path: &str, headers: &[(String, String)], body: &[u8]) -> Vec<(String, String)> {
     let header = |name: &str| headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map_or("", |(_, v)| v);
-    let Some(endpoint @ (Endpoint::Single(_) | Endpoint::Batch)) = endpoint(b"POST", path.as_bytes()) else { return vec![] };
+    let Some(endpoint @ (Endpoint::Single(_) | Endpoint::Batch)) = endpoint(b"POST", path.as_bytes()) else {
+        return vec![];
+    };
     let body = inflate(body, header("content-encoding").as_bytes(), 1_000_000).unwrap();
     let key = write_key::from_authorization(header("authorization").as_bytes());
     let request = Request { endpoint, header_key: key.as_deref(), body: &body, now: 0 };
@@ -39,7 +41,8 @@ async fn every_recorded_request_is_answered_and_its_events_are_in_keen() {
     let mut want = BTreeSet::new();
     let mut without_id = 0;
     let mut files = 0;
-    let mut entries: Vec<_> = std::fs::read_dir(harness::root().join("tests/captures")).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut entries: Vec<_> =
+        std::fs::read_dir(harness::root().join("tests/captures")).unwrap().map(|e| e.unwrap().path()).collect();
     entries.sort();
     for path in entries {
         files += 1;
@@ -51,9 +54,11 @@ async fn every_recorded_request_is_answered_and_its_events_are_in_keen() {
                 None => request["body_text"].as_str().unwrap_or("").as_bytes().to_vec(),
             };
             let headers: Vec<(String, String)> = serde_json::from_value(request["headers"].clone()).unwrap();
-            let mut bytes = format!("{method} {target} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+            let mut bytes =
+                format!("{method} {target} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
             for (name, value) in &headers {
-                let ours = ["connection", "content-length", "transfer-encoding"].iter().any(|n| name.eq_ignore_ascii_case(n));
+                let ours =
+                    ["connection", "content-length", "transfer-encoding"].iter().any(|n| name.eq_ignore_ascii_case(n));
                 if !ours {
                     bytes.push_str(&format!("{name}: {value}\r\n"));
                 }

@@ -8,7 +8,11 @@ use serde_json::json;
 #[tokio::test]
 async fn a_wrong_one_does_not_start_and_says_where() {
     for (pointer, value, want) in [
-        ("/sources/writeKey/projectId", json!("9181bcd2"), "/sources/writ…/projectId: must be 24 hexadecimal characters, found 8"),
+        (
+            "/sources/writeKey/projectId",
+            json!("9181bcd2"),
+            "/sources/writ…/projectId: must be 24 hexadecimal characters, found 8",
+        ),
         ("/sources/writeKey/ipAddon", json!(1), "/sources/writ…/ipAddon: must be true or false"),
         ("/delivery/holdMs", json!(-1), "/delivery/holdMs: must be a whole number"),
         ("/keen/cluster", json!(5), "/keen/cluster: must be a string"),

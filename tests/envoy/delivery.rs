@@ -17,7 +17,8 @@ async fn two_hundred_callers_share_calls() {
     let s = Setting::new().await;
     s.keen.fault(Fault::delay(20).forever());
     let calls = (0..200).map(|i| {
-        let request = s.client.post(s.envoy.url("/v1/track")).basic_auth("writeKey", Some("")).body(track(&format!("e{i}")));
+        let request =
+            s.client.post(s.envoy.url("/v1/track")).basic_auth("writeKey", Some("")).body(track(&format!("e{i}")));
         tokio::spawn(async move { request.send().await.unwrap().status().as_u16() })
     });
     for call in calls.collect::<Vec<_>>() {
@@ -114,7 +115,8 @@ async fn over_the_bound_callers_are_told_at_once() {
     let s = Setting::with(config).await;
     s.keen.fault(Fault::hang().forever());
     let calls = (0..30).map(|i| {
-        let request = s.client.post(s.envoy.url("/v1/track")).basic_auth("writeKey", Some("")).body(track(&format!("e{i}")));
+        let request =
+            s.client.post(s.envoy.url("/v1/track")).basic_auth("writeKey", Some("")).body(track(&format!("e{i}")));
         tokio::spawn(async move { request.send().await.unwrap().status().as_u16() })
     });
     let mut statuses = Vec::new();

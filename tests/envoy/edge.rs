@@ -95,7 +95,11 @@ async fn header_bytes_of_any_kind() {
         b"x-any: \x80",
         b"content-encoding: \xff",
     ] {
-        let mut request = format!("POST /v1/track?\u{e9} HTTP/1.1\r\nhost: e\r\nconnection: close\r\ncontent-length: {}\r\n", body.len()).into_bytes();
+        let mut request = format!(
+            "POST /v1/track?\u{e9} HTTP/1.1\r\nhost: e\r\nconnection: close\r\ncontent-length: {}\r\n",
+            body.len()
+        )
+        .into_bytes();
         if !header.starts_with(b"authorization") {
             request.extend_from_slice(b"authorization: Basic d3JpdGVLZXk6\r\n");
         }
@@ -114,7 +118,8 @@ async fn browsers_get_cors_and_settings() {
     let s = Setting::new().await;
     let origin = "https://shop.example.com";
     let preflight = s.client.request(reqwest::Method::OPTIONS, s.envoy.url("/v1/t"));
-    let preflight = preflight.header("origin", origin).header("access-control-request-headers", "authorization,x-retry-count");
+    let preflight =
+        preflight.header("origin", origin).header("access-control-request-headers", "authorization,x-retry-count");
     let reply = preflight.send().await.unwrap();
     assert_eq!(reply.status(), 200);
     assert_eq!(reply.headers()["access-control-allow-origin"], origin);
@@ -125,7 +130,8 @@ async fn browsers_get_cors_and_settings() {
         assert!(matches!(reply.status().as_u16(), 200 | 400));
         assert_eq!(reply.headers()["access-control-allow-origin"], origin);
     }
-    let settings = s.client.get(s.envoy.url("/v1/projects/writeKey/settings")).send().await.unwrap().text().await.unwrap();
+    let settings =
+        s.client.get(s.envoy.url("/v1/projects/writeKey/settings")).send().await.unwrap().text().await.unwrap();
     let settings: serde_json::Value = serde_json::from_str(&settings).unwrap();
     assert_eq!(settings["integrations"]["Segment.io"]["apiKey"], "writeKey");
     assert_eq!(settings["metrics"]["sampleRate"], 0);

@@ -4,7 +4,7 @@ use harness::Envoy;
 use mock_keen::{MockKeen, Options};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 pub const PATIENCE: Duration = Duration::from_secs(15);
@@ -30,7 +30,12 @@ impl Setting {
         self.post_with(path, body, &[]).await
     }
 
-    pub async fn post_with(&self, path: &str, body: impl Into<reqwest::Body>, headers: &[(&str, &str)]) -> (u16, Value) {
+    pub async fn post_with(
+        &self,
+        path: &str,
+        body: impl Into<reqwest::Body>,
+        headers: &[(&str, &str)],
+    ) -> (u16, Value) {
         let mut request = self.client.post(self.envoy.url(path)).basic_auth("writeKey", Some("")).body(body);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -72,7 +77,6 @@ pub async fn raw(addr: SocketAddr, bytes: Vec<u8>) -> String {
         let mut stream = TcpStream::connect(addr).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(&bytes).unwrap();
-        let _ = stream.shutdown(Shutdown::Write);
         let mut reply = Vec::new();
         let _ = stream.read_to_end(&mut reply);
         String::from_utf8_lossy(&reply).into_owned()

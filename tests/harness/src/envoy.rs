@@ -407,6 +407,7 @@ impl Envoy {
 
 impl Drop for Envoy {
     fn drop(&mut self) {
+        // Envoy keeps nothing that a gentler end would save.
         self.kill();
     }
 }
