@@ -86,24 +86,16 @@ pub(crate) fn cut() -> Response<Body> {
     response
 }
 
-type Chunk = Result<Bytes, CutError>;
-
-/// Writes a body chunk by chunk.
-pub(crate) struct Writer(Box<dyn FnOnce(mpsc::Sender<Chunk>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>);
-
-impl Writer {
-    pub(crate) fn new<F>(write: impl FnOnce(mpsc::Sender<Chunk>) -> F + Send + 'static) -> Self
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        Self(Box::new(|sender| Box::pin(write(sender))))
-    }
-}
+/// A part of a body, or its end before its time.
+pub(crate) type Chunk = Result<Bytes, CutError>;
 
 /// A body written by a task of its own, which ends when the caller has gone.
-pub(crate) fn streamed(writer: Writer) -> Body {
+pub(crate) fn streamed<F>(write: impl FnOnce(mpsc::Sender<Chunk>) -> F) -> Body
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let (sender, receiver) = mpsc::channel(2);
-    tokio::spawn((writer.0)(sender));
+    tokio::spawn(write(sender));
     Body::from_stream(Chunks(receiver))
 }
 

@@ -1,6 +1,6 @@
 //! The page, and everything under `/_mock/`.
 
-use crate::conn::{Writer, streamed};
+use crate::conn::streamed;
 use crate::faults::Fault;
 use crate::keen::{self, Outcome};
 use crate::store::{Counts, Happening, Kind, News};
@@ -161,7 +161,7 @@ struct From {
 async fn stream(State(shared): State<Arc<Shared>>, Query(from): Query<From>, headers: HeaderMap) -> Response {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let place = last.or(from.last.as_deref()).and_then(read_place).unwrap_or_default();
-    let body = streamed(Writer::new(async move |sender: tokio::sync::mpsc::Sender<_>| {
+    let body = streamed(async move |sender| {
         let life = shared.life();
         let mut changes = shared.store.changes();
         let (mut epoch, mut seq) = place;
@@ -186,7 +186,7 @@ async fn stream(State(shared): State<Arc<Shared>>, Query(from): Query<From>, hea
                 }
             }
         }
-    }));
+    });
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     (headers, body).into_response()
 }

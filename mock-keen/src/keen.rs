@@ -1,7 +1,7 @@
 //! One call to the write API: route, key, body, rules, reply.
 
 use crate::Shared;
-use crate::conn::{self, CutError, Writer};
+use crate::conn::{CutError, streamed};
 use crate::faults::{self, Fault, FaultKind};
 use crate::replies::{self, Reply};
 use crate::rules::{self, ReadEvent, Refusal, Rejection};
@@ -195,20 +195,20 @@ impl Call {
     fn send_truncated(&self, reply: Reply) -> Outcome {
         let whole = reply.body.clone();
         let half = whole.slice(..whole.len() / 2);
-        let write = Writer::new(async move |sender| {
+        let body = streamed(async move |sender| {
             let _ = sender.send(Ok(half)).await;
             // Long enough for the half to be on the wire before the connection ends.
             tokio::time::sleep(Duration::from_millis(50)).await;
             let _ = sender.send(Err(CutError)).await;
         });
-        self.send_stream(reply, whole.len() as u64, write)
+        self.send_stream(reply, whole.len() as u64, body)
     }
 
     /// The reply is valid JSON still: what is added is white space.
     fn send_padded(&self, reply: Reply, bytes: u64) -> Outcome {
         let start = reply.body.clone();
         let length = bytes.max(start.len() as u64);
-        let write = Writer::new(async move |sender| {
+        let body = streamed(async move |sender| {
             let blank = Bytes::from_static(&[b' '; 64 << 10]);
             let mut left = length - start.len() as u64;
             let mut sent = sender.send(Ok(start)).await;
@@ -218,15 +218,15 @@ impl Call {
                 sent = sender.send(Ok(blank.slice(..size))).await;
             }
         });
-        self.send_stream(reply, length, write)
+        self.send_stream(reply, length, body)
     }
 
-    fn send_stream(&self, mut reply: Reply, length: u64, write: Writer) -> Outcome {
+    fn send_stream(&self, mut reply: Reply, length: u64, body: Body) -> Outcome {
         reply.body = Bytes::new();
         self.shared.store.answered(self.call, reply.status);
         let mut response = reply.finish(&header::HeaderMap::new(), self.shared.connection_close);
         response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
-        *response.body_mut() = conn::streamed(write);
+        *response.body_mut() = body;
         Outcome::Reply(response)
     }
 

@@ -196,6 +196,7 @@ async fn the_page_shows_what_happens() {
     browser.shot("empty-desktop");
     browser.view(375, 740, "light");
     browser.assert_fits();
+    browser.wait("document.querySelector('.bar').offsetHeight < 70", true);
     browser.shot("empty-phone");
     browser.view(1280, 860, "light");
 
