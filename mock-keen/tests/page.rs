@@ -270,7 +270,7 @@ async fn the_page_shows_what_happens() {
     browser.wait("document.querySelector('.row').open", true);
     browser.shot("desktop-open");
     browser.key("Tab", "");
-    assert_eq!(browser.run("document.activeElement.className"), "copy");
+    browser.wait("document.activeElement.className", "copy");
 
     // On a phone, with one row open.
     browser.view(375, 740, "light");

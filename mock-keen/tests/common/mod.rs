@@ -9,57 +9,57 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-pub async fn keen() -> MockKeen {
+pub(crate) async fn keen() -> MockKeen {
     MockKeen::start(Options::default()).await.unwrap()
 }
 
-pub struct Reply {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Reply {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
     }
 
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 
     /// The `error_code`, or nothing.
-    pub fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         self.json()["error_code"].as_str().unwrap_or_default().to_owned()
     }
 }
 
-pub struct Connection(TcpStream);
+pub(crate) struct Connection(TcpStream);
 
 impl Connection {
-    pub fn open(addr: SocketAddr) -> Self {
+    pub(crate) fn open(addr: SocketAddr) -> Self {
         Self::try_open(addr).unwrap()
     }
 
-    pub fn try_open(addr: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn try_open(addr: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(addr)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
         Ok(Self(stream))
     }
 
-    pub fn set_timeout(&self, timeout: Duration) {
+    pub(crate) fn set_timeout(&self, timeout: Duration) {
         self.0.set_read_timeout(Some(timeout)).unwrap();
     }
 
-    pub fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all(bytes)
     }
 
-    pub fn send(&mut self, head: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&mut self, head: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<()> {
         let mut text = format!("{head} HTTP/1.1\r\nhost: localhost\r\n");
         for (name, value) in headers {
             text += &format!("{name}: {value}\r\n");
@@ -73,7 +73,7 @@ impl Connection {
     }
 
     /// Reads one reply; an error where the connection ends before it does.
-    pub fn read(&mut self) -> io::Result<Reply> {
+    pub(crate) fn read(&mut self) -> io::Result<Reply> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
@@ -93,47 +93,47 @@ impl Connection {
     }
 
     /// Whether the other side has closed.
-    pub fn is_closed(&mut self) -> bool {
+    pub(crate) fn is_closed(&mut self) -> bool {
         matches!(self.0.read(&mut [0]), Ok(0) | Err(_))
     }
 
-    pub fn call(&mut self, head: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Reply> {
+    pub(crate) fn call(&mut self, head: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Reply> {
         self.send(head, headers, body)?;
         self.read()
     }
 }
 
 /// One call on a connection of its own; an error where there is no whole reply.
-pub fn try_call(keen: &MockKeen, head: &str, headers: &[(&str, &str)], body: &str) -> io::Result<Reply> {
+pub(crate) fn try_call(keen: &MockKeen, head: &str, headers: &[(&str, &str)], body: &str) -> io::Result<Reply> {
     Connection::try_open(keen.addr())?.call(head, headers, body.as_bytes())
 }
 
-pub fn call(keen: &MockKeen, head: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+pub(crate) fn call(keen: &MockKeen, head: &str, headers: &[(&str, &str)], body: &str) -> Reply {
     try_call(keen, head, headers, body).unwrap()
 }
 
-pub fn single_head(collection: &str) -> String {
+pub(crate) fn single_head(collection: &str) -> String {
     format!("POST /3.0/projects/{PROJECT}/events/{collection}")
 }
 
-pub fn bulk_head() -> String {
+pub(crate) fn bulk_head() -> String {
     format!("POST /3.0/projects/{PROJECT}/events")
 }
 
-pub const AUTH: (&str, &str) = ("authorization", WRITE_KEY);
+pub(crate) const AUTH: (&str, &str) = ("authorization", WRITE_KEY);
 
 /// Sends one event by the single endpoint.
-pub fn post(keen: &MockKeen, collection: &str, body: &str) -> Reply {
+pub(crate) fn post(keen: &MockKeen, collection: &str, body: &str) -> Reply {
     call(keen, &single_head(collection), &[AUTH], body)
 }
 
 /// Sends a batch.
-pub fn post_bulk(keen: &MockKeen, body: &str) -> Reply {
+pub(crate) fn post_bulk(keen: &MockKeen, body: &str) -> Reply {
     call(keen, &bulk_head(), &[AUTH], body)
 }
 
 /// Sends a GET to the single endpoint, the key in the query.
-pub fn get(keen: &MockKeen, collection: &str, query: &str) -> Reply {
+pub(crate) fn get(keen: &MockKeen, collection: &str, query: &str) -> Reply {
     let head = format!("GET /3.0/projects/{PROJECT}/events/{collection}?api_key={WRITE_KEY}&{query}");
     call(keen, &head, &[], "")
 }
