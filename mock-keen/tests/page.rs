@@ -269,6 +269,8 @@ async fn the_page_shows_what_happens() {
     browser.key("Enter", "\r");
     browser.wait("document.querySelector('.row').open", true);
     browser.shot("desktop-open");
+    // What is not laid out yet cannot take the focus.
+    browser.wait("document.querySelector('.row[open] .copy').getClientRects().length", 1);
     browser.key("Tab", "");
     browser.wait("document.activeElement.className", "copy");
 
