@@ -38,8 +38,8 @@ async fn every_case_of_cloud_mode() {
         .collect();
     config["sources"] = Value::Object(sources);
     let s = Setting::with(config).await;
-    for i in 0..cases.len() {
-        s.keen.add_project(mock_keen::Project::new(&project(i), cases[i]["settings"]["writeKey"].as_str().unwrap()));
+    for (i, case) in cases.iter().enumerate() {
+        s.keen.add_project(mock_keen::Project::new(&project(i), case["settings"]["writeKey"].as_str().unwrap()));
     }
     for (i, case) in cases.iter().enumerate() {
         let request = &case["request"];
