@@ -25,6 +25,8 @@ pub struct Config {
     pub timeout_ms: u64,
     /// `unknownSource: reject`: a call with an unknown write key gets 400.
     pub reject_unknown: bool,
+    /// `intercept: forward`: Keen gets its copy, and the call goes on to the route.
+    pub forward: bool,
     /// How events get to Keen.
     pub delivery: Delivery,
     /// `limits.bodyBytes`: a body, after decompression.
@@ -73,6 +75,8 @@ pub struct Destination {
 /// `delivery`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delivery {
+    /// `ack: accepted`: callers are answered at once, their events delivered from memory.
+    pub accepted: bool,
     /// The longest a caller waits, in milliseconds.
     pub hold_ms: u64,
     /// Further attempts at Keen.
@@ -115,7 +119,6 @@ impl Config {
         let keen = root.required("keen")?;
         keen.only(&["cluster", "authority", "timeoutMs"])?;
         let cluster = keen.required("cluster")?.name()?;
-        root.opt("intercept", |node| node.one_of(&["respond"], &["forward"]))?;
         read_users(&root)?;
         let mut config = Self {
             sources: Vec::new(),
@@ -124,6 +127,7 @@ impl Config {
             authority: keen.opt("authority", |n| n.header())?.unwrap_or_else(|| "api.keen.io".to_owned()),
             timeout_ms: keen.opt("timeoutMs", |n| n.integer(1, 600_000))?.unwrap_or(5000),
             reject_unknown: root.opt("unknownSource", |n| n.one_of(&["accept", "reject"], &[]))? == Some("reject"),
+            forward: root.opt("intercept", |n| n.one_of(&["respond", "forward"], &[]))? == Some("forward"),
             delivery: read_delivery(&root)?,
             body_bytes: read_limits(&root)?,
             allow_origins: read_cors(&root)?,
@@ -208,6 +212,7 @@ fn read_source(node: &Node<'_>, key: &str, cluster: &str) -> Result<(Source, Des
 
 fn read_delivery(root: &Node<'_>) -> Result<Delivery, ConfigError> {
     let mut delivery = Delivery {
+        accepted: false,
         hold_ms: 7000,
         retries: 3,
         max_in_flight: 4,
@@ -217,7 +222,7 @@ fn read_delivery(root: &Node<'_>) -> Result<Delivery, ConfigError> {
     };
     root.opt("delivery", |node| {
         node.only(&["ack", "holdMs", "retries", "maxInFlight", "maxBatchEvents", "maxBatchBytes", "maxPendingBytes"])?;
-        node.opt("ack", |n| n.one_of(&["confirmed"], &["accepted"]))?;
+        delivery.accepted = node.opt("ack", |n| n.one_of(&["confirmed", "accepted"], &[]))? == Some("accepted");
         let size = |name: &str, low, high, default: usize| -> Result<usize, ConfigError> {
             let found = node.opt(name, |n| n.integer(low, high))?;
             Ok(found.and_then(|n| usize::try_from(n).ok()).unwrap_or(default))

@@ -13,7 +13,8 @@ pub(super) struct Batch {
 
 #[derive(Debug, Clone)]
 struct Event {
-    waiter: WaiterId,
+    /// Who is to be told; none where the caller has been answered.
+    waiter: Option<WaiterId>,
     collection: Range<usize>,
     event: Range<usize>,
 }
@@ -42,7 +43,7 @@ impl Batch {
         self.events.iter().map(Event::cost).fold(0, usize::saturating_add)
     }
 
-    pub(super) fn push(&mut self, waiter: WaiterId, collection: &str, event: &[u8]) {
+    pub(super) fn push(&mut self, waiter: Option<WaiterId>, collection: &str, event: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(collection.as_bytes());
         let middle = self.bytes.len();
@@ -50,14 +51,15 @@ impl Batch {
         self.events.push(Event { waiter, collection: start..middle, event: middle..self.bytes.len() });
     }
 
-    pub(super) fn waiters(&self) -> impl Iterator<Item = WaiterId> {
+    /// Whom each event's end is to be told to.
+    pub(super) fn waiters(&self) -> impl Iterator<Item = Option<WaiterId>> {
         self.events.iter().map(|event| event.waiter)
     }
 
-    /// Drops the events of waiters that `waits` does not know; gives what they cost.
-    pub(super) fn keep(&mut self, waits: impl Fn(WaiterId) -> bool) -> usize {
+    /// Drops the events of which `stays` says no; gives what they cost.
+    pub(super) fn keep(&mut self, stays: impl Fn(Option<WaiterId>) -> bool) -> usize {
         let before = self.cost();
-        self.events.retain(|event| waits(event.waiter));
+        self.events.retain(|event| stays(event.waiter));
         before.saturating_sub(self.cost())
     }
 
@@ -85,7 +87,7 @@ impl Batch {
     }
 
     /// Waiter and collection of each event, as in the request.
-    pub(super) fn sorted(&self) -> impl Iterator<Item = (WaiterId, &str)> {
+    pub(super) fn sorted(&self) -> impl Iterator<Item = (Option<WaiterId>, &str)> {
         self.events.iter().map(|event| (event.waiter, self.collection(event)))
     }
 

@@ -3,6 +3,9 @@
 //! Callers are *waiters*. What a caller sends is [offered](Delivery::offer); events of many callers leave together in
 //! one [call](Delivery::take) to Keen; its [outcome](Delivery::settle) answers them all. Where no call for a project is
 //! in flight the first event leaves at once; while one is, events gather. Times are milliseconds of any one clock.
+//!
+//! Events may also come without a waiter: their caller has been answered, and nobody is left who would send them again.
+//! They are tried until Keen has them, for as long as they fit.
 
 mod batch;
 mod offer;
@@ -36,8 +39,8 @@ const EVENT_OVERHEAD: usize = 64;
 pub enum Offered {
     /// Nothing to deliver: answer now.
     Nothing,
-    /// Taken; an answer follows. `due`: there is a call to make now.
-    Waiting {
+    /// Taken; the waiter, if any, is answered later. `due`: there is a call to make now.
+    Taken {
         /// Ask [`Delivery::take`].
         due: bool,
     },
@@ -69,6 +72,8 @@ pub struct Settled {
     pub refused: Vec<(String, String)>,
     /// Events whose callers were told to send again.
     pub failed: u64,
+    /// Events without a waiter that were given up.
+    pub dropped: u64,
     /// The same events go again.
     pub retried: bool,
 }
@@ -120,6 +125,8 @@ pub struct Delivery {
     pending_bytes: usize,
     answers: VecDeque<(WaiterId, Answer)>,
     jitter: u64,
+    /// From then on nothing is tried again: the machine is to come to its end.
+    closes: Option<u64>,
 }
 
 impl Delivery {
@@ -138,11 +145,12 @@ impl Delivery {
             pending_bytes: 0,
             answers: VecDeque::new(),
             jitter: seed | 1,
+            closes: None,
         }
     }
 
-    /// Takes all events of a caller, or none.
-    pub fn offer(&mut self, waiter: WaiterId, offer: &Offer, now: u64) -> Offered {
+    /// Takes all events of a caller, or none. Without a `waiter` nobody is told of their end.
+    pub fn offer(&mut self, waiter: Option<WaiterId>, offer: &Offer, now: u64) -> Offered {
         if offer.is_empty() {
             return Offered::Nothing;
         }
@@ -166,10 +174,12 @@ impl Delivery {
             project.open.push(waiter, collection, event);
             due |= project.due(now, slots);
         }
-        let deadline = now.saturating_add(self.settings.hold_ms);
-        self.waiters.insert(waiter, Waiter { deadline, left: offer.len(), connected: true });
-        self.deadlines.push_back((deadline, waiter));
-        Offered::Waiting { due }
+        if let Some(waiter) = waiter {
+            let deadline = now.saturating_add(self.settings.hold_ms);
+            self.waiters.insert(waiter, Waiter { deadline, left: offer.len(), connected: true });
+            self.deadlines.push_back((deadline, waiter));
+        }
+        Offered::Taken { due }
     }
 
     /// The next call to make now, if any. Ask until there is none.
@@ -192,11 +202,9 @@ impl Delivery {
         while project.due(now, slots) {
             let mut batch = project.ready.pop_front().unwrap_or_else(|| std::mem::take(&mut project.open));
             // Whoever got a 503 sends these again.
-            let cost = batch.keep(|waiter| waiters.contains_key(&waiter));
+            let cost = batch.keep(|waiter| waiter.is_none_or(|waiter| waiters.contains_key(&waiter)));
             self.pending_bytes = self.pending_bytes.saturating_sub(cost);
-            let Some(latest) = batch.waiters().filter_map(|w| waiters.get(&w)).map(|w| w.deadline).max() else {
-                continue;
-            };
+            let Some(latest) = latest_deadline(&batch, waiters) else { continue };
             project.in_flight = project.in_flight.saturating_add(1);
             let timeout_ms = latest.saturating_sub(now).clamp(1, self.timeout_ms);
             let body = batch.request();
@@ -237,22 +245,45 @@ impl Delivery {
             }
             Outcome::TooLarge => self.refused(&batch, "TooLarge", &mut settled),
             Outcome::Rejected(Some(name)) => self.refused(&batch, &name, &mut settled),
-            Outcome::Rejected(None) | Outcome::Misconfigured => self.failed(&batch, &mut settled),
-            Outcome::Retry => {
-                batch.attempts = batch.attempts.saturating_add(1);
-                let pause = self.pause(batch.attempts);
-                let again = now.saturating_add(pause);
-                let latest = batch.waiters().filter_map(|w| self.waiters.get(&w)).map(|w| w.deadline).max();
-                if batch.attempts > self.settings.retries || latest.is_none_or(|latest| latest <= again) {
-                    self.failed(&batch, &mut settled);
-                } else if let Some(project) = self.projects.get_mut(destination) {
-                    project.not_before = again;
-                    project.ready.push_front(batch);
-                    settled.retried = true;
-                }
+            Outcome::Rejected(None) | Outcome::Misconfigured | Outcome::Retry => {
+                self.again(destination, batch, &outcome, now, &mut settled);
             }
         }
         settled
+    }
+
+    /// Sends a batch again after a pause, without those that are not to be tried again.
+    fn again(&mut self, destination: usize, mut batch: Batch, why: &Outcome, now: u64, settled: &mut Settled) {
+        batch.attempts = batch.attempts.saturating_add(1);
+        let at = now.saturating_add(self.pause(batch.attempts));
+        let tries_left = batch.attempts <= self.settings.retries;
+        let in_time = latest_deadline(&batch, &self.waiters).is_some_and(|latest| latest > at);
+        if *why != Outcome::Retry || !tries_left || !in_time {
+            // Whoever waits is told, and sends again.
+            let waiting: Vec<WaiterId> = batch.waiters().flatten().collect();
+            for waiter in waiting {
+                settled.failed = settled.failed.saturating_add(1);
+                self.answer(waiter, Answer::Unavailable);
+            }
+            self.forget(&mut batch, |waiter| waiter.is_none());
+        }
+        // An event that Keen refuses without a word would hold up all that come behind it.
+        let hopeless = matches!(why, Outcome::Rejected(_)) && !tries_left;
+        if hopeless || self.closes.is_some_and(|closes| closes <= at) {
+            let unanswered = batch.waiters().filter(Option::is_none).count();
+            settled.dropped = u64::try_from(unanswered).unwrap_or(u64::MAX);
+            self.forget(&mut batch, |waiter| waiter.is_some());
+        }
+        if let (false, Some(project)) = (batch.is_empty(), self.projects.get_mut(destination)) {
+            project.not_before = at;
+            project.ready.push_front(batch);
+            settled.retried = true;
+        }
+    }
+
+    fn forget(&mut self, batch: &mut Batch, stays: impl Fn(Option<WaiterId>) -> bool) {
+        let cost = batch.keep(stays);
+        self.pending_bytes = self.pending_bytes.saturating_sub(cost);
     }
 
     /// A call that could not be made, and so was never seen by Keen: as if Keen had not answered.
@@ -280,21 +311,14 @@ impl Delivery {
     }
 
     /// One event of the waiter's is done with.
-    fn delivered(&mut self, waiter: WaiterId) {
+    fn delivered(&mut self, waiter: Option<WaiterId>) {
+        let Some(waiter) = waiter else { return };
         if let Some(state) = self.waiters.get_mut(&waiter) {
             state.left = state.left.saturating_sub(1);
             if state.left == 0 {
                 self.answer(waiter, Answer::Taken);
             }
         }
-    }
-
-    fn failed(&mut self, batch: &Batch, settled: &mut Settled) {
-        for waiter in batch.waiters() {
-            settled.failed = settled.failed.saturating_add(1);
-            self.answer(waiter, Answer::Unavailable);
-        }
-        self.release(batch);
     }
 
     fn answer(&mut self, waiter: WaiterId, answer: Answer) {
@@ -342,6 +366,11 @@ impl Delivery {
         !self.answers.is_empty()
     }
 
+    /// Comes to an end: what nobody waits for is tried for as long as a caller would wait, and no longer.
+    pub fn close(&mut self, now: u64) {
+        self.closes = Some(now.saturating_add(self.settings.hold_ms));
+    }
+
     /// Whether nothing is held, under way or owed.
     #[must_use]
     pub fn idle(&self) -> bool {
@@ -365,6 +394,11 @@ impl Delivery {
         let half = whole >> 1;
         half.saturating_add(self.jitter.checked_rem(half.max(1)).unwrap_or(0))
     }
+}
+
+/// When the last of a batch's callers gives up: never, where an event has no caller. None of an empty batch.
+fn latest_deadline(batch: &Batch, waiters: &BTreeMap<WaiterId, Waiter>) -> Option<u64> {
+    batch.waiters().filter_map(|waiter| waiter.map_or(Some(u64::MAX), |w| waiters.get(&w).map(|w| w.deadline))).max()
 }
 
 #[cfg(test)]

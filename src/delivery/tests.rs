@@ -4,6 +4,7 @@ use super::*;
 use crate::mapping::request::Destinations;
 
 const SETTINGS: config::Delivery = config::Delivery {
+    accepted: false,
     hold_ms: 7000,
     retries: 3,
     max_in_flight: 4,
@@ -39,7 +40,7 @@ fn answers(machine: &mut Delivery) -> Vec<(WaiterId, Answer)> {
 fn the_first_leaves_at_once_and_the_rest_together() {
     let mut m = machine(SETTINGS);
     for waiter in 1..=50 {
-        assert_eq!(m.offer(waiter, &offer(&[(0, "a", "{}")]), 0), Offered::Waiting { due: waiter == 1 });
+        assert_eq!(m.offer(Some(waiter), &offer(&[(0, "a", "{}")]), 0), Offered::Taken { due: waiter == 1 });
         if waiter == 1 {
             assert_eq!(m.take(0).unwrap().body, br#"{"a":[{}]}"#);
         }
@@ -56,25 +57,25 @@ fn the_first_leaves_at_once_and_the_rest_together() {
 #[test]
 fn a_hung_call_does_not_hold_up_what_gathers() {
     let mut m = machine(SETTINGS);
-    m.offer(1, &offer(&[(0, "a", "{}")]), 0);
+    m.offer(Some(1), &offer(&[(0, "a", "{}")]), 0);
     m.take(0).unwrap();
-    m.offer(2, &offer(&[(0, "a", "{}")]), 1);
+    m.offer(Some(2), &offer(&[(0, "a", "{}")]), 1);
     assert_eq!(m.take(5), None);
     assert!(m.take(11).is_some());
     // Another project is never kept waiting, whatever the slots.
     for waiter in 3..10 {
-        m.offer(waiter, &offer(&[(0, "a", "{}")]), 20 * u64::from(waiter));
+        m.offer(Some(waiter), &offer(&[(0, "a", "{}")]), 20 * u64::from(waiter));
         m.take(20 * u64::from(waiter) + 10);
     }
     assert_eq!(m.calls.len(), 4);
-    m.offer(20, &offer(&[(1, "a", "{}")]), 300);
+    m.offer(Some(20), &offer(&[(1, "a", "{}")]), 300);
     assert_eq!(m.take(300).unwrap().destination, 1);
 }
 
 #[test]
 fn a_caller_is_answered_when_all_its_events_are() {
     let mut m = machine(SETTINGS);
-    m.offer(1, &offer(&[(0, "b", "1"), (0, "a", "2"), (1, "a", "3"), (0, "a", "4")]), 0);
+    m.offer(Some(1), &offer(&[(0, "b", "1"), (0, "a", "2"), (1, "a", "3"), (0, "a", "4")]), 0);
     let first = m.take(0).unwrap();
     assert_eq!(first.body, br#"{"a":[2,4],"b":[1]}"#);
     let second = m.take(0).unwrap();
@@ -88,7 +89,7 @@ fn a_caller_is_answered_when_all_its_events_are() {
 #[test]
 fn failures_are_tried_again_with_the_same_events_and_then_told() {
     let mut m = machine(SETTINGS);
-    m.offer(1, &offer(&[(0, "a", "{}")]), 0);
+    m.offer(Some(1), &offer(&[(0, "a", "{}")]), 0);
     let mut now = 0;
     for attempt in 0..4 {
         let call = m.take(now).unwrap();
@@ -105,7 +106,7 @@ fn failures_are_tried_again_with_the_same_events_and_then_told() {
 #[test]
 fn nobody_waits_longer_than_the_hold() {
     let mut m = machine(SETTINGS);
-    m.offer(1, &offer(&[(0, "a", "{}")]), 0);
+    m.offer(Some(1), &offer(&[(0, "a", "{}")]), 0);
     let call = m.take(6_000).unwrap();
     assert_eq!(call.timeout_ms, 1000);
     assert_eq!(m.expire(6_899, 100), 0);
@@ -125,10 +126,10 @@ fn too_large_and_rejected_are_split_down_to_the_one() {
     ] {
         let mut m = machine(SETTINGS);
         // All gather behind a first call.
-        m.offer(9, &offer(&[(0, "z", "0")]), 0);
+        m.offer(Some(9), &offer(&[(0, "z", "0")]), 0);
         let first = m.take(0).unwrap();
         for waiter in 0..5 {
-            m.offer(waiter, &offer(&[(0, "a", &waiter.to_string())]), 0);
+            m.offer(Some(waiter), &offer(&[(0, "a", &waiter.to_string())]), 0);
         }
         m.settle(first.id, recorded(1), 0);
         while let Some(call) = m.take(0) {
@@ -152,8 +153,8 @@ fn too_large_and_rejected_are_split_down_to_the_one() {
 fn over_the_bound_nothing_is_kept() {
     let mut m = machine(SETTINGS);
     let big = "x".repeat(60_000);
-    assert_eq!(m.offer(1, &offer(&[(0, "a", &big)]), 0), Offered::Waiting { due: true });
-    assert_eq!(m.offer(2, &offer(&[(0, "a", &big)]), 0), Offered::Full);
+    assert_eq!(m.offer(Some(1), &offer(&[(0, "a", &big)]), 0), Offered::Taken { due: true });
+    assert_eq!(m.offer(Some(2), &offer(&[(0, "a", &big)]), 0), Offered::Full);
     let call = m.take(0).unwrap();
     m.settle(call.id, Outcome::Misconfigured, 0);
     assert_eq!(answers(&mut m), [(1, Answer::Unavailable)]);
@@ -163,7 +164,7 @@ fn over_the_bound_nothing_is_kept() {
 #[test]
 fn events_of_those_who_hang_up_still_go() {
     let mut m = machine(SETTINGS);
-    m.offer(1, &offer(&[(0, "a", "{}")]), 0);
+    m.offer(Some(1), &offer(&[(0, "a", "{}")]), 0);
     m.gone(1);
     let call = m.take(0).unwrap();
     assert_eq!(m.settle(call.id, recorded(1), 0).recorded, 1);
@@ -172,10 +173,57 @@ fn events_of_those_who_hang_up_still_go() {
 }
 
 #[test]
+fn what_nobody_waits_for_is_tried_until_keen_has_it() {
+    let mut m = machine(SETTINGS);
+    m.offer(None, &offer(&[(0, "a", "1")]), 0);
+    m.offer(Some(1), &offer(&[(0, "a", "2")]), 0);
+    let mut now = 0;
+    for outcome in [Outcome::Retry, Outcome::Misconfigured, Outcome::Retry, Outcome::Misconfigured, Outcome::Retry] {
+        let call = m.take(now).unwrap();
+        assert_eq!(call.timeout_ms, 5000);
+        assert!(m.settle(call.id, outcome, now).retried);
+        assert!(!m.idle());
+        assert_eq!(m.take(now), None);
+        now += 10_000;
+        m.expire(now, 0);
+    }
+    // The caller has long been told.
+    assert_eq!(answers(&mut m), [(1, Answer::Unavailable)]);
+    let call = m.take(now).unwrap();
+    assert_eq!(call.body, br#"{"a":[1]}"#);
+    assert_eq!(m.settle(call.id, recorded(1), now).recorded, 1);
+    assert!(m.idle());
+    assert_eq!(m.pending_bytes(), 0);
+}
+
+#[test]
+fn what_nobody_waits_for_is_given_up_where_it_is_hopeless_or_the_end_has_come() {
+    let mut m = machine(SETTINGS);
+    m.offer(None, &offer(&[(0, "a", "1")]), 0);
+    let mut now = 0;
+    for attempt in 0..4 {
+        let call = m.take(now).unwrap();
+        let settled = m.settle(call.id, Outcome::Rejected(None), now);
+        assert_eq!((settled.retried, settled.dropped), (attempt < 3, u64::from(attempt == 3)));
+        now += 10_000;
+    }
+    assert!(m.idle());
+
+    m.offer(None, &offer(&[(0, "a", "1")]), now);
+    m.close(now);
+    let call = m.take(now).unwrap();
+    assert!(m.settle(call.id, Outcome::Retry, now).retried);
+    let call = m.take(now + 8_000).unwrap();
+    assert_eq!(m.settle(call.id, Outcome::Retry, now + 8_000).dropped, 1);
+    assert!(m.idle());
+    assert_eq!(m.pending_bytes(), 0);
+}
+
+#[test]
 fn large_requests_take_several_calls() {
     let mut m = machine(config::Delivery { max_batch_events: 10, ..SETTINGS });
     let events: Vec<(usize, &str, &str)> = vec![(0, "a", "{}"); 25];
-    m.offer(1, &offer(&events), 0);
+    m.offer(Some(1), &offer(&events), 0);
     let mut sizes = Vec::new();
     while let Some(call) = m.take(0) {
         let count = String::from_utf8(call.body).unwrap().matches("{}").count();
@@ -211,7 +259,7 @@ fn whatever_happens_each_is_answered_once() {
                     let count = 1 + usize::try_from(random(5)).unwrap();
                     let text = next.to_string();
                     let events: Vec<(usize, &str, &str)> = (0..count).map(|i| (i % 2, "c", text.as_str())).collect();
-                    if m.offer(next, &offer(&events), now) != Offered::Full {
+                    if m.offer(Some(next), &offer(&events), now) != Offered::Full {
                         state.insert(next, (count, true));
                     }
                     next += 1;

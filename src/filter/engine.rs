@@ -66,10 +66,10 @@ impl Engine {
         }
     }
 
-    /// Maps and takes a request. `None`: it waits, and an answer follows.
+    /// Maps and takes a request. `None`: `waiter` is answered later. Without a waiter there always is an answer.
     pub(super) fn take(
         &mut self,
-        waiter: WaiterId,
+        waiter: Option<WaiterId>,
         request: Request<'_>,
         client: Client<'_>,
         request_id: &[u8],
@@ -107,15 +107,33 @@ impl Engine {
         match self.delivery.offer(waiter, &self.offer, now) {
             Offered::Nothing => Some(Answer::Taken),
             Offered::Full => Some(Answer::TooMany),
-            Offered::Waiting { due } => {
+            Offered::Taken { due } => {
                 let counted = &mut self.metrics.counted;
                 counted.events = counted.events.saturating_add(tally.events);
                 if due {
                     self.ring();
                 }
-                None
+                waiter.is_none().then_some(Answer::Taken)
             }
         }
+    }
+
+    /// Takes a copy of a request that goes on to the route. A failure is not its caller's: it is counted.
+    pub(super) fn copy(&mut self, request: Request<'_>, client: Client<'_>, request_id: &[u8]) {
+        match self.take(None, request, client, request_id) {
+            Some(Answer::Taken) => {}
+            Some(Answer::TooMany) => {
+                let lost = u64::try_from(self.offer.len()).unwrap_or(u64::MAX);
+                self.metrics.counted.events_dropped = self.metrics.counted.events_dropped.saturating_add(lost);
+                self.count_not_copied();
+            }
+            _ => self.count_not_copied(),
+        }
+    }
+
+    /// Counts a request that goes on to the route and leaves no copy.
+    pub(super) fn count_not_copied(&mut self) {
+        self.metrics.counted.requests_not_copied = self.metrics.counted.requests_not_copied.saturating_add(1);
     }
 
     /// The answer to `waiter` will carry CORS for `origin`.
@@ -184,6 +202,7 @@ impl Engine {
     /// Envoy asks the root context to end. True where it may at once.
     pub(super) fn end(&mut self) -> bool {
         self.ending = true;
+        self.delivery.close(host::now());
         self.metrics.flush(self.delivery.pending_bytes());
         self.delivery.idle()
     }
@@ -263,6 +282,7 @@ impl Engine {
         let counted = &mut self.metrics.counted;
         counted.events_recorded = counted.events_recorded.saturating_add(settled.recorded);
         counted.events_failed = counted.events_failed.saturating_add(settled.failed);
+        counted.events_dropped = counted.events_dropped.saturating_add(settled.dropped);
         counted.calls_retried = counted.calls_retried.saturating_add(u64::from(settled.retried));
         for (collection, error) in settled.refused {
             self.metrics.refused(&error);

@@ -34,6 +34,8 @@ counters! {
     requests_over_bound,
     /// … answered 503.
     requests_unavailable,
+    /// … that went on to the route, and of which Keen gets no copy: unreadable, too large, or over our bounds.
+    requests_not_copied,
     /// Messages in bodies.
     messages,
     /// … that give no event.
@@ -50,6 +52,8 @@ counters! {
     events_refused,
     /// Events whose callers were told to send again.
     events_failed,
+    /// Events given up that no caller sends again: of `ack: accepted` and `intercept: forward`.
+    events_dropped,
     /// Calls to Keen.
     calls,
     /// … whose events go again.

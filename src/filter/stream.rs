@@ -26,6 +26,8 @@ enum State {
     Passing,
     /// The body is still coming; what to do at its end.
     Reading(Plan),
+    /// The same, of a call that then goes on to the route as it came.
+    Copying(Head),
     /// Keen has the events, or will; the answer follows.
     Waiting,
     /// Envoy answered in our place; its words are replaced.
@@ -92,6 +94,30 @@ impl Stream {
         }))
     }
 
+    /// More of a call that goes on to the route has come. One too large for us is not held until Envoy refuses it.
+    fn copy_or_let_go(&mut self, size: usize) -> Action {
+        let Ok(mut engine) = self.engine.try_borrow_mut() else { return Action::Continue };
+        if size <= engine.config.body_bytes {
+            return Action::Pause;
+        }
+        engine.count_not_copied();
+        self.state = State::Passing;
+        Action::Continue
+    }
+
+    /// A call that goes on to the route has come to its end.
+    fn copy(&mut self, body: &[u8]) -> Action {
+        if let State::Copying(head) = std::mem::replace(&mut self.state, State::Passing)
+            && let Ok(mut engine) = self.engine.try_borrow_mut()
+        {
+            match inflate(body, &head.encoding, engine.config.body_bytes) {
+                Ok(body) => engine.copy(head.request(&body), head.client(), &head.request_id),
+                Err(_) => engine.count_not_copied(),
+            }
+        }
+        Action::Continue
+    }
+
     /// The request has come to its end.
     fn complete(&mut self, body: Vec<u8>) -> Action {
         let State::Reading(plan) = std::mem::replace(&mut self.state, State::Passing) else { return Action::Continue };
@@ -126,18 +152,29 @@ impl Stream {
 
 /// Hands a request on. `None`: an answer follows.
 fn take(engine: &mut Engine, id: u32, head: &Head, body: &[u8]) -> Option<Answer> {
-    let body = match inflate(body, &head.encoding, engine.config.body_bytes) {
-        Ok(body) => body,
-        Err(refusal) => return Some(Answer::Refused(refusal)),
-    };
-    let request = Request {
-        endpoint: head.batch.map_or(Endpoint::Batch, Endpoint::Single),
-        header_key: head.key.as_deref(),
-        body: &body,
-        now: i64::try_from(host::now()).unwrap_or(0),
-    };
-    let client = Client { source_address: &[], user_agent: &head.user_agent, referer: &head.referer };
-    engine.take(id, request, client, &head.request_id)
+    match inflate(body, &head.encoding, engine.config.body_bytes) {
+        Ok(body) => {
+            // Nobody waits for what is answered at once.
+            let waiter = (!engine.config.delivery.accepted).then_some(id);
+            engine.take(waiter, head.request(&body), head.client(), &head.request_id)
+        }
+        Err(refusal) => Some(Answer::Refused(refusal)),
+    }
+}
+
+impl Head {
+    fn request<'a>(&'a self, body: &'a [u8]) -> Request<'a> {
+        Request {
+            endpoint: self.batch.map_or(Endpoint::Batch, Endpoint::Single),
+            header_key: self.key.as_deref(),
+            body,
+            now: i64::try_from(host::now()).unwrap_or(0),
+        }
+    }
+
+    fn client(&self) -> Client<'_> {
+        Client { source_address: &[], user_agent: &self.user_agent, referer: &self.referer }
+    }
 }
 
 impl Context for Stream {}
@@ -145,21 +182,29 @@ impl Context for Stream {}
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
         let Some(plan) = self.plan() else { return Action::Continue };
-        if let Ok(mut engine) = self.engine.try_borrow_mut() {
-            engine.count_request();
-        }
-        self.state = State::Reading(plan);
+        let Ok(mut engine) = self.engine.try_borrow_mut() else { return Action::Continue };
+        let forward = engine.config.forward;
+        self.state = match plan {
+            Plan::Track(head) if forward => State::Copying(head),
+            // The route answers them.
+            _ if forward => return Action::Continue,
+            plan => State::Reading(plan),
+        };
+        engine.count_request();
+        drop(engine);
         if end_of_stream {
-            return self.complete(Vec::new());
+            return if forward { self.copy(b"") } else { self.complete(Vec::new()) };
         }
         // The body is read to its end even where the answer is known: Envoy closes a connection answered early.
         Action::Pause
     }
 
-    fn on_http_request_body(&mut self, _size: usize, end_of_stream: bool) -> Action {
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         match (&self.state, end_of_stream) {
             (State::Passing | State::Rewording(_), _) => Action::Continue,
             (State::Reading(_), true) => self.complete(host::request_body()),
+            (State::Copying(_), true) => self.copy(&host::request_body()),
+            (State::Copying(_), false) => self.copy_or_let_go(size),
             _ => Action::Pause,
         }
     }
@@ -168,6 +213,7 @@ impl HttpContext for Stream {
         match self.state {
             State::Passing | State::Rewording(_) => Action::Continue,
             State::Reading(_) => self.complete(host::request_body()),
+            State::Copying(_) => self.copy(&host::request_body()),
             State::Waiting => Action::Pause,
         }
     }

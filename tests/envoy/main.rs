@@ -12,9 +12,11 @@
     reason = "tests may fail loudly"
 )]
 
+mod accepted;
 mod captures;
 mod configuration;
 mod delivery;
 mod edge;
+mod forward;
 mod golden;
 mod setting;

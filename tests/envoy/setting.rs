@@ -5,7 +5,7 @@ use mock_keen::{MockKeen, Options};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -43,6 +43,23 @@ impl Setting {
         let reply = request.send().await.unwrap();
         let status = reply.status().as_u16();
         (status, serde_json::from_str(&reply.text().await.unwrap()).unwrap_or(Value::Null))
+    }
+
+    /// Waits until it holds.
+    #[track_caller]
+    pub fn until<F: Future<Output = bool>>(&self, what: &str, holds: impl Fn() -> F) -> impl Future<Output = ()> {
+        let place = std::panic::Location::caller();
+        async move {
+            let start = Instant::now();
+            while !holds().await {
+                assert!(
+                    start.elapsed() < PATIENCE,
+                    "{place}: not within {PATIENCE:?}: {what}\n{}",
+                    self.envoy.log_tail(5)
+                );
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
     }
 
     /// Names of the events in Keen, sorted.

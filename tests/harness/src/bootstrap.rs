@@ -13,6 +13,8 @@ pub const CONFIG_POINTER: &str = concat!(
     "/configuration"
 );
 
+const ROUTES: &str =
+    "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/routes";
 const LISTENER: &str = "/static_resources/listeners/0/address/socket_address";
 const ADMIN: &str = "/admin/address/socket_address";
 const KEEN: &str =
@@ -41,6 +43,14 @@ pub fn default_config() -> Value {
 /// Where the bootstrap holds none.
 pub fn keen_edge(bootstrap: &mut Value) -> &mut Value {
     at_mut(bootstrap, PLUGIN).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The routes behind the filter, for [`crate::Builder::patch`].
+///
+/// # Panics
+/// Where the bootstrap holds none.
+pub fn routes(bootstrap: &mut Value) -> &mut Value {
+    at_mut(bootstrap, ROUTES).unwrap_or_else(|error| panic!("{error}"))
 }
 
 pub(crate) fn set_ports(bootstrap: &mut Value, port: u16, admin_port: u16) -> Result<(), String> {
