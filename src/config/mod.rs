@@ -45,6 +45,8 @@ pub struct Source {
     pub name: String,
     /// Its place in [`Config::destinations`].
     pub destination: usize,
+    /// `mode`
+    pub mode: Mode,
     /// `ipAddon`
     pub ip_addon: bool,
     /// `uaAddon`
@@ -59,6 +61,16 @@ pub struct Source {
     pub track_categorized_pages: bool,
     /// `trackNamedPages`
     pub track_named_pages: bool,
+}
+
+/// Which of Segment's Keen integrations a source's events are written as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Its server-side integration.
+    #[default]
+    Cloud,
+    /// Its browser integration.
+    Device,
 }
 
 /// A Keen project as one source writes to it.
@@ -186,7 +198,7 @@ fn read_source(node: &Node<'_>, key: &str, cluster: &str) -> Result<(Source, Des
         return Err(project.wrong("must be 24 hexadecimal characters", &found.to_string()));
     }
     node.opt("readKey", |n| n.keen_key())?;
-    node.opt("mode", |n| n.one_of(&["cloud"], &["device"]))?;
+    let mode = node.opt("mode", |n| n.one_of(&["cloud", "device"], &[]))?;
     for later in ["initialPageview", "rememberUsers", "audienceEvents"] {
         node.opt(later, |n| if n.boolean()? { Err(n.wrong("is not supported yet", "true")) } else { Ok(()) })?;
     }
@@ -194,6 +206,7 @@ fn read_source(node: &Node<'_>, key: &str, cluster: &str) -> Result<(Source, Des
     let source = Source {
         name: node.opt("name", |n| n.name())?.unwrap_or_else(|| node::shortened(key)),
         destination: 0,
+        mode: if mode == Some("device") { Mode::Device } else { Mode::Cloud },
         ip_addon: flag("ipAddon", false)?,
         ua_addon: flag("uaAddon", false)?,
         url_addon: flag("urlAddon", false)?,
@@ -336,7 +349,10 @@ mod tests {
                 source(json!({"writeKey": "short"})),
                 "/sources/wk_4f1c…/writeKey: must be 32 or more letters and digits, found 5",
             ),
-            (source(json!({"mode": "device"})), "/sources/wk_4f1c…/mode: is not supported yet, found \"device\""),
+            (
+                source(json!({"mode": "server"})),
+                "/sources/wk_4f1c…/mode: must be one of \"cloud\", \"device\", found \"server\"",
+            ),
             (
                 root("delivery", json!({"holdMs": 0})),
                 "/delivery/holdMs: must be a whole number from 1 to 600000, found 0",

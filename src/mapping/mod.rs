@@ -1,4 +1,6 @@
-//! A Segment message and its source -> Keen events: Segment's server-side Keen integration, with its errors mended.
+//! A Segment message and its source -> Keen events: Segment's own Keen integrations, with their errors mended.
+//!
+//! `mode: cloud` is the server-side one, `mode: device` the browser's, which says less of the client.
 
 mod addons;
 mod client;
@@ -6,7 +8,7 @@ pub mod request;
 
 pub use client::{Client, bare_address};
 
-use crate::config::Source;
+use crate::config::{Mode, Source};
 use crate::json::{Cursor, Value, write_string};
 use crate::keen::event::EventWriter;
 use crate::keen::name;
@@ -205,34 +207,65 @@ impl<'m> Facts<'m> {
         if own_keen.truthy() && !matches!(own_keen, Value::Object(_)) {
             event.field("segment_keen", own_keen);
         }
-        let ids = [message.user_id, message.anonymous_id, message.session_id];
-        if let Some(id) = ids.into_iter().find(Value::truthy) {
-            event.field("userId", id);
-        }
-        self.client_fields(&mut event, url);
-        let traits = message.integrations.traits();
-        if traits.truthy() && !addons::is_empty(traits) {
-            event.field("traits", traits);
+        match self.source.mode {
+            Mode::Cloud => self.cloud_fields(&mut event, url),
+            Mode::Device => self.device_fields(&mut event, url),
         }
         let addons = addons::Addons::backed(self.source, &event, self);
         event.raw("keen", |out| self.keen(out, own_keen, &addons));
         event.finish()
     }
 
-    fn client_fields(&self, event: &mut EventWriter<'_>, url: Value<'_>) {
-        let context = &self.message.context;
-        if url.truthy() {
+    /// Who the visitor is, and all that is known of the client, whatever the add-ons.
+    fn cloud_fields(&self, event: &mut EventWriter<'_>, url: Value<'_>) {
+        let message = self.message;
+        let ids = [message.user_id, message.anonymous_id, message.session_id];
+        if let Some(id) = ids.into_iter().find(Value::truthy) {
+            event.field("userId", id);
+        }
+        self.page_url(event, [url, message.context.page_url]);
+        overlay(event, "referrer_url", message.context.page_referrer);
+        self.user_agent(event);
+        self.ip_address(event);
+        let traits = message.integrations.traits();
+        if traits.truthy() && !addons::is_empty(traits) {
+            event.field("traits", traits);
+        }
+    }
+
+    /// What the add-ons that are on read. The browser integration's `page_url` is the page's own, whatever a property says.
+    fn device_fields(&self, event: &mut EventWriter<'_>, url: Value<'_>) {
+        let (source, context) = (self.source, &self.message.context);
+        if source.url_addon || source.referrer_addon {
+            self.page_url(event, [context.page_url, url]);
+        }
+        if source.referrer_addon {
+            overlay(event, "referrer_url", context.page_referrer);
+        }
+        if source.ua_addon {
+            self.user_agent(event);
+        }
+        if source.ip_addon {
+            self.ip_address(event);
+        }
+    }
+
+    fn page_url(&self, event: &mut EventWriter<'_>, given: [Value<'_>; 2]) {
+        if let Some(url) = given.into_iter().find(Value::truthy) {
             event.field("page_url", url);
-        } else if context.page_url.truthy() {
-            event.field("page_url", context.page_url);
         } else if let Some(referer) = &self.referer {
             event.text("page_url", referer);
         }
-        overlay(event, "referrer_url", context.page_referrer);
+    }
+
+    fn user_agent(&self, event: &mut EventWriter<'_>) {
         match &self.header_user_agent {
             Some(agent) => event.text("user_agent", agent),
             None => overlay(event, "user_agent", self.user_agent),
         }
+    }
+
+    fn ip_address(&self, event: &mut EventWriter<'_>) {
         match &self.bare_ip {
             Some(ip) => event.text("ip_address", ip),
             None => overlay(event, "ip_address", self.ip),
