@@ -1,0 +1,154 @@
+//! What the host holds for the module.
+
+use std::collections::{BTreeMap, VecDeque};
+use wasmi::{Memory, TypedFunc};
+
+/// A header list, in order, values as bytes.
+pub type Headers = Vec<(String, Vec<u8>)>;
+
+/// What `proxy_status_t` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+#[allow(missing_docs, reason = "the names are the ABI's own")]
+pub enum Status {
+    Ok = 0,
+    NotFound = 1,
+    BadArgument = 2,
+    SerializationFailure = 3,
+    ParseFailure = 4,
+    BadExpression = 5,
+    InvalidMemoryAccess = 6,
+    Empty = 7,
+    CasMismatch = 8,
+    ResultMismatch = 9,
+    InternalFailure = 10,
+    BrokenConnection = 11,
+    Unimplemented = 12,
+}
+
+impl Status {
+    /// Every status but [`Status::Ok`].
+    pub const FAILURES: [Self; 12] = [
+        Self::NotFound,
+        Self::BadArgument,
+        Self::SerializationFailure,
+        Self::ParseFailure,
+        Self::BadExpression,
+        Self::InvalidMemoryAccess,
+        Self::Empty,
+        Self::CasMismatch,
+        Self::ResultMismatch,
+        Self::InternalFailure,
+        Self::BrokenConnection,
+        Self::Unimplemented,
+    ];
+}
+
+/// The answer a stream was given by `proxy_send_local_response`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalResponse {
+    /// HTTP status.
+    pub status: u32,
+    /// Headers as the module gave them; Envoy adds its own.
+    pub headers: Headers,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl LocalResponse {
+    /// A header's value as text, by its lower-case name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<String> {
+        let found = self.headers.iter().find(|(header, _)| header == name);
+        found.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+    }
+}
+
+/// A call that `proxy_http_call` started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Callout {
+    /// Its token.
+    pub token: u32,
+    /// The Envoy cluster.
+    pub cluster: String,
+    /// Headers, `:method`, `:path` and `:authority` among them.
+    pub headers: Headers,
+    /// The body.
+    pub body: Vec<u8>,
+    /// How long it may take.
+    pub timeout_ms: u32,
+}
+
+/// What the module has used: see [`crate::Vm::usage`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Instructions, as the interpreter counts fuel.
+    pub fuel: u64,
+    /// Host calls by name.
+    pub calls: BTreeMap<&'static str, u64>,
+    /// Times the module was entered, by callback.
+    pub callbacks: BTreeMap<&'static str, u64>,
+}
+
+impl Usage {
+    /// All host calls.
+    #[must_use]
+    pub fn host_calls(&self) -> u64 {
+        self.calls.values().sum()
+    }
+
+    /// All entries into the module.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.callbacks.values().sum()
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Stream {
+    /// Gone once the header callback has answered Continue, as in Envoy.
+    pub(crate) request_headers: Option<Headers>,
+    pub(crate) trailers: Option<Headers>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) response_headers: Option<Headers>,
+    pub(crate) response_body: Vec<u8>,
+    pub(crate) response: Option<LocalResponse>,
+    /// The answer has passed the module's response callbacks.
+    pub(crate) answered: bool,
+    pub(crate) resumed: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) memory: Option<Memory>,
+    pub(crate) allocate: Option<TypedFunc<u32, u32>>,
+    pub(crate) root: u32,
+    pub(crate) effective: u32,
+    pub(crate) configuration: Vec<u8>,
+    pub(crate) now_ns: u64,
+    pub(crate) tick_ms: u32,
+    pub(crate) streams: BTreeMap<u32, Stream>,
+    pub(crate) callouts: BTreeMap<u32, Callout>,
+    pub(crate) next_token: u32,
+    pub(crate) call_headers: Option<Headers>,
+    pub(crate) call_body: Option<Vec<u8>>,
+    pub(crate) shared: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
+    pub(crate) queues: Vec<(Vec<u8>, VecDeque<Vec<u8>>)>,
+    pub(crate) rung: Vec<u32>,
+    pub(crate) properties: BTreeMap<String, Vec<u8>>,
+    pub(crate) metrics: Vec<(String, u64)>,
+    pub(crate) logs: Vec<(u32, String)>,
+    pub(crate) done: bool,
+    pub(crate) failing: BTreeMap<String, Status>,
+    pub(crate) usage: Usage,
+}
+
+impl State {
+    pub(crate) fn stream(&self) -> Option<&Stream> {
+        self.streams.get(&self.effective)
+    }
+
+    pub(crate) fn stream_mut(&mut self) -> Option<&mut Stream> {
+        self.streams.get_mut(&self.effective)
+    }
+}
