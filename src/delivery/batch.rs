@@ -60,7 +60,33 @@ impl Batch {
     pub(super) fn keep(&mut self, stays: impl Fn(Option<WaiterId>) -> bool) -> usize {
         let before = self.cost();
         self.events.retain(|event| stays(event.waiter));
+        self.shrink();
         before.saturating_sub(self.cost())
+    }
+
+    /// Keeps the events whose flag is set, flags in the order of the request; gives what the others cost.
+    pub(super) fn keep_flagged(&mut self, flags: &[bool]) -> usize {
+        let before = self.cost();
+        let mut flags = flags.iter();
+        self.events.retain(|_| flags.next().copied().unwrap_or(false));
+        self.shrink();
+        before.saturating_sub(self.cost())
+    }
+
+    /// Gives back the room of events dropped, where they were most of it: what a batch holds is what it is counted for.
+    fn shrink(&mut self) {
+        if self.cost().saturating_mul(2) < self.bytes.len() {
+            *self = self.copy_of(&self.events);
+        }
+    }
+
+    fn copy_of(&self, events: &[Event]) -> Self {
+        let mut copy = Self { attempts: self.attempts, ..Self::default() };
+        for event in events {
+            let bytes = self.bytes.get(event.event.clone()).unwrap_or_default();
+            copy.push(event.waiter, self.collection(event), bytes);
+        }
+        copy
     }
 
     /// The bulk request. Brings the events into the order of their collections, each caller's own order kept.
@@ -91,15 +117,10 @@ impl Batch {
         self.events.iter().map(|event| (event.waiter, self.collection(event)))
     }
 
-    /// Gives away the second half.
-    pub(super) fn split(&mut self) -> Self {
-        let tail = self.events.split_off(self.events.len() >> 1);
-        let mut second = Self { attempts: self.attempts, ..Self::default() };
-        for event in tail {
-            let bytes = self.bytes.get(event.event.clone()).unwrap_or_default();
-            second.push(event.waiter, self.collection(&event), bytes);
-        }
-        second
+    /// Its two halves.
+    pub(super) fn split(&self) -> (Self, Self) {
+        let (first, second) = self.events.split_at(self.events.len() >> 1);
+        (self.copy_of(first), self.copy_of(second))
     }
 
     fn collection(&self, event: &Event) -> &str {

@@ -8,17 +8,21 @@
 //! They are tried until Keen has them, for as long as they fit.
 
 mod batch;
+mod clock;
 mod offer;
 pub mod outcome;
 
+pub use clock::Clock;
 pub use offer::Offer;
-pub use outcome::Outcome;
+pub use outcome::{Ended, Outcome};
 
 use crate::config;
 use crate::keen::bulk::{self, Verdict};
 use crate::segment::answer::Answer;
 use batch::Batch;
 use std::collections::{BTreeMap, VecDeque};
+use std::iter::repeat;
+use std::mem::take;
 
 /// Who waits: the filter's name for a paused stream.
 pub type WaiterId = u32;
@@ -31,6 +35,9 @@ const GATHER_MS: u64 = 10;
 /// The first pause before a further attempt; each next one is twice as long.
 const BACKOFF_MS: u64 = 100;
 const BACKOFF_MOST_MS: u64 = 5_000;
+/// Splits of batches that Keen failed over, one after the other without a success between. They find the one event that
+/// is the cause among 2^12; a Keen that fails over everything must not get its batches one by one.
+const SPLITS_IN_VAIN: u32 = 12;
 /// What a queued event costs beside its bytes.
 const EVENT_OVERHEAD: usize = 64;
 
@@ -78,11 +85,23 @@ pub struct Settled {
     pub retried: bool,
 }
 
+/// What waited to its end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Callers told to send again.
+    pub callers: u64,
+    /// Events without a waiter that were given up, as the machine [closes](Delivery::close).
+    pub dropped: u64,
+}
+
 #[derive(Debug)]
 struct Waiter {
     deadline: u64,
     /// Events of its that Keen has not answered for.
     left: usize,
+    /// One of its events has failed: it is told when the others have come to their end, which they do all the same. A
+    /// project that fails does not keep events from another.
+    failed: bool,
     /// Someone listens. Events of those who left still go.
     connected: bool,
 }
@@ -97,6 +116,10 @@ struct Project {
     in_flight: usize,
     /// Keen has failed: nothing leaves before.
     not_before: u64,
+    /// Events that nobody waits for and that were tried in vain: they stand aside, in order, not before that time.
+    aside: VecDeque<Batch>,
+    aside_until: u64,
+    splits_in_vain: u32,
 }
 
 impl Project {
@@ -104,8 +127,30 @@ impl Project {
     /// call is never kept waiting by the calls of others.
     fn due(&self, now: u64, slots: bool) -> bool {
         let alone = self.in_flight == 0;
+        (alone || slots) && (self.aside_due(now) || self.fresh_due(now, alone))
+    }
+
+    fn fresh_due(&self, now: u64, alone: bool) -> bool {
         let gathered = !self.open.is_empty() && (alone || now >= self.open_since.saturating_add(GATHER_MS));
-        now >= self.not_before && (alone || slots) && (gathered || !self.ready.is_empty())
+        now >= self.not_before && (gathered || !self.ready.is_empty())
+    }
+
+    fn aside_due(&self, now: u64) -> bool {
+        now >= self.aside_until && !self.aside.is_empty()
+    }
+
+    /// The batch to send, where one is [due](Self::due). What stands aside is older, and held to its own pauses.
+    fn next(&mut self, now: u64) -> Batch {
+        if self.aside_due(now) {
+            // One at a time, until Keen has taken one.
+            self.aside_until = now.saturating_add(BACKOFF_MOST_MS);
+            return self.aside.pop_front().unwrap_or_default();
+        }
+        self.ready.pop_front().unwrap_or_else(|| take(&mut self.open))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.ready.is_empty() && self.aside.is_empty()
     }
 }
 
@@ -155,7 +200,7 @@ impl Delivery {
             return Offered::Nothing;
         }
         let cost = offer.len().saturating_mul(EVENT_OVERHEAD).saturating_add(offer.bytes());
-        if self.pending_bytes.saturating_add(cost) > self.settings.max_pending_bytes {
+        if offer.is_over() || self.pending_bytes.saturating_add(cost) > self.settings.max_pending_bytes {
             return Offered::Full;
         }
         self.pending_bytes = self.pending_bytes.saturating_add(cost);
@@ -166,7 +211,7 @@ impl Delivery {
             let too_many = project.open.len() >= self.settings.max_batch_events;
             let too_large = project.open.bytes().saturating_add(event.len()) > self.settings.max_batch_bytes;
             if !project.open.is_empty() && (too_many || too_large) {
-                project.ready.push_back(std::mem::take(&mut project.open));
+                project.ready.push_back(take(&mut project.open));
             }
             if project.open.is_empty() {
                 project.open_since = now;
@@ -176,8 +221,12 @@ impl Delivery {
         }
         if let Some(waiter) = waiter {
             let deadline = now.saturating_add(self.settings.hold_ms);
-            self.waiters.insert(waiter, Waiter { deadline, left: offer.len(), connected: true });
+            self.waiters.insert(waiter, Waiter { deadline, left: offer.len(), failed: false, connected: true });
             self.deadlines.push_back((deadline, waiter));
+            if self.deadlines.len() > self.waiters.len().saturating_mul(2).saturating_add(1024) {
+                // One that waits long stands in front of many that have been answered.
+                self.deadlines.retain(|(_, waiter)| self.waiters.contains_key(waiter));
+            }
         }
         Offered::Taken { due }
     }
@@ -200,7 +249,7 @@ impl Delivery {
         let waiters = &self.waiters;
         let project = self.projects.get_mut(destination)?;
         while project.due(now, slots) {
-            let mut batch = project.ready.pop_front().unwrap_or_else(|| std::mem::take(&mut project.open));
+            let mut batch = project.next(now);
             // Whoever got a 503 sends these again.
             let cost = batch.keep(|waiter| waiter.is_none_or(|waiter| waiters.contains_key(&waiter)));
             self.pending_bytes = self.pending_bytes.saturating_sub(cost);
@@ -216,11 +265,11 @@ impl Delivery {
         None
     }
 
-    /// Reads what Keen answered to a call: needs to know what was asked.
+    /// Reads how a call ended: needs to know what was asked.
     #[must_use]
-    pub fn outcome(&self, call: CallId, status: Option<u16>, reply: &[u8]) -> Outcome {
+    pub fn outcome(&self, call: CallId, ended: Ended<'_>) -> Outcome {
         let asked = self.calls.get(&call).map(|(_, batch)| batch.asked()).unwrap_or_default();
-        outcome::read(status, reply, &asked)
+        outcome::read(ended, &asked)
     }
 
     /// Takes what became of a call. Answers follow from [`Delivery::answers`].
@@ -229,23 +278,24 @@ impl Delivery {
         let mut settled = Settled { destination, ..Settled::default() };
         if let Some(project) = self.projects.get_mut(destination) {
             project.in_flight = project.in_flight.saturating_sub(1);
-            if !matches!(outcome, Outcome::Retry) {
+            if !matches!(outcome, Outcome::Retry(_) | Outcome::Broken | Outcome::Misconfigured) {
                 project.not_before = 0;
+                project.aside_until = 0;
+                project.splits_in_vain = 0;
             }
         }
         match outcome {
-            Outcome::Verdicts(verdicts) => self.verdicts(&batch, verdicts, &mut settled),
+            Outcome::Verdicts(verdicts) => {
+                self.verdicts(&mut batch, verdicts, &mut settled);
+                self.again(destination, batch, &Outcome::Retry(0), now, &mut settled);
+            }
             Outcome::TooLarge | Outcome::Rejected(_) if batch.len() > 1 => {
-                let second = batch.split();
-                if let Some(project) = self.projects.get_mut(destination) {
-                    project.ready.push_front(second);
-                    project.ready.push_front(batch);
-                }
+                self.halves(destination, &batch);
                 settled.retried = true;
             }
             Outcome::TooLarge => self.refused(&batch, "TooLarge", &mut settled),
             Outcome::Rejected(Some(name)) => self.refused(&batch, &name, &mut settled),
-            Outcome::Rejected(None) | Outcome::Misconfigured | Outcome::Retry => {
+            Outcome::Rejected(None) | Outcome::Misconfigured | Outcome::Retry(_) | Outcome::Broken => {
                 self.again(destination, batch, &outcome, now, &mut settled);
             }
         }
@@ -254,30 +304,58 @@ impl Delivery {
 
     /// Sends a batch again after a pause, without those that are not to be tried again.
     fn again(&mut self, destination: usize, mut batch: Batch, why: &Outcome, now: u64, settled: &mut Settled) {
+        if batch.is_empty() {
+            return;
+        }
         batch.attempts = batch.attempts.saturating_add(1);
-        let at = now.saturating_add(self.pause(batch.attempts));
+        let asked_for = if let Outcome::Retry(ms) = why { (*ms).min(BACKOFF_MOST_MS) } else { 0 };
+        let at = now.saturating_add(self.pause(batch.attempts).max(asked_for));
+        let passing = matches!(why, Outcome::Retry(_) | Outcome::Broken);
         let tries_left = batch.attempts <= self.settings.retries;
         let in_time = latest_deadline(&batch, &self.waiters).is_some_and(|latest| latest > at);
-        if *why != Outcome::Retry || !tries_left || !in_time {
+        if !(passing && tries_left && in_time) {
             // Whoever waits is told, and sends again.
             let waiting: Vec<WaiterId> = batch.waiters().flatten().collect();
             for waiter in waiting {
                 settled.failed = settled.failed.saturating_add(1);
-                self.answer(waiter, Answer::Unavailable);
+                self.ended(Some(waiter), false);
             }
             self.forget(&mut batch, |waiter| waiter.is_none());
         }
-        // An event that Keen refuses without a word would hold up all that come behind it.
+        // An event that Keen refuses without a word would be refused for ever.
         let hopeless = matches!(why, Outcome::Rejected(_)) && !tries_left;
         if hopeless || self.closes.is_some_and(|closes| closes <= at) {
             let unanswered = batch.waiters().filter(Option::is_none).count();
-            settled.dropped = u64::try_from(unanswered).unwrap_or(u64::MAX);
+            settled.dropped = settled.dropped.saturating_add(u64::try_from(unanswered).unwrap_or(u64::MAX));
             self.forget(&mut batch, |waiter| waiter.is_some());
         }
-        if let (false, Some(project)) = (batch.is_empty(), self.projects.get_mut(destination)) {
-            project.not_before = at;
+        let Some(project) = self.projects.get_mut(destination) else { return };
+        if batch.is_empty() {
+            return;
+        }
+        settled.retried = true;
+        if !tries_left {
+            project.aside_until = at;
+            project.aside.push_back(batch);
+            return;
+        }
+        project.not_before = project.not_before.max(at);
+        let twice = *why == Outcome::Broken && batch.attempts > 1;
+        if twice && batch.len() > 1 && project.splits_in_vain < SPLITS_IN_VAIN {
+            project.splits_in_vain = project.splits_in_vain.saturating_add(1);
+            batch.attempts = 1;
+            self.halves(destination, &batch);
+        } else {
             project.ready.push_front(batch);
-            settled.retried = true;
+        }
+    }
+
+    /// The two halves of a batch are the next to leave.
+    fn halves(&mut self, destination: usize, batch: &Batch) {
+        let (first, second) = batch.split();
+        if let Some(project) = self.projects.get_mut(destination) {
+            project.ready.push_front(second);
+            project.ready.push_front(first);
         }
     }
 
@@ -288,36 +366,40 @@ impl Delivery {
 
     /// A call that could not be made, and so was never seen by Keen: as if Keen had not answered.
     pub fn not_made(&mut self, call: CallId, now: u64) -> Settled {
-        self.settle(call, Outcome::Retry, now)
+        self.settle(call, Outcome::Retry(0), now)
     }
 
-    fn verdicts(&mut self, batch: &Batch, verdicts: Vec<Verdict>, settled: &mut Settled) {
-        for ((waiter, collection), verdict) in batch.sorted().zip(verdicts) {
+    /// Leaves in the batch what Keen failed over.
+    fn verdicts(&mut self, batch: &mut Batch, verdicts: Vec<Verdict>, settled: &mut Settled) {
+        let mut failed = Vec::with_capacity(batch.len());
+        for ((waiter, collection), verdict) in batch.sorted().zip(verdicts.into_iter().chain(repeat(Verdict::Failed))) {
+            failed.push(verdict == Verdict::Failed);
             match verdict {
                 Verdict::Recorded => settled.recorded = settled.recorded.saturating_add(1),
                 Verdict::Refused(name) => settled.refused.push((collection.to_owned(), name)),
+                Verdict::Failed => continue,
             }
-            self.delivered(waiter);
+            self.ended(waiter, true);
         }
-        self.release(batch);
+        self.pending_bytes = self.pending_bytes.saturating_sub(batch.keep_flagged(&failed));
     }
 
     fn refused(&mut self, batch: &Batch, name: &str, settled: &mut Settled) {
         for (waiter, collection) in batch.sorted() {
             settled.refused.push((collection.to_owned(), name.to_owned()));
-            self.delivered(waiter);
+            self.ended(waiter, true);
         }
-        self.release(batch);
+        self.pending_bytes = self.pending_bytes.saturating_sub(batch.cost());
     }
 
-    /// One event of the waiter's is done with.
-    fn delivered(&mut self, waiter: Option<WaiterId>) {
-        let Some(waiter) = waiter else { return };
-        if let Some(state) = self.waiters.get_mut(&waiter) {
-            state.left = state.left.saturating_sub(1);
-            if state.left == 0 {
-                self.answer(waiter, Answer::Taken);
-            }
+    /// One event of the waiter's has come to its end: Keen has spoken, or (`done` false) its caller is to send it again.
+    fn ended(&mut self, waiter: Option<WaiterId>, done: bool) {
+        let Some((waiter, state)) = waiter.and_then(|w| Some((w, self.waiters.get_mut(&w)?))) else { return };
+        state.failed |= !done;
+        state.left = state.left.saturating_sub(1);
+        if state.left == 0 {
+            let answer = if state.failed { Answer::Unavailable } else { Answer::Taken };
+            self.answer(waiter, answer);
         }
     }
 
@@ -327,13 +409,9 @@ impl Delivery {
         }
     }
 
-    fn release(&mut self, batch: &Batch) {
-        self.pending_bytes = self.pending_bytes.saturating_sub(batch.cost());
-    }
-
     /// Answers those who have waited to the end. `ahead`: how long until the next look, so that nobody waits longer.
-    pub fn expire(&mut self, now: u64, ahead: u64) -> u64 {
-        let mut expired = 0_u64;
+    pub fn expire(&mut self, now: u64, ahead: u64) -> Expired {
+        let mut expired = Expired::default();
         while let Some(&(deadline, waiter)) = self.deadlines.front() {
             let waits = self.waiters.get(&waiter).is_some_and(|state| state.deadline == deadline);
             if waits && deadline > now.saturating_add(ahead) {
@@ -341,8 +419,17 @@ impl Delivery {
             }
             self.deadlines.pop_front();
             if waits {
-                expired = expired.saturating_add(1);
+                expired.callers = expired.callers.saturating_add(1);
                 self.answer(waiter, Answer::Unavailable);
+            }
+        }
+        if self.closes.is_some_and(|closes| closes <= now) {
+            let queues = self.projects.iter_mut();
+            let queued = queues.flat_map(|p| p.aside.drain(..).chain(p.ready.drain(..)).chain([take(&mut p.open)]));
+            for batch in queued {
+                let unanswered = batch.waiters().filter(Option::is_none).count();
+                expired.dropped = expired.dropped.saturating_add(u64::try_from(unanswered).unwrap_or(u64::MAX));
+                self.pending_bytes = self.pending_bytes.saturating_sub(batch.cost());
             }
         }
         expired
@@ -374,8 +461,8 @@ impl Delivery {
     /// Whether nothing is held, under way or owed.
     #[must_use]
     pub fn idle(&self) -> bool {
-        let queued = |p: &Project| !p.open.is_empty() || !p.ready.is_empty();
-        self.waiters.is_empty() && self.calls.is_empty() && self.answers.is_empty() && !self.projects.iter().any(queued)
+        let nothing_queued = self.projects.iter().all(Project::is_empty);
+        self.waiters.is_empty() && self.calls.is_empty() && self.answers.is_empty() && nothing_queued
     }
 
     /// Bytes of events held, with their overhead.
@@ -401,5 +488,7 @@ fn latest_deadline(batch: &Batch, waiters: &BTreeMap<WaiterId, Waiter>) -> Optio
     batch.waiters().filter_map(|waiter| waiter.map_or(Some(u64::MAX), |w| waiters.get(&w).map(|w| w.deadline))).max()
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

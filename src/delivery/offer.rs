@@ -4,10 +4,12 @@ use crate::mapping::request::Destinations;
 use std::ops::Range;
 
 /// Events written one after the other. Used again and again: it keeps its room.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Offer {
     bytes: Vec<u8>,
     events: Vec<Entry>,
+    limit: usize,
+    over: bool,
 }
 
 #[derive(Debug)]
@@ -20,9 +22,29 @@ struct Entry {
 /// Room kept from one request to the next, at most.
 const KEPT_BYTES: usize = 65_536;
 
+impl Default for Offer {
+    fn default() -> Self {
+        Self::new(usize::MAX)
+    }
+}
+
 impl Offer {
+    /// One that stops taking events over `limit` bytes: what a batch says of all its messages (its traits, its page) is
+    /// written into each event, so that a small body can make a thousand times its size.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { bytes: Vec::new(), events: Vec::new(), limit, over: false }
+    }
+
+    /// Whether it went over its limit, and does not hold all events.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
     /// Forgets the events.
     pub fn clear(&mut self) {
+        self.over = false;
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_BYTES);
         self.events.clear();
@@ -58,6 +80,10 @@ impl Offer {
 
 impl Destinations for Offer {
     fn event(&mut self, destination: usize, collection: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> u32) {
+        self.over |= self.bytes.len() >= self.limit;
+        if self.over {
+            return;
+        }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(collection.as_bytes());
         let middle = self.bytes.len();

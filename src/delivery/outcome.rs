@@ -11,25 +11,46 @@ pub enum Outcome {
     Verdicts(Vec<Verdict>),
     /// Keen will not have anything of this destination: key, project or payment. The callers send again.
     Misconfigured,
-    /// Send the same again: Keen may have it, or be able to later.
-    Retry,
+    /// Send the same again, this many milliseconds from now at the soonest: Keen may have it, or be able to later.
+    Retry(u64),
+    /// Keen failed over it, or said what cannot be read. One event may be the cause: should it happen again, in halves.
+    Broken,
     /// Larger than Keen takes.
     TooLarge,
     /// The request as a whole was refused; with Keen's error name, where Keen gave one.
     Rejected(Option<String>),
 }
 
+/// How a call ended, as the filter sees it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ended<'a> {
+    /// The status; none where the call broke off.
+    pub status: Option<u16>,
+    /// The reply's body, or its beginning.
+    pub reply: &'a [u8],
+    /// The value of `Retry-After`.
+    pub retry_after: &'a [u8],
+}
+
 /// Reads a call's end. `asked`: the request's collections, and how many events each had.
 #[must_use]
-pub fn read(status: Option<u16>, reply: &[u8], asked: &[(&str, usize)]) -> Outcome {
-    match status {
-        Some(200 | 201) => bulk::verdicts(reply, asked).map_or(Outcome::Retry, Outcome::Verdicts),
+pub fn read(ended: Ended<'_>, asked: &[(&str, usize)]) -> Outcome {
+    match ended.status {
+        Some(200 | 201) => bulk::verdicts(ended.reply, asked).map_or(Outcome::Broken, Outcome::Verdicts),
+        Some(500) => Outcome::Broken,
         Some(413) => Outcome::TooLarge,
-        Some(401..=404 | 300..=399) => Outcome::Misconfigured,
-        Some(408 | 429) => Outcome::Retry,
-        Some(400..=499) => Outcome::Rejected(error_code(reply)),
-        _ => Outcome::Retry,
+        Some(400 | 422) => Outcome::Rejected(error_code(ended.reply)),
+        Some(408 | 429) => Outcome::Retry(seconds(ended.retry_after)),
+        // A redirect too: events go to Keen, and nowhere that somebody else names.
+        Some(300..=499) => Outcome::Misconfigured,
+        _ => Outcome::Retry(seconds(ended.retry_after)),
     }
+}
+
+/// `Retry-After` in milliseconds, where it gives seconds; a date says nothing that a bounded pause could use.
+fn seconds(retry_after: &[u8]) -> u64 {
+    let text = std::str::from_utf8(retry_after).unwrap_or_default();
+    text.trim().parse::<u64>().unwrap_or(0).saturating_mul(1000)
 }
 
 /// `error_code` of an error of Keen's. Only names: a message may echo a key.
@@ -62,23 +83,37 @@ mod tests {
             (Some(402), Outcome::Misconfigured),
             (Some(403), Outcome::Misconfigured),
             (Some(404), Outcome::Misconfigured),
+            (Some(405), Outcome::Misconfigured),
             (Some(301), Outcome::Misconfigured),
-            (Some(408), Outcome::Retry),
+            (Some(408), Outcome::Retry(0)),
             (Some(413), Outcome::TooLarge),
-            (Some(429), Outcome::Retry),
-            (Some(500), Outcome::Retry),
-            (Some(503), Outcome::Retry),
-            (Some(504), Outcome::Retry),
-            (Some(204), Outcome::Retry),
-            (Some(200), Outcome::Retry),
+            (Some(429), Outcome::Retry(0)),
+            (Some(500), Outcome::Broken),
+            (Some(502), Outcome::Retry(0)),
+            (Some(503), Outcome::Retry(0)),
+            (Some(504), Outcome::Retry(0)),
+            (Some(204), Outcome::Retry(0)),
+            (Some(200), Outcome::Broken),
             (Some(400), Outcome::Rejected(None)),
-            (None, Outcome::Retry),
+            (None, Outcome::Retry(0)),
         ] {
-            assert_eq!(read(status, b"<html>", &asked), want, "{status:?}");
+            let ended = Ended { status, reply: b"<html>", retry_after: b"" };
+            assert_eq!(read(ended, &asked), want, "{status:?}");
         }
         let reply = br#"{"message": "no", "error_code": "InvalidBatchError"}"#;
-        assert_eq!(read(Some(400), reply, &asked), Outcome::Rejected(Some("InvalidBatchError".to_owned())));
-        let reply = br#"{"a": [{"success": true}]}"#;
-        assert_eq!(read(Some(200), reply, &asked), Outcome::Verdicts(vec![Verdict::Recorded]));
+        let ended = Ended { status: Some(400), reply, ..Ended::default() };
+        assert_eq!(read(ended, &asked), Outcome::Rejected(Some("InvalidBatchError".to_owned())));
+        let ended = Ended { status: Some(200), reply: br#"{"a": [{"success": true}]}"#, ..Ended::default() };
+        assert_eq!(read(ended, &asked), Outcome::Verdicts(vec![Verdict::Recorded]));
+    }
+
+    #[test]
+    fn retry_after_in_seconds() {
+        for (value, want) in [("2", 2000), (" 1 ", 1000), ("", 0), ("-1", 0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0)] {
+            let ended = Ended { status: Some(503), retry_after: value.as_bytes(), ..Ended::default() };
+            assert_eq!(read(ended, &[]), Outcome::Retry(want), "{value}");
+        }
+        let most = Ended { status: Some(429), retry_after: b"18446744073709551615", ..Ended::default() };
+        assert_eq!(read(most, &[]), Outcome::Retry(u64::MAX));
     }
 }

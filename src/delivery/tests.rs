@@ -94,7 +94,7 @@ fn failures_are_tried_again_with_the_same_events_and_then_told() {
     for attempt in 0..4 {
         let call = m.take(now).unwrap();
         assert_eq!(call.body, br#"{"a":[{}]}"#);
-        let settled = m.settle(call.id, Outcome::Retry, now);
+        let settled = m.settle(call.id, Outcome::Retry(0), now);
         assert_eq!(settled.retried, attempt < 3);
         assert_eq!(m.take(now), None);
         now += 1000;
@@ -109,11 +109,11 @@ fn nobody_waits_longer_than_the_hold() {
     m.offer(Some(1), &offer(&[(0, "a", "{}")]), 0);
     let call = m.take(6_000).unwrap();
     assert_eq!(call.timeout_ms, 1000);
-    assert_eq!(m.expire(6_899, 100), 0);
-    assert_eq!(m.expire(6_900, 100), 1);
+    assert_eq!(m.expire(6_899, 100).callers, 0);
+    assert_eq!(m.expire(6_900, 100).callers, 1);
     assert_eq!(answers(&mut m), [(1, Answer::Unavailable)]);
     // A late success tells nobody, and a late failure is not tried again.
-    assert!(!m.settle(call.id, Outcome::Retry, 7_000).retried);
+    assert!(!m.settle(call.id, Outcome::Retry(0), 7_000).retried);
     assert!(m.idle());
 }
 
@@ -178,7 +178,9 @@ fn what_nobody_waits_for_is_tried_until_keen_has_it() {
     m.offer(None, &offer(&[(0, "a", "1")]), 0);
     m.offer(Some(1), &offer(&[(0, "a", "2")]), 0);
     let mut now = 0;
-    for outcome in [Outcome::Retry, Outcome::Misconfigured, Outcome::Retry, Outcome::Misconfigured, Outcome::Retry] {
+    for outcome in
+        [Outcome::Retry(0), Outcome::Misconfigured, Outcome::Retry(0), Outcome::Misconfigured, Outcome::Retry(0)]
+    {
         let call = m.take(now).unwrap();
         assert_eq!(call.timeout_ms, 5000);
         assert!(m.settle(call.id, outcome, now).retried);
@@ -212,9 +214,9 @@ fn what_nobody_waits_for_is_given_up_where_it_is_hopeless_or_the_end_has_come() 
     m.offer(None, &offer(&[(0, "a", "1")]), now);
     m.close(now);
     let call = m.take(now).unwrap();
-    assert!(m.settle(call.id, Outcome::Retry, now).retried);
+    assert!(m.settle(call.id, Outcome::Retry(0), now).retried);
     let call = m.take(now + 8_000).unwrap();
-    assert_eq!(m.settle(call.id, Outcome::Retry, now + 8_000).dropped, 1);
+    assert_eq!(m.settle(call.id, Outcome::Retry(0), now + 8_000).dropped, 1);
     assert!(m.idle());
     assert_eq!(m.pending_bytes(), 0);
 }
@@ -234,96 +236,157 @@ fn large_requests_take_several_calls() {
     assert_eq!(answers(&mut m), [(1, Answer::Taken)]);
 }
 
-/// Random arrivals, outcomes, times and hang-ups: every caller is answered exactly once, with 200 only after success of
-/// all its events, and at the end nothing is held.
 #[test]
-fn whatever_happens_each_is_answered_once() {
-    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = move |below: u64| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed % below
+fn a_project_that_fails_keeps_no_events_from_another() {
+    let mut m = machine(SETTINGS);
+    m.offer(Some(1), &offer(&[(1, "busy", "{}")]), 0);
+    let busy = m.take(0).unwrap();
+    m.offer(Some(2), &offer(&[(0, "a", "1"), (1, "b", "2")]), 0);
+    let failing = m.take(0).unwrap();
+    assert_eq!(failing.destination, 0);
+    assert_eq!(m.settle(failing.id, Outcome::Misconfigured, 1).failed, 1);
+    m.settle(busy.id, recorded(1), 2);
+    let other = m.take(2).unwrap();
+    assert_eq!(other.body, br#"{"b":[2]}"#);
+    m.settle(other.id, recorded(1), 3);
+    assert_eq!(answers(&mut m), [(1, Answer::Taken), (2, Answer::Unavailable)]);
+    assert!(m.idle());
+}
+
+#[test]
+fn what_keen_itself_fails_over_goes_again_alone() {
+    let mut m = machine(SETTINGS);
+    m.offer(Some(1), &offer(&[(0, "a", "1"), (0, "a", "2"), (0, "a", "3")]), 0);
+    let call = m.take(0).unwrap();
+    let verdicts = vec![Verdict::Recorded, Verdict::Failed, Verdict::Refused("X".into())];
+    let settled = m.settle(call.id, Outcome::Verdicts(verdicts), 0);
+    assert_eq!((settled.recorded, settled.refused.len(), settled.retried), (1, 1, true));
+    assert_eq!(answers(&mut m), []);
+    let call = m.take(1000).unwrap();
+    assert_eq!(call.body, br#"{"a":[2]}"#);
+    m.settle(call.id, recorded(1), 1000);
+    assert_eq!(answers(&mut m), [(1, Answer::Taken)]);
+    assert!(m.idle());
+    assert_eq!(m.pending_bytes(), 0);
+}
+
+#[test]
+fn an_event_that_breaks_keen_is_found_and_its_neighbours_are_delivered() {
+    let mut m = machine(SETTINGS);
+    let mut now = 0;
+    let first = {
+        m.offer(Some(99), &offer(&[(0, "z", "0")]), now);
+        m.take(now).unwrap()
     };
-    for round in 0..300 {
-        let mut m =
-            Delivery::new(config::Delivery { max_batch_events: 7, max_in_flight: 2, ..SETTINGS }, 5000, 2, round + 1);
-        let mut calls: Vec<(CallId, Vec<u32>)> = Vec::new();
-        let (mut now, mut next) = (0, 1_u32);
-        let mut state: BTreeMap<WaiterId, (usize, bool)> = BTreeMap::new();
-        let mut answered: BTreeMap<WaiterId, Answer> = BTreeMap::new();
-        for step in 0..400 {
-            now += random(60);
-            match random(6) {
-                0..=2 if step < 300 => {
-                    let count = 1 + usize::try_from(random(5)).unwrap();
-                    let text = next.to_string();
-                    let events: Vec<(usize, &str, &str)> = (0..count).map(|i| (i % 2, "c", text.as_str())).collect();
-                    if m.offer(Some(next), &offer(&events), now) != Offered::Full {
-                        state.insert(next, (count, true));
-                    }
-                    next += 1;
-                }
-                3 if next > 1 => {
-                    let waiter = 1 + u32::try_from(random(u64::from(next))).unwrap();
-                    m.gone(waiter);
-                    if let Some(s) = state.get_mut(&waiter) {
-                        s.1 = answered.contains_key(&waiter) && s.1;
-                    }
-                }
-                _ => {
-                    if !calls.is_empty() {
-                        let (id, waiters) = calls.remove(usize::try_from(random(calls.len() as u64)).unwrap());
-                        let outcome = match random(6) {
-                            0 => Outcome::Retry,
-                            1 => Outcome::TooLarge,
-                            2 if random(4) == 0 => Outcome::Misconfigured,
-                            _ => recorded(waiters.len()),
-                        };
-                        let done = matches!(outcome, Outcome::Verdicts(_))
-                            || (outcome == Outcome::TooLarge && waiters.len() == 1);
-                        m.settle(id, outcome, now);
-                        for waiter in waiters.iter().filter(|_| done) {
-                            state.get_mut(waiter).unwrap().0 -= 1;
-                        }
-                    }
-                }
-            }
-            m.expire(now, 50);
-            while let Some(call) = m.take(now) {
-                let value: serde_json::Value = serde_json::from_slice(&call.body).unwrap();
-                let waiters = value["c"]
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .map(|w| u32::try_from(w.as_u64().unwrap()).unwrap())
-                    .collect();
-                calls.push((call.id, waiters));
-            }
-            while let Some((waiter, answer)) = m.answers() {
-                assert!(answered.insert(waiter, answer).is_none(), "answered twice");
-                if answer == Answer::Taken {
-                    assert_eq!(state[&waiter].0, 0, "200 before Keen had it");
-                }
-            }
-            assert!(m.pending_bytes() <= SETTINGS.max_pending_bytes);
-        }
-        now += 100_000;
-        m.expire(now, 0);
-        while !calls.is_empty() || {
-            let call = m.take(now);
-            call.map(|c| calls.push((c.id, vec![]))).is_some()
-        } {
-            let (id, _) = calls.remove(0);
-            m.settle(id, Outcome::Misconfigured, now);
-        }
-        while let Some((waiter, answer)) = m.answers() {
-            assert!(answered.insert(waiter, answer).is_none());
-        }
-        for (waiter, (_, connected)) in &state {
-            assert!(answered.contains_key(waiter) || !connected, "{waiter} never answered");
-        }
-        assert!(m.idle());
-        assert_eq!(m.pending_bytes(), 0);
+    for waiter in 0..20 {
+        m.offer(Some(waiter), &offer(&[(0, "a", &format!("[{waiter}]"))]), now);
     }
+    m.settle(first.id, recorded(1), now);
+    let mut got = BTreeMap::new();
+    while !m.idle() {
+        while let Some(call) = m.take(now) {
+            let body = String::from_utf8(call.body).unwrap();
+            let broken = body.contains("[13]");
+            let outcome = if broken { Outcome::Broken } else { recorded(body.matches('[').count() - 1) };
+            m.settle(call.id, outcome, now);
+        }
+        m.expire(now, 0);
+        got.extend(answers(&mut m));
+        now += 10;
+    }
+    assert!(now < SETTINGS.hold_ms, "{now}");
+    for waiter in 0..20 {
+        assert_eq!(got[&waiter], if waiter == 13 { Answer::Unavailable } else { Answer::Taken }, "{waiter}");
+    }
+}
+
+#[test]
+fn a_keen_that_breaks_over_everything_does_not_get_its_events_one_by_one() {
+    let mut m = machine(SETTINGS);
+    m.offer(None, &offer(&vec![(0, "a", "{}"); 500]), 0);
+    let mut now = 0;
+    for _ in 0..200 {
+        let call = m.take(now).unwrap();
+        m.settle(call.id, Outcome::Broken, now);
+        now += 10_000;
+    }
+    let mut calls = 0;
+    while let Some(call) = m.take(now) {
+        let count = String::from_utf8(call.body).unwrap().matches("{}").count();
+        m.settle(call.id, recorded(count), now);
+        calls += 1;
+    }
+    assert!(m.idle());
+    assert!(calls <= 13, "{calls}");
+}
+
+#[test]
+fn what_fails_again_and_again_does_not_hold_up_what_comes_after_it() {
+    let mut m = machine(SETTINGS);
+    m.offer(None, &offer(&[(0, "a", "13")]), 0);
+    let mut now = 0;
+    let mut delivered = 0;
+    for round in 0..400_u32 {
+        now += 50;
+        m.offer(None, &offer(&[(0, "a", "1")]), now);
+        while let Some(call) = m.take(now) {
+            let body = String::from_utf8(call.body).unwrap();
+            let count = body.matches('1').count();
+            let outcome = if body.contains("13") { Outcome::Broken } else { recorded(count) };
+            delivered += u32::try_from(count).unwrap() * u32::from(!body.contains("13"));
+            m.settle(call.id, outcome, now);
+        }
+        assert!(round < 100 || delivered + 100 > round, "{delivered} of {round}");
+    }
+    assert!(!m.idle());
+}
+
+#[test]
+fn keen_says_when_to_come_again() {
+    let mut m = machine(SETTINGS);
+    m.offer(Some(1), &offer(&[(0, "a", "{}")]), 0);
+    let call = m.take(0).unwrap();
+    assert!(m.settle(call.id, Outcome::Retry(2000), 0).retried);
+    assert_eq!(m.take(1999), None);
+    let call = m.take(2000).unwrap();
+    // Longer than the caller waits: it is told now.
+    m.settle(call.id, Outcome::Retry(3_600_000), 2001);
+    assert_eq!(answers(&mut m), [(1, Answer::Unavailable)]);
+    // Others need not wait for an hour.
+    m.offer(Some(2), &offer(&[(0, "a", "{}")]), 3000);
+    assert!(m.take(7001).is_some());
+}
+
+#[test]
+fn an_offer_over_its_limit_takes_no_more_and_is_refused() {
+    let mut m = machine(SETTINGS);
+    let mut big = Offer::new(1000);
+    let mut written = 0;
+    for _ in 0..1_000_000 {
+        big.event(0, "a", &mut |out| {
+            written += 1;
+            out.extend_from_slice(&[b'1'; 100]);
+            0
+        });
+    }
+    assert_eq!(written, 10);
+    assert!(big.is_over());
+    assert_eq!(m.offer(Some(1), &big, 0), Offered::Full);
+    big.clear();
+    assert!(!big.is_over());
+    assert_eq!(m.offer(Some(1), &big, 0), Offered::Nothing);
+}
+
+#[test]
+fn deadlines_of_those_answered_do_not_pile_up() {
+    let mut m = machine(SETTINGS);
+    m.offer(Some(1), &offer(&[(1, "hangs", "{}")]), 0);
+    m.take(0).unwrap();
+    for waiter in 2..20_000 {
+        m.offer(Some(waiter), &offer(&[(0, "a", "{}")]), 1);
+        let call = m.take(1).unwrap();
+        m.settle(call.id, recorded(1), 1);
+        m.expire(1, 0);
+    }
+    assert!(m.deadlines.len() < 2_000, "{}", m.deadlines.len());
 }

@@ -3,7 +3,7 @@
 use super::host;
 use super::metrics::Metrics;
 use crate::config::Config;
-use crate::delivery::{Call, CallId, Delivery, Offer, Offered, Outcome, Settled, WaiterId};
+use crate::delivery::{Call, CallId, Clock, Delivery, Ended, Offer, Offered, Outcome, Settled, WaiterId};
 use crate::keen::name;
 use crate::mapping::Client;
 use crate::mapping::request::{Request, map_request};
@@ -27,6 +27,8 @@ pub(super) struct Engine {
     pub(super) config: Config,
     root: u32,
     delivery: Delivery,
+    /// What deadlines and pauses are measured by.
+    clock: Clock,
     offer: Offer,
     metrics: Metrics,
     doorbell: Option<u32>,
@@ -50,7 +52,8 @@ impl Engine {
         let paths = config.destinations.iter().map(|d| d.project_id.as_str());
         Self {
             delivery: Delivery::new(config.delivery, config.timeout_ms, config.destinations.len(), seed),
-            offer: Offer::default(),
+            clock: Clock::default(),
+            offer: Offer::new(config.delivery.max_pending_bytes),
             metrics: Metrics::new(paths),
             doorbell: host::doorbell(&format!("keen_edge.{number}")),
             rung: false,
@@ -103,7 +106,7 @@ impl Engine {
         counted.messages_dropped = counted.messages_dropped.saturating_add(tally.dropped);
         counted.messages_unknown_source = counted.messages_unknown_source.saturating_add(tally.unknown_source);
         counted.values_mended = counted.values_mended.saturating_add(tally.mended);
-        let now = u64::try_from(request.now).unwrap_or(0);
+        let now = self.clock.read(u64::try_from(request.now).unwrap_or(0));
         match self.delivery.offer(waiter, &self.offer, now) {
             Offered::Nothing => Some(Answer::Taken),
             Offered::Full => Some(Answer::TooMany),
@@ -182,13 +185,17 @@ impl Engine {
             host::silence(doorbell);
         }
         self.rung = false;
-        self.pump(host::now());
+        let now = self.now();
+        self.pump(now);
     }
 
     /// Time has passed. True where the root context, asked to end, may.
     pub(super) fn tick(&mut self) -> bool {
-        let now = host::now();
-        self.delivery.expire(now, TICK_MS);
+        let now = self.now();
+        // Should Envoy have lost a ring, the next is heard.
+        self.rung = false;
+        let expired = self.delivery.expire(now, TICK_MS);
+        self.metrics.counted.events_dropped = self.metrics.counted.events_dropped.saturating_add(expired.dropped);
         self.pump(now);
         self.metrics.flush(self.delivery.pending_bytes());
         let idle = self.delivery.idle();
@@ -202,7 +209,8 @@ impl Engine {
     /// Envoy asks the root context to end. True where it may at once.
     pub(super) fn end(&mut self) -> bool {
         self.ending = true;
-        self.delivery.close(host::now());
+        let now = self.now();
+        self.delivery.close(now);
         self.metrics.flush(self.delivery.pending_bytes());
         self.delivery.idle()
     }
@@ -212,17 +220,18 @@ impl Engine {
         let Some(call) = self.calls.remove(&token) else { return };
         let status = if has_headers { host::call_status() } else { None };
         let reply = if status.is_some() { host::call_body(REPLY_BYTES) } else { Vec::new() };
-        let now = host::now();
-        let outcome = self.delivery.outcome(call, status, &reply);
+        let retry_after = if matches!(status, Some(429 | 503)) { host::call_header("retry-after") } else { Vec::new() };
+        let now = self.now();
+        let outcome = self.delivery.outcome(call, Ended { status, reply: &reply, retry_after: &retry_after });
         let misconfigured = matches!(outcome, Outcome::Misconfigured | Outcome::Rejected(None));
         let answered = matches!(outcome, Outcome::Verdicts(_));
         let settled = self.delivery.settle(call, outcome, now);
         if misconfigured || answered {
-            self.destination(settled.destination, answered, status, now);
+            self.destination(settled.destination, answered, status);
         } else if settled.failed > 0 {
-            self.unconfirmed(settled.destination, status, now);
+            self.unconfirmed(settled.destination, status);
         }
-        self.tell(settled, now);
+        self.tell(settled);
         self.pump(now);
     }
 
@@ -267,18 +276,18 @@ impl Engine {
             }
             Err(status) => {
                 let cluster = destination.cluster.clone();
-                self.log_once(&format!("no call to {cluster}"), now, || {
+                self.log_once(&format!("no call to {cluster}"), || {
                     format!(
                         "cannot call Keen through cluster {cluster:?}: {status:?}; is it defined, and has it endpoints?"
                     )
                 });
                 let settled = self.delivery.not_made(call.id, now);
-                self.tell(settled, now);
+                self.tell(settled);
             }
         }
     }
 
-    fn tell(&mut self, settled: Settled, now: u64) {
+    fn tell(&mut self, settled: Settled) {
         let counted = &mut self.metrics.counted;
         counted.events_recorded = counted.events_recorded.saturating_add(settled.recorded);
         counted.events_failed = counted.events_failed.saturating_add(settled.failed);
@@ -286,24 +295,24 @@ impl Engine {
         counted.calls_retried = counted.calls_retried.saturating_add(u64::from(settled.retried));
         for (collection, error) in settled.refused {
             self.metrics.refused(&error);
-            self.log_once(&error, now, || format!("Keen refused an event of collection {collection:?}: {error}"));
+            self.log_once(&error, || format!("Keen refused an event of collection {collection:?}: {error}"));
         }
     }
 
-    fn destination(&mut self, destination: usize, up: bool, status: Option<u16>, now: u64) {
+    fn destination(&mut self, destination: usize, up: bool, status: Option<u16>) {
         self.metrics.destination(destination, up);
         let project = self.project(destination);
         if !up {
-            self.log_once(&format!("down {project}"), now, || {
+            self.log_once(&format!("down {project}"), || {
                 let status = status.unwrap_or(0);
                 format!("Keen answers {status} to project {project}: check its id, its write key and its plan")
             });
         }
     }
 
-    fn unconfirmed(&mut self, destination: usize, status: Option<u16>, now: u64) {
+    fn unconfirmed(&mut self, destination: usize, status: Option<u16>) {
         let project = self.project(destination);
-        self.log_once(&format!("unconfirmed {project}"), now, || match status {
+        self.log_once(&format!("unconfirmed {project}"), || match status {
             Some(status) => format!("Keen did not confirm events of project {project} in time: status {status}"),
             None => format!("Keen did not confirm events of project {project} in time: the call broke off"),
         });
@@ -314,18 +323,24 @@ impl Engine {
     }
 
     /// Logs a kind of trouble, once in a while.
-    fn log_once(&mut self, kind: &str, now: u64, line: impl FnOnce() -> String) {
-        let due = self.logged.get(kind).is_none_or(|last| now >= last.saturating_add(LOG_EVERY_MS));
-        if !due {
+    fn log_once(&mut self, kind: &str, line: impl FnOnce() -> String) {
+        let now = host::now();
+        let recent = |last: &u64| now.abs_diff(*last) < LOG_EVERY_MS;
+        if self.logged.get(kind).is_some_and(recent) {
             return;
         }
         if self.logged.len() >= LOG_KINDS {
-            self.logged.retain(|_, last| now < last.saturating_add(LOG_EVERY_MS));
+            self.logged.retain(|_, last| recent(last));
         }
         if self.logged.len() < LOG_KINDS {
             self.logged.insert(kind.to_owned(), now);
             log::warn!("{}", line());
         }
+    }
+
+    /// Milliseconds of a clock that nobody sets.
+    fn now(&mut self) -> u64 {
+        self.clock.read(host::now())
     }
 
     fn ring(&mut self) {

@@ -28,8 +28,12 @@ pub(super) fn request_body() -> Vec<u8> {
 
 /// The status of the callout's answer; none where the call broke off.
 pub(super) fn call_status() -> Option<u16> {
-    let status = hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, ":status").ok()??;
-    std::str::from_utf8(&status).ok()?.parse().ok()
+    std::str::from_utf8(&call_header(":status")).ok()?.parse().ok()
+}
+
+/// A header of the callout's answer; empty where it has none.
+pub(super) fn call_header(name: &str) -> Vec<u8> {
+    hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, name).ok().flatten().unwrap_or_default()
 }
 
 /// The first `most` bytes of the callout's answer.

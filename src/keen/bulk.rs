@@ -9,7 +9,12 @@ pub enum Verdict {
     Recorded,
     /// Refused for what it holds; the error's name.
     Refused(String),
+    /// Not recorded, and not for what it holds: Keen itself failed. It can be sent again.
+    Failed,
 }
+
+/// Keen's name for a failure of its own, in whole replies and, where it fails over one event, in that event's place.
+const OWN_FAILURE: &str = "InternalServerError";
 
 /// The body of a bulk request. `events` come in the order of their collections.
 #[must_use]
@@ -46,9 +51,14 @@ pub fn verdicts(reply: &[u8], asked: &[(&str, usize)]) -> Read<Vec<Verdict>> {
     let text = std::str::from_utf8(reply).map_err(|_| Malformed)?;
     let mut found: Vec<Option<Vec<Verdict>>> = vec![None; asked.len()];
     let mut cursor = Cursor::new(text);
+    let mut next = 0_usize;
     cursor.object(|collection, cursor| {
-        let place = asked.iter().zip(found.iter_mut()).find(|((name, _), _)| collection.is(name));
-        let ((_, count), slot) = place.ok_or(Malformed)?;
+        // Keen keeps the order, so the search is short; it need not keep it.
+        let in_order = asked.get(next).is_some_and(|(name, _)| collection.is(name));
+        let place =
+            if in_order { next } else { asked.iter().position(|(name, _)| collection.is(name)).ok_or(Malformed)? };
+        next = place.saturating_add(1);
+        let ((_, count), slot) = asked.get(place).zip(found.get_mut(place)).ok_or(Malformed)?;
         let mut verdicts = Vec::with_capacity(*count);
         cursor.array(|cursor| {
             verdicts.push(verdict(cursor)?);
@@ -89,6 +99,7 @@ fn verdict(cursor: &mut Cursor<'_>) -> Read<Verdict> {
     })?;
     match success {
         Some(true) => Ok(Verdict::Recorded),
+        Some(false) if name.as_deref() == Some(OWN_FAILURE) => Ok(Verdict::Failed),
         Some(false) => Ok(Verdict::Refused(name.map_or_else(|| "unnamed".to_owned(), |n| label(&n)))),
         None => Err(Malformed),
     }
