@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::path::Path;
 
 /// Where the filter's PluginConfig stands in the bootstrap (an RFC 6901 pointer).
 const PLUGIN: &str =
@@ -35,6 +36,27 @@ pub(crate) fn read() -> Result<Value, String> {
 pub fn default_config() -> Value {
     let bootstrap = read().unwrap_or_else(|error| panic!("{error}"));
     at(&bootstrap, &format!("{CONFIG_POINTER}/value")).unwrap_or_else(|error| panic!("{error}")).clone()
+}
+
+/// The `transport_socket` of TLS that `envoy.yaml` has ready for its listener, as comments, with these PEM files.
+///
+/// # Panics
+/// Where `envoy.yaml` has none.
+#[must_use]
+pub fn downstream_tls(chain: &Path, key: &Path) -> Value {
+    let text = std::fs::read_to_string(crate::root().join("envoy.yaml")).unwrap_or_default();
+    let block: Vec<&str> = text
+        .lines()
+        .skip_while(|line| line.trim() != "- # transport_socket:")
+        .skip(1)
+        .map_while(|line| line.trim_start().strip_prefix("# "))
+        .collect();
+    let mut socket: Value = serde_saphyr::from_str(&block.join("\n"))
+        .unwrap_or_else(|error| panic!("the TLS of envoy.yaml's listener is no YAML: {error}"));
+    let certificate = "/typed_config/common_tls_context/tls_certificates/0";
+    let certificate = socket.pointer_mut(certificate).unwrap_or_else(|| panic!("envoy.yaml: no {certificate}"));
+    *certificate = json!({"certificate_chain": {"filename": chain}, "private_key": {"filename": key}});
+    socket
 }
 
 /// The filter's PluginConfig in a bootstrap, for [`crate::Builder::patch`].

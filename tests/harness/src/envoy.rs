@@ -253,6 +253,15 @@ impl Envoy {
         self.pid
     }
 
+    /// Where the listener of that name takes calls.
+    pub async fn listener(&self, name: &str) -> Option<SocketAddr> {
+        let listeners: Value = serde_json::from_str(&self.admin("/listeners?format=json").await).ok()?;
+        let statuses = listeners["listener_statuses"].as_array()?;
+        let address = &statuses.iter().find(|status| status["name"] == name)?["local_address"]["socket_address"];
+        let port = u16::try_from(address["port_value"].as_u64()?).ok()?;
+        Some(SocketAddr::new(address["address"].as_str()?.parse().ok()?, port))
+    }
+
     /// What `GET path` at the admin interface answers; an empty text where it does not answer.
     pub async fn admin(&self, path: &str) -> String {
         self.ask(reqwest::Method::GET, path).await.map_or_else(|_| String::new(), |(_, body)| body)
@@ -398,10 +407,7 @@ impl Envoy {
         if status != 200 {
             return None;
         }
-        let listeners: Value = serde_json::from_str(&self.admin("/listeners?format=json").await).ok()?;
-        let address = bootstrap::at(&listeners, "/listener_statuses/0/local_address/socket_address").ok()?;
-        let port = u16::try_from(address["port_value"].as_u64()?).ok()?;
-        Some(SocketAddr::new(address["address"].as_str()?.parse().ok()?, port))
+        self.listener("segment").await
     }
 }
 

@@ -1,0 +1,189 @@
+//! Keen and Envoy for the runs of one group of SDKs.
+
+use crate::certificate::Certificate;
+use crate::program::{Program, Report};
+use crate::tap::{Tap, Trouble};
+use harness::Envoy;
+use mock_keen::{Fault, MockKeen, Options, Project};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Runs that one fleet has sources for.
+const SOURCES: usize = 100;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How a client reaches Envoy, and what it meets.
+#[derive(Clone, Debug, Default)]
+pub struct Way {
+    /// By TLS.
+    pub tls: bool,
+    /// What happens between client and Envoy.
+    pub trouble: Option<Trouble>,
+    /// What Envoy meets at Keen.
+    pub fault: Option<Fault>,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Run {
+    /// The SDK's own view.
+    pub report: Report,
+    /// What the SDK logged.
+    pub log: String,
+    /// The statuses of Envoy's answers to its POSTs, in Envoy's view.
+    pub statuses: Vec<u16>,
+    /// The POSTs it made, with those that never reached Envoy; 0 without trouble.
+    pub posts: usize,
+    /// Collections and events in Keen, sorted.
+    pub events: Vec<(String, Value)>,
+}
+
+/// A mock of Keen, and an Envoy before it that listens twice: plain, and by TLS. Each run has a source and a Keen
+/// project of its own.
+pub struct Fleet {
+    keen: MockKeen,
+    envoy: Envoy,
+    tls: SocketAddr,
+    authority: PathBuf,
+    used: AtomicUsize,
+}
+
+fn project(run: usize) -> String {
+    format!("5181bcd23843312d87{run:06}")
+}
+
+/// The write key of a run: long enough for every SDK.
+fn write_key(run: usize) -> String {
+    format!("writeKeyOfRun{run:06}")
+}
+
+impl Fleet {
+    /// Starts them. `change` may change the filter's configuration.
+    ///
+    /// # Panics
+    /// With what kept them from starting.
+    pub async fn start(change: impl FnOnce(&mut Value)) -> Self {
+        let keen =
+            MockKeen::start(Options::default()).await.unwrap_or_else(|error| panic!("the mock of Keen: {error}"));
+        let mut config = harness::default_config();
+        config["sources"] = json!({});
+        for run in 0..SOURCES {
+            keen.add_project(Project::new(&project(run), mock_keen::WRITE_KEY));
+            config["sources"][write_key(run)] =
+                json!({"projectId": project(run), "writeKey": mock_keen::WRITE_KEY, "name": format!("run{run}")});
+        }
+        change(&mut config);
+        let certificate = Certificate::new();
+        let tls = harness::downstream_tls(&certificate.chain, &certificate.key);
+        let envoy = Envoy::builder().keen(keen.addr()).config(config);
+        let envoy = envoy.patch(log_every_request).patch(move |bootstrap| listen_by_tls(bootstrap, tls));
+        let envoy = envoy.start().await.unwrap_or_else(|error| panic!("{error}"));
+        let tls = envoy.listener(TLS_LISTENER).await.unwrap_or_else(|| panic!("no listener {TLS_LISTENER}"));
+        Self { keen, envoy, tls, authority: certificate.authority, used: AtomicUsize::new(0) }
+    }
+
+    /// Lets a program send its calls.
+    ///
+    /// # Panics
+    /// The program could not run, or the filter failed.
+    pub async fn run(&self, program: &Program, way: &Way) -> Run {
+        let run = self.used.fetch_add(1, Ordering::Relaxed);
+        assert!(run < SOURCES, "a fleet has sources for {SOURCES} runs");
+        if let Some(fault) = &way.fault {
+            self.keen.fault(fault.clone().project(&project(run)));
+        }
+        let listener = if way.tls { self.tls } else { self.envoy.addr() };
+        let tap = Tap::open(listener, way.trouble).await.unwrap_or_else(|error| panic!("{error}"));
+        let scheme = if way.tls { "https" } else { "http" };
+        let edge = format!("{scheme}://localhost:{}", tap.addr().port());
+        let ended = program.run(&edge, &write_key(run), &self.trust()).await;
+        let statuses = self.statuses(&tap.ports()).await;
+        let mut events: Vec<(String, Value)> =
+            self.keen.events_in(&project(run)).into_iter().map(|stored| (stored.collection, stored.event)).collect();
+        events.sort_by(|one, other| one.0.cmp(&other.0));
+        self.envoy.no_panic_in_log();
+        Run { report: ended.report, log: ended.log, statuses, posts: tap.posts(), events }
+    }
+
+    /// The statuses of the POSTs from these ports, once Envoy has written what it knew before.
+    async fn statuses(&self, ports: &[u16]) -> Vec<u16> {
+        static MARKS: AtomicUsize = AtomicUsize::new(0);
+        let mark = format!("/mark/{}/", MARKS.fetch_add(1, Ordering::Relaxed));
+        get(self.envoy.addr(), &mark).await;
+        let began = Instant::now();
+        loop {
+            let log = self.envoy.log();
+            if log.contains(&mark) {
+                return log.lines().filter_map(|line| status(line, ports)).collect();
+            }
+            assert!(began.elapsed() < PATIENCE, "Envoy has not logged GET {mark}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What makes each runtime trust the test's certificate, without a change in the program.
+    fn trust(&self) -> Vec<(String, String)> {
+        let authority = self.authority.to_string_lossy();
+        ["NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"]
+            .map(|name| (name.to_owned(), authority.clone().into_owned()))
+            .to_vec()
+    }
+
+    /// Asserts that Keen refused nothing.
+    ///
+    /// # Panics
+    /// With what it refused.
+    pub fn nothing_refused(&self) {
+        assert!(self.keen.refusals().is_empty(), "{:?}", self.keen.refusals());
+    }
+}
+
+const TLS_LISTENER: &str = "segment-tls";
+const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
+
+/// Adds a line for each request to Envoy's log, with the port it came from.
+fn log_every_request(bootstrap: &mut Value) {
+    let line = "tap %DOWNSTREAM_DIRECT_REMOTE_ADDRESS% %REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE%\n";
+    let log = json!({
+        "name": "envoy.access_loggers.stdout",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+            "log_format": {"text_format_source": {"inline_string": line}},
+        },
+    });
+    if let Some(logs) = bootstrap.pointer_mut(&format!("{MANAGER}/access_log")).and_then(Value::as_array_mut) {
+        logs.push(log);
+    }
+}
+
+/// A second listener like the first, by TLS. It comes after the change above.
+fn listen_by_tls(bootstrap: &mut Value, transport_socket: Value) {
+    let Some(listeners) = bootstrap.pointer_mut("/static_resources/listeners").and_then(Value::as_array_mut) else {
+        return;
+    };
+    let mut listener = listeners.first().cloned().unwrap_or_default();
+    listener["name"] = json!(TLS_LISTENER);
+    listener["filter_chains"][0]["transport_socket"] = transport_socket;
+    listeners.push(listener);
+}
+
+fn status(line: &str, ports: &[u16]) -> Option<u16> {
+    let mut words = line.strip_prefix("tap ")?.split(' ');
+    let port: u16 = words.next()?.rsplit_once(':')?.1.parse().ok()?;
+    let post = words.next()? == "POST";
+    let status = words.nth(1)?.parse().ok()?;
+    (post && ports.contains(&port)).then_some(status)
+}
+
+async fn get(addr: SocketAddr, path: &str) {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: mark\r\nconnection: close\r\n\r\n");
+    if let Ok(mut stream) = TcpStream::connect(addr).await {
+        let _ = stream.write_all(request.as_bytes()).await;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    }
+}
