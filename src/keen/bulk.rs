@@ -46,7 +46,7 @@ pub fn body<'a>(events: impl Iterator<Item = (&'a str, &'a [u8])>, room: usize) 
 /// the request).
 ///
 /// # Errors
-/// The reply is not JSON, or does not speak of just these events: then nothing is known of any of them.
+/// The reply is not JSON, or does not speak of all these events: then nothing is known of any of them.
 pub fn verdicts(reply: &[u8], asked: &[(&str, usize)]) -> Read<Vec<Verdict>> {
     let text = std::str::from_utf8(reply).map_err(|_| Malformed)?;
     let mut found: Vec<Option<Vec<Verdict>>> = vec![None; asked.len()];
@@ -55,10 +55,11 @@ pub fn verdicts(reply: &[u8], asked: &[(&str, usize)]) -> Read<Vec<Verdict>> {
     cursor.object(|collection, cursor| {
         // Keen keeps the order, so the search is short; it need not keep it.
         let in_order = asked.get(next).is_some_and(|(name, _)| collection.is(name));
-        let place =
-            if in_order { next } else { asked.iter().position(|(name, _)| collection.is(name)).ok_or(Malformed)? };
-        next = place.saturating_add(1);
-        let ((_, count), slot) = asked.get(place).zip(found.get_mut(place)).ok_or(Malformed)?;
+        let place = if in_order { Some(next) } else { asked.iter().position(|(name, _)| collection.is(name)) };
+        let of_place = place.and_then(|place| asked.get(place).zip(found.get_mut(place)));
+        // A word on something else takes nothing from the words on these.
+        let Some(((_, count), slot)) = of_place else { return cursor.skip().map(drop) };
+        next = place.unwrap_or(next).saturating_add(1);
         let mut verdicts = Vec::with_capacity(*count);
         cursor.array(|cursor| {
             verdicts.push(verdict(cursor)?);
@@ -138,7 +139,7 @@ mod tests {
             r#"{"a":[{"success":true}"#,
             r#"{"a":[]}"#,
             r#"{"a":[{}]}"#,
-            r#"{"a":[{"success":true}],"c":[]}"#,
+            r#"{"b":[{"success":true}]}"#,
             r#"{"a":[{"success":1}]}"#,
         ] {
             assert_eq!(verdicts(reply.as_bytes(), &[("a", 1)]), Err(Malformed), "{reply}");
