@@ -62,10 +62,16 @@ impl<'a> Value<'a> {
         match self {
             Self::Absent | Self::Null => false,
             Self::Bool(b) => *b,
-            Self::Number(n) => n.bytes().any(|b| matches!(b, b'1'..=b'9')),
+            Self::Number(n) => n.bytes().take_while(|b| !matches!(b, b'e' | b'E')).any(|b| matches!(b, b'1'..=b'9')),
             Self::String(s) => !s.raw.is_empty(),
             Self::Array(_) | Self::Object(_) => true,
         }
+    }
+
+    /// Whether there is a value, and not `null`: clients write `null` for what they do not know.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        !matches!(self, Self::Absent | Self::Null)
     }
 
     /// The string, where it is one.

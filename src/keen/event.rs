@@ -209,6 +209,11 @@ impl<'o> EventWriter<'o> {
     }
 
     fn string(&mut self, s: Str<'_>) {
+        if is_placeholder(s) {
+            self.mended = self.mended.saturating_add(1);
+            self.out.extend_from_slice(b"null");
+            return;
+        }
         // A surrogate may stand alone; only its pair has a character.
         let simple = s.raw.len() < STRING_LIMIT && !(s.escaped && (s.raw.contains("\\ud") || s.raw.contains("\\uD")));
         if simple {
@@ -332,14 +337,24 @@ fn last_of_equals(out: &[u8], members: &[Member]) -> Option<Vec<Member>> {
     Some(sorted)
 }
 
+/// Whether a string is one of those that Keen replaces by what it sees of the caller (keen.io/docs/streams, "IP to geo" and
+/// "User agent"): through a proxy that is the proxy.
+#[must_use]
+pub fn is_placeholder(s: Str<'_>) -> bool {
+    const LONGEST: usize = 128; // every character as a \u escape
+    let may_be = s.raw.starts_with('$') || (s.escaped && s.raw.len() <= LONGEST);
+    may_be && matches!(s.decode().as_ref(), "${keen.ip}" | "${keen.user_agent}")
+}
+
 /// Whether Keen can hold the number: from -2^63 to 2^63 - 1.
 fn fits(digits: &str) -> bool {
     let integer = !digits.bytes().any(|b| matches!(b, b'.' | b'e' | b'E'));
     if integer {
         return digits.len() <= 18 || digits.parse::<i64>().is_ok();
     }
-    let (low, high) = (-9_223_372_036_854_775_808_f64, 9_223_372_036_854_775_808_f64);
-    digits.parse::<f64>().is_ok_and(|n| n >= low && n < high)
+    // 2^63. A double at either edge may stand for a number beyond it.
+    const EDGE: f64 = 9_223_372_036_854_775_808.0;
+    digits.parse::<f64>().is_ok_and(|n| n.abs() < EDGE)
 }
 
 /// Writes `value` legally, alone. For values that stand inside a field of ours.

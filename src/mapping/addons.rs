@@ -1,10 +1,11 @@
 //! Keen's data-enrichment add-ons, each only where its setting is on and its inputs stand in the event.
 
-use super::{Facts, bare_address, without_members};
+use super::without_members;
 use crate::config::Source;
 use crate::json::{Cursor, Value};
 use crate::keen::event::{EventWriter, write_legal};
-use crate::segment::message::alike;
+use crate::segment::name_like::{First, alike};
+use std::net::IpAddr;
 
 const IP: &str = r#"{"name":"keen:ip_to_geo","input":{"ip":"ip_address"},"output":"ip_geo_info"}"#;
 const UA: &str = r#"{"name":"keen:ua_parser","input":{"ua_string":"user_agent"},"output":"parsed_user_agent"}"#;
@@ -16,11 +17,11 @@ pub(super) struct Addons([Option<&'static str>; 4]);
 
 impl Addons {
     /// Those whose inputs the event has, be they ours or properties of the caller's.
-    pub(super) fn backed(source: &Source, event: &EventWriter<'_>, facts: &Facts<'_>) -> Self {
+    pub(super) fn backed(source: &Source, event: &EventWriter<'_>) -> Self {
         let on = |setting: bool, addon: &'static str, backed: &dyn Fn() -> bool| (setting && backed()).then_some(addon);
         let page = || event.filled("page_url");
         Self([
-            on(source.ip_addon, IP, &|| facts.ip_is_valid(event)),
+            on(source.ip_addon, IP, &|| is_address(event)),
             on(source.ua_addon, UA, &|| event.filled("user_agent")),
             on(source.url_addon, URL, &page),
             on(source.referrer_addon, REFERRER, &|| page() && event.filled("referrer_url")),
@@ -41,19 +42,18 @@ impl Addons {
     }
 }
 
-impl Facts<'_> {
-    /// The event's `ip_address` is one: Keen refuses to look up anything else.
-    fn ip_is_valid(&self, event: &EventWriter<'_>) -> bool {
-        event.string_of("ip_address").is_some_and(|text| bare_address(text).is_some())
-    }
+/// The event's `ip_address` is one: Keen looks up nothing else.
+fn is_address(event: &EventWriter<'_>) -> bool {
+    event.string_of("ip_address").is_some_and(|text| text.parse::<IpAddr>().is_ok())
 }
 
 /// The first member called `plain`, in any writing.
 pub(super) fn member<'a>(object: &'a str, plain: &str) -> Value<'a> {
     let mut found = Value::Absent;
+    let mut name = First::default();
     let _ = Cursor::new(object).object(|key, cursor| {
         let value = cursor.value()?;
-        if found == Value::Absent && alike(key, plain) {
+        if alike(key, plain) && name.takes(key) {
             found = value;
         }
         Ok(())

@@ -10,10 +10,11 @@ pub use client::{Client, bare_address};
 
 use crate::config::{Mode, Source};
 use crate::json::{Cursor, Value, write_string};
-use crate::keen::event::EventWriter;
+use crate::keen::event::{EventWriter, is_placeholder};
 use crate::keen::name;
 use crate::segment::endpoint::Kind;
-use crate::segment::message::{Message, alike};
+use crate::segment::message::Message;
+use crate::segment::name_like::{First, alike};
 use crate::segment::timestamp;
 use std::borrow::Cow;
 
@@ -64,7 +65,7 @@ pub fn map(
     sink: &mut impl Sink,
 ) -> Result<Mapped, Dropped> {
     let kind = message.kind.ok_or(Dropped::UnknownType)?;
-    if !message.integrations.enabled() {
+    if !message.integrations.enabled(&message.context) {
         return Err(Dropped::Disabled);
     }
     if message.bundled {
@@ -87,7 +88,7 @@ pub fn map(
 /// The collections a message goes to, as Segment names them. `Viewed {category} Page` and its like stand beside each other.
 fn collections<'a>(kind: Kind, message: &Message<'a>, source: &Source) -> Result<Vec<Cow<'a, str>>, Dropped> {
     let noun = match kind {
-        Kind::Track => return message.event.text().map(|event| vec![event]).ok_or(Dropped::NoEventName),
+        Kind::Track => return event_name(message.event).map(|event| vec![event]).ok_or(Dropped::NoEventName),
         Kind::Page => "Page",
         Kind::Screen => "Screen",
         Kind::Identify | Kind::Group | Kind::Alias => return Err(Dropped::NoEffect),
@@ -107,6 +108,14 @@ fn collections<'a>(kind: Kind, message: &Message<'a>, source: &Source) -> Result
         }));
     }
     if found.is_empty() { Err(Dropped::NoPageSetting) } else { Ok(found) }
+}
+
+/// The name of a track call: a text that is not empty, or a number.
+fn event_name(event: Value<'_>) -> Option<Cow<'_, str>> {
+    match event {
+        Value::Number(digits) => Some(Cow::Borrowed(digits)),
+        other => other.text(),
+    }
 }
 
 /// What all events of a message share.
@@ -143,19 +152,19 @@ impl<'m> Facts<'m> {
             Cow::Borrowed(_) => id.clone(),
             Cow::Owned(hashed) => Cow::Owned(hashed),
         };
-        let given = |value: Value<'_>| !matches!(value, Value::Absent | Value::Null);
-        let bare_ip = match context.ip {
-            ip if given(ip) => ip.as_str().and_then(|text| bare_address(&text).filter(|bare| *bare != text)),
+        let (ip, user_agent) = (without_placeholder(context.ip), without_placeholder(context.user_agent));
+        let bare_ip = match ip {
+            ip if ip.is_given() => ip.as_str().and_then(|text| without_port(&text)),
             _ if visitor && source.ip_addon => client.address(),
             _ => None,
         };
-        let fills_agent = visitor && source.ua_addon && !given(context.user_agent);
+        let fills_agent = visitor && source.ua_addon && !user_agent.is_given();
         Self {
             message,
             source,
-            ip: context.ip,
+            ip,
             bare_ip,
-            user_agent: context.user_agent,
+            user_agent,
             header_user_agent: if fills_agent { client.user_agent() } else { None },
             referer: if visitor && !context.page { client.referer() } else { None },
             at: timestamp::corrected(original, timestamp::read(message.sent_at), now),
@@ -171,28 +180,25 @@ impl<'m> Facts<'m> {
         let mut url = Value::Absent;
         match message.properties {
             Value::Object(properties) => {
-                let mut keen_seen = false;
+                let (mut keen_name, mut url_name) = (First::default(), First::default());
                 // The text has been read once: it is an object.
                 let _ = event.properties(properties, |key, value| {
-                    if url == Value::Absent && alike(key, "url") {
+                    if alike(key, "url") && url_name.takes(key) {
                         url = value;
                     }
-                    let keen = !keen_seen && alike(key, "keen");
+                    let keen = alike(key, "keen") && keen_name.takes(key);
                     if keen {
-                        keen_seen = true;
                         own_keen = value;
                     }
                     keen
                 });
-                if keen_seen && own_keen == Value::Absent {
+                // Containers are not handed over.
+                if !keen_name.is_open() && own_keen == Value::Absent {
                     own_keen = addons::member(properties, "keen");
                 }
             }
-            other => {
-                if other.truthy() {
-                    event.field("segment_properties", other);
-                }
-            }
+            other if other.is_given() => event.field("segment_properties", other),
+            _ => {}
         }
         if matches!(message.kind, Some(Kind::Page | Kind::Screen)) {
             for (field, value) in [("category", message.category), ("name", message.name)] {
@@ -204,14 +210,14 @@ impl<'m> Facts<'m> {
         if let Some(original) = renamed {
             event.text("segment_event", original);
         }
-        if own_keen.truthy() && !matches!(own_keen, Value::Object(_)) {
+        if own_keen.is_given() && !matches!(own_keen, Value::Object(_)) {
             event.field("segment_keen", own_keen);
         }
         match self.source.mode {
             Mode::Cloud => self.cloud_fields(&mut event, url),
             Mode::Device => self.device_fields(&mut event, url),
         }
-        let addons = addons::Addons::backed(self.source, &event, self);
+        let addons = addons::Addons::backed(self.source, &event);
         event.raw("keen", |out| self.keen(out, own_keen, &addons));
         event.finish()
     }
@@ -227,7 +233,7 @@ impl<'m> Facts<'m> {
         overlay(event, "referrer_url", message.context.page_referrer);
         self.user_agent(event);
         self.ip_address(event);
-        let traits = message.integrations.traits();
+        let traits = message.integrations.traits(&message.context);
         if traits.truthy() && !addons::is_empty(traits) {
             event.field("traits", traits);
         }
@@ -253,8 +259,12 @@ impl<'m> Facts<'m> {
     fn page_url(&self, event: &mut EventWriter<'_>, given: [Value<'_>; 2]) {
         if let Some(url) = given.into_iter().find(Value::truthy) {
             event.field("page_url", url);
-        } else if let Some(referer) = &self.referer {
-            event.text("page_url", referer);
+            return;
+        }
+        match &self.referer {
+            // A caller's own property says more than the header, which browsers cut to the origin.
+            Some(referer) if !event.filled("page_url") => event.text("page_url", referer),
+            _ => overlay(event, "page_url", self.message.context.page_url),
         }
     }
 
@@ -284,6 +294,19 @@ impl<'m> Facts<'m> {
         }
         out.push(b'}');
     }
+}
+
+/// The value, unless it is one of Keen's placeholders: Keen would fill in what it sees, which is Envoy.
+fn without_placeholder(value: Value<'_>) -> Value<'_> {
+    match value {
+        Value::String(text) if is_placeholder(text) => Value::Absent,
+        other => other,
+    }
+}
+
+/// The bare address of an address with a port, or in brackets.
+fn without_port(text: &str) -> Option<String> {
+    if text.parse::<std::net::IpAddr>().is_ok() { None } else { bare_address(text) }
 }
 
 /// Ours wins where we have a value. A `null` of the context is written only where no property bears the name.

@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(a.context.library.as_str().unwrap(), "analytics-go");
         assert_eq!(b.context.ip.as_str().unwrap(), "2.2.2.2");
         assert_eq!((a.write_key.as_str().unwrap().as_ref(), b.write_key.as_str().unwrap().as_ref()), ("k", "own"));
-        assert!(!a.integrations.enabled() && b.integrations.enabled());
+        assert!(!a.integrations.enabled(&a.context) && b.integrations.enabled(&b.context));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! One message, its parts borrowed from the body.
 
 use super::endpoint::Kind;
+use super::integrations::{Flags, Integrations};
+use super::name_like::{First, Plain, alike};
 use crate::json::{Cursor, Read, Str, Value};
 
 /// A message as it came. What the mapping needs of it, and no more.
@@ -53,23 +55,14 @@ pub struct Context<'a> {
     pub page_url: Value<'a>,
     /// `page.referrer`
     pub page_referrer: Value<'a>,
-    /// `library.name`
+    /// `library.name`, or a `library` that is no more than a name.
     pub library: Value<'a>,
     /// `direct`: the caller is the visitor.
     pub direct: Value<'a>,
-}
-
-/// Which destinations a message is for.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Integrations<'a> {
-    /// The first boolean called `all`, in any case.
-    pub all: Option<bool>,
-    /// `Keen IO`, to the letter.
-    pub keen_io: Value<'a>,
-    /// `Keen`, the documented other name.
-    pub keen: Value<'a>,
-    /// `keenIo`, `keen_io`, …: carries options, never a flag.
-    pub alike: Value<'a>,
+    /// What it says of destinations, as callers did before `integrations`.
+    pub flags: Flags<'a>,
+    /// `providers`: the same, one level deeper.
+    pub providers: Option<Flags<'a>>,
 }
 
 impl<'a> Message<'a> {
@@ -106,7 +99,7 @@ impl<'a> Message<'a> {
                 "options" => {
                     let object = cursor.peek() == Some(b'{');
                     let read = Context::read(cursor)?;
-                    options = object.then_some(read).or(options);
+                    options = object.then_some(read);
                     return Ok(());
                 }
                 "integrations" => {
@@ -129,8 +122,12 @@ impl<'a> Message<'a> {
 
     /// What the batch says of all its messages, under what the message says of itself.
     pub fn inherit(&mut self, batch: &Self) {
-        self.sent_at = self.sent_at.or(batch.sent_at);
-        self.write_key = self.write_key.or(batch.write_key);
+        if !self.sent_at.is_given() {
+            self.sent_at = batch.sent_at;
+        }
+        if !matches!(self.write_key, Value::String(key) if !key.raw.is_empty()) {
+            self.write_key = batch.write_key;
+        }
         self.context.inherit(&batch.context);
         self.integrations.inherit(&batch.integrations);
     }
@@ -139,42 +136,48 @@ impl<'a> Message<'a> {
 impl<'a> Context<'a> {
     fn read(cursor: &mut Cursor<'a>) -> Read<Self> {
         let mut context = Self::default();
-        let mut library_seen = false;
+        let (mut ip, mut agent, mut direct, mut page) = <(First, First, First, First)>::default();
+        let (mut url, mut referrer, mut library, mut providers) = <(First, First, First, First)>::default();
         members(cursor, |key, cursor| {
-            if alike(key, "ip") && context.ip == Value::Absent {
-                context.ip = cursor.value()?;
-            } else if alike(key, "useragent") && context.user_agent == Value::Absent {
-                context.user_agent = cursor.value()?;
-            } else if alike(key, "direct") && context.direct == Value::Absent {
-                context.direct = cursor.value()?;
-            } else if alike(key, "page") && !context.page {
-                context.page = cursor.peek() == Some(b'{');
-                members(cursor, |key, cursor| {
-                    if alike(key, "url") && context.page_url == Value::Absent {
-                        context.page_url = cursor.value()?;
-                    } else if alike(key, "referrer") && context.page_referrer == Value::Absent {
-                        context.page_referrer = cursor.value()?;
-                    } else {
-                        cursor.skip()?;
-                    }
-                    Ok(())
-                })?;
-            } else if alike(key, "library") && !library_seen {
-                library_seen = true;
-                members(cursor, |key, cursor| {
-                    if alike(key, "name") && context.library == Value::Absent {
-                        context.library = cursor.value()?;
-                    } else {
-                        cursor.skip()?;
-                    }
-                    Ok(())
-                })?;
-            } else {
-                cursor.skip()?;
+            match Plain::of(key).as_bytes() {
+                b"ip" if ip.takes(key) => context.ip = cursor.value()?,
+                b"useragent" if agent.takes(key) => context.user_agent = cursor.value()?,
+                b"direct" if direct.takes(key) => context.direct = cursor.value()?,
+                b"page" if page.takes(key) => context.read_page(cursor)?,
+                // Names with dots are paths, where no `page` came before them.
+                b"page.url" if page.is_open() && url.takes(key) => context.page_url = cursor.value()?,
+                b"page.referrer" if page.is_open() && referrer.takes(key) => context.page_referrer = cursor.value()?,
+                b"library" if library.takes(key) => context.library = library_name(cursor)?,
+                b"providers" if providers.takes(key) => {
+                    let object = cursor.peek() == Some(b'{');
+                    let flags = Flags::read(cursor)?;
+                    context.providers = object.then_some(flags);
+                }
+                plain => context.flags.member(key, plain, cursor)?,
             }
             Ok(())
         })?;
         Ok(context)
+    }
+
+    fn read_page(&mut self, cursor: &mut Cursor<'a>) -> Read<()> {
+        let (dotted_url, dotted_referrer) = (self.page_url, self.page_referrer);
+        self.page = cursor.peek() == Some(b'{');
+        // As the facade has it: what `null` holds is `null`.
+        let outside = if cursor.peek() == Some(b'n') { Value::Null } else { Value::Absent };
+        let (mut page_url, mut page_referrer) = (outside, outside);
+        let (mut url, mut referrer) = <(First, First)>::default();
+        members(cursor, |key, cursor| {
+            match Plain::of(key).as_bytes() {
+                b"url" if url.takes(key) => page_url = cursor.value()?,
+                b"referrer" if referrer.takes(key) => page_referrer = cursor.value()?,
+                _ => drop(cursor.skip()?),
+            }
+            Ok(())
+        })?;
+        self.page_url = dotted_url.or(page_url);
+        self.page_referrer = dotted_referrer.or(page_referrer);
+        Ok(())
     }
 
     fn inherit(&mut self, batch: &Self) {
@@ -182,73 +185,42 @@ impl<'a> Context<'a> {
         self.user_agent = self.user_agent.or(batch.user_agent);
         self.library = self.library.or(batch.library);
         self.direct = self.direct.or(batch.direct);
-        if !self.page {
-            self.page = batch.page;
-            self.page_url = batch.page_url;
-            self.page_referrer = batch.page_referrer;
-        }
+        self.page |= batch.page;
+        self.page_url = self.page_url.or(batch.page_url);
+        self.page_referrer = self.page_referrer.or(batch.page_referrer);
+        self.flags.inherit(&batch.flags);
+        self.providers = match (self.providers, batch.providers) {
+            (Some(mut own), Some(batch)) => {
+                own.inherit(&batch);
+                Some(own)
+            }
+            (own, batch) => own.or(batch),
+        };
     }
 }
 
-impl<'a> Integrations<'a> {
-    fn read(cursor: &mut Cursor<'a>) -> Read<Self> {
-        let mut integrations = Self::default();
-        members(cursor, |key, cursor| {
-            let value = cursor.value()?;
-            if key.is("Keen IO") {
-                integrations.keen_io = value;
-            } else if key.is("Keen") {
-                integrations.keen = value;
-            } else if alike(key, "keenio") {
-                integrations.alike = integrations.alike.or(value);
-            } else if alike(key, "all")
-                && let Value::Bool(all) = value
-            {
-                integrations.all = integrations.all.or(Some(all));
-            }
-            Ok(())
-        })?;
-        Ok(integrations)
+/// The name in a `library`: `{"name": …}`, or a name alone.
+fn library_name<'a>(cursor: &mut Cursor<'a>) -> Read<Value<'a>> {
+    if cursor.peek() == Some(b'"') {
+        return cursor.value();
     }
-
-    fn inherit(&mut self, batch: &Self) {
-        self.all = self.all.or(batch.all);
-        self.keen_io = self.keen_io.or(batch.keen_io);
-        self.keen = self.keen.or(batch.keen);
-        self.alike = self.alike.or(batch.alike);
-    }
-
-    /// Whether Keen gets the message: its own flag where it is named (`Keen IO` before `Keen`), else `All`, else yes.
-    #[must_use]
-    pub fn enabled(&self) -> bool {
-        match self.keen_io.or(self.keen) {
-            Value::Absent => self.all.unwrap_or(true),
-            Value::Bool(flag) => flag,
-            _ => true,
+    let mut found = Value::Absent;
+    let mut name = First::default();
+    members(cursor, |key, cursor| {
+        if alike(key, "name") && name.takes(key) {
+            found = cursor.value()?;
+            return Ok(());
         }
-    }
-
-    /// `traits` among the options for Keen.
-    #[must_use]
-    pub fn traits(&self) -> Value<'a> {
-        let options = [self.keen_io, self.keen, self.alike].into_iter().find(|v| matches!(v, Value::Object(_)));
-        let mut traits = Value::Absent;
-        if let Some(Value::Object(text)) = options {
-            // The text has been read once: it is an object.
-            let _ = Cursor::new(text).object(|key, cursor| {
-                let value = cursor.value()?;
-                if key.is("traits") {
-                    traits = value;
-                }
-                Ok(())
-            });
-        }
-        traits
-    }
+        cursor.skip().map(drop)
+    })?;
+    Ok(found)
 }
 
 /// Reads the members where an object comes, and skips anything else.
-fn members<'a>(cursor: &mut Cursor<'a>, member: impl FnMut(Str<'a>, &mut Cursor<'a>) -> Read<()>) -> Read<()> {
+pub(super) fn members<'a>(
+    cursor: &mut Cursor<'a>,
+    member: impl FnMut(Str<'a>, &mut Cursor<'a>) -> Read<()>,
+) -> Read<()> {
     if cursor.peek() == Some(b'{') { cursor.object(member) } else { cursor.skip().map(drop) }
 }
 
@@ -257,22 +229,14 @@ fn bundled(cursor: &mut Cursor<'_>) -> Read<bool> {
     let mut found = false;
     members(cursor, |key, cursor| {
         if key.is("bundled") && cursor.peek() == Some(b'[') {
+            found = false;
             return cursor.array(|cursor| {
                 let value = cursor.value()?;
-                found |= matches!(value, Value::String(name) if name.is("Keen IO"));
+                found |= matches!(value, Value::String(name) if name.is("Keen IO") || name.is("Keen"));
                 Ok(())
             });
         }
         cursor.skip().map(drop)
     })?;
     Ok(found)
-}
-
-/// Whether a name is `plain` (lower case, no punctuation) but for case and `_`, `-`, space: how Segment's facade looks
-/// names up in properties and context.
-#[must_use]
-pub fn alike(key: Str<'_>, plain: &str) -> bool {
-    let name = key.decode();
-    let mut letters = name.bytes().filter(|b| !matches!(b, b'_' | b'-' | b' ')).map(|b| b.to_ascii_lowercase());
-    plain.bytes().all(|b| letters.next() == Some(b)) && letters.next().is_none()
 }

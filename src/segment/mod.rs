@@ -4,6 +4,8 @@ pub mod answer;
 pub mod body;
 pub mod endpoint;
 pub mod inflate;
+pub mod integrations;
 pub mod message;
+pub mod name_like;
 pub mod timestamp;
 pub mod write_key;

@@ -22,8 +22,8 @@ pub fn corrected(original: Option<i64>, sent: Option<i64>, received: i64) -> i64
     at.filter(|at| date(*at).is_some()).unwrap_or(received)
 }
 
-/// A point in time as clients write it: ISO 8601 with any fraction and offset (none is UTC), or seconds or milliseconds
-/// since 1970 as a number or as 10 or 13 digits. `None` where it is none of these.
+/// A point in time as clients write it: ISO 8601, with or without its separators, with any fraction and offset (none is
+/// UTC), or seconds or milliseconds since 1970 as a number or as a text of 10 or 13 digits. `None` where it is none of these.
 #[must_use]
 pub fn read(value: Value<'_>) -> Option<i64> {
     match value {
@@ -31,11 +31,16 @@ pub fn read(value: Value<'_>) -> Option<i64> {
         Value::String(text) => {
             let text = text.decode();
             let text = text.trim();
-            let digits = matches!(text.len(), 10 | 13) && text.bytes().all(|b| b.is_ascii_digit());
-            if digits { epoch(text) } else { iso(text) }
+            if is_epoch(text) { epoch(text) } else { iso(text) }
         }
         _ => None,
     }
+}
+
+fn is_epoch(text: &str) -> bool {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    matches!(whole.len(), 10 | 13) && digits(whole) && digits(fraction)
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "a float's cast saturates, and what is out of range is refused")]
@@ -48,20 +53,30 @@ fn epoch(digits: &str) -> Option<i64> {
 fn iso(text: &str) -> Option<i64> {
     let mut rest = text.as_bytes();
     let year = digits(&mut rest, 4)?;
-    let month = if skip(&mut rest, b"-") { digits(&mut rest, 2)? } else { 1 };
-    let day = if skip(&mut rest, b"-") { digits(&mut rest, 2)? } else { 1 };
+    let separated = skip(&mut rest, b"-");
+    let more = |rest: &[u8]| separated || rest.first().is_some_and(u8::is_ascii_digit);
+    let month = if more(rest) { digits(&mut rest, 2)? } else { 1 };
+    let day = if skip(&mut rest, b"-") || (!separated && more(rest)) { digits(&mut rest, 2)? } else { 1 };
     let month = Month::try_from(u8::try_from(month).ok()?).ok()?;
     let date = Date::from_calendar_date(i32::try_from(year).ok()?, month, u8::try_from(day).ok()?).ok()?;
     let mut at = i64::from(date.to_julian_day().checked_sub(EPOCH)?).checked_mul(DAY)?;
     if skip(&mut rest, b"Tt ") {
-        let hour = digits(&mut rest, 2).filter(|h| *h <= 24)?;
-        let minute = if skip(&mut rest, b":") { digits(&mut rest, 2).filter(|m| *m <= 59)? } else { 0 };
-        let second = if skip(&mut rest, b":") { digits(&mut rest, 2).filter(|s| *s <= 60)? } else { 0 };
-        let milli = if skip(&mut rest, b".,") { fraction(&mut rest)? } else { 0 };
-        let of_day = hour.checked_mul(3600)?.checked_add(minute.checked_mul(60)?)?.checked_add(second)?;
-        at = at.checked_add(of_day.checked_mul(1000)?)?.checked_add(milli)?.checked_sub(offset(&mut rest)?)?;
+        at = at.checked_add(of_day(&mut rest)?)?.checked_sub(offset(&mut rest)?)?;
     }
     rest.is_empty().then_some(at)
+}
+
+/// `hh`, `hh:mm`, `hh:mm:ss` with any fraction, or the same without colons. 24:00 is the end of the day, and a leap second
+/// the second behind it.
+fn of_day(rest: &mut &[u8]) -> Option<i64> {
+    let hour = digits(rest, 2)?;
+    let next = |rest: &mut &[u8]| skip(rest, b":") || rest.first().is_some_and(u8::is_ascii_digit);
+    let minute = if next(rest) { digits(rest, 2).filter(|m| *m <= 59)? } else { 0 };
+    let second = if next(rest) { digits(rest, 2).filter(|s| *s <= 60)? } else { 0 };
+    let milli = if skip(rest, b".,") { fraction(rest)? } else { 0 };
+    let of_day = hour.checked_mul(3600)?.checked_add(minute.checked_mul(60)?)?.checked_add(second)?;
+    let of_day = of_day.checked_mul(1000)?.checked_add(milli)?;
+    (hour <= 23 || of_day == DAY).then_some(of_day)
 }
 
 /// `Z`, `+hh`, `+hhmm` or `+hh:mm`, in milliseconds.
@@ -113,10 +128,10 @@ fn skip(rest: &mut &[u8], any_of: &[u8]) -> bool {
     }
 }
 
-/// The day of a point in time, where it has a year of four digits.
+/// The day of a point in time, where it has a year from 1 to 9999.
 fn date(at: i64) -> Option<Date> {
     let day = i32::try_from(at.div_euclid(DAY)).ok()?.checked_add(EPOCH)?;
-    Date::from_julian_day(day).ok().filter(|date| (0..=9999).contains(&date.year()))
+    Date::from_julian_day(day).ok().filter(|date| (1..=9999).contains(&date.year()))
 }
 
 /// Writes `YYYY-MM-DDThh:mm:ss.sssZ`.
@@ -169,6 +184,14 @@ mod tests {
             ("1388534400.5", "2014-01-01T00:00:00.500Z"),
             (r#""1969-12-31T23:59:59.999Z""#, "1969-12-31T23:59:59.999Z"),
             (r#""2024-02-29""#, "2024-02-29T00:00:00.000Z"),
+            (r#""20121202T003012Z""#, "2012-12-02T00:30:12.000Z"),
+            (r#""20121202T003012.5+0130""#, "2012-12-01T23:00:12.500Z"),
+            (r#""20121202""#, "2012-12-02T00:00:00.000Z"),
+            (r#""2012-12-02T24:00:00""#, "2012-12-03T00:00:00.000Z"),
+            (r#""2016-12-31T23:59:60Z""#, "2017-01-01T00:00:00.000Z"),
+            (r#""2026-11-23T22:03:16,5-03""#, "2026-11-24T01:03:16.500Z"),
+            (r#""1388534400.25""#, "2014-01-01T00:00:00.250Z"),
+            (r#""0001-01-01T00:00:00Z""#, "0001-01-01T00:00:00.000Z"),
         ] {
             assert_eq!(rewritten(json).as_deref(), Some(want), "{json}");
         }
@@ -181,6 +204,16 @@ mod tests {
             "1e300",
             r#""2023-02-29""#,
             r#""2014-01-01T25:00""#,
+            r#""2014-01-01T24:30""#,
+            r#""2014-01-01T10:60""#,
+            r#""2014-0101""#,
+            r#""2014-01-01T10:00:00.""#,
+            r#""2014-01-01T10:00:00Zulu""#,
+            r#""2014-01-01T10:00:00+24:00""#,
+            r#""1388534400000000""#,
+            "1388534400000000",
+            "true",
+            "[1388534400]",
             r#""""#,
         ] {
             assert_eq!(rewritten(json), None, "{json}");
@@ -193,5 +226,10 @@ mod tests {
         assert_eq!(corrected(Some(100), None, 1_000), 100);
         assert_eq!(corrected(None, Some(150), 1_000), 1_000);
         assert_eq!(corrected(Some(i64::MIN), Some(i64::MAX), 1_000), 1_000);
+        // Years 0 and 10000, which Keen cannot hold.
+        assert_eq!(corrected(Some(-62_135_596_800_001), None, 1_000), 1_000);
+        assert_eq!(corrected(Some(-62_135_596_800_000), None, 1_000), -62_135_596_800_000);
+        assert_eq!(corrected(Some(253_402_300_800_000), None, 1_000), 1_000);
+        assert_eq!(corrected(Some(253_402_300_799_999), None, 1_000), 253_402_300_799_999);
     }
 }
