@@ -14,6 +14,8 @@
 
 mod accepted;
 mod captures;
+#[path = "../golden/cases.rs"]
+mod cases;
 mod configuration;
 mod delivery;
 mod edge;
