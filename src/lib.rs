@@ -22,16 +22,3 @@ pub mod segment;
 
 #[cfg(target_arch = "wasm32")]
 mod filter;
-
-#[cfg(target_arch = "wasm32")]
-#[allow(unsafe_code, missing_docs, reason = "the macro exports `_initialize`")]
-mod start {
-    use crate::filter;
-    use proxy_wasm::traits::RootContext;
-    use proxy_wasm::types::LogLevel;
-
-    proxy_wasm::main! {{
-        proxy_wasm::set_log_level(LogLevel::Info);
-        proxy_wasm::set_root_context(|id| -> Box<dyn RootContext> { Box::new(filter::Root::new(id)) });
-    }}
-}

@@ -11,7 +11,7 @@ use crate::segment::answer::{self, Answer, Refusal};
 use std::collections::BTreeMap;
 
 /// How often the root context looks at deadlines, pauses and counters while there is anything to look at.
-const TICK_MS: u64 = 50;
+const TICK_MS: u32 = 50;
 /// Answers a callback. Envoy's replies run inside each other; some 300 exhaust the VM's stack.
 const ANSWERS: usize = 64;
 /// Bytes of Keen's reply that are read: 1,000 refused events with their descriptions fit.
@@ -170,7 +170,7 @@ impl Engine {
         if let Some(origin) = origin {
             headers.extend(answer::cors(origin, None, &self.config.allow_origins));
         }
-        host::respond(answer.status(), headers, answer.body().as_bytes());
+        host::respond(answer.status(), &headers, answer.body().as_bytes());
     }
 
     /// The stream has ended; whoever waited on it is no longer there.
@@ -194,7 +194,7 @@ impl Engine {
         let now = self.now();
         // Should Envoy have lost a ring, the next is heard.
         self.rung = false;
-        let expired = self.delivery.expire(now, TICK_MS);
+        let expired = self.delivery.expire(now, u64::from(TICK_MS));
         self.metrics.counted.events_dropped = self.metrics.counted.events_dropped.saturating_add(expired.dropped);
         self.pump(now);
         self.metrics.flush(self.delivery.pending_bytes());
@@ -270,7 +270,7 @@ impl Engine {
             ("user-agent", concat!("keen-edge/", env!("CARGO_PKG_VERSION"))),
         ];
         headers.extend(destination.write_key.as_deref().map(|key| ("authorization", key)));
-        match host::call(&destination.cluster, headers, &call.body, call.timeout_ms) {
+        match host::call(&destination.cluster, &headers, &call.body, call.timeout_ms) {
             Ok(token) => {
                 self.calls.insert(token, call.id);
             }
@@ -345,8 +345,7 @@ impl Engine {
 
     fn ring(&mut self) {
         if let (false, Some(doorbell)) = (self.rung, self.doorbell) {
-            self.rung = true;
-            host::ring(doorbell);
+            self.rung = host::ring(doorbell);
         }
     }
 }

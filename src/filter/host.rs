@@ -1,29 +1,45 @@
 //! Host calls, none of which panics on what a peer sends: bytes only, and every failure a value.
 
-use proxy_wasm::hostcalls;
-use proxy_wasm::types::{BufferType, MapType, MetricType, Status};
-use std::time::{Duration, UNIX_EPOCH};
+use super::hostcalls::{self, Buffer, Map, Metric, Status};
 
 /// Milliseconds since 1970.
 pub(super) fn now() -> u64 {
-    let time = hostcalls::get_current_time().unwrap_or(UNIX_EPOCH);
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    hostcalls::current_time().unwrap_or(0) / 1_000_000
 }
 
 /// The filter's configuration.
 pub(super) fn configuration() -> Vec<u8> {
-    buffer(BufferType::PluginConfiguration, usize::MAX)
+    buffer(Buffer::PluginConfiguration, usize::MAX)
 }
 
-/// The request's headers, in one call.
+/// The request's headers, in one call. Names are lower-case.
 pub(super) fn request_headers() -> Vec<(String, Vec<u8>)> {
-    hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default()
+    let pairs = hostcalls::header_pairs(Map::Request).unwrap_or_default();
+    read_pairs(&pairs).unwrap_or_default()
+}
+
+/// `u32 count, (u32 name, u32 value) * count, (name \0 value \0) * count`.
+fn read_pairs(pairs: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
+    let number = |bytes: &[u8]| Some(u32::from_le_bytes(bytes.try_into().ok()?) as usize);
+    let (count, rest) = pairs.split_at_checked(4)?;
+    let (sizes, mut texts) = rest.split_at_checked(number(count)?.checked_mul(8)?)?;
+    let mut text = |size: &[u8]| {
+        let (text, rest) = texts.split_at_checked(number(size)?)?;
+        texts = rest.get(1..)?;
+        Some(text)
+    };
+    sizes
+        .chunks_exact(8)
+        .map(|sizes| {
+            let (name, value) = sizes.split_at_checked(4)?;
+            Some((String::from_utf8_lossy(text(name)?).into_owned(), text(value)?.to_vec()))
+        })
+        .collect()
 }
 
 /// The request's body as far as Envoy has it.
 pub(super) fn request_body() -> Vec<u8> {
-    buffer(BufferType::HttpRequestBody, usize::MAX)
+    buffer(Buffer::RequestBody, usize::MAX)
 }
 
 /// The status of the callout's answer; none where the call broke off.
@@ -33,37 +49,40 @@ pub(super) fn call_status() -> Option<u16> {
 
 /// A header of the callout's answer; empty where it has none.
 pub(super) fn call_header(name: &str) -> Vec<u8> {
-    hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, name).ok().flatten().unwrap_or_default()
+    hostcalls::header(Map::CallResponse, name).unwrap_or_default()
 }
 
 /// The first `most` bytes of the callout's answer.
 pub(super) fn call_body(most: usize) -> Vec<u8> {
-    buffer(BufferType::HttpCallResponseBody, most)
+    buffer(Buffer::CallResponseBody, most)
 }
 
-fn buffer(which: BufferType, most: usize) -> Vec<u8> {
-    hostcalls::get_buffer(which, 0, most).ok().flatten().unwrap_or_default()
+fn buffer(which: Buffer, most: usize) -> Vec<u8> {
+    hostcalls::buffer(which, most).unwrap_or_default()
 }
 
 /// `source.address`: the client, as Envoy's listener settings vouch for it.
 pub(super) fn source_address() -> Vec<u8> {
-    hostcalls::get_property(vec!["source", "address"]).ok().flatten().unwrap_or_default()
+    hostcalls::property("source\0address").unwrap_or_default()
 }
 
 /// Replaces a header of the answer that passes by; an empty value removes it.
 pub(super) fn set_response_header(name: &str, value: &str) {
-    let value = (!value.is_empty()).then_some(value.as_bytes());
-    let _ = hostcalls::set_map_value_bytes(MapType::HttpResponseHeaders, name, value);
+    let _ = if value.is_empty() {
+        hostcalls::remove_header(Map::Response, name)
+    } else {
+        hostcalls::replace_header(Map::Response, name, value.as_bytes())
+    };
 }
 
 /// Replaces `size` bytes of the answer's body that passes by.
 pub(super) fn set_response_body(size: usize, body: &[u8]) {
-    let _ = hostcalls::set_buffer(BufferType::HttpResponseBody, 0, size, body);
+    let _ = hostcalls::set_buffer(Buffer::ResponseBody, size, body);
 }
 
 /// Answers the stream that is the effective context.
-pub(super) fn respond(status: u16, headers: Vec<(&str, &str)>, body: &[u8]) {
-    let _ = hostcalls::send_http_response(u32::from(status), headers, Some(body));
+pub(super) fn respond(status: u16, headers: &[(&str, &str)], body: &[u8]) {
+    let _ = hostcalls::send_local_response(u32::from(status), headers, body);
 }
 
 /// Makes `context` the one that [`respond`] answers. False where it is gone.
@@ -72,23 +91,27 @@ pub(super) fn act_for(context: u32) -> bool {
 }
 
 /// Starts a callout.
-pub(super) fn call(cluster: &str, headers: Vec<(&str, &str)>, body: &[u8], timeout_ms: u64) -> Result<u32, Status> {
-    hostcalls::dispatch_http_call(cluster, headers, Some(body), vec![], Duration::from_millis(timeout_ms))
+pub(super) fn call(cluster: &str, headers: &[(&str, &str)], body: &[u8], timeout_ms: u64) -> Result<u32, Status> {
+    // Envoy takes 0 for never.
+    let timeout_ms = u32::try_from(timeout_ms).unwrap_or(u32::MAX).max(1);
+    hostcalls::http_call(cluster, headers, body, timeout_ms)
 }
 
 /// Looks again every `ms` milliseconds; 0 is never.
-pub(super) fn tick_every(ms: u64) {
-    let _ = hostcalls::set_tick_period(Duration::from_millis(ms));
+pub(super) fn tick_every(ms: u32) {
+    let _ = hostcalls::set_tick_period(ms);
 }
 
 /// A number that no other caller in this process gets: workers share it.
 pub(super) fn process_wide_number(key: &str) -> u64 {
     for _ in 0..10_000 {
-        let (value, cas) = hostcalls::get_shared_data(key).unwrap_or((None, None));
-        let last = value.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+        let (value, cas) = hostcalls::shared_data(key).unwrap_or_default();
+        let last = value.try_into().map_or(0, u64::from_le_bytes);
         let next = last.wrapping_add(1);
-        if hostcalls::set_shared_data(key, Some(&next.to_le_bytes()), cas).is_ok() {
-            return next;
+        match hostcalls::set_shared_data(key, &next.to_le_bytes(), cas) {
+            Ok(()) => return next,
+            Err(Status::CAS_MISMATCH) => {}
+            Err(_) => break,
         }
     }
     now()
@@ -96,17 +119,17 @@ pub(super) fn process_wide_number(key: &str) -> u64 {
 
 /// A queue that wakes this root context, and no other: Envoy calls back whoever registered the name last.
 pub(super) fn doorbell(name: &str) -> Option<u32> {
-    hostcalls::register_shared_queue(name).ok()
+    hostcalls::register_queue(name).ok()
 }
 
-/// Wakes the root context in the next turn of the worker's event loop.
-pub(super) fn ring(doorbell: u32) {
-    let _ = hostcalls::enqueue_shared_queue(doorbell, Some(b"!"));
+/// Wakes the root context in the next turn of the worker's event loop. False where it cannot.
+pub(super) fn ring(doorbell: u32) -> bool {
+    hostcalls::enqueue(doorbell, b"!").is_ok()
 }
 
 /// Empties the doorbell.
 pub(super) fn silence(doorbell: u32) {
-    while let Ok(Some(_)) = hostcalls::dequeue_shared_queue(doorbell) {}
+    while hostcalls::dequeue(doorbell).is_ok() {}
 }
 
 /// Tells Envoy that this root context, asked to end, has ended.
@@ -115,7 +138,7 @@ pub(super) fn done() {
 }
 
 /// A metric's id.
-pub(super) fn metric(kind: MetricType, name: &str) -> Option<u32> {
+pub(super) fn metric(kind: Metric, name: &str) -> Option<u32> {
     hostcalls::define_metric(kind, name).ok()
 }
 

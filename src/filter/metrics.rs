@@ -1,7 +1,7 @@
 //! Metrics: counted in the VM, told to Envoy by the tick. One host call a counter and tick, not one a request.
 
 use super::host;
-use proxy_wasm::types::MetricType;
+use super::hostcalls::Metric;
 use std::collections::BTreeMap;
 
 /// Error names of Keen's with a counter of their own; further ones are counted together.
@@ -75,7 +75,7 @@ impl Metrics {
     /// Defines them. `projects`: the destinations' project ids.
     pub(super) fn new<'a>(projects: impl Iterator<Item = &'a str>) -> Self {
         let up = |project| {
-            let id = host::metric(MetricType::Gauge, &format!("keen_edge_destination_up.project.{project}"));
+            let id = host::metric(Metric::Gauge, &format!("keen_edge_destination_up.project.{project}"));
             if let Some(id) = id {
                 host::gauge(id, 1);
             }
@@ -83,8 +83,8 @@ impl Metrics {
         };
         Self {
             counted: Counted::default(),
-            ids: Counted::NAMES.iter().map(|name| host::metric(MetricType::Counter, name)).collect(),
-            pending: host::metric(MetricType::Gauge, "keen_edge_pending_bytes"),
+            ids: Counted::NAMES.iter().map(|name| host::metric(Metric::Counter, name)).collect(),
+            pending: host::metric(Metric::Gauge, "keen_edge_pending_bytes"),
             last_pending: 0,
             up: projects.map(up).collect(),
             errors: BTreeMap::new(),
@@ -96,7 +96,7 @@ impl Metrics {
         self.counted.events_refused = self.counted.events_refused.saturating_add(1);
         let name = if self.errors.len() < MOST_ERRORS || self.errors.contains_key(error) { error } else { "other" };
         let entry = self.errors.entry(name.to_owned()).or_insert_with(|| {
-            (host::metric(MetricType::Counter, &format!("keen_edge_events_refused_by_error.error.{name}")), 0)
+            (host::metric(Metric::Counter, &format!("keen_edge_events_refused_by_error.error.{name}")), 0)
         });
         entry.1 = entry.1.saturating_add(1);
     }

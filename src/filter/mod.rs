@@ -5,10 +5,11 @@
 //! may end in trailers; callouts belong to the root context; a callback may answer some 300 streams and no more; a new
 //! configuration may run in the same VM, so all state hangs on the root context.
 
+mod callbacks;
 mod engine;
 mod host;
+mod hostcalls;
+mod logger;
 mod metrics;
 mod root;
 mod stream;
-
-pub(crate) use root::Root;

@@ -4,21 +4,20 @@ use super::engine::Engine;
 use super::host;
 use super::stream::Stream;
 use crate::config::Config;
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::ContextType;
 use std::cell::RefCell;
 use std::rc::Rc;
 
 /// Envoy's callbacks for the worker as a whole.
-pub(crate) struct Root {
+pub(super) struct Root {
     id: u32,
     engine: Option<Rc<RefCell<Engine>>>,
+    complained: bool,
 }
 
 impl Root {
     /// A root context that waits for its configuration.
-    pub(crate) fn new(id: u32) -> Self {
-        Self { id, engine: None }
+    pub(super) fn new(id: u32) -> Self {
+        Self { id, engine: None, complained: false }
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Engine) -> T) -> Option<T> {
@@ -26,18 +25,9 @@ impl Root {
     }
 }
 
-impl Context for Root {
-    fn on_http_call_response(&mut self, token: u32, headers: usize, _body: usize, _trailers: usize) {
-        self.with(|engine| engine.called(token, headers > 0));
-    }
-
-    fn on_done(&mut self) -> bool {
-        self.with(Engine::end).unwrap_or(true)
-    }
-}
-
-impl RootContext for Root {
-    fn on_configure(&mut self, _size: usize) -> bool {
+/// Envoy's callbacks.
+impl Root {
+    pub(super) fn on_configure(&mut self) -> bool {
         match Config::read(&host::configuration()) {
             Ok(config) => {
                 let sources = config.sources.len();
@@ -52,22 +42,32 @@ impl RootContext for Root {
         }
     }
 
-    fn on_queue_ready(&mut self, _queue: u32) {
+    /// The context of a request; none without a configuration.
+    pub(super) fn stream(&mut self, id: u32) -> Option<Stream> {
+        if self.engine.is_none() && !std::mem::replace(&mut self.complained, true) {
+            log::error!(
+                "keen-edge has no configuration, and lets every request pass: is proxy_on_configure among Envoy's \
+                 allowed_capabilities?"
+            );
+        }
+        Some(Stream::new(id, Rc::clone(self.engine.as_ref()?)))
+    }
+
+    pub(super) fn on_http_call_response(&mut self, token: u32, has_headers: bool) {
+        self.with(|engine| engine.called(token, has_headers));
+    }
+
+    pub(super) fn on_queue_ready(&mut self) {
         self.with(Engine::woken);
     }
 
-    fn on_tick(&mut self) {
+    pub(super) fn on_tick(&mut self) {
         if self.with(Engine::tick) == Some(true) {
             host::done();
         }
     }
 
-    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
-        let engine = self.engine.as_ref()?;
-        Some(Box::new(Stream::new(id, Rc::clone(engine))))
-    }
-
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
+    pub(super) fn on_done(&mut self) -> bool {
+        self.with(Engine::end).unwrap_or(true)
     }
 }

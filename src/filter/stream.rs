@@ -1,5 +1,6 @@
 //! One request.
 
+use super::callbacks::Action;
 use super::engine::{Engine, TOO_LARGE};
 use super::host;
 use crate::mapping::Client;
@@ -8,8 +9,6 @@ use crate::segment::answer::{self, Answer, Refusal};
 use crate::segment::endpoint::{Endpoint, Kind, endpoint};
 use crate::segment::inflate::inflate;
 use crate::segment::write_key;
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::Action;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -130,11 +129,11 @@ impl Stream {
                 if let Some(origin) = origin {
                     headers.extend(answer::cors(origin, None, &engine.config.allow_origins));
                 }
-                host::respond(200, headers, &settings);
+                host::respond(200, &headers, &settings);
             }
             Plan::Preflight(asked) => {
                 let headers = answer::cors(origin.unwrap_or_default(), Some(&asked), &engine.config.allow_origins);
-                host::respond(200, headers, b"");
+                host::respond(200, &headers, b"");
             }
             Plan::Track(head) => match take(&mut engine, self.id, &head, &body) {
                 Some(answer) => engine.respond(answer, origin),
@@ -177,10 +176,9 @@ impl Head {
     }
 }
 
-impl Context for Stream {}
-
-impl HttpContext for Stream {
-    fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+/// Envoy's callbacks.
+impl Stream {
+    pub(super) fn on_request_headers(&mut self, end_of_stream: bool) -> Action {
         let Some(plan) = self.plan() else { return Action::Continue };
         let Ok(mut engine) = self.engine.try_borrow_mut() else { return Action::Continue };
         let forward = engine.config.forward;
@@ -199,7 +197,7 @@ impl HttpContext for Stream {
         Action::Pause
     }
 
-    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+    pub(super) fn on_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         match (&self.state, end_of_stream) {
             (State::Passing | State::Rewording(_), _) => Action::Continue,
             (State::Reading(_), true) => self.complete(host::request_body()),
@@ -209,7 +207,7 @@ impl HttpContext for Stream {
         }
     }
 
-    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+    pub(super) fn on_request_trailers(&mut self) -> Action {
         match self.state {
             State::Passing | State::Rewording(_) => Action::Continue,
             State::Reading(_) => self.complete(host::request_body()),
@@ -218,7 +216,7 @@ impl HttpContext for Stream {
         }
     }
 
-    fn on_http_response_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+    pub(super) fn on_response_headers(&mut self, end_of_stream: bool) -> Action {
         // An answer while we read or wait is Envoy's own: 413 over its buffer, 408 over its patience. SDKs send those
         // again, or for ever.
         let answer = match self.state {
@@ -246,7 +244,7 @@ impl HttpContext for Stream {
         Action::Continue
     }
 
-    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+    pub(super) fn on_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         if let State::Rewording(answer) = self.state {
             if !end_of_stream {
                 return Action::Pause;

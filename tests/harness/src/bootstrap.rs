@@ -28,6 +28,15 @@ pub(crate) fn read() -> Result<Value, String> {
     serde_saphyr::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
+/// `envoy.yaml` as a tree.
+///
+/// # Panics
+/// Where it cannot be read.
+#[must_use]
+pub fn envoy_yaml() -> Value {
+    read().unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// The filter's configuration in `envoy.yaml`, for a test to change and pass to [`crate::Builder::config`].
 ///
 /// # Panics

@@ -15,7 +15,7 @@ mod bootstrap;
 mod envoy;
 mod process;
 
-pub use bootstrap::{CONFIG_POINTER, default_config, downstream_tls, keen_edge, routes};
+pub use bootstrap::{CONFIG_POINTER, default_config, downstream_tls, envoy_yaml, keen_edge, routes};
 pub use envoy::{Builder, Envoy, StartError};
 
 use std::{

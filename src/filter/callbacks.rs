@@ -1,0 +1,124 @@
+//! What Envoy calls, and the contexts it speaks of: one root context a configuration, one stream context a request.
+//!
+//! A callback that is not exported costs nothing: Envoy does not enter the filter for it. A context that is unknown is
+//! passed over, as anything else would be a panic.
+
+#![allow(unsafe_code, missing_docs, reason = "the names, unmangled, are what the ABI is")]
+
+use super::root::Root;
+use super::stream::Stream;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+/// What becomes of the request, or the answer, that a callback was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    Continue = 0,
+    Pause = 1,
+}
+
+thread_local! {
+    static CONTEXTS: RefCell<Contexts> =
+        const { RefCell::new(Contexts { roots: BTreeMap::new(), streams: BTreeMap::new() }) };
+}
+
+struct Contexts {
+    roots: BTreeMap<u32, Root>,
+    streams: BTreeMap<u32, Stream>,
+}
+
+fn contexts<T>(act: impl FnOnce(&mut Contexts) -> Option<T>) -> Option<T> {
+    CONTEXTS.with(|contexts| act(&mut *contexts.try_borrow_mut().ok()?))
+}
+
+fn root<T>(id: u32, act: impl FnOnce(&mut Root) -> T) -> Option<T> {
+    contexts(|contexts| contexts.roots.get_mut(&id).map(act))
+}
+
+fn stream(id: u32, act: impl FnOnce(&mut Stream) -> Action) -> u32 {
+    contexts(|contexts| contexts.streams.get_mut(&id).map(act)).unwrap_or(Action::Continue) as u32
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_abi_version_0_2_1() {}
+
+#[unsafe(no_mangle)]
+extern "C" fn _initialize() {
+    super::logger::start();
+}
+
+/// Room for what the host hands over; [`hostcalls`](super::hostcalls) owns it then.
+#[unsafe(no_mangle)]
+extern "C" fn malloc(size: usize) -> *mut u8 {
+    Box::into_raw(Box::<[u8]>::new_uninit_slice(size)).cast()
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_context_create(id: u32, root: u32) {
+    contexts(|contexts| {
+        if root == 0 {
+            contexts.roots.insert(id, Root::new(id));
+        } else if let Some(stream) = contexts.roots.get_mut(&root).and_then(|root| root.stream(id)) {
+            contexts.streams.insert(id, stream);
+        }
+        Some(())
+    });
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_configure(id: u32, _size: usize) -> u32 {
+    root(id, Root::on_configure).unwrap_or(false).into()
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_headers(id: u32, _count: usize, end_of_stream: u32) -> u32 {
+    stream(id, |stream| stream.on_request_headers(end_of_stream != 0))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_body(id: u32, size: usize, end_of_stream: u32) -> u32 {
+    stream(id, |stream| stream.on_request_body(size, end_of_stream != 0))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_trailers(id: u32, _count: usize) -> u32 {
+    stream(id, Stream::on_request_trailers)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_response_headers(id: u32, _count: usize, end_of_stream: u32) -> u32 {
+    stream(id, |stream| stream.on_response_headers(end_of_stream != 0))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_response_body(id: u32, size: usize, end_of_stream: u32) -> u32 {
+    stream(id, |stream| stream.on_response_body(size, end_of_stream != 0))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_http_call_response(id: u32, token: u32, headers: usize, _body: usize, _trailers: usize) {
+    root(id, |root| root.on_http_call_response(token, headers > 0));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_queue_ready(id: u32, _queue: u32) {
+    root(id, Root::on_queue_ready);
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_tick(id: u32) {
+    root(id, Root::on_tick);
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_done(id: u32) -> u32 {
+    root(id, Root::on_done).unwrap_or(true).into()
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_delete(id: u32) {
+    contexts(|contexts| {
+        contexts.streams.remove(&id);
+        contexts.roots.remove(&id).map(drop)
+    });
+}
