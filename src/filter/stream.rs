@@ -48,6 +48,8 @@ struct Head {
     user_agent: Vec<u8>,
     referer: Vec<u8>,
     request_id: Vec<u8>,
+    /// `Content-Length`; 0 where the body comes without.
+    length: usize,
 }
 
 impl Stream {
@@ -90,6 +92,7 @@ impl Stream {
             user_agent: take("user-agent"),
             referer: take("referer"),
             request_id: take("x-request-id"),
+            length: std::str::from_utf8(&take("content-length")).ok().and_then(|n| n.parse().ok()).unwrap_or(0),
         }))
     }
 
@@ -183,6 +186,12 @@ impl Stream {
         let Ok(mut engine) = self.engine.try_borrow_mut() else { return Action::Continue };
         let forward = engine.config.forward;
         self.state = match plan {
+            // Not held at all: Envoy would refuse it over its own bound, should much of it come at once.
+            Plan::Track(head) if forward && head.length > engine.config.body_bytes => {
+                engine.count_request();
+                engine.count_not_copied();
+                return Action::Continue;
+            }
             Plan::Track(head) if forward => State::Copying(head),
             // The route answers them.
             _ if forward => return Action::Continue,
