@@ -144,9 +144,12 @@ pub(super) fn metric(kind: Metric, name: &str) -> Option<u32> {
 
 /// Adds to a counter.
 pub(super) fn count(metric: u32, by: u64) {
-    if let Ok(by) = i64::try_from(by)
-        && by > 0
-    {
+    adjust(metric, i64::try_from(by).unwrap_or(i64::MAX));
+}
+
+/// Adds to a gauge, or takes from it.
+pub(super) fn adjust(metric: u32, by: i64) {
+    if by != 0 {
         let _ = hostcalls::increment_metric(metric, by);
     }
 }

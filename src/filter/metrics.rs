@@ -66,9 +66,18 @@ pub(super) struct Metrics {
     pub(super) counted: Counted,
     ids: Vec<Option<u32>>,
     pending: Option<u32>,
-    last_pending: u64,
-    up: Vec<(Option<u32>, bool)>,
+    told_pending: i64,
+    up: Vec<Up>,
     errors: BTreeMap<String, (Option<u32>, u64)>,
+}
+
+/// Whether Keen takes a destination's events.
+#[derive(Debug)]
+struct Up {
+    id: Option<u32>,
+    up: bool,
+    /// Learnt since Envoy was told. All workers tell of one gauge, and the last to learn is right, news or not.
+    learnt: bool,
 }
 
 impl Metrics {
@@ -76,19 +85,18 @@ impl Metrics {
     pub(super) fn new<'a>(projects: impl Iterator<Item = &'a str>) -> Self {
         let up = |project| {
             let id = host::metric(Metric::Gauge, &format!("keen_edge_destination_up.project.{project}"));
-            if let Some(id) = id {
-                host::gauge(id, 1);
-            }
-            (id, true)
+            Up { id, up: true, learnt: true }
         };
-        Self {
+        let mut metrics = Self {
             counted: Counted::default(),
             ids: Counted::NAMES.iter().map(|name| host::metric(Metric::Counter, name)).collect(),
             pending: host::metric(Metric::Gauge, "keen_edge_pending_bytes"),
-            last_pending: 0,
+            told_pending: 0,
             up: projects.map(up).collect(),
             errors: BTreeMap::new(),
-        }
+        };
+        metrics.flush(0);
+        metrics
     }
 
     /// Counts an event that Keen refused. True where a counter of its own tells of it.
@@ -101,17 +109,11 @@ impl Metrics {
         entry.1 = entry.1.saturating_add(1);
     }
 
-    /// Tells whether Keen takes a destination's events. True where that is news.
-    pub(super) fn destination(&mut self, destination: usize, up: bool) -> bool {
-        match self.up.get_mut(destination) {
-            Some((id, was)) if *was != up => {
-                *was = up;
-                if let Some(id) = id {
-                    host::gauge(*id, u64::from(up));
-                }
-                true
-            }
-            _ => false,
+    /// Keen has taken a destination's events, or will not take any.
+    pub(super) fn destination(&mut self, destination: usize, up: bool) {
+        if let Some(known) = self.up.get_mut(destination) {
+            known.up = up;
+            known.learnt = true;
         }
     }
 
@@ -127,10 +129,16 @@ impl Metrics {
                 host::count(*id, std::mem::take(by));
             }
         }
-        let pending = u64::try_from(pending_bytes).unwrap_or(u64::MAX);
-        if let (Some(id), true) = (self.pending, pending != self.last_pending) {
-            self.last_pending = pending;
-            host::gauge(id, pending);
+        for known in &mut self.up {
+            if let (true, Some(id)) = (std::mem::take(&mut known.learnt), known.id) {
+                host::gauge(id, u64::from(known.up));
+            }
+        }
+        // Each worker adds what it holds to one gauge.
+        let pending = i64::try_from(pending_bytes).unwrap_or(i64::MAX);
+        if let Some(id) = self.pending {
+            host::adjust(id, pending.saturating_sub(self.told_pending));
+            self.told_pending = pending;
         }
     }
 }

@@ -21,4 +21,5 @@ mod delivery;
 mod edge;
 mod forward;
 mod golden;
+mod metrics;
 mod setting;
