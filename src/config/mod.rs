@@ -273,7 +273,7 @@ fn read_users(root: &Node<'_>) -> Result<(), ConfigError> {
 fn read_cors(root: &Node<'_>) -> Result<Vec<String>, ConfigError> {
     let origins = root.opt("cors", |node| {
         node.only(&["allowOrigins"])?;
-        node.opt("allowOrigins", |n| n.elements()?.iter().map(Node::header).collect::<Result<Vec<_>, _>>())
+        node.opt("allowOrigins", |n| n.elements()?.iter().map(Node::origin).collect::<Result<Vec<_>, _>>())
     })?;
     Ok(origins.flatten().unwrap_or_else(|| vec!["*".to_owned()]))
 }
@@ -371,6 +371,10 @@ mod tests {
             (
                 root("cors", json!({"allowOrigins": ["a\nb"]})),
                 "/cors/allowOrigins/0: must be printable ASCII, found something else",
+            ),
+            (
+                root("cors", json!({"allowOrigins": ["*", "https://a.example/"]})),
+                "/cors/allowOrigins/1: must be \"*\", or a scheme and a host such as https://www.example.com, found \"https://a.example/\"",
             ),
             (root("extra", json!(1)), "/extra: is not a setting"),
         ] {

@@ -1,5 +1,6 @@
 //! A place in a configuration: its value, and its JSON pointer for errors.
 
+use crate::segment::cors;
 use serde_json::Value;
 use std::fmt;
 
@@ -126,6 +127,16 @@ impl<'v> Node<'v> {
         let text = self.string()?;
         let printable = !text.is_empty() && text.bytes().all(|b| (0x21..0x7f).contains(&b));
         if printable { Ok(text.to_owned()) } else { Err(self.wrong("must be printable ASCII", "something else")) }
+    }
+
+    /// A page's origin, or a pattern of some.
+    pub(super) fn origin(&self) -> Checked<String> {
+        let origin = self.header()?;
+        if cors::is_pattern(&origin) {
+            return Ok(origin);
+        }
+        let shown = format!("\"{}\"", origin.chars().take(64).collect::<String>());
+        Err(self.wrong("must be \"*\", or a scheme and a host such as https://www.example.com", &shown))
     }
 
     /// A name: for a cluster, a source.

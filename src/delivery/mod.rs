@@ -442,6 +442,12 @@ impl Delivery {
         }
     }
 
+    /// Whether the waiter is still to be answered.
+    #[must_use]
+    pub fn waits(&self, waiter: WaiterId) -> bool {
+        self.waiters.contains_key(&waiter)
+    }
+
     /// The next answer to give.
     pub fn answers(&mut self) -> Option<(WaiterId, Answer)> {
         self.answers.pop_front()

@@ -7,7 +7,8 @@ use crate::delivery::{Call, CallId, Clock, Delivery, Ended, Offer, Offered, Outc
 use crate::keen::name;
 use crate::mapping::Client;
 use crate::mapping::request::{Request, map_request};
-use crate::segment::answer::{self, Answer, Refusal};
+use crate::segment::answer::Answer;
+use crate::segment::cors;
 use std::collections::BTreeMap;
 
 /// How often the root context looks at deadlines, pauses and counters while there is anything to look at.
@@ -155,22 +156,42 @@ impl Engine {
 
     /// Answers the effective context.
     pub(super) fn respond(&mut self, answer: Answer, origin: Option<&str>) {
+        self.count_answer(answer);
+        let mut headers = answer.headers().to_vec();
+        headers.extend(cors::headers(origin, &self.config.allow_origins));
+        host::respond(answer.status(), &headers, answer.body().as_bytes());
+    }
+
+    /// Makes an answer of Envoy's own one of Segment's: its headers here, its body when that passes by.
+    pub(super) fn reword(&mut self, answer: Answer, origin: Option<&str>, has_body: bool) {
+        self.count_answer(answer);
+        let length = if has_body { answer.body().len() } else { 0 };
+        host::set_response_header(":status", &answer.status().to_string());
+        host::set_response_header("content-length", &length.to_string());
+        for (name, value) in answer.headers().iter().chain(&cors::headers(origin, &self.config.allow_origins)) {
+            host::set_response_header(name, value);
+        }
+    }
+
+    fn count_answer(&mut self, answer: Answer) {
         let counted = &mut self.metrics.counted;
         let counter = match answer {
-            Answer::Taken => None,
-            Answer::Refused(_) => Some(&mut counted.requests_refused),
-            Answer::TooMany => Some(&mut counted.requests_over_bound),
-            Answer::Unavailable => Some(&mut counted.requests_unavailable),
+            Answer::Taken => return,
+            Answer::Refused(_) => &mut counted.requests_refused,
+            Answer::TooMany => &mut counted.requests_over_bound,
+            Answer::Unavailable => &mut counted.requests_unavailable,
         };
-        if let Some(counter) = counter {
-            *counter = counter.saturating_add(1);
-        }
-        let mut headers = vec![("content-type", "application/json")];
-        headers.extend(answer.retry_after().map(|seconds| ("retry-after", seconds)));
-        if let Some(origin) = origin {
-            headers.extend(answer::cors(origin, None, &self.config.allow_origins));
-        }
-        host::respond(answer.status(), &headers, answer.body().as_bytes());
+        *counter = counter.saturating_add(1);
+    }
+
+    /// Whether the answer to `waiter` is still to be given.
+    pub(super) fn owes(&self, waiter: WaiterId) -> bool {
+        self.delivery.waits(waiter)
+    }
+
+    /// The origin that was remembered of `waiter`.
+    pub(super) fn origin(&mut self, waiter: WaiterId) -> Option<String> {
+        self.origins.remove(&waiter)
     }
 
     /// The stream has ended; whoever waited on it is no longer there.
@@ -349,6 +370,3 @@ impl Engine {
         }
     }
 }
-
-/// What a request over the body limit gets.
-pub(super) const TOO_LARGE: Answer = Answer::Refused(Refusal::TooLarge);

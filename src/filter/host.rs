@@ -44,7 +44,12 @@ pub(super) fn request_body() -> Vec<u8> {
 
 /// The status of the callout's answer; none where the call broke off.
 pub(super) fn call_status() -> Option<u16> {
-    std::str::from_utf8(&call_header(":status")).ok()?.parse().ok()
+    status_in(Map::CallResponse)
+}
+
+fn status_in(headers: Map) -> Option<u16> {
+    let status = hostcalls::header(headers, ":status").ok()?;
+    std::str::from_utf8(&status).ok()?.parse().ok()
 }
 
 /// A header of the callout's answer; empty where it has none.
@@ -66,13 +71,14 @@ pub(super) fn source_address() -> Vec<u8> {
     hostcalls::property("source\0address").unwrap_or_default()
 }
 
-/// Replaces a header of the answer that passes by; an empty value removes it.
+/// The status of the answer that passes by.
+pub(super) fn response_status() -> Option<u16> {
+    status_in(Map::Response)
+}
+
+/// Replaces a header of the answer that passes by.
 pub(super) fn set_response_header(name: &str, value: &str) {
-    let _ = if value.is_empty() {
-        hostcalls::remove_header(Map::Response, name)
-    } else {
-        hostcalls::replace_header(Map::Response, name, value.as_bytes())
-    };
+    let _ = hostcalls::replace_header(Map::Response, name, value.as_bytes());
 }
 
 /// Replaces `size` bytes of the answer's body that passes by.

@@ -19,7 +19,6 @@ unsafe extern "C" {
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, len: *mut usize) -> u32;
     fn proxy_get_header_map_value(map: u32, key: *const u8, len: usize, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_replace_header_map_value(map: u32, key: *const u8, len: usize, value: *const u8, size: usize) -> u32;
-    fn proxy_remove_header_map_value(map: u32, key: *const u8, len: usize) -> u32;
     fn proxy_get_property(path: *const u8, len: usize, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_get_shared_data(key: *const u8, len: usize, data: *mut *mut u8, size: *mut usize, cas: *mut u32) -> u32;
     fn proxy_set_shared_data(key: *const u8, len: usize, value: *const u8, size: usize, cas: u32) -> u32;
@@ -167,12 +166,6 @@ pub(super) fn header(map: Map, name: &str) -> Given<Vec<u8>> {
 pub(super) fn replace_header(map: Map, name: &str, value: &[u8]) -> Given<()> {
     // SAFETY: the host reads both during the call.
     check(unsafe { proxy_replace_header_map_value(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
-}
-
-/// Removes a header.
-pub(super) fn remove_header(map: Map, name: &str) -> Given<()> {
-    // SAFETY: the host reads the name during the call.
-    check(unsafe { proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) })
 }
 
 /// A property; the parts of `path` are separated by NUL.

@@ -1,14 +1,15 @@
 //! One request.
 
 use super::callbacks::Action;
-use super::engine::{Engine, TOO_LARGE};
+use super::engine::Engine;
 use super::host;
 use crate::mapping::Client;
 use crate::mapping::request::Request;
-use crate::segment::answer::{self, Answer, Refusal};
+use crate::segment::answer::{Answer, Refusal};
 use crate::segment::endpoint::{Endpoint, Kind, endpoint};
 use crate::segment::inflate::inflate;
-use crate::segment::write_key;
+use crate::segment::{cors, pixel, settings, write_key};
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -34,7 +35,10 @@ enum State {
 }
 
 enum Plan {
+    /// Messages in the body.
     Track(Head),
+    /// A message in the path, or none.
+    Pixel(Option<Head>),
     Say(Answer),
     Settings(Vec<u8>),
     Preflight(String),
@@ -42,7 +46,10 @@ enum Plan {
 
 /// What the headers told.
 struct Head {
-    batch: Option<Kind>,
+    /// The kind of its one message; none of a batch.
+    kind: Option<Kind>,
+    /// The message that the path brought: there is none in the body.
+    message: Option<Vec<u8>>,
     key: Option<String>,
     encoding: Vec<u8>,
     user_agent: Vec<u8>,
@@ -67,9 +74,11 @@ impl Stream {
         let (method, path) = (take(":method"), take(":path"));
         let found = endpoint(&method, &path)?;
         self.origin = String::from_utf8(take("origin")).ok().filter(|origin| !origin.is_empty());
-        let batch = match found {
-            Endpoint::Single(kind) => Some(kind),
-            Endpoint::Batch => None,
+        let (kind, message) = match found {
+            Endpoint::Single(kind) => (Some(kind), None),
+            Endpoint::Batch => (None, None),
+            Endpoint::Pixel(Some(kind), query) => (Some(kind), Some(pixel::message(query))),
+            Endpoint::Pixel(None, _) => return Some(Plan::Pixel(None)),
             Endpoint::Telemetry => return Some(Plan::Say(Answer::Taken)),
             Endpoint::WrongMethod => return Some(Plan::Say(Answer::Refused(Refusal::Malformed))),
             Endpoint::Preflight => {
@@ -82,18 +91,21 @@ impl Stream {
                     return Some(Plan::Say(Answer::Refused(Refusal::WriteKey)));
                 }
                 let engine = self.engine.try_borrow().ok()?;
-                return Some(Plan::Settings(answer::settings(key, engine.config.api_host.as_deref())));
+                return Some(Plan::Settings(settings::json(key, engine.config.api_host.as_deref())));
             }
         };
-        Some(Plan::Track(Head {
-            batch,
+        let is_pixel = message.is_some();
+        let head = Head {
+            kind,
+            message,
             key: write_key::from_authorization(&take("authorization")),
             encoding: take("content-encoding"),
             user_agent: take("user-agent"),
             referer: take("referer"),
             request_id: take("x-request-id"),
             length: std::str::from_utf8(&take("content-length")).ok().and_then(|n| n.parse().ok()).unwrap_or(0),
-        }))
+        };
+        Some(if is_pixel { Plan::Pixel(Some(head)) } else { Plan::Track(head) })
     }
 
     /// More of a call that goes on to the route has come. One too large for us is not held until Envoy refuses it.
@@ -112,33 +124,36 @@ impl Stream {
         if let State::Copying(head) = std::mem::replace(&mut self.state, State::Passing)
             && let Ok(mut engine) = self.engine.try_borrow_mut()
         {
-            match inflate(body, &head.encoding, engine.config.body_bytes) {
-                Ok(body) => engine.copy(head.request(&body), head.client(), &head.request_id),
-                Err(_) => engine.count_not_copied(),
-            }
+            copy(&mut engine, &head, body);
         }
         Action::Continue
     }
 
     /// The request has come to its end.
-    fn complete(&mut self, body: Vec<u8>) -> Action {
+    fn complete(&mut self, body: &[u8]) -> Action {
         let State::Reading(plan) = std::mem::replace(&mut self.state, State::Passing) else { return Action::Continue };
         let Ok(mut engine) = self.engine.try_borrow_mut() else { return Action::Continue };
         let origin = self.origin.as_deref();
         match plan {
             Plan::Say(answer) => engine.respond(answer, origin),
             Plan::Settings(settings) => {
-                let mut headers = vec![("content-type", "application/json"), ("cache-control", "public, max-age=300")];
-                if let Some(origin) = origin {
-                    headers.extend(answer::cors(origin, None, &engine.config.allow_origins));
-                }
+                let mut headers = settings::HEADERS.to_vec();
+                headers.extend(cors::headers(origin, &engine.config.allow_origins));
                 host::respond(200, &headers, &settings);
             }
             Plan::Preflight(asked) => {
-                let headers = answer::cors(origin.unwrap_or_default(), Some(&asked), &engine.config.allow_origins);
-                host::respond(200, &headers, b"");
+                host::respond(200, &cors::preflight(origin, &asked, &engine.config.allow_origins), b"");
             }
-            Plan::Track(head) => match take(&mut engine, self.id, &head, &body) {
+            Plan::Pixel(head) => {
+                // Nobody sends an image's call again: it is kept here until Keen has it.
+                if let Some(head) = head {
+                    copy(&mut engine, &head, body);
+                }
+                let mut headers = pixel::HEADERS.to_vec();
+                headers.extend(cors::headers(origin, &engine.config.allow_origins));
+                host::respond(200, &headers, pixel::GIF);
+            }
+            Plan::Track(head) => match take(&mut engine, self.id, &head, body) {
                 Some(answer) => engine.respond(answer, origin),
                 None => {
                     if let Some(origin) = self.origin.take() {
@@ -152,9 +167,17 @@ impl Stream {
     }
 }
 
+/// Hands a copy of a request on, whose caller does not hear of it.
+fn copy(engine: &mut Engine, head: &Head, body: &[u8]) {
+    match head.messages(body, engine.config.body_bytes) {
+        Ok(body) => engine.copy(head.request(&body), head.client(), &head.request_id),
+        Err(_) => engine.count_not_copied(),
+    }
+}
+
 /// Hands a request on. `None`: an answer follows.
 fn take(engine: &mut Engine, id: u32, head: &Head, body: &[u8]) -> Option<Answer> {
-    match inflate(body, &head.encoding, engine.config.body_bytes) {
+    match head.messages(body, engine.config.body_bytes) {
         Ok(body) => {
             // Nobody waits for what is answered at once.
             let waiter = (!engine.config.delivery.accepted).then_some(id);
@@ -165,9 +188,17 @@ fn take(engine: &mut Engine, id: u32, head: &Head, body: &[u8]) -> Option<Answer
 }
 
 impl Head {
+    /// The JSON that holds the messages.
+    fn messages<'a>(&'a self, body: &'a [u8], limit: usize) -> Result<Cow<'a, [u8]>, Refusal> {
+        match &self.message {
+            Some(message) => Ok(Cow::Borrowed(message)),
+            None => inflate(body, &self.encoding, limit),
+        }
+    }
+
     fn request<'a>(&'a self, body: &'a [u8]) -> Request<'a> {
         Request {
-            endpoint: self.batch.map_or(Endpoint::Batch, Endpoint::Single),
+            endpoint: self.kind.map_or(Endpoint::Batch, Endpoint::Single),
             header_key: self.key.as_deref(),
             body,
             now: i64::try_from(host::now()).unwrap_or(0),
@@ -192,7 +223,7 @@ impl Stream {
                 engine.count_not_copied();
                 return Action::Continue;
             }
-            Plan::Track(head) if forward => State::Copying(head),
+            Plan::Track(head) | Plan::Pixel(Some(head)) if forward => State::Copying(head),
             // The route answers them.
             _ if forward => return Action::Continue,
             plan => State::Reading(plan),
@@ -200,7 +231,7 @@ impl Stream {
         engine.count_request();
         drop(engine);
         if end_of_stream {
-            return if forward { self.copy(b"") } else { self.complete(Vec::new()) };
+            return if forward { self.copy(b"") } else { self.complete(b"") };
         }
         // The body is read to its end even where the answer is known: Envoy closes a connection answered early.
         Action::Pause
@@ -209,7 +240,7 @@ impl Stream {
     pub(super) fn on_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         match (&self.state, end_of_stream) {
             (State::Passing | State::Rewording(_), _) => Action::Continue,
-            (State::Reading(_), true) => self.complete(host::request_body()),
+            (State::Reading(_), true) => self.complete(&host::request_body()),
             (State::Copying(_), true) => self.copy(&host::request_body()),
             (State::Copying(_), false) => self.copy_or_let_go(size),
             _ => Action::Pause,
@@ -219,36 +250,27 @@ impl Stream {
     pub(super) fn on_request_trailers(&mut self) -> Action {
         match self.state {
             State::Passing | State::Rewording(_) => Action::Continue,
-            State::Reading(_) => self.complete(host::request_body()),
+            State::Reading(_) => self.complete(&host::request_body()),
             State::Copying(_) => self.copy(&host::request_body()),
             State::Waiting => Action::Pause,
         }
     }
 
     pub(super) fn on_response_headers(&mut self, end_of_stream: bool) -> Action {
-        // An answer while we read or wait is Envoy's own: 413 over its buffer, 408 over its patience. SDKs send those
-        // again, or for ever.
-        let answer = match self.state {
-            State::Reading(_) => TOO_LARGE,
-            State::Waiting => Answer::Unavailable,
+        // The root context answers those who wait, and does not tell the stream: its answers pass by as they are. Any
+        // other answer while the request is read or waits is Envoy's own.
+        let Ok(mut engine) = self.engine.try_borrow_mut() else { return Action::Continue };
+        let waited = match self.state {
+            State::Reading(_) => false,
+            State::Waiting if engine.owes(self.id) => true,
             _ => return Action::Continue,
         };
-        // Once answered the waiter is answered by nobody else.
-        if let Ok(mut engine) = self.engine.try_borrow_mut() {
-            if matches!(self.state, State::Waiting) {
-                self.state = State::Passing;
-                return Action::Continue;
-            }
-            host::set_response_header(":status", &answer.status().to_string());
-            host::set_response_header("content-type", "application/json");
-            host::set_response_header("content-length", "");
-            if let Some(origin) = &self.origin {
-                for (name, value) in answer::cors(origin, None, &engine.config.allow_origins) {
-                    host::set_response_header(name, value);
-                }
-            }
+        if waited {
+            self.origin = engine.origin(self.id);
             engine.gone(self.id);
         }
+        let answer = Answer::in_place_of(host::response_status());
+        engine.reword(answer, self.origin.as_deref(), !end_of_stream);
         self.state = if end_of_stream { State::Passing } else { State::Rewording(answer) };
         Action::Continue
     }

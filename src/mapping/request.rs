@@ -84,12 +84,13 @@ pub fn map_request<'c>(
 
 /// The source of each message. A message's own key is before the body's, the body's before the header's.
 fn sources<'c>(config: &'c Config, header: Option<&str>, body: &Body<'_>) -> Result<Vec<Option<&'c Source>>, Refusal> {
+    let of_all = body.write_key.as_str().filter(|key| !key.is_empty());
     let mut any_key = header.is_some() || body.write_key.text().is_some();
     let mut sources = Vec::with_capacity(body.messages.len());
     for message in &body.messages {
         let own = own_key(message);
         any_key |= own.is_some();
-        let key = own.as_deref().or(header);
+        let key = own.as_deref().or(of_all.as_deref()).or(header);
         sources.push(key.and_then(|key| config.source(key)).and_then(|at| config.sources.get(at)));
     }
     let known = sources.iter().any(Option::is_some);

@@ -56,16 +56,30 @@ impl Answer {
         }
     }
 
-    /// `Retry-After` in seconds, where sending again helps.
+    /// The headers: what the body is, and in how many seconds sending again helps.
+    ///
+    /// `X-RateLimit-Reset` is Segment's older name of that for a 429; analytics-next read it before it read `Retry-After`.
     #[must_use]
-    pub fn retry_after(self) -> Option<&'static str> {
+    pub fn headers(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::TooMany => Some("1"),
-            Self::Unavailable => Some("5"),
-            _ => None,
+            Self::Taken | Self::Refused(_) => &[JSON],
+            Self::TooMany => &[JSON, ("retry-after", "1"), ("x-ratelimit-reset", "1")],
+            Self::Unavailable => &[JSON, ("retry-after", "5")],
+        }
+    }
+
+    /// What is said in place of an answer of Envoy's own, while a request is read or waits: 413 over its buffer, 408 and
+    /// 504 over its patience. SDKs send a 413 again for ever, and drop a call for a 408.
+    #[must_use]
+    pub fn in_place_of(status: Option<u16>) -> Self {
+        match status {
+            Some(413) => Self::Refused(Refusal::TooLarge),
+            _ => Self::Unavailable,
         }
     }
 }
+
+const JSON: (&str, &str) = ("content-type", "application/json");
 
 macro_rules! refused {
     ($message:literal) => {
@@ -73,57 +87,6 @@ macro_rules! refused {
     };
 }
 use refused;
-
-/// The CORS headers of a reply to a request with `origin` (Fetch standard, "CORS protocol").
-///
-/// `asked` is the preflight's `Access-Control-Request-Headers`, echoed so that a customer's own headers pass.
-/// Values that could split a header are not echoed.
-#[must_use]
-pub fn cors<'a>(origin: &'a str, asked: Option<&'a str>, allowed: &[String]) -> Vec<(&'static str, &'a str)> {
-    let any = allowed.iter().any(|o| o == "*");
-    if !printable(origin) || !(any || allowed.iter().any(|o| o == origin)) {
-        return vec![("vary", "Origin")];
-    }
-    let mut headers = vec![
-        ("access-control-allow-origin", origin),
-        ("vary", "Origin"),
-        ("access-control-allow-credentials", "true"),
-        ("access-control-expose-headers", "Retry-After, X-RateLimit-Reset"),
-    ];
-    if let Some(asked) = asked {
-        let asked = if printable(asked) { asked } else { "authorization, content-type, x-retry-count" };
-        headers.push(("access-control-allow-methods", "GET, POST, OPTIONS"));
-        headers.push(("access-control-allow-headers", asked));
-        headers.push(("access-control-max-age", "86400"));
-    }
-    headers
-}
-
-fn printable(value: &str) -> bool {
-    !value.is_empty() && value.len() <= 4096 && value.bytes().all(|b| (0x20..0x7f).contains(&b))
-}
-
-/// The settings a browser or phone asks for at start, for the write key in the URL.
-///
-/// `Segment.io.apiKey` is the key SDKs then send with; a sample rate of 0 keeps their telemetry at home.
-#[must_use]
-pub fn settings(key: &str, api_host: Option<&str>) -> Vec<u8> {
-    let mut segment = serde_json::json!({
-        "apiKey": key, "unbundledIntegrations": ["Keen IO"], "addBundledMetadata": true,
-    });
-    if let (Some(host), Some(segment)) = (api_host, segment.as_object_mut()) {
-        segment.insert("apiHost".to_owned(), host.into());
-    }
-    let keen = serde_json::json!({
-        "bundlingStatus": "unbundled", "type": "server", "versionSettings": {"componentTypes": ["server"]},
-    });
-    serde_json::json!({
-        "integrations": {"Segment.io": segment, "Keen IO": keen},
-        "metrics": {"sampleRate": 0}, "plan": {}, "analyticsNextEnabled": true,
-    })
-    .to_string()
-    .into_bytes()
-}
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
@@ -139,14 +102,5 @@ mod tests {
         }
         // As recorded from Segment: 21 bytes.
         assert_eq!(Answer::Taken.body().len(), 21);
-    }
-
-    #[test]
-    fn cors_never_splits_a_header() {
-        let any = ["*".to_owned()];
-        assert_eq!(cors("https://a.b\r\nx: y", None, &any), [("vary", "Origin")]);
-        let headers = cors("https://a.b", Some("authorization\r\nx: y"), &any);
-        assert!(headers.iter().all(|(_, value)| !value.contains('\n')));
-        assert_eq!(cors("https://a.b", None, &["https://c.d".to_owned()]), [("vary", "Origin")]);
     }
 }

@@ -42,6 +42,9 @@ pub enum Endpoint<'a> {
     Batch,
     /// The SDKs' own telemetry (`/v1/m`): answered and dropped.
     Telemetry,
+    /// An image that stands for a call: its kind, where the path names one, and the query that holds its message. It is
+    /// answered with the image, whatever becomes of the call.
+    Pixel(Option<Kind>, &'a str),
     /// A tracking path asked for with another method than POST: 400, as Segment does.
     WrongMethod,
     /// A CORS preflight on one of Segment's paths.
@@ -52,24 +55,33 @@ pub enum Endpoint<'a> {
 
 /// Which call a request is. `None`: not Segment's, let it pass.
 ///
-/// The doubled forms are what SDKs produce when their host setting already holds a path (`/v1/b/b`).
+/// The doubled forms are what SDKs produce when their host setting ends in a slash or already holds a path (`//v1/batch`,
+/// `/v1/v1/batch`, `/v1/b/b`).
 #[must_use]
 pub fn endpoint<'a>(method: &[u8], path: &'a [u8]) -> Option<Endpoint<'a>> {
     let path = std::str::from_utf8(path).ok()?;
-    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let path = path.strip_suffix('/').unwrap_or(path);
+    let path = path.strip_prefix('/')?.trim_start_matches('/');
     let found = match path {
-        "/b" | "/batch" | "/batch/b" => Endpoint::Batch,
-        _ => under_v1(path.strip_prefix("/v1/")?)?,
+        "b" | "batch" | "batch/b" => Endpoint::Batch,
+        _ => {
+            let rest = path.strip_prefix("v1/")?;
+            under_v1(rest.strip_prefix("v1/").unwrap_or(rest), query)?
+        }
     };
     Some(match (method, found) {
         (b"OPTIONS", _) => Endpoint::Preflight,
-        (b"GET" | b"HEAD", Endpoint::Settings(_)) | (b"POST", _) => found,
+        (b"GET" | b"HEAD", Endpoint::Settings(_)) => found,
+        // Whoever looks ahead does not see the image.
+        (b"GET", Endpoint::Pixel(..)) => found,
+        (_, Endpoint::Pixel(..)) => Endpoint::Pixel(None, ""),
+        (b"POST", Endpoint::Single(_) | Endpoint::Batch | Endpoint::Telemetry) => found,
         _ => Endpoint::WrongMethod,
     })
 }
 
-fn under_v1(rest: &str) -> Option<Endpoint<'_>> {
+fn under_v1<'a>(rest: &'a str, query: &'a str) -> Option<Endpoint<'a>> {
     Some(match rest {
         "track" | "t" => Endpoint::Single(Kind::Track),
         "page" | "p" => Endpoint::Single(Kind::Page),
@@ -80,6 +92,9 @@ fn under_v1(rest: &str) -> Option<Endpoint<'_>> {
         "batch" | "import" | "b" | "b/b" | "batch/b" => Endpoint::Batch,
         "m" => Endpoint::Telemetry,
         _ => {
+            if let Some(call) = rest.strip_prefix("pixel/") {
+                return Some(Endpoint::Pixel(Kind::named(call), query));
+            }
             let key = rest.strip_prefix("projects/")?.strip_suffix("/settings")?;
             let key = key.strip_prefix("projects/").unwrap_or(key);
             if key.is_empty() || key.contains('/') {
@@ -104,6 +119,8 @@ mod tests {
             ("/b", Endpoint::Batch),
             ("/v1/b/b", Endpoint::Batch),
             ("/v1/batch/b", Endpoint::Batch),
+            ("//v1/batch", Endpoint::Batch),
+            ("/v1/v1/batch", Endpoint::Batch),
             ("/v1/m", Endpoint::Telemetry),
         ] {
             assert_eq!(endpoint(b"POST", path.as_bytes()), Some(want), "{path}");
@@ -111,6 +128,10 @@ mod tests {
             assert_eq!(endpoint(b"OPTIONS", path.as_bytes()), Some(Endpoint::Preflight));
         }
         assert_eq!(endpoint(b"GET", b"/v1/projects/k/settings"), Some(Endpoint::Settings("k")));
+        assert_eq!(endpoint(b"POST", b"/v1/projects/k/settings"), Some(Endpoint::WrongMethod));
+        assert_eq!(endpoint(b"GET", b"/v1/pixel/track?data=e30"), Some(Endpoint::Pixel(Some(Kind::Track), "data=e30")));
+        assert_eq!(endpoint(b"GET", b"/v1/pixel/other?a"), Some(Endpoint::Pixel(None, "a")));
+        assert_eq!(endpoint(b"HEAD", b"/v1/pixel/track?a"), Some(Endpoint::Pixel(None, "")));
     }
 
     #[test]
@@ -121,6 +142,9 @@ mod tests {
             "/v1/",
             "/v1/tracks",
             "/v2/track",
+            "/v1/v1/v1/track",
+            "/v1//track",
+            "/v1/pixel",
             "/healthz",
             "/v1/projects//settings",
             "/v1/projects/a/b/settings",

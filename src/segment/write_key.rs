@@ -1,13 +1,6 @@
 //! The write key in `Authorization`.
 
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, Engine, GeneralPurpose, GeneralPurposeConfig};
-
-/// SDKs pad or do not.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
+use super::base64;
 
 /// The user name of a Basic authorization. `None` for any other scheme (an OAuth `Bearer` comes with the key in the
 /// body) and for anything unreadable.
@@ -18,7 +11,7 @@ pub fn from_authorization(value: &[u8]) -> Option<String> {
     if !scheme.eq_ignore_ascii_case(b"basic ") {
         return None;
     }
-    let decoded = BASE64.decode(rest.trim_ascii()).ok()?;
+    let decoded = base64::decode(rest.trim_ascii())?;
     let text = String::from_utf8(decoded).ok()?;
     let key = text.split_once(':').map_or(text.as_str(), |(key, _)| key);
     (!key.is_empty()).then(|| key.to_owned())

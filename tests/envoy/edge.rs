@@ -1,6 +1,6 @@
 //! Segment's edge: calls in every form, and the answers.
 
-use super::setting::{PATIENCE, Setting, gzip, ok, raw, refused, track};
+use super::setting::{Setting, gzip, ok, raw, refused, track};
 use serde_json::json;
 
 #[tokio::test]
@@ -21,14 +21,18 @@ async fn calls_in_every_form_arrive() {
     for path in ["/v1/identify", "/v1/group", "/v1/alias", "/v1/m"] {
         assert_eq!(s.post(path, "{\"userId\": \"u\"}").await, ok(), "{path}");
     }
+    for path in ["/b", "/v1/b", "/v1/b/b", "/v1/batch/b", "/v1/import/", "//v1/batch", "/v1/v1/batch?x=1"] {
+        let batch = json!({"batch": [{"type": "track", "event": path, "userId": "u"}]});
+        assert_eq!(s.post(path, batch.to_string()).await, ok(), "{path}");
+    }
     // The key in the body, with an OAuth header that is no key.
     let body = json!({"event": "by body", "userId": "u", "writeKey": "writeKey"}).to_string();
     let request = s.client.post(s.envoy.url("/v1/track")).bearer_auth("token").body(body);
     assert_eq!(request.send().await.unwrap().status(), 200);
-    assert_eq!(
-        s.collections(),
-        ["Viewed Home Page", "Viewed Main Screen", "by body", "in batch", "packed", "short", "single"]
-    );
+    let names = s.collections();
+    let (paths, names): (Vec<_>, Vec<_>) = names.iter().partition(|name| name.starts_with('/'));
+    assert_eq!(paths.len(), 7);
+    assert_eq!(names, ["Viewed Home Page", "Viewed Main Screen", "by body", "in batch", "packed", "short", "single"]);
     assert!(s.keen.refusals().is_empty());
     s.envoy.no_panic_in_log();
 }
@@ -73,7 +77,14 @@ async fn what_makes_no_sense_gets_a_400_that_no_sdk_repeats() {
     let nobody = s.client.post(s.envoy.url("/v1/track")).body("{\"event\": \"e\"}").send().await.unwrap();
     assert_eq!(nobody.status(), 400);
     assert!(nobody.text().await.unwrap().contains("An invalid write key was provided"));
-    assert_eq!(s.client.get(s.envoy.url("/v1/track")).send().await.unwrap().status(), 400);
+    for path in ["/v1/track", "/v1/b", "/v1/m", "/v1/import/"] {
+        for method in [reqwest::Method::GET, reqwest::Method::PUT, reqwest::Method::DELETE] {
+            let reply =
+                s.client.request(method, s.envoy.url(path)).basic_auth("writeKey", Some("")).send().await.unwrap();
+            assert_eq!(reply.status(), 400, "{path}");
+            assert!(reply.text().await.unwrap().contains("\"message\": \"malformed JSON\""), "{path}");
+        }
+    }
     // An unknown key is Segment's 200, and nothing is sent.
     let stranger = s.client.post(s.envoy.url("/v1/track")).basic_auth("stranger", Some("")).body(track("x"));
     assert_eq!(stranger.send().await.unwrap().status(), 200);
@@ -114,32 +125,6 @@ async fn header_bytes_of_any_kind() {
 }
 
 #[tokio::test]
-async fn browsers_get_cors_and_settings() {
-    let s = Setting::new().await;
-    let origin = "https://shop.example.com";
-    let preflight = s.client.request(reqwest::Method::OPTIONS, s.envoy.url("/v1/t"));
-    let preflight =
-        preflight.header("origin", origin).header("access-control-request-headers", "authorization,x-retry-count");
-    let reply = preflight.send().await.unwrap();
-    assert_eq!(reply.status(), 200);
-    assert_eq!(reply.headers()["access-control-allow-origin"], origin);
-    assert_eq!(reply.headers()["access-control-allow-headers"], "authorization,x-retry-count");
-    for body in [track("cors"), "{".to_owned(), " ".repeat(3_000_000)] {
-        let request = s.client.post(s.envoy.url("/v1/t")).basic_auth("writeKey", Some("")).header("origin", origin);
-        let Ok(reply) = request.body(body).send().await else { continue };
-        assert!(matches!(reply.status().as_u16(), 200 | 400));
-        assert_eq!(reply.headers()["access-control-allow-origin"], origin);
-    }
-    let settings =
-        s.client.get(s.envoy.url("/v1/projects/writeKey/settings")).send().await.unwrap().text().await.unwrap();
-    let settings: serde_json::Value = serde_json::from_str(&settings).unwrap();
-    assert_eq!(settings["integrations"]["Segment.io"]["apiKey"], "writeKey");
-    assert_eq!(settings["metrics"]["sampleRate"], 0);
-    s.keen.wait_for_events(1, PATIENCE).await.unwrap();
-    s.envoy.no_panic_in_log();
-}
-
-#[tokio::test]
 async fn the_address_is_the_one_envoy_vouches_for() {
     let s = Setting::new().await;
     let browser = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)");
@@ -153,4 +138,66 @@ async fn the_address_is_the_one_envoy_vouches_for() {
         }
     }
     assert_eq!(s.collections(), ["browser", "server"]);
+}
+
+#[tokio::test]
+async fn each_message_goes_to_its_own_source() {
+    let mut config = harness::default_config();
+    let project = |n: u32| format!("5181bcd23843312d8700000{n}");
+    for n in 1..=2 {
+        config["sources"][format!("key{n}")] = json!({"projectId": project(n), "writeKey": mock_keen::WRITE_KEY});
+    }
+    let s = Setting::with(config).await;
+    for n in 1..=2 {
+        s.keen.add_project(mock_keen::Project::new(&project(n), mock_keen::WRITE_KEY));
+    }
+    let message =
+        |event: &str, key: serde_json::Value| json!({"type": "track", "event": event, "userId": "u", "writeKey": key});
+    let mut batch = json!({"batch": [
+        message("own", json!("key1")),
+        message("other", json!("key2")),
+        message("of nobody", json!("key3")),
+        message("of the header", json!(null)),
+        message("empty", json!("")),
+    ]});
+    assert_eq!(s.post("/v1/batch", batch.to_string()).await, ok());
+    // The body's key comes before the header's.
+    batch["writeKey"] = json!("key2");
+    assert_eq!(s.post("/v1/batch", batch.to_string()).await, ok());
+    let got = |project: &str| {
+        let mut names: Vec<String> = s.keen.events_in(project).into_iter().map(|event| event.collection).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(got(&project(1)), ["own", "own"]);
+    assert_eq!(got(&project(2)), ["empty", "of the header", "other", "other"]);
+    assert_eq!(got(mock_keen::PROJECT), ["empty", "of the header"]);
+    s.envoy.no_panic_in_log();
+}
+
+#[tokio::test]
+async fn with_envoys_decompressor_in_front() {
+    let s = Setting::patched(harness::default_config(), |bootstrap| {
+        let filters = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
+        bootstrap.pointer_mut(filters).unwrap().as_array_mut().unwrap().insert(0, json!({
+            "name": "envoy.filters.http.decompressor",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.decompressor.v3.Decompressor",
+                "decompressor_library": {
+                    "name": "gzip",
+                    "typed_config": {"@type": "type.googleapis.com/envoy.extensions.compression.gzip.decompressor.v3.Gzip"},
+                },
+            },
+        }));
+    })
+    .await;
+    let packed = gzip(track("packed").as_bytes());
+    assert_eq!(s.post_with("/v1/track", packed.clone(), &[("content-encoding", "gzip")]).await, ok());
+    // What it cuts short without a word is no JSON.
+    let cut = packed[..packed.len() / 2].to_vec();
+    assert_eq!(s.post_with("/v1/track", cut, &[("content-encoding", "gzip")]).await.0, 400);
+    assert_eq!(s.post("/v1/track", track("plain")).await, ok());
+    assert_eq!(s.collections(), ["packed", "plain"]);
+    assert_eq!(s.envoy.stat("http.segment.decompressor.gzip.gzip.request.decompressed").await, 2);
+    s.envoy.no_panic_in_log();
 }

@@ -159,6 +159,22 @@ async fn what_is_not_a_call_for_keen_goes_on_too() {
 }
 
 #[tokio::test]
+async fn pages_and_images_get_segments_answer() {
+    let (s, segment) = setting(|_| {}).await;
+    let origin = "https://shop.example.com";
+    let preflight = s.client.request(reqwest::Method::OPTIONS, s.envoy.url("/v1/t")).header("origin", origin);
+    let reply = preflight.send().await.unwrap();
+    // Not a word of ours in it: CORS is Segment's affair too.
+    assert_eq!((reply.status().as_u16(), reply.headers().get("access-control-allow-origin")), (202, None));
+    let path = "/v1/pixel/track?writeKey=writeKey&event=opened&userId=u&properties.a=%3F";
+    let reply = s.client.get(s.envoy.url(path)).send().await.unwrap();
+    assert_eq!((reply.status().as_u16(), reply.text().await.unwrap().as_str()), (202, "Segment"));
+    assert!(segment.last().0.starts_with(&format!("get {} http/1.1\r\n", path.to_lowercase())));
+    s.until("Keen has the copy", || async { s.collections() == ["opened"] }).await;
+    s.envoy.no_panic_in_log();
+}
+
+#[tokio::test]
 async fn a_failing_keen_harms_nobody() {
     let (s, segment) = setting(|config| {
         config["keen"]["timeoutMs"] = json!(500);

@@ -13,6 +13,7 @@
 )]
 
 mod accepted;
+mod browser;
 mod captures;
 #[path = "../golden/cases.rs"]
 mod cases;
@@ -22,4 +23,5 @@ mod edge;
 mod forward;
 mod golden;
 mod metrics;
+mod pixel;
 mod setting;

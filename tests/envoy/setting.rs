@@ -21,8 +21,13 @@ impl Setting {
     }
 
     pub async fn with(config: Value) -> Self {
+        Self::patched(config, |_| {}).await
+    }
+
+    pub async fn patched(config: Value, patch: impl FnOnce(&mut Value) + Send + 'static) -> Self {
         let keen = MockKeen::start(Options::default()).await.unwrap();
-        let envoy = Envoy::builder().keen(keen.addr()).config(config).start().await.unwrap_or_else(|e| panic!("{e:?}"));
+        let envoy = Envoy::builder().keen(keen.addr()).config(config).patch(patch).start().await;
+        let envoy = envoy.unwrap_or_else(|e| panic!("{e:?}"));
         Self { envoy, keen, client: reqwest::Client::new() }
     }
 

@@ -130,7 +130,6 @@ fn the_least_that_delivers() {
         "proxy_on_response_headers",
         "proxy_on_response_body",
         "proxy_replace_header_map_value",
-        "proxy_remove_header_map_value",
         "proxy_set_buffer_bytes",
     ];
     let builder = extras.iter().fold(Vm::builder(), |builder, extra| builder.without(extra));
