@@ -109,9 +109,12 @@ impl Config {
     /// # Errors
     /// The first thing found wrong.
     pub fn read(text: &[u8]) -> Result<Self, ConfigError> {
+        if text.is_empty() {
+            return Err(ConfigError::new("", "a configuration is required", "none"));
+        }
         let value = match serde_json::from_slice(text) {
             Ok(value) => value,
-            Err(error) => wire::structure(text, 0).filter(|_| !text.is_empty()).ok_or_else(|| {
+            Err(error) => wire::structure(text, 0).ok_or_else(|| {
                 let found = format!("an error in line {}, column {}", error.line(), error.column());
                 ConfigError::new("", "must be JSON or a google.protobuf.Struct", &found)
             })?,
@@ -194,8 +197,11 @@ fn read_source(node: &Node<'_>, key: &str, cluster: &str) -> Result<(Source, Des
     let project = node.required("projectId")?;
     let project_id = project.string()?;
     if project_id.len() != 24 || !project_id.bytes().all(|b| b.is_ascii_hexdigit()) {
-        let found = project_id.bytes().filter(u8::is_ascii_hexdigit).count();
-        return Err(project.wrong("must be 24 hexadecimal characters", &found.to_string()));
+        let found = match project_id.chars().count() {
+            24 => "another character among them".to_owned(),
+            count => count.to_string(),
+        };
+        return Err(project.wrong("must be 24 hexadecimal characters", &found));
     }
     node.opt("readKey", |n| n.keen_key())?;
     let mode = node.opt("mode", |n| n.one_of(&["cloud", "device"], &[]))?;
@@ -343,6 +349,15 @@ mod tests {
                 source(json!({"projectId": "9181bcd23843312d8700000"})),
                 "/sources/wk_4f1c…/projectId: must be 24 hexadecimal characters, found 23",
             ),
+            (
+                source(json!({"projectId": "9181bcd23843312d8700000g"})),
+                "/sources/wk_4f1c…/projectId: must be 24 hexadecimal characters, found another character among them",
+            ),
+            (
+                source(json!({"readKey": format!("{KEY}-")})),
+                "/sources/wk_4f1c…/readKey: must be 32 or more letters and digits, found another character among them",
+            ),
+            (source(json!({"writeKey": null})), "/sources/wk_4f1c…/writeKey: must be a string, found null"),
             (source(json!({"ipAddon": "yes"})), "/sources/wk_4f1c…/ipAddon: must be true or false, found a string"),
             (source(json!({"ipAdon": true})), "/sources/wk_4f1c…/ipAdon: is not a setting"),
             (
@@ -382,7 +397,7 @@ mod tests {
             assert!(error.starts_with(want), "{error}");
             assert!(!error.contains(KEY) && !error.contains("00112233"), "{error}");
         }
-        assert!(Config::read(b"").is_err());
+        assert_eq!(Config::read(b"").unwrap_err().to_string(), ": a configuration is required, found none");
         assert!(Config::read(b"[]").unwrap_err().to_string().starts_with(": must be an object"));
     }
 }

@@ -118,8 +118,11 @@ impl<'v> Node<'v> {
         if key.len() >= 32 && key.len() <= 4096 && key.bytes().all(|b| b.is_ascii_alphanumeric()) {
             return Ok(key.to_owned());
         }
-        let letters = key.bytes().filter(u8::is_ascii_alphanumeric).count();
-        Err(self.wrong("must be 32 or more letters and digits", &letters.to_string()))
+        let found = match key.chars().count() {
+            32..=4096 => "another character among them".to_owned(),
+            count => count.to_string(),
+        };
+        Err(self.wrong("must be 32 or more letters and digits", &found))
     }
 
     /// A text that can stand in a header.

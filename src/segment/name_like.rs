@@ -45,13 +45,14 @@ pub fn alike(key: Str<'_>, plain: &str) -> bool {
 /// Of names that are alike the first counts, and of equal names the last.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct First<'a> {
-    name: Option<&'a str>,
+    name: Option<Str<'a>>,
 }
 
 impl<'a> First<'a> {
     /// Whether a member of this name, alike to what is looked up, is the one.
     pub fn takes(&mut self, key: Str<'a>) -> bool {
-        *self.name.get_or_insert(key.raw) == key.raw
+        let first = *self.name.get_or_insert(key);
+        first.raw == key.raw || ((first.escaped || key.escaped) && first.decode() == key.decode())
     }
 
     /// Whether none has been found yet.
@@ -84,7 +85,7 @@ mod tests {
     fn the_first_of_alike_and_the_last_of_equal_names() {
         let mut first = First::default();
         assert!(first.is_open());
-        let taken: Vec<bool> = ["Url", "url", "Url", "URL"].map(|name| first.takes(str(name))).to_vec();
-        assert_eq!(taken, [true, false, true, false]);
+        let taken = ["Url", "url", "Url", "URL", "\\u0055rl"].map(|name| first.takes(str(name)));
+        assert_eq!(taken, [true, false, true, false, true]);
     }
 }

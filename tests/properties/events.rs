@@ -1,0 +1,354 @@
+//! Whatever a track call holds, Keen takes its event, and nothing that was legal is changed.
+
+use super::arbitrary::{self, Json, Text};
+use super::oracle::{later_wins, legal, look_up, truthy};
+use super::tree::{self, Tree};
+use keen_edge::config::Config;
+use keen_edge::delivery::Offer;
+use keen_edge::mapping::Client;
+use keen_edge::mapping::request::{Request, map_request};
+use keen_edge::segment::endpoint::{Endpoint, Kind};
+use proptest::prelude::*;
+use proptest::test_runner::{Config as Runs, TestRunner};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+const AGENT: &str = "Mozilla/5.0";
+const ADDRESS: &str = "2001:db8::7";
+
+fn config(settings: serde_json::Value) -> Config {
+    let mut source = json!({"projectId": "5181bcd23843312d87000000", "trackAllPages": true});
+    source.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+    let config = json!({"keen": {"cluster": "keen"}, "sources": {"k": source}});
+    Config::read(config.to_string().as_bytes()).unwrap()
+}
+
+fn mapped(config: &Config, endpoint: Endpoint<'_>, body: &str) -> Vec<(String, String)> {
+    let request = Request { endpoint, header_key: Some("k"), body: body.as_bytes(), now: 1_795_471_392_908 };
+    let client = Client {
+        source_address: b"[2001:db8::7]:4711",
+        user_agent: AGENT.as_bytes(),
+        referer: b"https://shop.example/cart",
+    };
+    let mut offer = Offer::default();
+    map_request(config, request, |_| client, || "made".to_owned(), &mut offer).unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    offer.events().map(|(_, collection, event)| (collection.to_owned(), text(event))).collect()
+}
+
+/// Keen's rules, as the mock has them, on a bulk call with these events.
+fn keen_takes(events: &[(String, String)]) {
+    for (collection, event) in events {
+        let body = format!("{{{}:[{event}]}}", serde_json::to_string(collection).unwrap());
+        let batch = mock_keen::rules::read_batch(body.as_bytes()).unwrap_or_else(|error| panic!("{error:?}"));
+        mock_keen::rules::check_collection_name(collection).unwrap();
+        for (_, events) in &batch {
+            for event in events {
+                mock_keen::rules::check_event(&event.value)
+                    .unwrap_or_else(|error| panic!("{error}: {:.2000}", event.text));
+            }
+        }
+    }
+}
+
+/// Runs a property on a thread with room for the trees of the deepest events.
+fn check<S: Strategy>(
+    cases: u32,
+    strategy: impl FnOnce() -> S + Send + 'static,
+    property: impl Fn(S::Value) + Send + 'static,
+) {
+    let run = move || {
+        let mut runner = TestRunner::new(Runs { cases, failure_persistence: None, ..Runs::default() });
+        let outcome = runner.run(&strategy(), |value| {
+            property(value);
+            Ok(())
+        });
+        outcome.unwrap_or_else(|error| panic!("{error}"));
+    };
+    let thread = std::thread::Builder::new().stack_size(256 << 20).spawn(run).unwrap();
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// A track call whose parts the oracle knows.
+#[derive(Debug)]
+struct Track {
+    properties: Option<Json>,
+    event: Text,
+    user_id: Option<Json>,
+    anonymous_id: Option<Json>,
+    message_id: Option<Text>,
+    traits: Option<Json>,
+    ip: Option<Json>,
+    agent: Option<Json>,
+    page: Option<(Option<Json>, Option<Json>)>,
+    add_ons: bool,
+}
+
+fn track() -> impl Strategy<Value = Track> {
+    let properties = prop_oneof![12 => arbitrary::object(), 1 => arbitrary::json()];
+    let event = prop_oneof![1 => Just(Text::from("Purchased")), 3 => arbitrary::text()];
+    let scalar = || prop_oneof![3 => arbitrary::text().prop_map(Json::String), 1 => arbitrary::json()];
+    let ip = prop_oneof![
+        2 => prop::sample::select(vec!["1.2.3.4", "2001:DB8::1", "unknown", ""]).prop_map(|ip| Json::String(ip.into())),
+        1 => arbitrary::json(),
+    ];
+    let page = (prop::option::of(scalar()), prop::option::of(scalar()));
+    let ids = (prop::option::of(scalar()), prop::option::of(scalar()), prop::option::of(arbitrary::text()));
+    let context = (prop::option::of(ip), prop::option::of(scalar()), prop::option::of(page));
+    (prop::option::weighted(0.9, properties), event, ids, prop::option::of(arbitrary::json()), context, any::<bool>())
+        .prop_map(|(properties, event, (user_id, anonymous_id, message_id), traits, (ip, agent, page), add_ons)| {
+            Track { properties, event, user_id, anonymous_id, message_id, traits, ip, agent, page, add_ons }
+        })
+}
+
+impl Track {
+    fn body(&self) -> String {
+        let mut members: Vec<(Text, Json)> = vec![("event".into(), Json::String(self.event.clone()))];
+        let mut put = |name: &str, value: Option<Json>| members.extend(value.map(|value| (name.into(), value)));
+        put("properties", self.properties.clone());
+        put("userId", self.user_id.clone());
+        put("anonymousId", self.anonymous_id.clone());
+        put("messageId", self.message_id.clone().map(Json::String));
+        let object = |members: Vec<(&str, Option<Json>)>| {
+            let members = members.into_iter().filter_map(|(name, value)| Some((name.into(), value?)));
+            Json::Object(members.collect(), "")
+        };
+        let page = self.page.clone().map(|(url, referrer)| object(vec![("url", url), ("referrer", referrer)]));
+        put("context", Some(object(vec![("ip", self.ip.clone()), ("userAgent", self.agent.clone()), ("page", page)])));
+        put("integrations", Some(object(vec![("Keen IO", Some(object(vec![("traits", self.traits.clone())])))])));
+        Json::Object(members, "").text()
+    }
+
+    /// The event, without its `keen` object.
+    fn expected(&self) -> Vec<(String, Tree)> {
+        let mut event: Vec<(String, Tree)> = Vec::new();
+        let none = Vec::new();
+        let own = if let Some(Json::Object(members, _)) = &self.properties { members } else { &none };
+        let own_keen = look_up(own, "keen");
+        if let Tree::Object(members) = legal(&Json::Object(self.left(own, own_keen.as_ref()), ""), 0) {
+            event.extend(members);
+        }
+        let put = |event: &mut Vec<(String, Tree)>, name: &str, value: Tree| event.push((name.to_owned(), value));
+        match &self.properties {
+            None | Some(Json::Null | Json::Object(..)) => {}
+            Some(other) => put(&mut event, "segment_properties", legal(other, 1)),
+        }
+        let name = self.event.decoded();
+        if mock_keen::rules::check_collection_name(&name).is_err() {
+            put(&mut event, "segment_event", legal(&Json::String(self.event.clone()), 1));
+        }
+        match own_keen {
+            None | Some((_, Json::Null | Json::Object(..))) => {}
+            Some((_, other)) => put(&mut event, "segment_keen", legal(other, 1)),
+        }
+        if let Some(id) = [&self.user_id, &self.anonymous_id].into_iter().flatten().find(|id| truthy(id)) {
+            put(&mut event, "userId", legal(id, 1));
+        }
+        let (page_url, referrer) = self.page.clone().unwrap_or_default();
+        let url = look_up(own, "url").map(|(_, url)| url.clone());
+        // A container is no address.
+        let url = url.filter(|url| truthy(url) && !matches!(url, Json::Array(..) | Json::Object(..) | Json::Deep(..)));
+        let filled = |event: &[(String, Tree)], name: &str| {
+            event.iter().any(|(n, v)| n == name && v.text().is_some_and(|text| !text.is_empty()))
+        };
+        match (url.or_else(|| page_url.clone().filter(truthy)), &self.page) {
+            (Some(url), _) => put(&mut event, "page_url", legal(&url, 1)),
+            (None, None) if !filled(&event, "page_url") => {
+                put(&mut event, "page_url", Tree::String("https://shop.example/cart".into()));
+            }
+            (None, _) => overlay(&mut event, "page_url", page_url.as_ref()),
+        }
+        overlay(&mut event, "referrer_url", referrer.as_ref());
+        let placeholder = |json: &Json| matches!(legal(json, 1), Tree::Null);
+        let given = |json: &Option<Json>| json.clone().filter(|json| !placeholder(json));
+        match given(&self.agent) {
+            None if self.add_ons => put(&mut event, "user_agent", Tree::String(AGENT.into())),
+            _ => overlay(&mut event, "user_agent", without_placeholder(self.agent.as_ref())),
+        }
+        match given(&self.ip) {
+            None if self.add_ons => put(&mut event, "ip_address", Tree::String(ADDRESS.into())),
+            _ => overlay(&mut event, "ip_address", without_placeholder(self.ip.as_ref())),
+        }
+        match &self.traits {
+            Some(Json::Array(items, _)) if items.is_empty() => {}
+            Some(Json::Object(members, _)) if members.is_empty() => {}
+            Some(traits) if truthy(traits) => put(&mut event, "traits", legal(traits, 1)),
+            _ => {}
+        }
+        later_wins(event).into_iter().filter(|(name, _)| name != "keen").collect()
+    }
+
+    /// The properties but for the `keen` object.
+    fn left(&self, own: &[(Text, Json)], keen: Option<&(String, &Json)>) -> Vec<(Text, Json)> {
+        own.iter().filter(|(name, _)| keen.is_none_or(|(keen, _)| name.decoded() != *keen)).cloned().collect()
+    }
+
+    /// The add-ons that the event's own fields allow.
+    fn add_ons(&self, event: &Tree) -> Vec<&'static str> {
+        let text = |name: &str| event.get(name).and_then(Tree::text).filter(|text| !text.is_empty());
+        let mut names = Vec::new();
+        names.extend(text("ip_address").filter(|ip| ip.parse::<std::net::IpAddr>().is_ok()).map(|_| "keen:ip_to_geo"));
+        names.extend(text("user_agent").map(|_| "keen:ua_parser"));
+        names.extend(text("page_url").map(|_| "keen:url_parser"));
+        names.extend(text("page_url").and(text("referrer_url")).map(|_| "keen:referrer_parser"));
+        if self.add_ons { names } else { Vec::new() }
+    }
+}
+
+fn without_placeholder(json: Option<&Json>) -> Option<&Json> {
+    json.filter(|json| matches!(json, Json::Null) || !matches!(legal(json, 1), Tree::Null))
+}
+
+/// What the context says; its `null` only where nothing else bears the name.
+fn overlay(event: &mut Vec<(String, Tree)>, name: &str, value: Option<&Json>) {
+    match value {
+        Some(Json::Null) if event.iter().any(|(n, _)| n == name) => {}
+        Some(value) => event.push((name.to_owned(), legal(value, 1))),
+        None => {}
+    }
+}
+
+fn hex(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_track_call_becomes_what_the_document_says() {
+    let on = json!({"ipAddon": true, "uaAddon": true, "urlAddon": true, "referrerAddon": true});
+    let (off, on) = (config(json!({})), config(on));
+    check(500, track, move |track| {
+        let body = track.body();
+        let events = mapped(if track.add_ons { &on } else { &off }, Endpoint::Single(Kind::Track), &body);
+        let name = track.event.decoded();
+        if name.is_empty() {
+            assert!(events.is_empty());
+            return;
+        }
+        keen_takes(&events);
+        let [(collection, text)] = events.as_slice() else { panic!("{} events", events.len()) };
+        if mock_keen::rules::check_collection_name(&name).is_ok() {
+            assert_eq!(*collection, name);
+        } else {
+            assert!(collection.ends_with(&format!("-{}", &hex(&name)[..8])), "{name:?} -> {collection}");
+        }
+        let mut event = tree::read(text);
+        let keen = event.remove("keen").expect("keen");
+        let token = keen.get("uniqueness_token").and_then(Tree::text).expect("a token");
+        match track.message_id.as_ref().map(Text::decoded) {
+            Some(id) if id.is_empty() => assert_eq!(token, "made"),
+            Some(id) if id.chars().count() > 64 => assert_eq!(token, hex(&id)),
+            Some(id) => assert_eq!(token, id),
+            None => assert_eq!(token, "made"),
+        }
+        let names: Vec<String> = match keen.get("addons") {
+            Some(Tree::Array(addons)) => addons.iter().map(|a| a.get("name").unwrap().text().unwrap().into()).collect(),
+            _ => Vec::new(),
+        };
+        assert_eq!(names, track.add_ons(&event));
+        assert_eq!(event.sorted(), Tree::Object(track.expected()).sorted());
+    });
+}
+
+#[test]
+fn whatever_a_message_holds_keen_takes_its_events() {
+    const MEMBERS: [&str; 20] = [
+        "event",
+        "name",
+        "category",
+        "userId",
+        "anonymousId",
+        "sessionId",
+        "messageId",
+        "timestamp",
+        "originalTimestamp",
+        "sentAt",
+        "properties",
+        "context",
+        "options",
+        "integrations",
+        "_metadata",
+        "traits",
+        "type",
+        "writeKey",
+        "keen",
+        "batch",
+    ];
+    const INNER: [&str; 16] = [
+        "ip",
+        "userAgent",
+        "user_agent",
+        "page",
+        "url",
+        "referrer",
+        "library",
+        "name",
+        "direct",
+        "all",
+        "Keen IO",
+        "Keen",
+        "keen_io",
+        "traits",
+        "providers",
+        "page.url",
+    ];
+    let messages = || {
+        let name = |names: &'static [&'static str]| prop::sample::select(names.to_vec()).prop_map(Text::from);
+        let nested = prop::collection::vec((name(&INNER), arbitrary::json()), 0..6).prop_map(|m| Json::Object(m, ""));
+        let nested = prop::collection::vec((name(&INNER), prop_oneof![nested, arbitrary::json()]), 0..8);
+        let value = prop_oneof![
+            2 => arbitrary::json(),
+            1 => arbitrary::object(),
+            2 => nested.prop_map(|members| Json::Object(members, " ")),
+            1 => prop::sample::select(vec!["track", "page", "screen", "identify"]).prop_map(|t| Json::String(t.into())),
+        ];
+        let message =
+            prop::collection::vec((name(&MEMBERS), value), 0..16).prop_map(|members| Json::Object(members, ""));
+        (message, any::<bool>())
+    };
+    let on = json!({"ipAddon": true, "uaAddon": true, "urlAddon": true, "referrerAddon": true});
+    let mut device = on.clone();
+    device["mode"] = json!("device");
+    let configs = [config(json!({})), config(on), config(device)];
+    check(150, messages, move |(message, batch)| {
+        let text = message.text();
+        let body = if batch { format!("{{\"batch\":[{text},{text}],\"context\":{text}}}") } else { text };
+        let kinds = [Kind::Track, Kind::Page, Kind::Screen].map(Endpoint::Single);
+        let endpoints = if batch { &[Endpoint::Batch][..] } else { &kinds[..] };
+        for config in &configs {
+            for endpoint in endpoints {
+                let events = mapped(config, *endpoint, &body);
+                keen_takes(&events);
+                events.iter().for_each(|(_, event)| drop(tree::read(event)));
+            }
+        }
+    });
+}
+
+#[test]
+fn depth_costs_no_stack() {
+    let config = config(json!({}));
+    for (levels, as_it_came) in [(500, true), (511, true), (512, false), (200_000, false)] {
+        let deep = format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+        let objects = format!("{}1{}", "{\"o\":".repeat(levels), "}".repeat(levels));
+        for value in [deep, objects] {
+            let events = mapped(
+                &config,
+                Endpoint::Single(Kind::Track),
+                &format!(r#"{{"event":"e","properties":{{"d":{value}}}}}"#),
+            );
+            let (_, event) = events.first().unwrap();
+            assert_eq!(event.contains(&format!("\"d\":{value}")), as_it_came, "{levels} levels");
+            std::thread::Builder::new()
+                .stack_size(64 << 20)
+                .spawn({
+                    let events = events.clone();
+                    move || keen_takes(&events)
+                })
+                .unwrap()
+                .join()
+                .unwrap();
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What the event of a track call holds, worked out on trees, member by member, from docs/mapping.md alone.
+
+use super::arbitrary::{Json, Text};
+use super::tree::Tree;
+
+/// Containers inside each other in an event, the event itself among them.
+const DEPTH: usize = 512;
+
+/// A value as Keen can hold it, `depth` containers deep in the event.
+pub fn legal(json: &Json, depth: usize) -> Tree {
+    let container = matches!(json, Json::Array(..) | Json::Object(..) | Json::Deep(..));
+    if container && depth >= DEPTH {
+        return Tree::String(cut(&json.text(), 9_999));
+    }
+    match json {
+        Json::Null => Tree::Null,
+        Json::Bool(flag) => Tree::Bool(*flag),
+        Json::Number(digits) if holds(digits) => Tree::Number(digits.clone()),
+        Json::Number(digits) => Tree::String(cut(digits, 9_999)),
+        Json::String(text) => match text.decoded().as_str() {
+            "${keen.ip}" | "${keen.user_agent}" => Tree::Null,
+            text => Tree::String(cut(text, 9_999)),
+        },
+        Json::Array(items, _) => Tree::Array(items.iter().map(|item| legal(item, depth + 1)).collect()),
+        Json::Object(members, _) => Tree::Object(later_wins(
+            members.iter().map(|(name, value)| (legal_name(name), legal(value, depth + 1))).collect(),
+        )),
+        Json::Deep(1, inside) => Tree::Array(vec![legal(inside, depth + 1)]),
+        Json::Deep(levels, inside) => {
+            Tree::Array(vec![legal(&Json::Deep(levels - 1, Box::new((**inside).clone())), depth + 1)])
+        }
+    }
+}
+
+fn legal_name(name: &Text) -> String {
+    match name.decoded().as_str() {
+        "" => "_".to_owned(),
+        name => cut(name, 256).replace('.', "_"),
+    }
+}
+
+fn cut(text: &str, most: usize) -> String {
+    text.chars().take(most).collect()
+}
+
+/// From -2^63 to 2^63 - 1; a number with a fraction or an exponent is a double to Keen.
+fn holds(digits: &str) -> bool {
+    if digits.contains(['.', 'e', 'E']) {
+        digits.parse::<f64>().is_ok_and(|n| n > -(2_f64.powi(63)) && n < 2_f64.powi(63))
+    } else {
+        digits.parse::<i128>().is_ok_and(|n| i64::try_from(n).is_ok())
+    }
+}
+
+pub fn later_wins(members: Vec<(String, Tree)>) -> Vec<(String, Tree)> {
+    let mut kept: Vec<(String, Tree)> = Vec::new();
+    for (name, value) in members {
+        kept.retain(|(n, _)| *n != name);
+        kept.push((name, value));
+    }
+    kept
+}
+
+/// JavaScript's truth.
+pub fn truthy(json: &Json) -> bool {
+    match json {
+        Json::Null => false,
+        Json::Bool(flag) => *flag,
+        Json::Number(digits) => !digits.split(['e', 'E']).next().unwrap().chars().all(|c| "-0.".contains(c)),
+        Json::String(text) => !text.decoded().is_empty(),
+        Json::Array(..) | Json::Object(..) | Json::Deep(..) => true,
+    }
+}
+
+/// The member that a look-up finds: the first whose name is alike, and of equal names the last.
+pub fn look_up<'j>(members: &'j [(Text, Json)], plain: &str) -> Option<(String, &'j Json)> {
+    let alike = |name: &Text| {
+        let letters: String = name.decoded().chars().filter(|c| !"_- ".contains(*c)).collect();
+        letters.to_ascii_lowercase() == plain
+    };
+    let first = members.iter().find(|(name, _)| alike(name))?.0.decoded();
+    let last = members.iter().rev().find(|(name, _)| name.decoded() == first)?;
+    Some((first, &last.1))
+}

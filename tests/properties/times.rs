@@ -1,0 +1,129 @@
+//! Points in time, against `chrono`'s own reading and arithmetic.
+
+use chrono::{DateTime, FixedOffset, SecondsFormat, TimeDelta, Utc};
+use keen_edge::json::Cursor;
+use keen_edge::segment::timestamp;
+use proptest::prelude::*;
+
+fn read(json: &str) -> Option<i64> {
+    timestamp::read(Cursor::new(json).value().unwrap())
+}
+
+fn written(at: i64) -> String {
+    let mut out = Vec::new();
+    timestamp::write(&mut out, at);
+    String::from_utf8(out).unwrap()
+}
+
+/// Any instant from year 1 to year 9999, to the nanosecond.
+fn instant() -> impl Strategy<Value = DateTime<Utc>> {
+    let seconds = prop_oneof![-62_135_596_800_i64..253_402_300_800, 1_000_000_000_i64..2_000_000_000];
+    (seconds, 0_u32..1_000_000_000).prop_map(|(s, ns)| DateTime::from_timestamp(s, ns).unwrap())
+}
+
+/// Offsets that zones have, and others.
+fn offset() -> impl Strategy<Value = FixedOffset> {
+    (-23_i32 * 60..23 * 60).prop_map(|minutes| FixedOffset::east_opt(minutes * 60).unwrap())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn iso_in_every_form(at in instant(), offset in offset(), form in 0_usize..11, precision in 0_usize..10) {
+        let there = at.with_timezone(&offset);
+        let fraction = format!("{:09}", at.timestamp_subsec_nanos())[..precision].to_owned();
+        let dotted = if fraction.is_empty() { String::new() } else { format!(".{fraction}") };
+        let comma = dotted.replace('.', ",");
+        let text = match form {
+            0 => there.to_rfc3339_opts(SecondsFormat::Nanos, true),
+            1 => there.to_rfc3339_opts(SecondsFormat::Millis, false),
+            2 => there.to_rfc3339_opts(SecondsFormat::Secs, true),
+            3 => format!("{}{dotted}{}", there.format("%Y-%m-%dT%H:%M:%S"), there.format("%z")),
+            4 => format!("{}{comma}{}", there.format("%Y-%m-%d %H:%M:%S"), there.format("%:z")),
+            5 => format!("{}{dotted}z", at.format("%Y-%m-%dt%H:%M:%S")),
+            6 => format!("{}{dotted}", at.format("%Y-%m-%dT%H:%M:%S")),
+            7 => format!("{}{dotted}Z", at.format("%Y%m%dT%H%M%S")),
+            8 => at.format("%Y-%m-%dT%H:%MZ").to_string(),
+            9 => at.format("%Y-%m-%d").to_string(),
+            _ => at.format(" %Y-%m ").to_string(),
+        };
+        prop_assume!(there.format("%Y").to_string().len() == 4);
+        let whole = |format: &str| {
+            let text = at.format(format).to_string();
+            DateTime::parse_from_rfc3339(&text).unwrap().timestamp_millis()
+        };
+        let want = match form {
+            0 | 1 => at.timestamp_millis(),
+            2 => at.timestamp() * 1000,
+            3..=7 => {
+                let milli: i64 = format!("{fraction:0<3}")[..3].parse().unwrap();
+                at.timestamp() * 1000 + milli
+            }
+            8 => whole("%Y-%m-%dT%H:%M:00Z"),
+            9 => whole("%Y-%m-%dT00:00:00Z"),
+            _ => whole("%Y-%m-01T00:00:00Z"),
+        };
+        prop_assert_eq!(read(&format!("\"{text}\"")), Some(want), "{}", text);
+    }
+
+    #[test]
+    fn numbers_and_digits(at in instant()) {
+        let (seconds, milli) = (at.timestamp(), at.timestamp_millis());
+        prop_assume!(milli >= 31_557_600_000);
+        prop_assert_eq!(read(&milli.to_string()), Some(milli));
+        if seconds < 31_557_600_000 {
+            prop_assert_eq!(read(&seconds.to_string()), Some(seconds * 1000));
+            prop_assert_eq!(read(&format!("{seconds}.{:03}", milli - seconds * 1000)), Some(milli));
+        }
+        for (digits, want) in [(seconds.to_string(), seconds * 1000), (milli.to_string(), milli)] {
+            let known = matches!(digits.len(), 10 | 13);
+            // 10 digits are seconds, 13 are milliseconds.
+            let want = if digits.len() == 13 { digits.parse().unwrap() } else { want };
+            if known && (digits.len() == 10) == (digits.parse::<i64>().unwrap() < 31_557_600_000) {
+                prop_assert_eq!(read(&format!("\"{digits}\"")), Some(want));
+            }
+        }
+    }
+
+    #[test]
+    fn the_written_form(at in instant()) {
+        prop_assert_eq!(written(at.timestamp_millis()), at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string());
+        prop_assert_eq!(read(&format!("\"{}\"", written(at.timestamp_millis()))), Some(at.timestamp_millis()));
+    }
+
+    /// `receivedAt - (sentAt - originalTimestamp)`, whatever the caller's clock.
+    #[test]
+    fn a_wrong_clock_is_corrected(received in instant(), age in 0_i64..100_000_000_000, wrong in -10_000_000_000_i64..10_000_000_000) {
+        let clock = |at: DateTime<Utc>| at.checked_add_signed(TimeDelta::milliseconds(wrong));
+        let happened = received.checked_sub_signed(TimeDelta::milliseconds(age));
+        let (Some(happened), Some(sent)) = (happened, clock(received)) else { return Ok(()) };
+        let Some(original) = clock(happened) else { return Ok(()) };
+        let keen_holds = |at: DateTime<Utc>| at.format("%Y").to_string().len() == 4 && at.timestamp() >= -62_135_596_800;
+        prop_assume!(keen_holds(happened) && keen_holds(sent) && keen_holds(original));
+        let text = |at: DateTime<Utc>| read(&format!("\"{}\"", at.to_rfc3339_opts(SecondsFormat::Millis, true)));
+        let got = timestamp::corrected(text(original), text(sent), received.timestamp_millis());
+        prop_assert!((got - happened.timestamp_millis()).abs() <= 1, "{} {}", written(got), happened);
+    }
+
+    /// Without `sentAt` there is no clock to correct, and history stays where it was.
+    #[test]
+    fn history_stays(at in instant(), received in instant()) {
+        let milli = at.timestamp_millis();
+        prop_assert_eq!(timestamp::corrected(Some(milli), None, received.timestamp_millis()), milli);
+        // An importer sends now what happened then.
+        let sent = received.timestamp_millis();
+        prop_assert_eq!(timestamp::corrected(Some(milli), Some(sent), sent), milli);
+    }
+
+    #[test]
+    fn no_text_and_no_number_is_too_odd(text in "[-0-9T:Z+., ]{0,30}", number in any::<f64>()) {
+        for json in [format!("\"{text}\""), format!("{number:?}")] {
+            if let Ok(value) = Cursor::new(&json).value() {
+                let at = timestamp::corrected(timestamp::read(value), None, 0);
+                prop_assert!((-62_135_596_800_000..253_402_300_800_000).contains(&at), "{} {}", json, at);
+                prop_assert_eq!(written(at).len(), 24);
+            }
+        }
+    }
+}

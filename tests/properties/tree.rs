@@ -1,0 +1,129 @@
+//! JSON as a tree that keeps every digit and every member, read by code of its own.
+
+/// A value. Numbers are as they were written.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Tree {
+    Null,
+    Bool(bool),
+    Number(String),
+    String(String),
+    Array(Vec<Tree>),
+    Object(Vec<(String, Tree)>),
+}
+
+impl Tree {
+    pub fn get(&self, name: &str) -> Option<&Tree> {
+        match self {
+            Tree::Object(members) => members.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
+    pub fn remove(&mut self, name: &str) -> Option<Tree> {
+        let Tree::Object(members) = self else { return None };
+        let at = members.iter().position(|(n, _)| n == name)?;
+        Some(members.remove(at).1)
+    }
+
+    pub fn text(&self) -> Option<&str> {
+        if let Tree::String(text) = self { Some(text) } else { None }
+    }
+
+    /// With the members of every object in the order of their names.
+    pub fn sorted(self) -> Tree {
+        match self {
+            Tree::Array(items) => Tree::Array(items.into_iter().map(Tree::sorted).collect()),
+            Tree::Object(members) => {
+                let mut members: Vec<_> = members.into_iter().map(|(n, v)| (n, v.sorted())).collect();
+                members.sort_by(|a, b| a.0.cmp(&b.0));
+                Tree::Object(members)
+            }
+            other => other,
+        }
+    }
+}
+
+/// Reads JSON that must be strict, without two members of one name in an object, and without lone surrogates.
+pub fn read(text: &str) -> Tree {
+    let mut rest = text;
+    let tree = value(&mut rest);
+    assert_eq!(rest.trim_start(), "", "something stands behind the value");
+    tree
+}
+
+fn next(rest: &mut &str) -> char {
+    *rest = rest.trim_start_matches([' ', '\t', '\r', '\n']);
+    rest.chars().next().expect("the text is cut")
+}
+
+fn eat(rest: &mut &str, c: char) -> bool {
+    let found = next(rest) == c;
+    if found {
+        *rest = &rest[c.len_utf8()..];
+    }
+    found
+}
+
+fn value(rest: &mut &str) -> Tree {
+    match next(rest) {
+        '{' => {
+            eat(rest, '{');
+            let mut members: Vec<(String, Tree)> = Vec::new();
+            if eat(rest, '}') {
+                return Tree::Object(members);
+            }
+            loop {
+                assert_eq!(next(rest), '"');
+                let name = string(rest);
+                assert!(members.iter().all(|(n, _)| *n != name), "two members are called {name:?}");
+                assert!(eat(rest, ':'));
+                let value = value(rest);
+                members.push((name, value));
+                if !eat(rest, ',') {
+                    assert!(eat(rest, '}'), "an object is not closed: {rest:.40}");
+                    return Tree::Object(members);
+                }
+            }
+        }
+        '[' => {
+            eat(rest, '[');
+            let mut items = Vec::new();
+            if eat(rest, ']') {
+                return Tree::Array(items);
+            }
+            loop {
+                items.push(value(rest));
+                if !eat(rest, ',') {
+                    assert!(eat(rest, ']'), "an array is not closed: {rest:.40}");
+                    return Tree::Array(items);
+                }
+            }
+        }
+        '"' => Tree::String(string(rest)),
+        _ => {
+            let end = rest.find([',', ']', '}', ' ', '\t', '\r', '\n']).unwrap_or(rest.len());
+            let (word, behind) = rest.split_at(end);
+            *rest = behind;
+            match word {
+                "null" => Tree::Null,
+                "true" => Tree::Bool(true),
+                "false" => Tree::Bool(false),
+                number => {
+                    assert!(serde_json::from_str::<&serde_json::value::RawValue>(number).is_ok(), "{number:?}");
+                    Tree::Number(number.to_owned())
+                }
+            }
+        }
+    }
+}
+
+fn string(rest: &mut &str) -> String {
+    let bytes = rest.as_bytes();
+    let mut end = 1;
+    while bytes[end] != b'"' {
+        end += if bytes[end] == b'\\' { 2 } else { 1 };
+    }
+    let (literal, behind) = rest.split_at(end + 1);
+    *rest = behind;
+    serde_json::from_str(literal).unwrap_or_else(|error| panic!("{error}: {literal:.80}"))
+}
