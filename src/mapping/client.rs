@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 /// Segment's server libraries, as `context.library.name` or the `User-Agent` begins (their own sources). A request of
 /// theirs comes from a server: its address is not the visitor's.
-const SERVER_LIBRARIES: [&str; 18] = [
+const SERVER_LIBRARIES: [&str; 19] = [
     "analytics-node",
     "@segment/analytics-node",
     "analytics-python",
@@ -17,6 +17,8 @@ const SERVER_LIBRARIES: [&str; 18] = [
     "analytics-java",
     "analytics-php",
     "analytics.net",
+    // Games and apps use it too; Segment counts it among the server libraries, and a wrong place is worse than none.
+    "analytics-csharp",
     "analytics-dotnet",
     "analytics-clojure",
     "analytics-clj",

@@ -25,3 +25,5 @@ mod golden;
 mod metrics;
 mod pixel;
 mod setting;
+mod updates;
+mod visitors;

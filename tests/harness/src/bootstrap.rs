@@ -117,6 +117,6 @@ pub(crate) fn at<'a>(bootstrap: &'a Value, pointer: &str) -> Result<&'a Value, S
     bootstrap.pointer(pointer).ok_or_else(|| format!("envoy.yaml has no {pointer}"))
 }
 
-fn at_mut<'a>(bootstrap: &'a mut Value, pointer: &str) -> Result<&'a mut Value, String> {
+pub(crate) fn at_mut<'a>(bootstrap: &'a mut Value, pointer: &str) -> Result<&'a mut Value, String> {
     bootstrap.pointer_mut(pointer).ok_or_else(|| format!("envoy.yaml has no {pointer}"))
 }

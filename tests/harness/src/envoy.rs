@@ -1,5 +1,6 @@
 //! One running Envoy.
 
+use crate::dynamic::{Dynamic, Resource};
 use crate::{bootstrap, envoy_path, process, root, wasm_path};
 use serde_json::Value;
 use std::{
@@ -67,6 +68,7 @@ pub struct Builder {
     concurrency: u32,
     log_level: String,
     patches: Vec<Patch>,
+    dynamic: Option<Dynamic>,
 }
 
 impl Builder {
@@ -130,6 +132,12 @@ impl Builder {
         self
     }
 
+    /// Takes the listener or the filter from a file; see [`Envoy::update`].
+    pub fn from_file(mut self, what: Dynamic) -> Self {
+        self.dynamic = Some(what);
+        self
+    }
+
     /// Starts Envoy and waits until it is ready to take calls.
     ///
     /// # Errors
@@ -138,7 +146,11 @@ impl Builder {
         let program = envoy_path().map_err(StartError::before)?;
         let files = Files::new().map_err(|error| StartError::before(format!("target/tmp: {error}")))?;
         let (concurrency, log_level) = (self.concurrency, self.log_level.clone());
-        let bootstrap = self.bootstrap().map_err(StartError::before)?;
+        let dynamic = self.dynamic;
+        let mut bootstrap = self.bootstrap().map_err(StartError::before)?;
+        let resource =
+            dynamic.map(|what| Resource::take(what, &mut bootstrap, files.config.with_extension("resource.json")));
+        let resource = resource.transpose().map_err(StartError::before)?;
         fs::write(&files.config, format!("{bootstrap:#}"))
             .map_err(|error| StartError::before(format!("{}: {error}", files.config.display())))?;
         let args = [
@@ -166,6 +178,7 @@ impl Builder {
             addr: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin: SocketAddr::from(([127, 0, 0, 1], 0)),
             client: reqwest::Client::new(),
+            resource,
             files,
         };
         match envoy.wait_until_ready().await {
@@ -210,6 +223,7 @@ pub struct Envoy {
     addr: SocketAddr,
     admin: SocketAddr,
     client: reqwest::Client,
+    resource: Option<Resource>,
     files: Files,
 }
 
@@ -226,7 +240,16 @@ impl Envoy {
             concurrency: 1,
             log_level: "info".to_owned(),
             patches: Vec::new(),
+            dynamic: None,
         }
+    }
+
+    /// Replaces the filter's configuration while Envoy runs. What becomes of it is in Envoy's counters and log.
+    ///
+    /// # Errors
+    /// Nothing of this Envoy comes from a file, or the file cannot be written.
+    pub fn update(&self, config: &Value) -> Result<(), String> {
+        self.resource.as_ref().ok_or("not started from_file")?.update(config)
     }
 
     /// Where SDKs send to.

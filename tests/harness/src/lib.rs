@@ -12,10 +12,12 @@
 //! ```
 
 mod bootstrap;
+mod dynamic;
 mod envoy;
 mod process;
 
 pub use bootstrap::{CONFIG_POINTER, default_config, downstream_tls, envoy_yaml, keen_edge, routes};
+pub use dynamic::Dynamic;
 pub use envoy::{Builder, Envoy, StartError};
 
 use std::{

@@ -1,0 +1,104 @@
+//! Whose address and user agent an event bears: the visitor's, as Envoy vouches for it, and never a server's.
+
+use super::setting::Setting;
+use harness::Envoy;
+use mock_keen::{MockKeen, Options};
+use serde_json::{Value, json};
+
+const CHROME: &str =
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36";
+const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
+
+async fn behind(connection_manager: Value) -> Setting {
+    let keen = MockKeen::start(Options::default()).await.unwrap();
+    let envoy = Envoy::builder().keen(keen.addr()).patch(move |bootstrap| {
+        let manager = bootstrap.pointer_mut(MANAGER).unwrap().as_object_mut().unwrap();
+        manager.extend(connection_manager.as_object().unwrap().clone());
+    });
+    let envoy = envoy.start().await.unwrap_or_else(|e| panic!("{e:?}"));
+    Setting { envoy, keen, client: reqwest::Client::new() }
+}
+
+/// The address that Keen got with a call of these headers.
+async fn address(s: &Setting, headers: &[(&str, &str)]) -> Value {
+    s.keen.reset();
+    let body = json!({"userId": "u", "event": "seen"}).to_string();
+    let mut all = vec![("user-agent", CHROME)];
+    all.extend(headers);
+    assert_eq!(s.post_with("/v1/track", body, &all).await.0, 200);
+    let event = s.keen.events().pop().expect("an event").event;
+    let geo = event["keen"]["addons"].as_array().into_iter().flatten().any(|a| a["name"] == "keen:ip_to_geo");
+    assert!(geo || event.get("ip_address").is_none(), "{event}");
+    event["ip_address"].clone()
+}
+
+#[tokio::test]
+async fn at_the_edge_a_forged_address_does_not_win() {
+    let s = behind(json!({"use_remote_address": true})).await;
+    for forged in ["6.6.6.6", "6.6.6.6, 7.7.7.7", "2001:db8::6", "garbage", "127.0.0.2"] {
+        assert_eq!(address(&s, &[("x-forwarded-for", forged)]).await, "127.0.0.1", "{forged}");
+    }
+    for header in ["x-real-ip", "forwarded", "true-client-ip", "x-envoy-external-address", "cf-connecting-ip"] {
+        assert_eq!(address(&s, &[(header, "6.6.6.6")]).await, "127.0.0.1", "{header}");
+    }
+    assert_eq!(address(&s, &[]).await, "127.0.0.1");
+    s.envoy.no_panic_in_log();
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_its_word_counts_and_no_other() {
+    let s = behind(json!({"use_remote_address": true, "xff_num_trusted_hops": 1})).await;
+    for (header, want) in [
+        ("7.7.7.7", "7.7.7.7"),
+        ("6.6.6.6, 7.7.7.7", "7.7.7.7"),
+        ("6.6.6.6, 2001:db8::7", "2001:db8::7"),
+        ("2001:DB8:0::7", "2001:db8::7"),
+    ] {
+        assert_eq!(address(&s, &[("x-forwarded-for", header)]).await, want, "{header}");
+    }
+    assert_eq!(address(&s, &[]).await, "127.0.0.1");
+    s.envoy.no_panic_in_log();
+}
+
+#[tokio::test]
+async fn a_server_library_is_no_visitor_by_either_of_its_names() {
+    let s = Setting::new().await;
+    let post = async |agent: &str, context: Value| {
+        s.keen.reset();
+        let body = json!({"userId": "u", "event": "seen", "context": context}).to_string();
+        assert_eq!(s.post_with("/v1/track", body, &[("user-agent", agent)]).await.0, 200);
+        let event = s.keen.events().pop().expect("an event").event;
+        (event.get("ip_address").is_some(), event.get("user_agent").cloned())
+    };
+    // `User-Agent` and `context.library.name`, as recorded or as they stand in the libraries' sources.
+    for (agent, library) in [
+        ("analytics-node-next/latest", "@segment/analytics-node"),
+        ("analytics-node/6.2.0", "analytics-node"),
+        ("analytics-python/2.4.0", "analytics-python"),
+        ("analytics-ruby/2.5.0", "analytics-ruby"),
+        ("analytics-go (version: 3.0.0)", "analytics-go"),
+        ("analytics-java/3.5.2", "analytics-java"),
+        ("analytics-php/3.8.2", "analytics-php"),
+        ("Analytics.NET/3.8.1", "Analytics.NET"),
+        ("Analytics-CSharp/2.5.4", "Analytics-CSharp"),
+        ("RudderAnalytics/1", "RudderAnalytics"),
+    ] {
+        assert_eq!(post(agent, json!({})).await, (false, None), "by user agent: {agent}");
+        for named in [json!({"library": {"name": library}}), json!({"library": library})] {
+            assert_eq!(post(CHROME, named).await, (false, None), "by library: {library}");
+        }
+        let direct = json!({"library": {"name": library}, "direct": true});
+        assert_eq!(post(agent, direct).await, (true, Some(json!(agent))), "{agent}, direct");
+    }
+    for (agent, library) in [
+        (CHROME, "analytics.js"),
+        ("okhttp/4.12.0", "analytics-kotlin"),
+        ("MyApp/1 CFNetwork/1490 Darwin/23.2.0", "analytics-swift"),
+        ("okhttp/4.9.2", "@segment/analytics-react-native"),
+        ("Dalvik/2.1.0", "analytics-android"),
+    ] {
+        let visitor = post(agent, json!({"library": {"name": library}})).await;
+        assert_eq!(visitor, (true, Some(json!(agent))), "{library}");
+    }
+    s.envoy.no_panic_in_log();
+}
