@@ -392,6 +392,8 @@ mod tests {
                 "/cors/allowOrigins/1: must be \"*\", or a scheme and a host such as https://www.example.com, found \"https://a.example/\"",
             ),
             (root("extra", json!(1)), "/extra: is not a setting"),
+            (root("a/b\n~c", json!(1)), "/a~1b\u{fffd}~0c: is not a setting"),
+            (root(&"x".repeat(65), json!(1)), &format!("/{}…: is not a setting", "x".repeat(64))),
         ] {
             let error = read(&config).unwrap_err();
             assert!(error.starts_with(want), "{error}");

@@ -26,6 +26,9 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// Characters of a name that a pointer shows.
+const SHOWN: usize = 64;
+
 type Checked<T> = Result<T, ConfigError>;
 
 #[derive(Debug)]
@@ -104,7 +107,7 @@ impl<'v> Node<'v> {
         if let Some(found) = known.iter().find(|k| **k == word) {
             return Ok(found);
         }
-        let shown = format!("\"{}\"", word.chars().take(32).collect::<String>());
+        let shown = format!("\"{}\"", printable(word, 32));
         if later.contains(&word) {
             return Err(self.wrong("is not supported yet", &shown));
         }
@@ -153,8 +156,10 @@ impl<'v> Node<'v> {
     }
 
     fn child(&self, name: &str, value: &'v Value) -> Self {
-        let name = name.replace('~', "~0").replace('/', "~1");
-        Self { pointer: format!("{}/{name}", self.pointer), value }
+        // A log line holds it.
+        let cut = if name.chars().nth(SHOWN).is_some() { "…" } else { "" };
+        let short = printable(name, SHOWN).replace('~', "~0").replace('/', "~1");
+        Self { pointer: format!("{}/{short}{cut}", self.pointer), value }
     }
 
     fn kind(&self) -> &'static str {
@@ -167,6 +172,11 @@ impl<'v> Node<'v> {
             Value::Object(_) => "an object",
         }
     }
+}
+
+/// The first characters of a text, as a log line may hold them.
+fn printable(text: &str, most: usize) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(most).collect()
 }
 
 /// The beginning of a write key: at most 7 characters, and never more than half.
