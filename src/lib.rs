@@ -8,6 +8,7 @@
 //! | [`segment`] | a request's head and body | the call, its write key, its messages; Segment's answers |
 //! | [`mapping`] | a message, its source, what the request tells of the client | Keen events |
 //! | [`keen`] | names, values, events, a bulk reply | what Keen accepts, and what it said |
+//! | [`users`] | what identify calls say, and whom an event names | what events show of that user |
 //! | [`delivery`] | events with their waiters, and what became of calls | calls to make, answers to give |
 //! | `filter` | Envoy's callbacks | host calls: the only code that knows proxy-wasm |
 //!
@@ -19,6 +20,7 @@ pub mod json;
 pub mod keen;
 pub mod mapping;
 pub mod segment;
+pub mod users;
 
 #[cfg(target_arch = "wasm32")]
 mod filter;

@@ -6,6 +6,7 @@
 mod node;
 mod wire;
 
+use crate::keen::name;
 use node::Node;
 use std::collections::HashMap;
 
@@ -29,6 +30,8 @@ pub struct Config {
     pub forward: bool,
     /// How events get to Keen.
     pub delivery: Delivery,
+    /// `users`: what `rememberUsers` may hold.
+    pub users: Users,
     /// `limits.bodyBytes`: a body, after decompression.
     pub body_bytes: usize,
     /// `cors.allowOrigins`
@@ -45,8 +48,14 @@ pub struct Source {
     pub name: String,
     /// Its place in [`Config::destinations`].
     pub destination: usize,
+    /// Tells it from other sources, over configurations: a hash of its write key.
+    pub scope: u64,
     /// `mode`
     pub mode: Mode,
+    /// `rememberUsers`
+    pub remember_users: bool,
+    /// `audienceEvents`
+    pub audience_events: bool,
     /// `ipAddon`
     pub ip_addon: bool,
     /// `uaAddon`
@@ -61,6 +70,17 @@ pub struct Source {
     pub track_categorized_pages: bool,
     /// `trackNamedPages`
     pub track_named_pages: bool,
+}
+
+/// `users`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Users {
+    /// Users, of all sources together.
+    pub max: u64,
+    /// Bytes of what is remembered of them.
+    pub max_bytes: u64,
+    /// A user not heard of for that long is forgotten, in milliseconds.
+    pub expire_ms: u64,
 }
 
 /// Which of Segment's Keen integrations a source's events are written as.
@@ -134,7 +154,6 @@ impl Config {
         let keen = root.required("keen")?;
         keen.only(&["cluster", "authority", "timeoutMs"])?;
         let cluster = keen.required("cluster")?.name()?;
-        read_users(&root)?;
         let mut config = Self {
             sources: Vec::new(),
             by_key: HashMap::new(),
@@ -144,12 +163,19 @@ impl Config {
             reject_unknown: root.opt("unknownSource", |n| n.one_of(&["accept", "reject"], &[]))? == Some("reject"),
             forward: root.opt("intercept", |n| n.one_of(&["respond", "forward"], &[]))? == Some("forward"),
             delivery: read_delivery(&root)?,
+            users: read_users(&root)?,
             body_bytes: read_limits(&root)?,
             allow_origins: read_cors(&root)?,
             api_host: read_settings(&root)?,
         };
         config.read_sources(&root.required("sources")?, &cluster)?;
         Ok(config)
+    }
+
+    /// Whether any source remembers users.
+    #[must_use]
+    pub fn remembers_users(&self) -> bool {
+        self.sources.iter().any(|source| source.remember_users)
     }
 
     /// The place in [`Config::sources`] of the source with this write key.
@@ -205,14 +231,16 @@ fn read_source(node: &Node<'_>, key: &str, cluster: &str) -> Result<(Source, Des
     }
     node.opt("readKey", |n| n.keen_key())?;
     let mode = node.opt("mode", |n| n.one_of(&["cloud", "device"], &[]))?;
-    for later in ["initialPageview", "rememberUsers", "audienceEvents"] {
-        node.opt(later, |n| if n.boolean()? { Err(n.wrong("is not supported yet", "true")) } else { Ok(()) })?;
-    }
+    let mode = if mode == Some("device") { Mode::Device } else { Mode::Cloud };
+    node.opt("initialPageview", |n| if n.boolean()? { Err(n.wrong("is not supported yet", "true")) } else { Ok(()) })?;
     let flag = |name, default| Ok(node.opt(name, |n| n.boolean())?.unwrap_or(default));
     let source = Source {
         name: node.opt("name", |n| n.name())?.unwrap_or_else(|| node::shortened(key)),
         destination: 0,
-        mode: if mode == Some("device") { Mode::Device } else { Mode::Cloud },
+        scope: name::number(key.as_bytes()),
+        mode,
+        remember_users: flag("rememberUsers", mode == Mode::Device)?,
+        audience_events: flag("audienceEvents", false)?,
         ip_addon: flag("ipAddon", false)?,
         ua_addon: flag("uaAddon", false)?,
         url_addon: flag("urlAddon", false)?,
@@ -267,13 +295,16 @@ fn read_limits(root: &Node<'_>) -> Result<usize, ConfigError> {
     Ok(bytes.flatten().and_then(|n| usize::try_from(n).ok()).unwrap_or(524_288))
 }
 
-fn read_users(root: &Node<'_>) -> Result<(), ConfigError> {
+fn read_users(root: &Node<'_>) -> Result<Users, ConfigError> {
+    let mut users = Users { max: 10_000, max_bytes: 8_388_608, expire_ms: 2_592_000_000 };
     root.opt("users", |node| {
-        node.only(&["max", "maxBytes"])?;
-        node.opt("max", |n| n.integer(1, 10_000_000))?;
-        node.opt("maxBytes", |n| n.integer(1, 536_870_912))
-    })
-    .map(drop)
+        node.only(&["max", "maxBytes", "expireMs"])?;
+        users.max = node.opt("max", |n| n.integer(1, 10_000_000))?.unwrap_or(users.max);
+        users.max_bytes = node.opt("maxBytes", |n| n.integer(1, 536_870_912))?.unwrap_or(users.max_bytes);
+        users.expire_ms = node.opt("expireMs", |n| n.integer(1, 3_153_600_000_000))?.unwrap_or(users.expire_ms);
+        Ok(())
+    })?;
+    Ok(users)
 }
 
 fn read_cors(root: &Node<'_>) -> Result<Vec<String>, ConfigError> {

@@ -2,6 +2,7 @@
 
 use super::host;
 use super::metrics::Metrics;
+use super::shared::Memory;
 use crate::config::Config;
 use crate::delivery::{Call, CallId, Clock, Delivery, Ended, Offer, Offered, Outcome, Settled, WaiterId};
 use crate::keen::name;
@@ -9,6 +10,7 @@ use crate::mapping::Client;
 use crate::mapping::request::{Request, map_request};
 use crate::segment::answer::Answer;
 use crate::segment::cors;
+use crate::users::Users;
 use std::collections::BTreeMap;
 
 /// How often the root context looks at deadlines, pauses and counters while there is anything to look at.
@@ -32,6 +34,9 @@ pub(super) struct Engine {
     clock: Clock,
     offer: Offer,
     metrics: Metrics,
+    memory: Memory,
+    /// Some source remembers users.
+    remembers: bool,
     doorbell: Option<u32>,
     rung: bool,
     ticking: bool,
@@ -56,6 +61,8 @@ impl Engine {
             clock: Clock::default(),
             offer: Offer::new(config.delivery.max_pending_bytes),
             metrics: Metrics::new(paths),
+            memory: memory(&config),
+            remembers: config.remembers_users(),
             doorbell: host::doorbell(&format!("keen_edge.{number}")),
             rung: false,
             ticking: false,
@@ -85,6 +92,10 @@ impl Engine {
             self.token_prefix = name::hex(&seed, 40);
         }
         let address = std::cell::OnceCell::new();
+        let received = u64::try_from(request.now).unwrap_or(0);
+        // Finer than the request's own time: identifies of one millisecond have an order.
+        let now = if self.remembers { host::now_micros() } else { 0 };
+        let mut users = Users::new(&mut self.memory, self.config.users, now);
         let tally = map_request(
             &self.config,
             request,
@@ -96,8 +107,10 @@ impl Engine {
                 self.tokens_made = self.tokens_made.wrapping_add(1);
                 format!("{}-{:x}", self.token_prefix, self.tokens_made)
             },
+            &mut users,
             &mut self.offer,
         );
+        let kept = users.keep();
         let tally = match tally {
             Ok(tally) => tally,
             Err(refusal) => return Some(Answer::Refused(refusal)),
@@ -107,7 +120,11 @@ impl Engine {
         counted.messages_dropped = counted.messages_dropped.saturating_add(tally.dropped);
         counted.messages_unknown_source = counted.messages_unknown_source.saturating_add(tally.unknown_source);
         counted.values_mended = counted.values_mended.saturating_add(tally.mended);
-        let now = self.clock.read(u64::try_from(request.now).unwrap_or(0));
+        counted.users_remembered = counted.users_remembered.saturating_add(kept.written);
+        counted.users_evicted = counted.users_evicted.saturating_add(kept.evicted);
+        counted.users_refused = counted.users_refused.saturating_add(kept.refused);
+        counted.users_not_shown = counted.users_not_shown.saturating_add(kept.not_shown);
+        let now = self.clock.read(received);
         match self.delivery.offer(waiter, &self.offer, now) {
             Offered::Nothing => Some(Answer::Taken),
             Offered::Full => Some(Answer::TooMany),
@@ -369,4 +386,17 @@ impl Engine {
             self.rung = host::ring(doorbell);
         }
     }
+}
+
+/// Where users are kept, made ready where some source remembers them.
+fn memory(config: &Config) -> Memory {
+    if !config.remembers_users() {
+        return Memory::Shared;
+    }
+    let mut memory = Memory::find();
+    if matches!(memory, Memory::Own(_)) {
+        log::warn!("Envoy's shared data is closed to the filter: each worker remembers users by itself");
+    }
+    Users::prepare(&mut memory, config.users);
+    memory
 }

@@ -7,6 +7,11 @@ pub(super) fn now() -> u64 {
     hostcalls::current_time().unwrap_or(0) / 1_000_000
 }
 
+/// Microseconds since 1970.
+pub(super) fn now_micros() -> u64 {
+    hostcalls::current_time().unwrap_or(0) / 1_000
+}
+
 /// The filter's configuration.
 pub(super) fn configuration() -> Vec<u8> {
     buffer(Buffer::PluginConfiguration, usize::MAX)

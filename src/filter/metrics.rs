@@ -56,6 +56,14 @@ counters! {
     events_dropped,
     /// Calls to Keen.
     calls,
+    /// What was remembered of users.
+    users_remembered,
+    /// Users forgotten because there were more than may be.
+    users_evicted,
+    /// What was not remembered: too large.
+    users_refused,
+    /// Events that show their user without traits: those of the request had become too many bytes.
+    users_not_shown,
     /// … whose events go again.
     calls_retried,
 }

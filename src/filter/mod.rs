@@ -12,4 +12,5 @@ mod hostcalls;
 mod logger;
 mod metrics;
 mod root;
+mod shared;
 mod stream;

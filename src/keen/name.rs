@@ -82,6 +82,12 @@ pub fn hex(bytes: &[u8], digits: usize) -> String {
     text
 }
 
+/// A number out of `bytes`: the first of their SHA-256.
+#[must_use]
+pub fn number(bytes: &[u8]) -> u64 {
+    Sha256::digest(bytes).first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+}
+
 /// `any_ascii`'s readings of U+0080 to U+FFFF, one a line: the crate's own tables would make up most of the module.
 static READINGS: LazyLock<Readings> = LazyLock::new(|| {
     let packed = include_bytes!(concat!(env!("OUT_DIR"), "/readings.z"));

@@ -52,6 +52,12 @@ impl<'a> Client<'a> {
         !library && !is_server_library(self.user_agent)
     }
 
+    /// Whether a browser sends the request: every one names itself so.
+    #[must_use]
+    pub fn is_browser(&self) -> bool {
+        self.user_agent.starts_with(b"Mozilla/")
+    }
+
     /// The client's address, without port.
     #[must_use]
     pub fn address(&self) -> Option<String> {

@@ -3,6 +3,7 @@
 //! `mode: cloud` is the server-side one, `mode: device` the browser's, which says less of the client.
 
 mod addons;
+mod audience;
 mod client;
 pub mod request;
 
@@ -16,6 +17,7 @@ use crate::segment::endpoint::Kind;
 use crate::segment::message::Message;
 use crate::segment::name_like::{First, alike};
 use crate::segment::timestamp;
+use crate::users::User;
 use std::borrow::Cow;
 
 /// Why a message gives no event.
@@ -52,7 +54,7 @@ pub trait Sink {
 
 /// Maps `message`, received at `now` (milliseconds since 1970), of `client`.
 ///
-/// `token` makes a uniqueness token where the message has no id.
+/// `token` makes a uniqueness token where the message has no id. `user` is whom the event shows, where that is known.
 ///
 /// # Errors
 /// Why nothing goes to Keen.
@@ -62,6 +64,7 @@ pub fn map(
     client: &Client<'_>,
     now: i64,
     token: impl FnOnce() -> String,
+    user: Option<&User>,
     sink: &mut impl Sink,
 ) -> Result<Mapped, Dropped> {
     let kind = message.kind.ok_or(Dropped::UnknownType)?;
@@ -72,7 +75,7 @@ pub fn map(
         return Err(Dropped::Bundled);
     }
     let collections = collections(kind, message, source)?;
-    let facts = Facts::of(message, source, client, now, token);
+    let facts = Facts { user, ..Facts::of(message, source, client, now, token) };
     let mut mended = 0_u32;
     for original in &collections {
         let collection = name::collection(original);
@@ -130,6 +133,7 @@ struct Facts<'m> {
     referer: Option<Cow<'m, str>>,
     at: i64,
     token: Cow<'m, str>,
+    user: Option<&'m User>,
 }
 
 impl<'m> Facts<'m> {
@@ -169,6 +173,7 @@ impl<'m> Facts<'m> {
             referer: if visitor && !context.page { client.referer() } else { None },
             at: timestamp::corrected(original, timestamp::read(message.sent_at), now),
             token,
+            user: None,
         }
     }
 
@@ -217,6 +222,7 @@ impl<'m> Facts<'m> {
             Mode::Cloud => self.cloud_fields(&mut event, url),
             Mode::Device => self.device_fields(&mut event, url),
         }
+        self.user(&mut event);
         let addons = addons::Addons::backed(self.source, &event);
         event.raw("keen", |out| self.keen(out, own_keen, &addons));
         event.finish()
@@ -253,6 +259,14 @@ impl<'m> Facts<'m> {
         }
         if source.ip_addon {
             self.ip_address(event);
+        }
+    }
+
+    /// In a browser the properties of an event win over what identify said, and so `user` over the user.
+    fn user(&self, event: &mut EventWriter<'_>) {
+        let own = self.source.mode == Mode::Device && event.has("user");
+        if let Some(user) = self.user.filter(|user| !own && !user.is_empty()) {
+            event.raw("user", |out| user.write(out));
         }
     }
 

@@ -1,11 +1,13 @@
 //! One request -> the events of all its messages, each for its own source's destination.
 
-use super::{Client, Dropped, Sink, map};
-use crate::config::{Config, Source};
+use super::{Client, Dropped, Sink, audience, map};
+use crate::config::{Config, Mode, Source};
 use crate::segment::answer::Refusal;
 use crate::segment::body::{self, Body};
-use crate::segment::endpoint::Endpoint;
+use crate::segment::endpoint::{Endpoint, Kind};
 use crate::segment::message::Message;
+use crate::users::identity::Page;
+use crate::users::{SharedData, Users};
 
 /// A request as the mapping sees it.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +46,8 @@ pub struct Tally {
 /// Maps a request.
 ///
 /// `client` is asked for what the request tells of the client, at most once, and only where a source wants it.
-/// `token` makes a uniqueness token for a message without an id.
+/// `token` makes a uniqueness token for a message without an id. `users` are those of sources that remember them: what
+/// the request says of them is in there, and still to be kept.
 ///
 /// # Errors
 /// The request is answered 400.
@@ -52,25 +55,70 @@ pub fn map_request<'c>(
     config: &Config,
     request: Request<'_>,
     client: impl FnOnce(bool) -> Client<'c>,
-    mut token: impl FnMut() -> String,
+    token: impl FnMut() -> String,
+    users: &mut Users<'_, impl SharedData>,
     destinations: &mut impl Destinations,
 ) -> Result<Tally, Refusal> {
     let body = body::read(request.endpoint, request.body).map_err(|_| Refusal::Malformed)?;
     let sources = sources(config, request.header_key, &body)?;
     let wants_address = sources.iter().flatten().any(|source| source.ip_addon);
-    let client = client(wants_address);
-    let mut tally = Tally {
+    let tally = Tally {
         messages: u64::try_from(body.messages.len()).unwrap_or(u64::MAX),
         dropped: u64::try_from(body.not_messages).unwrap_or(u64::MAX),
         ..Tally::default()
     };
+    let client = client(wants_address);
+    let one_page = matches!(request.endpoint, Endpoint::Batch) && client.is_browser();
+    let mut run =
+        Run { client, now: request.now, token, users, page: one_page.then(Page::default), destinations, tally };
     for (message, source) in body.messages.iter().zip(&sources) {
-        let Some(source) = source else {
-            tally.unknown_source = tally.unknown_source.saturating_add(1);
-            continue;
+        match source {
+            Some(source) => run.message(message, source),
+            None => run.tally.unknown_source = run.tally.unknown_source.saturating_add(1),
+        }
+    }
+    Ok(run.tally)
+}
+
+/// The mapping of one request, message by message.
+struct Run<'r, 's, T, S, D> {
+    client: Client<'r>,
+    now: i64,
+    token: T,
+    users: &'r mut Users<'s, S>,
+    /// The browser's page that all messages are of.
+    page: Option<Page>,
+    destinations: &'r mut D,
+    tally: Tally,
+}
+
+impl<T: FnMut() -> String, S: SharedData, D: Destinations> Run<'_, '_, T, S, D> {
+    fn message(&mut self, message: &Message<'_>, source: &Source) {
+        if message.kind == Some(Kind::Identify) && message.integrations.enabled() && !message.bundled {
+            if source.remember_users {
+                let page = self.page.as_mut().filter(|_| is_of_page(&self.client, message, source));
+                self.users.identify(source, message, page);
+            }
+            if source.audience_events {
+                for change in audience::changes(message) {
+                    self.event(&change.track(message), source);
+                }
+            }
+        }
+        self.event(message, source);
+    }
+
+    fn event(&mut self, message: &Message<'_>, source: &Source) {
+        let shown = matches!(message.kind, Some(Kind::Track | Kind::Page | Kind::Screen));
+        let user = if source.remember_users && shown {
+            let page = self.page.as_ref().filter(|_| is_of_page(&self.client, message, source));
+            self.users.of_event(source, message, page)
+        } else {
+            None
         };
-        let mut sink = To { destination: source.destination, destinations };
-        match map(message, source, &client, request.now, &mut token, &mut sink) {
+        let mut sink = To { destination: source.destination, destinations: self.destinations };
+        let tally = &mut self.tally;
+        match map(message, source, &self.client, self.now, &mut self.token, user.as_ref(), &mut sink) {
             Ok(mapped) => {
                 tally.events = tally.events.saturating_add(u64::try_from(mapped.events).unwrap_or(0));
                 tally.mended = tally.mended.saturating_add(u64::from(mapped.mended));
@@ -79,7 +127,11 @@ pub fn map_request<'c>(
             Err(_) => tally.dropped = tally.dropped.saturating_add(1),
         }
     }
-    Ok(tally)
+}
+
+/// Whether a message of a browser's batch is the page's own: in device mode, and not handed on by a server.
+fn is_of_page(client: &Client<'_>, message: &Message<'_>, source: &Source) -> bool {
+    source.mode == Mode::Device && client.is_visitor(&message.context)
 }
 
 /// The source of each message. A message's own key is before the body's, the body's before the header's.

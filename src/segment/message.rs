@@ -32,6 +32,8 @@ pub struct Message<'a> {
     pub sent_at: Value<'a>,
     /// `properties`
     pub properties: Value<'a>,
+    /// `traits` of an identify call.
+    pub traits: Value<'a>,
     /// `writeKey`
     pub write_key: Value<'a>,
     /// `context`, or `options`, its older name, which replaces it.
@@ -59,6 +61,10 @@ pub struct Context<'a> {
     pub library: Value<'a>,
     /// `direct`: the caller is the visitor.
     pub direct: Value<'a>,
+    /// `traits`: who the user is, as mobile SDKs repeat it in every call.
+    pub traits: Value<'a>,
+    /// `personas`: the call is Engage's.
+    pub personas: Value<'a>,
     /// What it says of destinations, as callers did before `integrations`.
     pub flags: Flags<'a>,
     /// `providers`: the same, one level deeper.
@@ -91,6 +97,7 @@ impl<'a> Message<'a> {
                 "originalTimestamp" => &mut message.original_timestamp,
                 "sentAt" => &mut message.sent_at,
                 "properties" => &mut message.properties,
+                "traits" => &mut message.traits,
                 "writeKey" => &mut message.write_key,
                 "context" => {
                     message.context = Context::read(cursor)?;
@@ -138,11 +145,14 @@ impl<'a> Context<'a> {
         let mut context = Self::default();
         let (mut ip, mut agent, mut direct, mut page) = <(First, First, First, First)>::default();
         let (mut url, mut referrer, mut library, mut providers) = <(First, First, First, First)>::default();
+        let (mut traits, mut personas) = <(First, First)>::default();
         members(cursor, |key, cursor| {
             match Plain::of(key).as_bytes() {
                 b"ip" if ip.takes(key) => context.ip = cursor.value()?,
                 b"useragent" if agent.takes(key) => context.user_agent = cursor.value()?,
                 b"direct" if direct.takes(key) => context.direct = cursor.value()?,
+                b"traits" if traits.takes(key) => context.traits = cursor.value()?,
+                b"personas" if personas.takes(key) => context.personas = cursor.value()?,
                 b"page" if page.takes(key) => context.read_page(cursor)?,
                 // Names with dots are paths, where no `page` came before them.
                 b"page.url" if page.is_open() && url.takes(key) => context.page_url = cursor.value()?,
@@ -185,6 +195,8 @@ impl<'a> Context<'a> {
         self.user_agent = self.user_agent.or(batch.user_agent);
         self.library = self.library.or(batch.library);
         self.direct = self.direct.or(batch.direct);
+        self.traits = self.traits.or(batch.traits);
+        self.personas = self.personas.or(batch.personas);
         self.page |= batch.page;
         self.page_url = self.page_url.or(batch.page_url);
         self.page_referrer = self.page_referrer.or(batch.page_referrer);

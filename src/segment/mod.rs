@@ -5,6 +5,7 @@ mod base64;
 pub mod body;
 pub mod cors;
 pub mod endpoint;
+pub mod engage;
 pub mod inflate;
 pub mod integrations;
 pub mod message;

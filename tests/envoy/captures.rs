@@ -8,8 +8,9 @@ use keen_edge::mapping::Client;
 use keen_edge::mapping::request::{Request, map_request};
 use keen_edge::segment::endpoint::{Endpoint, endpoint};
 use keen_edge::segment::{inflate::inflate, write_key};
+use keen_edge::users::Users;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Collection and token of the events that a request stands for, mapped on the host.
 fn expected(config: &Config, path: &str, headers: &[(String, String)], body: &[u8]) -> Vec<(String, String)> {
@@ -21,7 +22,9 @@ fn expected(config: &Config, path: &str, headers: &[(String, String)], body: &[u
     let key = write_key::from_authorization(header("authorization").as_bytes());
     let request = Request { endpoint, header_key: key.as_deref(), body: &body, now: 0 };
     let mut offer = Offer::default();
-    map_request(config, request, |_| Client::default(), String::new, &mut offer).unwrap();
+    let mut nobody = BTreeMap::new();
+    let mut users = Users::new(&mut nobody, config.users, 0);
+    map_request(config, request, |_| Client::default(), String::new, &mut users, &mut offer).unwrap();
     offer
         .events()
         .map(|(_, collection, event)| {

@@ -26,4 +26,5 @@ mod metrics;
 mod pixel;
 mod setting;
 mod updates;
+mod users;
 mod visitors;

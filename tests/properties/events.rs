@@ -31,7 +31,9 @@ fn mapped(config: &Config, endpoint: Endpoint<'_>, body: &str) -> Vec<(String, S
         referer: b"https://shop.example/cart",
     };
     let mut offer = Offer::default();
-    map_request(config, request, |_| client, || "made".to_owned(), &mut offer).unwrap();
+    let mut nobody = BTreeMap::new();
+    let mut users = Users::new(&mut nobody, config.users, 0);
+    map_request(config, request, |_| client, || "made".to_owned(), &mut users, &mut offer).unwrap();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     offer.events().map(|(_, collection, event)| (collection.to_owned(), text(event))).collect()
 }

@@ -1,0 +1,117 @@
+//! What Engage (once Personas) computed of a user, as its identify calls say it.
+//!
+//! Such a call carries `context.personas` with `computation_class` and `computation_key`, and the value among `traits`
+//! (segment.com/docs/engage/audiences, "Identify events").
+
+use super::endpoint::Kind;
+use super::message::Message;
+use crate::json::{Cursor, Value, write_string};
+use heck::ToSnakeCase;
+
+/// What an identify call of Engage's says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Engage {
+    /// Its traits as a JSON object; those that were computed under the snake_case of their names.
+    pub traits: String,
+    /// Audiences by such a name, and whether the user is in them.
+    pub audiences: Vec<(String, bool)>,
+}
+
+/// Reads an identify call of Engage's. `None`: it is another's.
+///
+/// Computed is the trait that `computation_key` names, and whatever is true or false: Engage's other traits are ids.
+#[must_use]
+pub fn engage(message: &Message<'_>) -> Option<Engage> {
+    let (Some(Kind::Identify), Value::Object(personas)) = (message.kind, message.context.personas) else { return None };
+    let mut key = Value::Absent;
+    // Both texts have been read once: they are objects.
+    let _ = Cursor::new(personas).object(|name, cursor| {
+        let value = cursor.value()?;
+        if name.is("computation_key") {
+            key = value;
+        }
+        Ok(())
+    });
+    let key = key.text().map(|key| snake_case(&key));
+    let mut engage = Engage::default();
+    let mut out = Vec::new();
+    if let Value::Object(traits) = message.traits {
+        let _ = Cursor::new(traits).object(|name, cursor| {
+            let name = name.decode();
+            let snake = snake_case(&name);
+            let text = cursor.skip()?;
+            let member = match text {
+                "true" => Some(true),
+                "false" => Some(false),
+                _ => None,
+            };
+            let computed = member.is_some() || key.as_ref() == Some(&snake);
+            out.push(if out.is_empty() { b'{' } else { b',' });
+            write_string(&mut out, if computed { &snake } else { &name });
+            out.push(b':');
+            out.extend_from_slice(text.as_bytes());
+            engage.audiences.extend(member.map(|member| (snake, member)));
+            Ok(())
+        });
+    }
+    if !out.is_empty() {
+        out.push(b'}');
+        engage.traits = String::from_utf8(out).unwrap_or_default();
+    }
+    Some(engage)
+}
+
+/// The snake_case of a name: `Order Completed Last 30days` is `order_completed_last_30days`. A name without letters and
+/// digits stays as it is.
+#[must_use]
+pub fn snake_case(name: &str) -> String {
+    let snake = name.to_snake_case();
+    if snake.is_empty() { name.to_owned() } else { snake }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Message<'_> {
+        let (mut message, _) = Message::read(&mut Cursor::new(body), |_, cursor| cursor.skip().map(drop)).unwrap();
+        message.kind = Some(Kind::Identify);
+        message
+    }
+
+    #[test]
+    fn names() {
+        for (name, want) in [
+            ("order_completed_last_30days", "order_completed_last_30days"),
+            ("Order Completed Last 30days", "order_completed_last_30days"),
+            ("First-Time Shopper", "first_time_shopper"),
+            ("BigSpenders", "big_spenders"),
+            ("VIP", "vip"),
+            ("Größe.ändern", "größe_ändern"),
+            ("!?", "!?"),
+        ] {
+            assert_eq!(snake_case(name), want);
+        }
+    }
+
+    #[test]
+    fn audiences_and_computed_traits() {
+        let message = read(
+            r#"{"context": {"personas": {"computation_class": "trait", "computation_key": "Total Spend"}},
+                "traits": {"total_spend": 12.50, "Big Spender": true, "firstName": "a\"b"}}"#,
+        );
+        let engage = engage(&message).unwrap();
+        assert_eq!(engage.traits, r#"{"total_spend":12.50,"big_spender":true,"firstName":"a\"b"}"#);
+        assert_eq!(engage.audiences, [("big_spender".to_owned(), true)]);
+    }
+
+    #[test]
+    fn other_calls_say_nothing_of_audiences() {
+        for body in [r#"{"traits": {"a": true}}"#, r#"{"context": {"personas": null}, "traits": {"a": true}}"#] {
+            assert_eq!(engage(&read(body)), None, "{body}");
+        }
+        let empty = read(r#"{"context": {"personas": {}}, "traits": []}"#);
+        assert_eq!(engage(&empty), Some(Engage::default()));
+    }
+}
