@@ -94,7 +94,7 @@ struct Run<'r, 's, T, S, D> {
 
 impl<T: FnMut() -> String, S: SharedData, D: Destinations> Run<'_, '_, T, S, D> {
     fn message(&mut self, message: &Message<'_>, source: &Source) {
-        if message.kind == Some(Kind::Identify) && message.integrations.enabled() && !message.bundled {
+        if message.kind == Some(Kind::Identify) && message.integrations.enabled(&message.context) && !message.bundled {
             if source.remember_users {
                 let page = self.page.as_mut().filter(|_| is_of_page(&self.client, message, source));
                 self.users.identify(source, message, page);
