@@ -8,10 +8,12 @@ use keen_edge::delivery::Offer;
 use keen_edge::mapping::Client;
 use keen_edge::mapping::request::{Request, map_request};
 use keen_edge::segment::endpoint::{Endpoint, Kind};
+use keen_edge::users::Users;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, TestRunner};
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 
 const AGENT: &str = "Mozilla/5.0";
 const ADDRESS: &str = "2001:db8::7";
