@@ -1,0 +1,102 @@
+//! The rows: each a server that takes Segment's calls, started with what it needs.
+
+use crate::load;
+use harness::{Envoy, keen_edge};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::Path;
+
+/// The core that servers run on; everything else has the other.
+pub(crate) const SERVER_CORE: u32 = 0;
+
+const FILTERS: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
+const ROUTES: &str =
+    "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/routes";
+
+/// A server under load.
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) address: SocketAddr,
+    pub(crate) pids: Vec<u32>,
+    /// Whether its caller's answer means that Keen has the events.
+    pub(crate) confirmed: bool,
+    _server: Server,
+}
+
+#[allow(dead_code, reason = "held until the row ends")]
+enum Server {
+    Envoy(Envoy),
+}
+
+impl Row {
+    pub(crate) async fn envoy(
+        name: &'static str,
+        about: &'static str,
+        upstream: SocketAddr,
+        confirmed: bool,
+        patch: impl FnOnce(&mut Value) + Send + 'static,
+    ) -> Result<Self, String> {
+        let builder = Envoy::builder().keen(upstream).log_level("warn").patch(patch);
+        let envoy = builder.start().await.map_err(|error| format!("{name}: {error}"))?;
+        load::pin(envoy.pid(), SERVER_CORE)?;
+        Ok(Self { name, about, address: envoy.addr(), pids: vec![envoy.pid()], confirmed, _server: Server::Envoy(envoy) })
+    }
+}
+
+/// What Envoy runs before its router, in place of keen-edge.
+fn filters(bootstrap: &mut Value, filters: Vec<Value>) {
+    if let Some(Value::Array(all)) = bootstrap.pointer_mut(FILTERS) {
+        let router = all.pop();
+        *all = filters.into_iter().chain(router).collect();
+    }
+}
+
+fn to_upstream(bootstrap: &mut Value) {
+    if let Some(routes) = bootstrap.pointer_mut(ROUTES) {
+        *routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "keen"}}]);
+    }
+}
+
+/// Envoy itself reads the body and answers: nothing that runs in it can cost less.
+pub(crate) async fn floor(upstream: SocketAddr) -> Result<Row, String> {
+    Row::envoy("floor", "Envoy reads the body and answers by itself", upstream, false, |bootstrap| {
+        let buffer = "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer";
+        let buffer = json!({"@type": buffer, "max_request_bytes": 1_048_576});
+        filters(bootstrap, vec![json!({"name": "buffer", "typed_config": buffer})]);
+        if let Some(routes) = bootstrap.pointer_mut(ROUTES) {
+            let body = json!({"inline_string": "{\"success\":true}"});
+            *routes = json!([{"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": body}}]);
+        }
+    })
+    .await
+}
+
+/// Envoy hands the call on as it is.
+pub(crate) async fn proxy(upstream: SocketAddr) -> Result<Row, String> {
+    Row::envoy("proxy", "Envoy proxies the call as it is", upstream, true, |bootstrap| {
+        filters(bootstrap, Vec::new());
+        to_upstream(bootstrap);
+    })
+    .await
+}
+
+/// The least a wasm filter can do.
+pub(crate) async fn naive(upstream: SocketAddr) -> Result<Row, String> {
+    let wasm = harness::root().join("target/naive.wasm");
+    Row::envoy("wasm-reply", "a wasm filter that reads the body and replies", upstream, false, move |bootstrap| {
+        let config = keen_edge(bootstrap);
+        config["vm_config"] = json!({"vm_id": "naive", "runtime": "envoy.wasm.runtime.v8", "code": local(&wasm)});
+        config["configuration"] = Value::Null;
+    })
+    .await
+}
+
+fn local(wasm: &Path) -> Value {
+    json!({"local": {"filename": wasm}})
+}
+
+/// This project, as its `envoy.yaml` has it.
+pub(crate) async fn keen_edge_row(upstream: SocketAddr) -> Result<Row, String> {
+    Row::envoy("keen-edge", "keen-edge, confirmed by Keen before the answer", upstream, true, |_| {}).await
+}
