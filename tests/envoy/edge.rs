@@ -57,6 +57,23 @@ async fn chunks_and_trailers() {
     s.envoy.no_panic_in_log();
 }
 
+/// Over its own buffer Envoy answers 413, which SDKs send again for ever, and without CORS, which hides it from a browser.
+#[tokio::test]
+async fn envoys_own_413_is_segments_400() {
+    let s = Setting::new().await;
+    let body = vec![b' '; 1_500_000];
+    let chunked: Vec<u8> = [format!("{:x}\r\n", body.len()).as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
+    for (length, body) in [("content-length: 1500000", body), ("transfer-encoding: chunked", chunked)] {
+        let head = format!("POST /v1/track HTTP/1.1\r\nhost: e\r\norigin: https://shop.example\r\n{length}\r\n\r\n");
+        let reply = raw(s.envoy.addr(), [head.as_bytes(), &body].concat()).await;
+        assert!(reply.starts_with("HTTP/1.1 400"), "{length}: {reply}");
+        assert!(reply.contains("Exceed payload limit"), "{length}: {reply}");
+        assert!(reply.contains("access-control-allow-origin: https://shop.example"), "{length}: {reply}");
+    }
+    assert_eq!(s.post("/v1/track", track("after")).await, ok());
+    s.envoy.no_panic_in_log();
+}
+
 #[tokio::test]
 async fn what_makes_no_sense_gets_a_400_that_no_sdk_repeats() {
     let s = Setting::new().await;

@@ -86,7 +86,8 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
                 rounds[at].push(round);
             }
         }
-        results.extend(all.iter().zip(rounds).zip(calls).map(|((row, rounds), calls)| summary(row, case, &rounds, calls)));
+        results
+            .extend(all.iter().zip(rounds).zip(calls).map(|((row, rounds), calls)| summary(row, case, &rounds, calls)));
     }
     for case in &cases {
         print_table(case, &results);

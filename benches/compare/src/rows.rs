@@ -40,7 +40,14 @@ impl Row {
         let builder = Envoy::builder().keen(upstream).log_level("warn").patch(patch);
         let envoy = builder.start().await.map_err(|error| format!("{name}: {error}"))?;
         load::pin(envoy.pid(), SERVER_CORE)?;
-        Ok(Self { name, about, address: envoy.addr(), pids: vec![envoy.pid()], confirmed, _server: Server::Envoy(envoy) })
+        Ok(Self {
+            name,
+            about,
+            address: envoy.addr(),
+            pids: vec![envoy.pid()],
+            confirmed,
+            _server: Server::Envoy(envoy),
+        })
     }
 }
 

@@ -22,10 +22,11 @@ pub use state::{Callout, Headers, LocalResponse, Status, Usage};
 
 use serde_json::{Value, json};
 use state::{State, Stream};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
-use wasmi::{Config, Engine, Instance, Linker, Module, Store, WasmParams, WasmResults};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use wasmi::{CompilationMode, Config, Engine, Instance, Linker, Module, Store, WasmParams, WasmResults};
 
 const ROOT: u32 = 1;
 /// More than any callback may use.
@@ -106,12 +107,8 @@ impl Builder {
     /// The module is missing or trapped, or refused its configuration; with what it logged.
     pub fn start(self) -> Result<Vm, Trap> {
         let path = self.wasm.map_or_else(harness::wasm_path, Ok).map_err(Trap)?;
-        let bytes = std::fs::read(&path).map_err(|error| Trap(format!("{}: {error}", path.display())))?;
-        let mut config = Config::default();
-        config.consume_fuel(true);
-        let engine = Engine::new(&config);
         let trap = |error: wasmi::Error| Trap(format!("{}: {error}", path.display()));
-        let module = Module::new(&engine, &bytes).map_err(trap)?;
+        let (engine, module) = module(&path)?;
         let mut linker = Linker::new(&engine);
         host::define(&mut linker).map_err(trap)?;
         let state = State {
@@ -146,6 +143,25 @@ impl Builder {
         vm.reset_usage();
         Ok(vm)
     }
+}
+
+/// The module, read once for all tests that run it.
+fn module(path: &Path) -> Result<(Engine, Module), Trap> {
+    type Modules = BTreeMap<PathBuf, (Engine, Module)>;
+    static READ: Mutex<Modules> = Mutex::new(Modules::new());
+    let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = read.get(path) {
+        return Ok(found.clone());
+    }
+    let mut config = Config::default();
+    // Eager, as translating a function in the middle of a callback would be counted.
+    config.consume_fuel(true).compilation_mode(CompilationMode::Eager);
+    let engine = Engine::new(&config);
+    let trap = |error: &dyn fmt::Display| Trap(format!("{}: {error}", path.display()));
+    let bytes = std::fs::read(path).map_err(|error| trap(&error))?;
+    let module = Module::new(&engine, &bytes).map_err(|error| trap(&error))?;
+    read.insert(path.to_owned(), (engine.clone(), module.clone()));
+    Ok((engine, module))
 }
 
 /// A running module with one root context.
