@@ -27,6 +27,10 @@ test: build ## All tests that need no SDK, in a real Envoy
 test-clients: build ## Unmodified Segment SDKs, through Envoy, to the mock Keen
 	@envoy="$$(scripts/envoy.sh)" && ENVOY="$$envoy" KEEN_EDGE_WASM="$(WASM)" cargo test $(LOCKED) --package clients
 
+.PHONY: bench
+bench: build ## keen-edge and its alternatives side by side (BENCH_ARGS="--rounds 9"); target/bench.json
+	@scripts/bench.sh $(BENCH_ARGS)
+
 .PHONY: lint
 lint: ## Formatting, and clippy for this machine and for wasm32
 	cargo fmt --all --check

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Builds the filter: target/keen_edge.wasm. `scripts/build.sh clippy` lints it as it is built, for wasm32.
+# `scripts/build.sh build PACKAGE` builds another one of this workspace: target/PACKAGE.wasm.
 #
 # WASM_TOOLCHAIN=rustup  the Rust on the PATH, with rustup's wasm32 target
 # WASM_TOOLCHAIN=debian  Debian's Rust, which compiles the standard library for wasm32 itself
@@ -9,12 +10,14 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$root"
 
 verb="${1:-build}"
+package="${2:-keen-edge}"
+module="${package//-/_}.wasm"
 triple=wasm32-unknown-unknown
 debian_packages=(rustc-web cargo-web rust-web-src lld-22)
 if [ "$verb" = clippy ]; then debian_packages+=(rust-web-clippy); fi
 target_dir="${CARGO_TARGET_DIR:-$root/target}"
 
-options=(--package keen-edge --lib --release --target "$triple")
+options=(--package "$package" --lib --release --target "$triple")
 if [ "${CI:-}" = true ] && [ -e Cargo.lock ]; then options+=(--locked); fi
 
 # The Rust on the PATH can build for wasm32 as it is.
@@ -84,6 +87,6 @@ fi
 
 mkdir -p target
 # Replaced in one step: an Envoy that reads it meanwhile sees the old file or the new one.
-cp "$out/$triple/release/keen_edge.wasm" target/keen_edge.wasm.new
-mv target/keen_edge.wasm.new target/keen_edge.wasm
-say "target/keen_edge.wasm: $(wc -c <target/keen_edge.wasm) bytes"
+cp "$out/$triple/release/$module" "target/$module.new"
+mv "target/$module.new" "target/$module"
+say "target/$module: $(wc -c <"target/$module") bytes"

@@ -86,13 +86,8 @@ extern "C" fn proxy_on_request_trailers(id: u32, _count: usize) -> u32 {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn proxy_on_response_headers(id: u32, _count: usize, end_of_stream: u32) -> u32 {
-    stream(id, |stream| stream.on_response_headers(end_of_stream != 0))
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_response_body(id: u32, size: usize, end_of_stream: u32) -> u32 {
-    stream(id, |stream| stream.on_response_body(size, end_of_stream != 0))
+extern "C" fn proxy_on_response_headers(id: u32, _count: usize, _end_of_stream: u32) -> u32 {
+    stream(id, Stream::on_response_headers)
 }
 
 #[unsafe(no_mangle)]

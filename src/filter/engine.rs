@@ -179,17 +179,6 @@ impl Engine {
         host::respond(answer.status(), &headers, answer.body().as_bytes());
     }
 
-    /// Makes an answer of Envoy's own one of Segment's: its headers here, its body when that passes by.
-    pub(super) fn reword(&mut self, answer: Answer, origin: Option<&str>, has_body: bool) {
-        self.count_answer(answer);
-        let length = if has_body { answer.body().len() } else { 0 };
-        host::set_response_header(":status", &answer.status().to_string());
-        host::set_response_header("content-length", &length.to_string());
-        for (name, value) in answer.headers().iter().chain(&cors::headers(origin, &self.config.allow_origins)) {
-            host::set_response_header(name, value);
-        }
-    }
-
     fn count_answer(&mut self, answer: Answer) {
         let counted = &mut self.metrics.counted;
         let counter = match answer {

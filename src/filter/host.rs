@@ -1,5 +1,6 @@
 //! Host calls, none of which panics on what a peer sends: bytes only, and every failure a value.
 
+use super::headers::Headers;
 use super::hostcalls::{self, Buffer, Map, Metric, Status};
 
 /// Milliseconds since 1970.
@@ -17,29 +18,9 @@ pub(super) fn configuration() -> Vec<u8> {
     buffer(Buffer::PluginConfiguration, usize::MAX)
 }
 
-/// The request's headers, in one call. Names are lower-case.
-pub(super) fn request_headers() -> Vec<(String, Vec<u8>)> {
-    let pairs = hostcalls::header_pairs(Map::Request).unwrap_or_default();
-    read_pairs(&pairs).unwrap_or_default()
-}
-
-/// `u32 count, (u32 name, u32 value) * count, (name \0 value \0) * count`.
-fn read_pairs(pairs: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
-    let number = |bytes: &[u8]| Some(u32::from_le_bytes(bytes.try_into().ok()?) as usize);
-    let (count, rest) = pairs.split_at_checked(4)?;
-    let (sizes, mut texts) = rest.split_at_checked(number(count)?.checked_mul(8)?)?;
-    let mut text = |size: &[u8]| {
-        let (text, rest) = texts.split_at_checked(number(size)?)?;
-        texts = rest.get(1..)?;
-        Some(text)
-    };
-    sizes
-        .chunks_exact(8)
-        .map(|sizes| {
-            let (name, value) = sizes.split_at_checked(4)?;
-            Some((String::from_utf8_lossy(text(name)?).into_owned(), text(value)?.to_vec()))
-        })
-        .collect()
+/// The request's headers, in one call.
+pub(super) fn request_headers() -> Headers {
+    Headers::new(hostcalls::header_pairs(Map::Request).unwrap_or_default())
 }
 
 /// The request's body as far as Envoy has it.
@@ -79,16 +60,6 @@ pub(super) fn source_address() -> Vec<u8> {
 /// The status of the answer that passes by.
 pub(super) fn response_status() -> Option<u16> {
     status_in(Map::Response)
-}
-
-/// Replaces a header of the answer that passes by.
-pub(super) fn set_response_header(name: &str, value: &str) {
-    let _ = hostcalls::replace_header(Map::Response, name, value.as_bytes());
-}
-
-/// Replaces `size` bytes of the answer's body that passes by.
-pub(super) fn set_response_body(size: usize, body: &[u8]) {
-    let _ = hostcalls::set_buffer(Buffer::ResponseBody, size, body);
 }
 
 /// Answers the stream that is the effective context.

@@ -15,10 +15,8 @@ unsafe extern "C" {
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
     fn proxy_get_buffer_bytes(which: u32, start: usize, most: usize, data: *mut *mut u8, len: *mut usize) -> u32;
-    fn proxy_set_buffer_bytes(which: u32, start: usize, size: usize, data: *const u8, len: usize) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, len: *mut usize) -> u32;
     fn proxy_get_header_map_value(map: u32, key: *const u8, len: usize, data: *mut *mut u8, size: *mut usize) -> u32;
-    fn proxy_replace_header_map_value(map: u32, key: *const u8, len: usize, value: *const u8, size: usize) -> u32;
     fn proxy_get_property(path: *const u8, len: usize, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_get_shared_data(key: *const u8, len: usize, data: *mut *mut u8, size: *mut usize, cas: *mut u32) -> u32;
     fn proxy_set_shared_data(key: *const u8, len: usize, value: *const u8, size: usize, cas: u32) -> u32;
@@ -83,7 +81,6 @@ pub(super) type Given<T> = Result<T, Status>;
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Buffer {
     RequestBody = 0,
-    ResponseBody = 1,
     CallResponseBody = 4,
     PluginConfiguration = 7,
 }
@@ -144,13 +141,8 @@ pub(super) fn buffer(which: Buffer, most: usize) -> Given<Vec<u8>> {
     bytes(|data, len| unsafe { proxy_get_buffer_bytes(which as u32, 0, most, data, len) })
 }
 
-/// Replaces the first `size` bytes of a buffer.
-pub(super) fn set_buffer(which: Buffer, size: usize, with: &[u8]) -> Given<()> {
-    // SAFETY: the host reads `with` during the call.
-    check(unsafe { proxy_set_buffer_bytes(which as u32, 0, size, with.as_ptr(), with.len()) })
-}
-
-/// All pairs of a header map, in the ABI's form.
+/// All pairs of a header map, in the ABI's form: `u32 count, (u32 name, u32 value) * count, (name \0 value \0) * count`,
+/// numbers little-endian, names in lower case.
 pub(super) fn header_pairs(map: Map) -> Given<Vec<u8>> {
     // SAFETY: see `bytes`.
     bytes(|data, len| unsafe { proxy_get_header_map_pairs(map as u32, data, len) })
@@ -160,12 +152,6 @@ pub(super) fn header_pairs(map: Map) -> Given<Vec<u8>> {
 pub(super) fn header(map: Map, name: &str) -> Given<Vec<u8>> {
     // SAFETY: the host reads the name during the call; see `bytes`.
     bytes(|data, len| unsafe { proxy_get_header_map_value(map as u32, name.as_ptr(), name.len(), data, len) })
-}
-
-/// Sets a header to one value.
-pub(super) fn replace_header(map: Map, name: &str, value: &[u8]) -> Given<()> {
-    // SAFETY: the host reads both during the call.
-    check(unsafe { proxy_replace_header_map_value(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
 }
 
 /// A property; the parts of `path` are separated by NUL.
@@ -219,7 +205,7 @@ pub(super) fn send_local_response(status: u32, headers: &[(&str, &str)], body: &
 
 /// Starts a callout of the root context; its token.
 pub(super) fn http_call(upstream: &str, headers: &[(&str, &str)], body: &[u8], timeout_ms: u32) -> Given<u32> {
-    let (headers, trailers) = (pairs(headers), pairs(&[]));
+    let headers = pairs(headers);
     let mut token = 0;
     // SAFETY: the host reads all of it during the call and writes one number.
     check(unsafe {
@@ -230,8 +216,8 @@ pub(super) fn http_call(upstream: &str, headers: &[(&str, &str)], body: &[u8], t
             headers.len(),
             body.as_ptr(),
             body.len(),
-            trailers.as_ptr(),
-            trailers.len(),
+            null_mut(),
+            0,
             timeout_ms,
             &raw mut token,
         )
@@ -271,7 +257,7 @@ pub(super) fn record_metric(id: u32, value: u64) -> Given<()> {
     check(unsafe { proxy_record_metric(id, value) })
 }
 
-/// Headers in the ABI's form: `u32 count, (u32 name, u32 value) * count, (name \0 value \0) * count`.
+/// Headers in the form that [`header_pairs`] has them in.
 fn pairs(headers: &[(&str, &str)]) -> Vec<u8> {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
     let mut out = Vec::with_capacity(512);

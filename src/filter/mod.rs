@@ -7,6 +7,7 @@
 
 mod callbacks;
 mod engine;
+mod headers;
 mod host;
 mod hostcalls;
 mod logger;

@@ -2,6 +2,7 @@
 
 use super::callbacks::Action;
 use super::engine::Engine;
+use super::headers::Headers;
 use super::host;
 use crate::mapping::Client;
 use crate::mapping::request::Request;
@@ -30,8 +31,6 @@ enum State {
     Copying(Head),
     /// Keen has the events, or will; the answer follows.
     Waiting,
-    /// Envoy answered in our place; its words are replaced.
-    Rewording(Answer),
 }
 
 enum Plan {
@@ -44,19 +43,13 @@ enum Plan {
     Preflight(String),
 }
 
-/// What the headers told.
+/// What the headers told, kept until the body has come: then Envoy no longer has them.
 struct Head {
     /// The kind of its one message; none of a batch.
     kind: Option<Kind>,
     /// The message that the path brought: there is none in the body.
     message: Option<Vec<u8>>,
-    key: Option<String>,
-    encoding: Vec<u8>,
-    user_agent: Vec<u8>,
-    referer: Vec<u8>,
-    request_id: Vec<u8>,
-    /// `Content-Length`; 0 where the body comes without.
-    length: usize,
+    headers: Headers,
 }
 
 impl Stream {
@@ -64,16 +57,11 @@ impl Stream {
         Self { id, engine, state: State::Passing, origin: None }
     }
 
-    /// Decides what the request is, from its headers alone: they are gone when the body has come.
+    /// Decides what the request is, from its headers alone.
     fn plan(&mut self) -> Option<Plan> {
-        let mut headers = host::request_headers();
-        let mut take = |name: &str| {
-            let found = headers.iter_mut().find(|(header, _)| header == name);
-            found.map(|(_, value)| std::mem::take(value)).unwrap_or_default()
-        };
-        let (method, path) = (take(":method"), take(":path"));
-        let found = endpoint(&method, &path)?;
-        self.origin = String::from_utf8(take("origin")).ok().filter(|origin| !origin.is_empty());
+        let headers = host::request_headers();
+        let found = endpoint(headers.get(":method"), headers.get(":path"))?;
+        self.origin = headers.text("origin").filter(|origin| !origin.is_empty()).map(str::to_owned);
         let (kind, message) = match found {
             Endpoint::Single(kind) => (Some(kind), None),
             Endpoint::Batch => (None, None),
@@ -82,8 +70,8 @@ impl Stream {
             Endpoint::Telemetry => return Some(Plan::Say(Answer::Taken)),
             Endpoint::WrongMethod => return Some(Plan::Say(Answer::Refused(Refusal::Malformed))),
             Endpoint::Preflight => {
-                let asked = take("access-control-request-headers");
-                return Some(Plan::Preflight(String::from_utf8(asked).unwrap_or_default()));
+                let asked = headers.text("access-control-request-headers").unwrap_or_default();
+                return Some(Plan::Preflight(asked.to_owned()));
             }
             Endpoint::Settings(key) => {
                 let plain = key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~'));
@@ -95,16 +83,7 @@ impl Stream {
             }
         };
         let is_pixel = message.is_some();
-        let head = Head {
-            kind,
-            message,
-            key: write_key::from_authorization(&take("authorization")),
-            encoding: take("content-encoding"),
-            user_agent: take("user-agent"),
-            referer: take("referer"),
-            request_id: take("x-request-id"),
-            length: std::str::from_utf8(&take("content-length")).ok().and_then(|n| n.parse().ok()).unwrap_or(0),
-        };
+        let head = Head { kind, message, headers };
         Some(if is_pixel { Plan::Pixel(Some(head)) } else { Plan::Track(head) })
     }
 
@@ -170,7 +149,10 @@ impl Stream {
 /// Hands a copy of a request on, whose caller does not hear of it.
 fn copy(engine: &mut Engine, head: &Head, body: &[u8]) {
     match head.messages(body, engine.config.body_bytes) {
-        Ok(body) => engine.copy(head.request(&body), head.client(), &head.request_id),
+        Ok(body) => {
+            let key = head.key();
+            engine.copy(head.request(key.as_deref(), &body), head.client(), head.request_id());
+        }
         Err(_) => engine.count_not_copied(),
     }
 }
@@ -181,7 +163,8 @@ fn take(engine: &mut Engine, id: u32, head: &Head, body: &[u8]) -> Option<Answer
         Ok(body) => {
             // Nobody waits for what is answered at once.
             let waiter = (!engine.config.delivery.accepted).then_some(id);
-            engine.take(waiter, head.request(&body), head.client(), &head.request_id)
+            let key = head.key();
+            engine.take(waiter, head.request(key.as_deref(), &body), head.client(), head.request_id())
         }
         Err(refusal) => Some(Answer::Refused(refusal)),
     }
@@ -192,21 +175,35 @@ impl Head {
     fn messages<'a>(&'a self, body: &'a [u8], limit: usize) -> Result<Cow<'a, [u8]>, Refusal> {
         match &self.message {
             Some(message) => Ok(Cow::Borrowed(message)),
-            None => inflate(body, &self.encoding, limit),
+            None => inflate(body, self.headers.get("content-encoding"), limit),
         }
     }
 
-    fn request<'a>(&'a self, body: &'a [u8]) -> Request<'a> {
+    /// The write key of the headers.
+    fn key(&self) -> Option<String> {
+        write_key::from_authorization(self.headers.get("authorization"))
+    }
+
+    fn request_id(&self) -> &[u8] {
+        self.headers.get("x-request-id")
+    }
+
+    /// `Content-Length`; 0 where the body comes without.
+    fn length(&self) -> usize {
+        self.headers.text("content-length").and_then(|length| length.parse().ok()).unwrap_or(0)
+    }
+
+    fn request<'a>(&'a self, header_key: Option<&'a str>, body: &'a [u8]) -> Request<'a> {
         Request {
             endpoint: self.kind.map_or(Endpoint::Batch, Endpoint::Single),
-            header_key: self.key.as_deref(),
+            header_key,
             body,
             now: i64::try_from(host::now()).unwrap_or(0),
         }
     }
 
     fn client(&self) -> Client<'_> {
-        Client { source_address: &[], user_agent: &self.user_agent, referer: &self.referer }
+        Client { source_address: &[], user_agent: self.headers.get("user-agent"), referer: self.headers.get("referer") }
     }
 }
 
@@ -218,7 +215,7 @@ impl Stream {
         let forward = engine.config.forward;
         self.state = match plan {
             // Not held at all: Envoy would refuse it over its own bound, should much of it come at once.
-            Plan::Track(head) if forward && head.length > engine.config.body_bytes => {
+            Plan::Track(head) if forward && head.length() > engine.config.body_bytes => {
                 engine.count_request();
                 engine.count_not_copied();
                 return Action::Continue;
@@ -239,7 +236,7 @@ impl Stream {
 
     pub(super) fn on_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         match (&self.state, end_of_stream) {
-            (State::Passing | State::Rewording(_), _) => Action::Continue,
+            (State::Passing, _) => Action::Continue,
             (State::Reading(_), true) => self.complete(&host::request_body()),
             (State::Copying(_), true) => self.copy(&host::request_body()),
             (State::Copying(_), false) => self.copy_or_let_go(size),
@@ -249,40 +246,27 @@ impl Stream {
 
     pub(super) fn on_request_trailers(&mut self) -> Action {
         match self.state {
-            State::Passing | State::Rewording(_) => Action::Continue,
+            State::Passing => Action::Continue,
             State::Reading(_) => self.complete(&host::request_body()),
             State::Copying(_) => self.copy(&host::request_body()),
             State::Waiting => Action::Pause,
         }
     }
 
-    pub(super) fn on_response_headers(&mut self, end_of_stream: bool) -> Action {
+    pub(super) fn on_response_headers(&mut self) -> Action {
         // The root context answers those who wait, and does not tell the stream: its answers pass by as they are. Any
-        // other answer while the request is read or waits is Envoy's own.
+        // other answer while the request is read or waits is Envoy's own, and ours takes its place.
         let Ok(mut engine) = self.engine.try_borrow_mut() else { return Action::Continue };
-        let waited = match self.state {
-            State::Reading(_) => false,
-            State::Waiting if engine.owes(self.id) => true,
-            _ => return Action::Continue,
-        };
-        if waited {
-            self.origin = engine.origin(self.id);
-            engine.gone(self.id);
-        }
-        let answer = Answer::in_place_of(host::response_status());
-        engine.reword(answer, self.origin.as_deref(), !end_of_stream);
-        self.state = if end_of_stream { State::Passing } else { State::Rewording(answer) };
-        Action::Continue
-    }
-
-    pub(super) fn on_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        if let State::Rewording(answer) = self.state {
-            if !end_of_stream {
-                return Action::Pause;
+        match self.state {
+            State::Reading(_) => {}
+            State::Waiting if engine.owes(self.id) => {
+                self.origin = engine.origin(self.id);
+                engine.gone(self.id);
             }
-            host::set_response_body(size, answer.body().as_bytes());
-            self.state = State::Passing;
+            _ => return Action::Continue,
         }
+        self.state = State::Passing;
+        engine.respond(Answer::in_place_of(host::response_status()), self.origin.as_deref());
         Action::Continue
     }
 }

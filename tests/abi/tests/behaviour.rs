@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use abi::{Action, Status, StreamId, Vm};
+use abi::{Action, StreamId, Vm};
 use serde_json::{Value, json};
 
 const TRACK: &[u8] = br#"{"event": "Purchased", "userId": "u", "messageId": "m", "properties": {"price": 19.99}}"#;
@@ -278,101 +278,6 @@ fn callbacks_in_any_order_do_not_trap() {
                 streams.retain(|stream| *stream != id);
             }
             _ => {}
-        }
-    }
-}
-const HOST_CALLS: [&str; 24] = [
-    "proxy_log",
-    "proxy_get_log_level",
-    "proxy_get_current_time_nanoseconds",
-    "proxy_set_tick_period_milliseconds",
-    "proxy_get_property",
-    "proxy_get_buffer_bytes",
-    "proxy_set_buffer_bytes",
-    "proxy_get_header_map_pairs",
-    "proxy_get_header_map_value",
-    "proxy_replace_header_map_value",
-    "proxy_remove_header_map_value",
-    "proxy_send_local_response",
-    "proxy_continue_stream",
-    "proxy_close_stream",
-    "proxy_set_effective_context",
-    "proxy_http_call",
-    "proxy_register_shared_queue",
-    "proxy_enqueue_shared_queue",
-    "proxy_dequeue_shared_queue",
-    "proxy_get_shared_data",
-    "proxy_set_shared_data",
-    "proxy_define_metric",
-    "proxy_increment_metric",
-    "proxy_record_metric",
-];
-
-/// Some of all that can happen.
-fn exercise(vm: &mut Vm) {
-    let id = vm.post_with("/v1/track", TRACK, &[("authorization", b"Basic d3JpdGVLZXk6"), ("origin", b"null")]);
-    vm.turn();
-    vm.tick(50);
-    vm.confirm();
-    vm.turn();
-    let refused = vm.post("/v1/track", b"not JSON");
-    let waits = vm.post("/v1/b", br#"{"batch":[{"type":"page","name":"n","messageId":"p"}]}"#);
-    vm.turn();
-    for callout in vm.callouts() {
-        vm.answer(callout.token, 401, b"no");
-    }
-    let early = vm.open();
-    vm.headers(early, &[(":method", b"POST"), (":path", b"/v1/track")], false);
-    vm.local_reply(early, 413, b"Payload Too Large");
-    let settings = vm.open();
-    vm.headers(settings, &[(":method", b"GET"), (":path", b"/v1/projects/writeKey/settings")], true);
-    for _ in 0..200 {
-        vm.tick(50);
-        vm.turn();
-    }
-    for stream in [id, refused, waits, early, settings] {
-        vm.close(stream);
-    }
-    vm.tick(50);
-    vm.end();
-}
-
-#[test]
-fn every_host_call_may_fail_in_every_way() {
-    for host_call in HOST_CALLS {
-        for failure in Status::FAILURES {
-            // From the start: the configuration may be refused, by a value and not by a trap.
-            match Vm::builder().fail(host_call, failure).start() {
-                Ok(mut vm) => exercise(&mut vm),
-                Err(trap) => assert!(!trap.to_string().contains("trapped"), "{host_call} {failure:?}: {trap}"),
-            }
-            // And from when all was well.
-            let mut vm = vm();
-            vm.fail(host_call, failure);
-            exercise(&mut vm);
-        }
-    }
-}
-
-#[test]
-fn no_capability_is_taken_for_granted() {
-    let callbacks = [
-        "proxy_on_request_trailers",
-        "proxy_on_response_headers",
-        "proxy_on_response_body",
-        "proxy_on_http_call_response",
-        "proxy_on_queue_ready",
-        "proxy_on_tick",
-        "proxy_on_done",
-        "proxy_on_log",
-        "proxy_on_delete",
-        "proxy_on_vm_start",
-        "proxy_on_configure",
-    ];
-    for capability in callbacks.into_iter().chain(HOST_CALLS) {
-        match Vm::builder().without(capability).start() {
-            Ok(mut vm) => exercise(&mut vm),
-            Err(trap) => assert!(!trap.to_string().contains("trapped"), "{capability}: {trap}"),
         }
     }
 }
