@@ -31,6 +31,10 @@ test-clients: build ## Unmodified Segment SDKs, through Envoy, to the mock Keen
 bench: build ## keen-edge and its alternatives side by side (BENCH_ARGS="--rounds 9"); target/bench.json
 	@scripts/bench.sh $(BENCH_ARGS)
 
+.PHONY: fuzz
+fuzz: ## Fuzzes settings, requests, replies and delivery, FUZZ_SECONDS each (60)
+	@scripts/fuzz.sh
+
 .PHONY: lint
 lint: ## Formatting, and clippy for this machine and for wasm32
 	cargo fmt --all --check

@@ -495,6 +495,4 @@ fn latest_deadline(batch: &Batch, waiters: &BTreeMap<WaiterId, Waiter>) -> Optio
 }
 
 #[cfg(test)]
-mod model;
-#[cfg(test)]
 mod tests;

@@ -20,6 +20,7 @@ mod cases;
 mod configuration;
 mod delivery;
 mod edge;
+mod faults;
 mod forward;
 mod golden;
 mod metrics;

@@ -1,18 +1,35 @@
-//! Histories made at random, against what the machine promises.
+//! The world outside of the delivery machine: callers, Keen and time, and what the machine promises them.
 
-#![allow(clippy::unwrap_used, clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::panic)]
-
-use super::*;
-use crate::mapping::request::Destinations;
-use proptest::prelude::*;
+use keen_edge::config;
+use keen_edge::delivery::{Call, CallId, Delivery, Ended, Offer, Offered, Outcome, WaiterId};
+use keen_edge::mapping::request::Destinations;
+use keen_edge::segment::answer::Answer;
 use std::collections::{BTreeMap, BTreeSet};
 
-const PROJECTS: usize = 3;
+pub const PROJECTS: usize = 3;
 const TIMEOUT_MS: u64 = 5000;
+
+const NAMED: &str = "{\"message\": \"no\", \"error_code\": \"InvalidEventError\"}";
+
+/// Ends of calls that are no word on each event: status, reply, `Retry-After`.
+pub const STATUSES: [(Option<u16>, &str, &str); 12] = [
+    (None, "", ""),
+    (Some(503), "<html>", "2"),
+    (Some(503), "<html>", "1000000"),
+    (Some(429), "", ""),
+    (Some(500), "", ""),
+    (Some(200), "{", ""),
+    (Some(204), "", ""),
+    (Some(413), "", ""),
+    (Some(400), "<html>", ""),
+    (Some(400), NAMED, ""),
+    (Some(401), "", ""),
+    (Some(302), "", ""),
+];
 
 /// What a call comes to.
 #[derive(Debug, Clone)]
-enum Fate {
+pub enum Fate {
     /// Keen's word on each event: the bits say, two for each event in turn, recorded or refused or failed.
     Verdicts(u64),
     Status(Option<u16>, &'static str, &'static str),
@@ -20,7 +37,7 @@ enum Fate {
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+pub enum Step {
     /// A caller with these events (project, collection, length); or nobody, who has been answered.
     Offer {
         waits: bool,
@@ -38,50 +55,6 @@ enum Step {
     },
 }
 
-fn fate() -> impl Strategy<Value = Fate> {
-    let named = "{\"message\": \"no\", \"error_code\": \"InvalidEventError\"}";
-    let statuses = vec![
-        (None, "", ""),
-        (Some(503), "<html>", "2"),
-        (Some(503), "<html>", "1000000"),
-        (Some(429), "", ""),
-        (Some(500), "", ""),
-        (Some(200), "{", ""),
-        (Some(204), "", ""),
-        (Some(413), "", ""),
-        (Some(400), "<html>", ""),
-        (Some(400), named, ""),
-        (Some(401), "", ""),
-        (Some(302), "", ""),
-    ];
-    prop_oneof![
-        6 => Just(Fate::Verdicts(0)),
-        2 => any::<u64>().prop_map(Fate::Verdicts),
-        5 => proptest::sample::select(statuses).prop_map(|(s, r, a)| Fate::Status(s, r, a)),
-        1 => Just(Fate::NotMade),
-    ]
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let events = proptest::collection::vec((0..PROJECTS, 0..4_u8, 0..200_usize), 0..12);
-    prop_oneof![
-        4 => (prop::bool::weighted(0.8), events).prop_map(|(waits, events)| Step::Offer { waits, events }),
-        5 => (any::<usize>(), fate()).prop_map(|(which, fate)| Step::Settle { which, fate }),
-        1 => any::<usize>().prop_map(|which| Step::HangUp { which }),
-        3 => (0..400_u64).prop_map(|ms| Step::Pass { ms }),
-        1 => (0..9_000_u64).prop_map(|ms| Step::Pass { ms }),
-    ]
-}
-
-prop_compose! {
-    fn settings()(
-        retries in 0..5_u32, max_in_flight in 1..4_usize, max_batch_events in 1..20_usize,
-        max_batch_bytes in 1..2_000_usize, max_pending_bytes in 1_000..20_000_usize, hold_ms in 1..10_000_u64,
-    ) -> config::Delivery {
-        config::Delivery { accepted: false, hold_ms, retries, max_in_flight, max_batch_events, max_batch_bytes, max_pending_bytes }
-    }
-}
-
 /// An event as the world outside remembers it.
 #[derive(Debug)]
 struct Told {
@@ -92,7 +65,7 @@ struct Told {
 }
 
 /// The world outside of the machine.
-struct World {
+pub struct World {
     machine: Delivery,
     settings: config::Delivery,
     now: u64,
@@ -108,7 +81,7 @@ struct World {
 }
 
 impl World {
-    fn new(settings: config::Delivery, seed: u64) -> Self {
+    pub fn new(settings: config::Delivery, seed: u64) -> Self {
         Self {
             machine: Delivery::new(settings, TIMEOUT_MS, PROJECTS, seed),
             settings,
@@ -124,7 +97,7 @@ impl World {
         }
     }
 
-    fn step(&mut self, step: &Step) {
+    pub fn step(&mut self, step: &Step) {
         match step {
             Step::Offer { waits, events } => self.offer(*waits, events),
             Step::Settle { which, fate } => {
@@ -213,7 +186,7 @@ impl World {
         ids
     }
 
-    fn settle(&mut self, call: CallId, fate: &Fate) {
+    pub fn settle(&mut self, call: CallId, fate: &Fate) {
         let (_, ids) = self.in_flight.remove(&call).unwrap();
         let settled = match fate {
             Fate::NotMade => self.machine.not_made(call, self.now),
@@ -263,8 +236,23 @@ impl World {
         }
     }
 
+    /// Told to close, it comes to rest by itself, even where Keen never answers.
+    pub fn close(&mut self) {
+        self.machine.close(self.now);
+        let end = self.now + self.settings.hold_ms + 30_000;
+        while self.now < end {
+            let calls: Vec<CallId> = self.in_flight.keys().copied().collect();
+            for call in calls {
+                self.settle(call, &Fate::Status(None, "", ""));
+            }
+            self.step(&Step::Pass { ms: 100 });
+        }
+        assert!(self.machine.idle(), "does not come to its end");
+        assert_eq!(self.machine.pending_bytes(), 0);
+    }
+
     /// All goes well from now on: everything comes to its end.
-    fn drain(&mut self) {
+    pub fn drain(&mut self) {
         for _ in 0..20_000 {
             if self.machine.idle() {
                 break;
@@ -281,49 +269,5 @@ impl World {
         let unspoken =
             (0..self.events.len()).filter(|id| self.events[*id].waiter.is_none() && !self.spoken.contains(id));
         assert_eq!(u64::try_from(unspoken.count()).unwrap(), self.dropped, "lost, and not counted");
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// Every caller is answered exactly once and in time, with 200 only after Keen has spoken on all its events; no
-    /// event changes between attempts, is under way twice, or leaves out of its caller's order; bounds hold; and all
-    /// comes to rest.
-    #[test]
-    fn whatever_happens_the_promises_hold(
-        settings in settings(),
-        seed in any::<u64>(),
-        steps in proptest::collection::vec(step(), 0..300),
-    ) {
-        let mut world = World::new(settings, seed);
-        for step in &steps {
-            world.step(step);
-        }
-        world.drain();
-    }
-
-    /// Told to close, it comes to rest by itself, even where Keen never answers.
-    #[test]
-    fn closed_it_comes_to_its_end(
-        settings in settings(),
-        seed in any::<u64>(),
-        steps in proptest::collection::vec(step(), 0..100),
-    ) {
-        let mut world = World::new(settings, seed);
-        for step in &steps {
-            world.step(step);
-        }
-        world.machine.close(world.now);
-        let end = world.now + settings.hold_ms + 30_000;
-        while world.now < end {
-            let calls: Vec<CallId> = world.in_flight.keys().copied().collect();
-            for call in calls {
-                world.settle(call, &Fate::Status(None, "", ""));
-            }
-            world.step(&Step::Pass { ms: 100 });
-        }
-        prop_assert!(world.machine.idle());
-        prop_assert_eq!(world.machine.pending_bytes(), 0);
     }
 }

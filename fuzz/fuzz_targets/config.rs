@@ -1,0 +1,17 @@
+//! A configuration, as JSON or as a Struct in its wire form: read, or refused with a pointer and a rule.
+#![no_main]
+
+use keen_edge::config::Config;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &[u8]| {
+    match Config::read(text) {
+        Ok(config) => {
+            assert!(!config.sources.is_empty());
+            for source in &config.sources {
+                assert!(source.destination < config.destinations.len());
+            }
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+});

@@ -1,0 +1,69 @@
+//! The delivery machine, driven by whatever the bytes say.
+#![no_main]
+
+#[path = "../../tests/delivery/world.rs"]
+mod world;
+
+use keen_edge::config::Delivery;
+use libfuzzer_sys::fuzz_target;
+use world::{Fate, PROJECTS, STATUSES, Step, World};
+
+/// Bytes read one by one; 0 after their end.
+struct Bytes<'a>(&'a [u8]);
+
+impl Bytes<'_> {
+    fn next(&mut self) -> usize {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        usize::from(*first)
+    }
+
+    fn fate(&mut self) -> Fate {
+        match self.next() {
+            0..100 => Fate::Verdicts(0),
+            100..150 => Fate::Verdicts((0..8).fold(0, |bits, _| (bits << 8) | self.next() as u64)),
+            150..160 => Fate::NotMade,
+            other => {
+                let (status, reply, retry_after) = STATUSES[other % STATUSES.len()];
+                Fate::Status(status, reply, retry_after)
+            }
+        }
+    }
+
+    fn step(&mut self) -> Step {
+        match self.next() {
+            0..90 => {
+                let (waits, count) = (self.next() % 5 > 0, self.next() % 12);
+                let event = |bytes: &mut Self| (bytes.next() % PROJECTS, (bytes.next() % 4) as u8, bytes.next());
+                Step::Offer { waits, events: (0..count).map(|_| event(self)).collect() }
+            }
+            90..190 => Step::Settle { which: self.next(), fate: self.fate() },
+            190..200 => Step::HangUp { which: self.next() },
+            200..245 => Step::Pass { ms: 2 * self.next() as u64 },
+            _ => Step::Pass { ms: 40 * self.next() as u64 },
+        }
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let mut bytes = Bytes(data);
+    let settings = Delivery {
+        accepted: false,
+        retries: (bytes.next() % 6) as u32,
+        max_in_flight: 1 + bytes.next() % 4,
+        max_batch_events: 1 + bytes.next() % 20,
+        max_batch_bytes: 1 + 10 * bytes.next(),
+        max_pending_bytes: 1000 + 100 * bytes.next(),
+        hold_ms: 1 + 40 * bytes.next() as u64,
+    };
+    let closes = bytes.next() % 2 == 1;
+    let mut world = World::new(settings, bytes.next() as u64);
+    for _ in 0..500 {
+        if bytes.0.is_empty() {
+            break;
+        }
+        let step = bytes.step();
+        world.step(&step);
+    }
+    if closes { world.close() } else { world.drain() }
+});

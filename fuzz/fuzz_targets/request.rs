@@ -1,0 +1,71 @@
+//! A request of any bytes: refused, or mapped to events that Keen takes, each of them.
+#![no_main]
+
+use keen_edge::config::Config;
+use keen_edge::delivery::Offer;
+use keen_edge::mapping::Client;
+use keen_edge::mapping::request::{Request, map_request};
+use keen_edge::segment::{endpoint, inflate, write_key};
+use libfuzzer_sys::fuzz_target;
+use std::sync::OnceLock;
+
+const LIMIT: usize = 4 << 20;
+
+fn config() -> &'static Config {
+    static CONFIG: OnceLock<Config> = OnceLock::new();
+    CONFIG.get_or_init(|| {
+        let all = r#""projectId": "5181bcd23843312d87000000", "ipAddon": true, "uaAddon": true, "urlAddon": true,
+            "referrerAddon": true, "trackAllPages": true"#;
+        let text = format!(
+            r#"{{"keen": {{"cluster": "keen"}}, "sources": {{
+                "writeKey": {{{all}}}, "WRITEKEY123": {{{all}, "mode": "device"}},
+                "other": {{"projectId": "000000000000000000000000"}}
+            }}}}"#
+        );
+        Config::read(text.as_bytes()).unwrap()
+    })
+}
+
+/// The head's bytes choose among these, and the rest is the body.
+const PATHS: [&[u8]; 8] =
+    [b"/v1/batch", b"/v1/track", b"/v1/page", b"/v1/screen", b"/v1/identify", b"/v1/group", b"/v1/alias", b"/v1/b/b"];
+const KEYS: [&[u8]; 4] = [b"Basic d3JpdGVLZXk6", b"Basic V1JJVEVLRVkxMjM6", b"", b"Bearer x"];
+const AGENTS: [&[u8]; 4] = [b"Mozilla/5.0 (X11; Linux)", b"analytics-node/6.2.0", b"", b"\xff\xfe\""];
+const ADDRESSES: [&[u8]; 4] = [b"203.0.113.7:4711", b"[2001:db8::1]:0", b"", b"\xff"];
+const REFERERS: [&[u8]; 4] = [b"https://shop.example/cart?a=1#b", b"", b"\xff", b"\"\\\n"];
+
+fuzz_target!(|data: &[u8]| {
+    let Some((head, body)) = data.split_at_checked(4) else { return };
+    let pick = |from: &[&'static [u8]], by: u8| from[usize::from(by) % from.len()];
+    let encoding: &[u8] = if head[3] % 4 == 3 { b"gzip" } else { b"" };
+    let Ok(body) = inflate::inflate(body, encoding, 524_288) else { return };
+    let key = write_key::from_authorization(pick(&KEYS, head[1]));
+    let request = Request {
+        endpoint: endpoint::endpoint(b"POST", pick(&PATHS, head[0])).unwrap(),
+        header_key: key.as_deref(),
+        body: &body,
+        now: 1_795_471_392_908,
+    };
+    let client = Client {
+        source_address: pick(&ADDRESSES, head[1] >> 4),
+        user_agent: pick(&AGENTS, head[2]),
+        referer: pick(&REFERERS, head[2] >> 4),
+    };
+    let mut offer = Offer::new(LIMIT);
+    let Ok(tally) = map_request(config(), request, |_| client, || "made".to_owned(), &mut offer) else { return };
+    assert!(offer.is_over() || tally.events == offer.len() as u64);
+    for (destination, collection, event) in offer.events() {
+        assert!(destination < config().destinations.len());
+        mock_keen::rules::check_collection_name(collection)
+            .unwrap_or_else(|refusal| panic!("{collection:?}: {refusal:?}"));
+        let text = String::from_utf8_lossy(event);
+        match mock_keen::rules::read_event(event) {
+            Ok(read) => {
+                if let Err(refusal) = mock_keen::rules::check_event(&read.value) {
+                    panic!("Keen refuses {text}: {refusal:?}");
+                }
+            }
+            Err(rejection) => panic!("Keen cannot read {text}: {rejection:?}"),
+        }
+    }
+});
