@@ -21,11 +21,11 @@ run: build ## A mock Keen and Envoy with envoy.yaml (PORT, KEEN_PORT, ADMIN_PORT
 .PHONY: test
 test: build ## All tests that need no SDK, in a real Envoy
 	@envoy="$$(scripts/envoy.sh)" && chromium="$$(scripts/chromium.sh)" && \
-	ENVOY="$$envoy" CHROMIUM="$$chromium" KEEN_EDGE_WASM="$(WASM)" cargo test $(LOCKED) --workspace --exclude clients
+	ENVOY="$$envoy" CHROMIUM="$$chromium" KEEN_EDGE_WASM="$(WASM)" cargo test $(LOCKED) --workspace --exclude clients --exclude facade
 
 .PHONY: test-clients
 test-clients: build ## Unmodified Segment SDKs, through Envoy, to the mock Keen
-	@envoy="$$(scripts/envoy.sh)" && ENVOY="$$envoy" KEEN_EDGE_WASM="$(WASM)" cargo test $(LOCKED) --package clients
+	@envoy="$$(scripts/envoy.sh)" && ENVOY="$$envoy" KEEN_EDGE_WASM="$(WASM)" cargo test $(LOCKED) --package clients --package facade
 
 .PHONY: bench
 bench: build ## keen-edge and its alternatives side by side (BENCH_ARGS="--rounds 9"); target/bench.json

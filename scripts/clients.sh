@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs SDKs for tests/clients into target/clients, and prints where: scripts/clients.sh node | python
+# Installs what tests run in Node or Python into target/clients, and prints where:
+# scripts/clients.sh node | python (the SDKs of tests/clients) | facade (of tests/facade)
 #
 # What is there already stays: a stamp names the files it was installed from.
 set -euo pipefail
@@ -7,6 +8,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 group="${1:-}"
 sdk="$root/tests/clients/sdk/$group"
+if [ "$group" = facade ]; then sdk="$root/tests/facade/npm"; fi
 home="$root/target/clients/$group"
 mkdir -p "$home"
 
@@ -23,15 +25,15 @@ installed() {
 stamp() { cat "$@" | sha256sum; }
 
 case "$group" in
-  node)
+  node | facade)
     recipe=("$sdk/package.json" "$sdk/package-lock.json")
     if ! installed "${recipe[@]}"; then
       { has node && has npm; } || apt_install nodejs npm
-      say "bringing the SDKs of npm into target/clients/node (60 MB)"
+      say "bringing ${sdk#"$root"/}/package.json's packages from npm into target/clients/$group"
       cp "${recipe[@]}" "$home/"
       # None of them has an install script that is needed.
       (cd "$home" && npm install --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error) >&2 </dev/null ||
-        die "npm could not install tests/clients/sdk/node/package.json; its output stands above"
+        die "npm could not install $sdk/package.json; its output stands above"
       stamp "${recipe[@]}" >"$home/installed"
     fi
     # A module finds packages from where it stands.
@@ -59,6 +61,6 @@ case "$group" in
       stamp "${recipe[@]}" >"$home/installed"
     fi
     ;;
-  *) die "scripts/clients.sh node | python" ;;
+  *) die "scripts/clients.sh node | python | facade" ;;
 esac
 echo "$home"

@@ -15,10 +15,39 @@ pub struct Flags<'a> {
     named: Value<'a>,
     /// It is `Keen IO` that is named.
     exactly: bool,
-    /// Options under another writing (`keenIo`, `keen_io`): never a flag.
-    alike: Option<&'a str>,
+    /// What the first of all writings (`keenIo`, `keen_io`, `Keen IO`) carries: options, never a flag.
+    alike: Told<'a>,
+    /// One of those writings has been seen.
+    seen: bool,
     /// The batch's options, under the message's own.
     batch: Option<&'a str>,
+}
+
+/// What Keen is told beside a flag.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Told<'a> {
+    /// Nothing here: another place may tell it something.
+    #[default]
+    Nothing,
+    /// Something without members, and so nothing anywhere.
+    Empty,
+    /// Options.
+    Options(&'a str),
+}
+
+impl<'a> Told<'a> {
+    fn by(value: Value<'a>) -> Self {
+        match value {
+            Value::Object(options) => Self::Options(options),
+            // JavaScript calls them objects too.
+            Value::Null | Value::Array(_) => Self::Empty,
+            _ => Self::Nothing,
+        }
+    }
+
+    fn or(self, other: Self) -> Self {
+        if self == Self::Nothing { other } else { self }
+    }
 }
 
 /// `All`, in any case. Of several the first counts, and only where it is a boolean.
@@ -53,9 +82,16 @@ impl<'a> Flags<'a> {
             b"all" if self.all == All::Absent => {
                 self.all = if let Value::Bool(all) = cursor.value()? { All::Flag(all) } else { All::Other };
             }
-            b"keenio" if key.is("Keen IO") => (self.named, self.exactly) = (cursor.value()?, true),
+            b"keenio" => {
+                let value = cursor.value()?;
+                if !self.seen {
+                    (self.alike, self.seen) = (Told::by(value), true);
+                }
+                if key.is("Keen IO") {
+                    (self.named, self.exactly) = (value, true);
+                }
+            }
             b"keen" if !self.exactly && key.is("Keen") => self.named = cursor.value()?,
-            b"keenio" if self.alike.is_none() => self.alike = object(cursor.value()?),
             _ => drop(cursor.skip()?),
         }
         Ok(())
@@ -70,12 +106,18 @@ impl<'a> Flags<'a> {
         } else if object(self.named).is_some() {
             self.batch = object(batch.named);
         }
-        self.alike = self.alike.or(batch.alike);
+        if !self.seen {
+            (self.alike, self.seen) = (batch.alike, batch.seen);
+        }
     }
 
     /// What it tells Keen beside the flag.
-    fn options(&self) -> Option<&'a str> {
-        object(self.named).or(self.alike)
+    fn told(&self) -> Told<'a> {
+        match self.named {
+            Value::Object(options) => Told::Options(options),
+            value if self.exactly && value.truthy() => Told::by(value),
+            _ => self.alike,
+        }
     }
 }
 
@@ -118,7 +160,9 @@ impl<'a> Integrations<'a> {
     #[must_use]
     pub fn traits(&self, context: &Context<'a>) -> Value<'a> {
         let flags = self.that_count(context);
-        let own = flags.options().or_else(|| context.flags.options()).map_or(Value::Absent, traits_of);
+        let of_context = if context.flags.seen { context.flags.alike } else { context.flags.told() };
+        let told = flags.told().or(of_context);
+        let own = if let Told::Options(options) = told { traits_of(options) } else { Value::Absent };
         own.or(flags.batch.map_or(Value::Absent, traits_of))
     }
 
@@ -238,7 +282,11 @@ mod tests {
             (r#""integrations":{"Keen":{"traits":{"a":1}}}"#, r#"{"a":1}"#),
             (r#""integrations":{"keenIo":{"traits":{"a":1}}}"#, r#"{"a":1}"#),
             (r#""integrations":{"Keen IO":{},"keen_io":{"traits":{"a":1}}}"#, "Absent"),
-            (r#""integrations":{"Keen IO":true,"keen_io":{"traits":{"a":1}}}"#, r#"{"a":1}"#),
+            (r#""integrations":{"Keen IO":true,"keen_io":{"traits":{"a":1}}}"#, "Absent"),
+            (r#""integrations":{"Keen IO":null,"keen_io":{"traits":{"a":1}}}"#, "Absent"),
+            (r#""integrations":{"keen_io":{"traits":{"a":1}},"Keen IO":null}"#, r#"{"a":1}"#),
+            (r#""integrations":{"Keen":true,"keen_io":{"traits":{"a":1}}}"#, r#"{"a":1}"#),
+            (r#""integrations":{"Keen IO":[]},"context":{"keen_io":{"traits":{"a":1}}}"#, "Absent"),
             (r#""integrations":{"Keen IO":true},"context":{"keen_io":{"traits":{"a":1}}}"#, r#"{"a":1}"#),
             (r#""context":{"Keen IO":{"traits":{"a":1}}}"#, r#"{"a":1}"#),
             (r#""integrations":{"Keen IO":{"Traits":{"a":1}}}"#, "Absent"),
