@@ -4,13 +4,14 @@
 //! sources are shown by their first characters only; Keen keys never.
 
 mod node;
+mod source;
 mod wire;
 
-use crate::keen::name;
 use node::Node;
 use std::collections::HashMap;
 
 pub use node::ConfigError;
+pub use source::{BrowserKeys, Destination, Mode, Source};
 
 /// Settings, ready to run on.
 #[derive(Debug, Clone)]
@@ -40,38 +41,6 @@ pub struct Config {
     pub api_host: Option<String>,
 }
 
-/// A Segment source and its Keen destination's settings, under Segment's names.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a setting of Segment's")]
-pub struct Source {
-    /// What metrics and logs call it.
-    pub name: String,
-    /// Its place in [`Config::destinations`].
-    pub destination: usize,
-    /// Tells it from other sources, over configurations: a hash of its write key.
-    pub scope: u64,
-    /// `mode`
-    pub mode: Mode,
-    /// `rememberUsers`
-    pub remember_users: bool,
-    /// `audienceEvents`
-    pub audience_events: bool,
-    /// `ipAddon`
-    pub ip_addon: bool,
-    /// `uaAddon`
-    pub ua_addon: bool,
-    /// `urlAddon`
-    pub url_addon: bool,
-    /// `referrerAddon`
-    pub referrer_addon: bool,
-    /// `trackAllPages`
-    pub track_all_pages: bool,
-    /// `trackCategorizedPages`
-    pub track_categorized_pages: bool,
-    /// `trackNamedPages`
-    pub track_named_pages: bool,
-}
-
 /// `users`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Users {
@@ -81,27 +50,6 @@ pub struct Users {
     pub max_bytes: u64,
     /// A user not heard of for that long is forgotten, in milliseconds.
     pub expire_ms: u64,
-}
-
-/// Which of Segment's Keen integrations a source's events are written as.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// Its server-side integration.
-    #[default]
-    Cloud,
-    /// Its browser integration.
-    Device,
-}
-
-/// A Keen project as one source writes to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Destination {
-    /// 24 hexadecimal characters.
-    pub project_id: String,
-    /// The Keen write key. Absent: Envoy adds `Authorization` (credential injector).
-    pub write_key: Option<String>,
-    /// The Envoy cluster that reaches Keen.
-    pub cluster: String,
 }
 
 /// `delivery`
@@ -186,7 +134,7 @@ impl Config {
 
     fn read_sources(&mut self, sources: &Node<'_>, cluster: &str) -> Result<(), ConfigError> {
         for (key, node) in sources.entries()? {
-            let (source, destination) = read_source(&node, key, cluster)?;
+            let (source, destination) = source::read(&node, key, cluster)?;
             let place = self.destinations.iter().position(|d| *d == destination).unwrap_or_else(|| {
                 self.destinations.push(destination);
                 self.destinations.len().saturating_sub(1)
@@ -196,65 +144,6 @@ impl Config {
         }
         if self.sources.is_empty() { Err(sources.wrong("must name at least one source", "none")) } else { Ok(()) }
     }
-}
-
-fn read_source(node: &Node<'_>, key: &str, cluster: &str) -> Result<(Source, Destination), ConfigError> {
-    node.only(&[
-        "projectId",
-        "writeKey",
-        "readKey",
-        "mode",
-        "ipAddon",
-        "uaAddon",
-        "urlAddon",
-        "referrerAddon",
-        "trackAllPages",
-        "trackCategorizedPages",
-        "trackNamedPages",
-        "initialPageview",
-        "rememberUsers",
-        "cluster",
-        "name",
-        "audienceEvents",
-    ])?;
-    if key.is_empty() {
-        return Err(node.wrong("a write key must not be empty", "an empty one"));
-    }
-    let project = node.required("projectId")?;
-    let project_id = project.string()?;
-    if project_id.len() != 24 || !project_id.bytes().all(|b| b.is_ascii_hexdigit()) {
-        let found = match project_id.chars().count() {
-            24 => "another character among them".to_owned(),
-            count => count.to_string(),
-        };
-        return Err(project.wrong("must be 24 hexadecimal characters", &found));
-    }
-    node.opt("readKey", |n| n.keen_key())?;
-    let mode = node.opt("mode", |n| n.one_of(&["cloud", "device"], &[]))?;
-    let mode = if mode == Some("device") { Mode::Device } else { Mode::Cloud };
-    node.opt("initialPageview", |n| if n.boolean()? { Err(n.wrong("is not supported yet", "true")) } else { Ok(()) })?;
-    let flag = |name, default| Ok(node.opt(name, |n| n.boolean())?.unwrap_or(default));
-    let source = Source {
-        name: node.opt("name", |n| n.name())?.unwrap_or_else(|| node::shortened(key)),
-        destination: 0,
-        scope: name::number(key.as_bytes()),
-        mode,
-        remember_users: flag("rememberUsers", mode == Mode::Device)?,
-        audience_events: flag("audienceEvents", false)?,
-        ip_addon: flag("ipAddon", false)?,
-        ua_addon: flag("uaAddon", false)?,
-        url_addon: flag("urlAddon", false)?,
-        referrer_addon: flag("referrerAddon", false)?,
-        track_all_pages: flag("trackAllPages", false)?,
-        track_categorized_pages: flag("trackCategorizedPages", true)?,
-        track_named_pages: flag("trackNamedPages", true)?,
-    };
-    let destination = Destination {
-        project_id: project_id.to_owned(),
-        write_key: node.opt("writeKey", |n| n.keen_key())?,
-        cluster: node.opt("cluster", |n| n.name())?.unwrap_or_else(|| cluster.to_owned()),
-    };
-    Ok((source, destination))
 }
 
 fn read_delivery(root: &Node<'_>) -> Result<Delivery, ConfigError> {
@@ -389,6 +278,7 @@ mod tests {
                 "/sources/wk_4f1c…/readKey: must be 32 or more letters and digits, found another character among them",
             ),
             (source(json!({"writeKey": null})), "/sources/wk_4f1c…/writeKey: must be a string, found null"),
+            (source(json!({"bundled": true})), "/sources/wk_4f1c…/bundled: needs \"mode\": \"device\", found cloud"),
             (source(json!({"ipAddon": "yes"})), "/sources/wk_4f1c…/ipAddon: must be true or false, found a string"),
             (source(json!({"ipAdon": true})), "/sources/wk_4f1c…/ipAdon: is not a setting"),
             (

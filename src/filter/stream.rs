@@ -9,6 +9,7 @@ use crate::mapping::request::Request;
 use crate::segment::answer::{Answer, Refusal};
 use crate::segment::endpoint::{Endpoint, Kind, endpoint};
 use crate::segment::inflate::inflate;
+use crate::segment::page_load::{self, Asked};
 use crate::segment::{cors, pixel, settings, write_key};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -39,8 +40,16 @@ enum Plan {
     /// A message in the path, or none.
     Pixel(Option<Head>),
     Say(Answer),
-    Settings(Vec<u8>),
+    Settings(Settings),
     Preflight(String),
+}
+
+/// The settings for whoever asks.
+struct Settings {
+    headers: [(&'static str, &'static str); 2],
+    json: Vec<u8>,
+    /// The page call that their asking stands for.
+    page_load: Option<Head>,
 }
 
 /// What the headers told, kept until the body has come: then Envoy no longer has them.
@@ -74,17 +83,36 @@ impl Stream {
                 return Some(Plan::Preflight(asked.to_owned()));
             }
             Endpoint::Settings(key) => {
-                let plain = key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~'));
-                if !plain {
-                    return Some(Plan::Say(Answer::Refused(Refusal::WriteKey)));
-                }
-                let engine = self.engine.try_borrow().ok()?;
-                return Some(Plan::Settings(settings::json(key, engine.config.api_host.as_deref())));
+                let key = key.to_owned();
+                return self.settings(&key, headers);
             }
         };
         let is_pixel = message.is_some();
         let head = Head { kind, message, headers };
         Some(if is_pixel { Plan::Pixel(Some(head)) } else { Plan::Track(head) })
+    }
+
+    /// What an SDK gets that asks for the settings, and the page load that its asking may stand for.
+    fn settings(&self, key: &str, headers: Headers) -> Option<Plan> {
+        let plain = key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~'));
+        if !plain {
+            return Some(Plan::Say(Answer::Refused(Refusal::WriteKey)));
+        }
+        let engine = self.engine.try_borrow().ok()?;
+        let source = engine.config.source(key).and_then(|place| engine.config.sources.get(place));
+        let asked = Asked {
+            method: headers.get(":method"),
+            referer: headers.get("referer"),
+            origin: headers.get("origin"),
+            purpose: &[headers.get("sec-purpose"), headers.get("purpose")].concat(),
+        };
+        let counts = source.is_some_and(|source| source.initial_pageview);
+        let message = if counts { page_load::message(key, asked) } else { None };
+        Some(Plan::Settings(Settings {
+            headers: settings::headers(source),
+            json: settings::json(key, source, engine.config.api_host.as_deref()),
+            page_load: message.map(|message| Head { kind: Some(Kind::Page), message: Some(message), headers }),
+        }))
     }
 
     /// More of a call that goes on to the route has come. One too large for us is not held until Envoy refuses it.
@@ -116,9 +144,13 @@ impl Stream {
         match plan {
             Plan::Say(answer) => engine.respond(answer, origin),
             Plan::Settings(settings) => {
-                let mut headers = settings::HEADERS.to_vec();
+                // Nobody asks again for a page that has loaded: its event is kept here until Keen has it.
+                if let Some(head) = settings.page_load {
+                    copy(&mut engine, &head, body);
+                }
+                let mut headers = settings.headers.to_vec();
                 headers.extend(cors::headers(origin, &engine.config.allow_origins));
-                host::respond(200, &headers, &settings);
+                host::respond(200, &headers, &settings.json);
             }
             Plan::Preflight(asked) => {
                 host::respond(200, &cors::preflight(origin, &asked, &engine.config.allow_origins), b"");
@@ -221,6 +253,7 @@ impl Stream {
                 return Action::Continue;
             }
             Plan::Track(head) | Plan::Pixel(Some(head)) if forward => State::Copying(head),
+            Plan::Settings(Settings { page_load: Some(head), .. }) if forward => State::Copying(head),
             // The route answers them.
             _ if forward => return Action::Continue,
             plan => State::Reading(plan),

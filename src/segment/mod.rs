@@ -10,6 +10,7 @@ pub mod inflate;
 pub mod integrations;
 pub mod message;
 pub mod name_like;
+pub mod page_load;
 pub mod pixel;
 pub mod settings;
 pub mod timestamp;

@@ -1,26 +1,96 @@
 //! What an SDK asks for at start: `GET /v1/projects/{key}/settings`.
 
-/// Its headers. A page asks at each load; what it gets changes with this filter's configuration only.
-pub const HEADERS: [(&str, &str); 2] = [("content-type", "application/json"), ("cache-control", "public, max-age=300")];
+use crate::config::Source;
+use serde_json::json;
+
+/// Its headers. A page asks at each load; what it gets changes with this filter's configuration only. Where each load
+/// counts (`initialPageview`) no cache may answer for us.
+#[must_use]
+pub fn headers(source: Option<&Source>) -> [(&'static str, &'static str); 2] {
+    let every_load = source.is_some_and(|source| source.initial_pageview);
+    let cache = if every_load { "no-store" } else { "public, max-age=300" };
+    [("content-type", "application/json"), ("cache-control", cache)]
+}
 
 /// The settings a browser or phone asks for at start, for the write key in the URL.
 ///
-/// `Segment.io.apiKey` is the key SDKs then send with; a sample rate of 0 keeps their telemetry at home.
+/// `Segment.io.apiKey` is the key SDKs then send with; a sample rate of 0 keeps their telemetry at home. Keen is
+/// *unbundled*: reached by way of here. Where the source says `bundled`, pages load Keen's integration themselves, and get
+/// all that it asks for.
 #[must_use]
-pub fn json(key: &str, api_host: Option<&str>) -> Vec<u8> {
-    let mut segment = serde_json::json!({
-        "apiKey": key, "unbundledIntegrations": ["Keen IO"], "addBundledMetadata": true,
-    });
+pub fn json(key: &str, source: Option<&Source>, api_host: Option<&str>) -> Vec<u8> {
+    let bundled = source.and_then(|source| Some((source, source.bundled.as_ref()?)));
+    let unbundled: &[&str] = if bundled.is_some() { &[] } else { &["Keen IO"] };
+    let mut segment = json!({"apiKey": key, "unbundledIntegrations": unbundled, "addBundledMetadata": true});
     if let (Some(host), Some(segment)) = (api_host, segment.as_object_mut()) {
         segment.insert("apiHost".to_owned(), host.into());
     }
-    let keen = serde_json::json!({
-        "bundlingStatus": "unbundled", "type": "server", "versionSettings": {"componentTypes": ["server"]},
-    });
-    serde_json::json!({
+    let keen = match bundled {
+        Some((source, keys)) => json!({
+            "projectId": keys.project_id,
+            "writeKey": keys.write_key,
+            "readKey": keys.read_key.as_deref().unwrap_or(""),
+            "ipAddon": source.ip_addon,
+            "uaAddon": source.ua_addon,
+            "urlAddon": source.url_addon,
+            "referrerAddon": source.referrer_addon,
+            "trackAllPages": source.track_all_pages,
+            "trackNamedPages": source.track_named_pages,
+            "trackCategorizedPages": source.track_categorized_pages,
+            "bundlingStatus": "bundled",
+            "type": "browser",
+            "versionSettings": {"componentTypes": ["browser", "server"]},
+        }),
+        None => json!({
+            "bundlingStatus": "unbundled", "type": "server", "versionSettings": {"componentTypes": ["server"]},
+        }),
+    };
+    json!({
         "integrations": {"Segment.io": segment, "Keen IO": keen},
         "metrics": {"sampleRate": 0}, "plan": {}, "analyticsNextEnabled": true,
     })
     .to_string()
     .into_bytes()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use crate::config::{BrowserKeys, Mode};
+    use serde_json::Value;
+
+    fn keen_io(source: Option<&Source>) -> Value {
+        let settings: Value = serde_json::from_slice(&json("k", source, None)).unwrap();
+        assert_eq!(settings["integrations"]["Segment.io"]["apiKey"], "k");
+        settings["integrations"]["Keen IO"].clone()
+    }
+
+    #[test]
+    fn keys_go_to_pages_only_where_they_are_bundled() {
+        let keys = BrowserKeys {
+            project_id: "p".to_owned(),
+            write_key: "WRITE".to_owned(),
+            read_key: Some("READ".to_owned()),
+        };
+        let bundled = Source { mode: Mode::Device, ip_addon: true, bundled: Some(keys), ..Source::default() };
+        let keen = keen_io(Some(&bundled));
+        assert_eq!(
+            (&keen["writeKey"], &keen["readKey"], &keen["ipAddon"]),
+            (&json!("WRITE"), &json!("READ"), &json!(true))
+        );
+        assert!(!format!("{bundled:?}").contains("WRITE") && !format!("{bundled:?}").contains("READ"));
+        let served = Source { bundled: None, ..bundled };
+        for source in [None, Some(&served)] {
+            assert_eq!(keen_io(source)["bundlingStatus"], "unbundled");
+            assert_eq!(keen_io(source)["writeKey"], Value::Null);
+        }
+    }
+
+    #[test]
+    fn each_load_is_asked_for_where_it_counts() {
+        let counted = Source { initial_pageview: true, ..Source::default() };
+        assert_eq!(headers(Some(&counted))[1].1, "no-store");
+        assert_eq!(headers(None)[1].1, "public, max-age=300");
+    }
 }

@@ -24,6 +24,7 @@ mod faults;
 mod forward;
 mod golden;
 mod metrics;
+mod page_load;
 mod pixel;
 mod setting;
 mod updates;
