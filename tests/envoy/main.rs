@@ -23,6 +23,7 @@ mod edge;
 mod faults;
 mod forward;
 mod golden;
+mod hostile;
 mod metrics;
 mod page_load;
 mod pixel;
