@@ -110,20 +110,46 @@ impl Fleet {
         Run { report: ended.report, log: ended.log, statuses, posts: tap.posts(), events }
     }
 
+    /// Lets a program send its calls while another caller's event of `bytes`, which Keen holds up, fills the filter's
+    /// queue. It is let go when the program has got a 429.
+    ///
+    /// # Panics
+    /// The program got none, or as [`Fleet::run`].
+    pub async fn run_while_full(&self, program: &Program, bytes: usize) -> Run {
+        let occupant = self.used.fetch_add(1, Ordering::Relaxed);
+        self.keen.fault(Fault::hang().project(&project(occupant)));
+        // Keen takes no string of 10,000 characters.
+        let texts = vec!["x".repeat(1000); bytes.div_ceil(1000)];
+        let event = json!({"event": "occupant", "userId": "u", "writeKey": write_key(occupant), "properties": {"texts": texts}});
+        let addr = self.envoy.addr();
+        let posting = tokio::spawn(async move { post(addr, "/v1/track", &event.to_string()).await });
+        self.until("Keen has met the fault", || self.keen.faults().is_empty()).await;
+        let before = self.envoy.log().matches(FULL).count();
+        let letting_go = async {
+            self.until("the program has got a 429", || self.envoy.log().matches(FULL).count() > before).await;
+            self.keen.clear_faults();
+        };
+        let way = Way::default();
+        let (run, ()) = tokio::join!(self.run(program, &way), letting_go);
+        let _ = posting.await;
+        run
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn() -> bool) {
+        let began = Instant::now();
+        while !holds() {
+            assert!(began.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}\n{}", self.envoy.log_tail(5));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// The statuses of the POSTs from these ports, once Envoy has written what it knew before.
     async fn statuses(&self, ports: &[u16]) -> Vec<u16> {
         static MARKS: AtomicUsize = AtomicUsize::new(0);
         let mark = format!("/mark/{}/", MARKS.fetch_add(1, Ordering::Relaxed));
         get(self.envoy.addr(), &mark).await;
-        let began = Instant::now();
-        loop {
-            let log = self.envoy.log();
-            if log.contains(&mark) {
-                return log.lines().filter_map(|line| status(line, ports)).collect();
-            }
-            assert!(began.elapsed() < PATIENCE, "Envoy has not logged GET {mark}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        self.until(&format!("Envoy has logged GET {mark}"), || self.envoy.log().contains(&mark)).await;
+        self.envoy.log().lines().filter_map(|line| status(line, ports)).collect()
     }
 
     /// What makes each runtime trust the test's certificate, without a change in the program.
@@ -143,6 +169,8 @@ impl Fleet {
     }
 }
 
+/// The end of the log line of a POST that found the filter's queue full.
+const FULL: &str = " 429\n";
 const TLS_LISTENER: &str = "segment-tls";
 const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
 
@@ -181,7 +209,16 @@ fn status(line: &str, ports: &[u16]) -> Option<u16> {
 }
 
 async fn get(addr: SocketAddr, path: &str) {
-    let request = format!("GET {path} HTTP/1.1\r\nhost: mark\r\nconnection: close\r\n\r\n");
+    send(addr, &format!("GET {path} HTTP/1.1\r\nhost: e\r\nconnection: close\r\n\r\n")).await;
+}
+
+async fn post(addr: SocketAddr, path: &str, body: &str) {
+    let length = body.len();
+    let head = format!("POST {path} HTTP/1.1\r\nhost: e\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+    send(addr, &[head.as_str(), body].concat()).await;
+}
+
+async fn send(addr: SocketAddr, request: &str) {
     if let Ok(mut stream) = TcpStream::connect(addr).await {
         let _ = stream.write_all(request.as_bytes()).await;
         let _ = stream.read_to_end(&mut Vec::new()).await;

@@ -8,7 +8,7 @@ use tokio::process::Command;
 use tokio::sync::Semaphore;
 
 /// Programs at once: each waits more than it works.
-static AT_ONCE: Semaphore = Semaphore::const_new(4);
+static AT_ONCE: Semaphore = Semaphore::const_new(6);
 /// The slowest waits for a browser to start and for a `Retry-After`.
 const PATIENCE: Duration = Duration::from_secs(90);
 

@@ -32,6 +32,17 @@ pub fn events() -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// The same of an SDK that knows no category of a page.
+pub fn without_category() -> Vec<(&'static str, Value)> {
+    let mut events = events();
+    events.retain(|(name, _)| *name != "Viewed Docs Page");
+    for (name, event) in events.iter_mut().filter(|(name, _)| *name == "Viewed Docs Index Page") {
+        *name = "Viewed Index Page";
+        event.as_object_mut().map(|event| event.remove("category"));
+    }
+    events
+}
+
 /// Asserts that Keen has these events, each once, with a token and a time of its own.
 #[track_caller]
 pub fn assert_events(name: &str, got: &[(String, Value)], want: &[(&str, Value)]) {
