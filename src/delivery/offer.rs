@@ -1,5 +1,6 @@
 //! The events of one request, before they are taken.
 
+use crate::keen::event::MAX_BYTES;
 use crate::mapping::request::Destinations;
 use std::ops::Range;
 
@@ -79,16 +80,21 @@ impl Offer {
 }
 
 impl Destinations for Offer {
-    fn event(&mut self, destination: usize, collection: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> u32) {
+    fn event(&mut self, destination: usize, collection: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> u32) -> bool {
         self.over |= self.bytes.len() >= self.limit;
         if self.over {
-            return;
+            return true;
         }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(collection.as_bytes());
         let middle = self.bytes.len();
         write(&mut self.bytes);
         let end = self.bytes.len();
+        if end.saturating_sub(middle) > MAX_BYTES {
+            self.bytes.truncate(start);
+            return false;
+        }
         self.events.push(Entry { destination, collection: start..middle, event: middle..end });
+        true
     }
 }

@@ -119,6 +119,7 @@ impl Engine {
         counted.messages = counted.messages.saturating_add(tally.messages);
         counted.messages_dropped = counted.messages_dropped.saturating_add(tally.dropped);
         counted.messages_unknown_source = counted.messages_unknown_source.saturating_add(tally.unknown_source);
+        counted.events_too_large = counted.events_too_large.saturating_add(tally.too_large);
         counted.values_mended = counted.values_mended.saturating_add(tally.mended);
         counted.users_remembered = counted.users_remembered.saturating_add(kept.written);
         counted.users_evicted = counted.users_evicted.saturating_add(kept.evicted);

@@ -6,6 +6,8 @@
 use super::name;
 use crate::json::{self, Cursor, Malformed, Read, Str, Value};
 
+/// The largest event that Keen takes (its documentation of limits); a larger one would cost those beside it a call.
+pub const MAX_BYTES: usize = 900_000;
 /// A string must be shorter than this many characters.
 const STRING_LIMIT: usize = 10_000;
 /// Containers inside each other, at most; a deeper one is kept as its JSON text, in a string.

@@ -42,14 +42,17 @@ pub enum Dropped {
 pub struct Mapped {
     /// How many events were written.
     pub events: usize,
+    /// How many are larger than Keen takes.
+    pub too_large: usize,
     /// Names and values that had to be made legal.
     pub mended: u32,
 }
 
 /// Where events are written to, one after the other.
 pub trait Sink {
-    /// Takes an event: its collection, and what writes it at the end of a buffer and tells how much it mended.
-    fn event(&mut self, collection: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> u32);
+    /// Takes an event: its collection, and what writes it at the end of a buffer and tells how much it mended. False
+    /// where it is larger than Keen takes.
+    fn event(&mut self, collection: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> u32) -> bool;
 }
 
 /// Maps `message`, received at `now` (milliseconds since 1970), of `client`.
@@ -76,16 +79,17 @@ pub fn map(
     }
     let collections = collections(kind, message, source)?;
     let facts = Facts { user, ..Facts::of(message, source, client, now, token) };
-    let mut mended = 0_u32;
+    let (mut mended, mut too_large) = (0_u32, 0_usize);
     for original in &collections {
         let collection = name::collection(original);
-        sink.event(&collection, &mut |out| {
+        let taken = sink.event(&collection, &mut |out| {
             let changed = facts.write(out, (collection != *original).then_some(original.as_ref()));
             mended = mended.saturating_add(changed);
             changed
         });
+        too_large = too_large.saturating_add(usize::from(!taken));
     }
-    Ok(Mapped { events: collections.len(), mended })
+    Ok(Mapped { events: collections.len().saturating_sub(too_large), too_large, mended })
 }
 
 /// The collections a message goes to, as Segment names them. `Viewed {category} Page` and its like stand beside each other.

@@ -25,7 +25,8 @@ pub struct Request<'a> {
 /// Where a request's events go.
 pub trait Destinations {
     /// Takes an event for the destination at that place in [`Config::destinations`].
-    fn event(&mut self, destination: usize, collection: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> u32);
+    /// False where it is larger than Keen takes.
+    fn event(&mut self, destination: usize, collection: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> u32) -> bool;
 }
 
 /// What became of a request's messages.
@@ -39,6 +40,8 @@ pub struct Tally {
     pub unknown_source: u64,
     /// Messages that give no event; see [`Dropped`].
     pub dropped: u64,
+    /// Events that are larger than Keen takes, and were not sent.
+    pub too_large: u64,
     /// Names and values that had to be made legal.
     pub mended: u64,
 }
@@ -121,6 +124,7 @@ impl<T: FnMut() -> String, S: SharedData, D: Destinations> Run<'_, '_, T, S, D> 
         match map(message, source, &self.client, self.now, &mut self.token, user.as_ref(), &mut sink) {
             Ok(mapped) => {
                 tally.events = tally.events.saturating_add(u64::try_from(mapped.events).unwrap_or(0));
+                tally.too_large = tally.too_large.saturating_add(u64::try_from(mapped.too_large).unwrap_or(0));
                 tally.mended = tally.mended.saturating_add(u64::from(mapped.mended));
             }
             Err(Dropped::NoEffect) => {}
@@ -162,7 +166,7 @@ struct To<'d, D> {
 }
 
 impl<D: Destinations> Sink for To<'_, D> {
-    fn event(&mut self, collection: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> u32) {
-        self.destinations.event(self.destination, collection, write);
+    fn event(&mut self, collection: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> u32) -> bool {
+        self.destinations.event(self.destination, collection, write)
     }
 }

@@ -356,3 +356,27 @@ fn depth_costs_no_stack() {
         }
     }
 }
+
+#[test]
+fn an_event_over_keens_limit_stays_here_and_its_neighbours_go() {
+    let config = config(json!({"trackNamedPages": false}));
+    // 900,000 bytes with all that the event holds beside them.
+    let padded = |bytes: usize| {
+        let strings = vec!["x".repeat(9_000); bytes / 9_003];
+        let used = 9_003 * strings.len();
+        json!({"event": "big", "properties": {"s": strings, "rest": "y".repeat(bytes - used)}})
+    };
+    let small = json!({"type": "track", "event": "small"});
+    let mut largest = 0;
+    for (bytes, sent) in [(899_000, true), (899_870, true), (900_001, false), (2_000_000, false)] {
+        let mut big = padded(bytes);
+        big["type"] = json!("track");
+        let body = json!({"batch": [small, big, small]}).to_string();
+        let events = mapped(&config, Endpoint::Batch, &body);
+        let names: Vec<&str> = events.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, if sent { vec!["small", "big", "small"] } else { vec!["small", "small"] }, "{bytes}");
+        largest = events.iter().map(|(_, event)| event.len()).max().unwrap_or(0).max(largest);
+        keen_takes(&events);
+    }
+    assert!((899_950..=900_000).contains(&largest), "{largest} is not at the edge");
+}

@@ -99,6 +99,15 @@ fn mapped(config: &Config, message: &str, page: bool) -> Map<String, Value> {
 }
 
 #[test]
+fn the_document_lists_just_these_differences() {
+    let document = std::fs::read_to_string(harness::root().join("docs/mapping.md")).unwrap();
+    let (_, section) = document.split_once("### Beside Segment's own reading\n").unwrap();
+    let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    let listed: Vec<String> = DIFFERENCES.iter().map(|d| format!("| {} | {} |", d.what, d.reason)).collect();
+    assert_eq!(rows, listed);
+}
+
+#[test]
 fn the_facade_reads_messages_as_keen_edge_does() {
     let source = json!({"projectId": "5181bcd23843312d87000000", "trackAllPages": true});
     let config = json!({"keen": {"cluster": "keen"}, "sources": {"k": source}});
