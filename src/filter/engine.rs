@@ -5,6 +5,7 @@ use super::metrics::Metrics;
 use super::shared::Memory;
 use crate::config::Config;
 use crate::delivery::{Call, CallId, Clock, Delivery, Ended, Offer, Offered, Outcome, Settled, WaiterId};
+use crate::keen::event::MAX_BYTES;
 use crate::keen::name;
 use crate::mapping::Client;
 use crate::mapping::request::{Request, map_request};
@@ -119,12 +120,12 @@ impl Engine {
         counted.messages = counted.messages.saturating_add(tally.messages);
         counted.messages_dropped = counted.messages_dropped.saturating_add(tally.dropped);
         counted.messages_unknown_source = counted.messages_unknown_source.saturating_add(tally.unknown_source);
-        counted.events_too_large = counted.events_too_large.saturating_add(tally.too_large);
         counted.values_mended = counted.values_mended.saturating_add(tally.mended);
         counted.users_remembered = counted.users_remembered.saturating_add(kept.written);
         counted.users_evicted = counted.users_evicted.saturating_add(kept.evicted);
         counted.users_refused = counted.users_refused.saturating_add(kept.refused);
         counted.users_not_shown = counted.users_not_shown.saturating_add(kept.not_shown);
+        self.too_large(tally.too_large);
         let now = self.clock.read(received);
         match self.delivery.offer(waiter, &self.offer, now) {
             Offered::Nothing => Some(Answer::Taken),
@@ -324,6 +325,14 @@ impl Engine {
         for (collection, error) in settled.refused {
             self.metrics.refused(&error);
             self.log_once(&error, || format!("Keen refused an event of collection {collection:?}: {error}"));
+        }
+    }
+
+    /// Events that Keen would refuse for their size count as those that it does.
+    fn too_large(&mut self, events: u64) {
+        for _ in 0..events {
+            self.metrics.refused("TooLarge");
+            self.log_once("TooLarge", || format!("an event is larger than the {MAX_BYTES} bytes that Keen takes"));
         }
     }
 

@@ -44,8 +44,6 @@ counters! {
     messages_unknown_source,
     /// Events taken for delivery.
     events,
-    /// Events larger than Keen takes, which were not sent.
-    events_too_large,
     /// Names and values made legal for Keen.
     values_mended,
     /// Events Keen has.
