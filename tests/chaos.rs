@@ -1,0 +1,245 @@
+//! Callers who send again as SDKs do, a Keen that fails in all ways, and an Envoy that is reconfigured, stopped and
+//! killed: at the end everything acknowledged is in Keen, and nothing is there twice.
+//!
+//! `CHAOS_SECONDS` (40) is how long; `CHAOS_SEED` makes the same choices again.
+
+#![allow(
+    missing_docs,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::print_stdout
+)]
+
+use harness::{Dynamic, Envoy};
+use mock_keen::{Fault, MockKeen, Options};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const CALLERS: u64 = 24;
+/// The last attempts of every caller come to their end within this.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+/// What the callers saw.
+#[derive(Default)]
+struct Seen {
+    stop: AtomicBool,
+    sent: AtomicU64,
+    hung_up: AtomicU64,
+    unreachable: AtomicU64,
+    statuses: Mutex<BTreeMap<u16, u64>>,
+    /// Events of calls answered 200.
+    acknowledged: Mutex<Vec<String>>,
+    /// Events of callers who went away for good.
+    abandoned: AtomicU64,
+}
+
+fn event(id: &str) -> Value {
+    json!({"type": "track", "event": "chaos", "userId": "u", "messageId": id, "properties": {"id": id}})
+}
+
+/// One caller: a call after the other, each sent again until it is answered 200.
+async fn caller(number: u64, seed: u64, addr: SocketAddr, seen: Arc<Seen>) {
+    let mut random = Random(seed ^ (number << 32));
+    let mut client = reqwest::Client::new();
+    let mut count = 0;
+    while !seen.stop.load(Ordering::Relaxed) {
+        let ids: Vec<String> = (0..1 + random.below(4)).map(|i| format!("{number}-{}", count + i)).collect();
+        count += 4;
+        let (path, body) = match ids.as_slice() {
+            [one] => ("/v1/track", event(one)),
+            many => ("/v1/batch", json!({"batch": many.iter().map(|id| event(id)).collect::<Vec<_>>()})),
+        };
+        let body = body.to_string();
+        seen.sent.fetch_add(ids.len() as u64, Ordering::Relaxed);
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let request =
+                client.post(format!("http://{addr}{path}")).basic_auth("writeKey", Some("")).body(body.clone());
+            // Some hang up in the middle, and most of them come back.
+            let hangs_up = random.below(12) == 0;
+            let patience = Duration::from_millis(if hangs_up { random.below(40) } else { 15_000 });
+            match tokio::time::timeout(patience, request.send()).await {
+                Ok(Ok(reply)) => {
+                    let status = reply.status().as_u16();
+                    *seen.statuses.lock().unwrap().entry(status).or_default() += 1;
+                    if status == 200 {
+                        seen.acknowledged.lock().unwrap().extend(ids);
+                        break;
+                    }
+                    assert!(matches!(status, 429 | 503), "{status}: an SDK would drop it");
+                }
+                Ok(Err(_)) => {
+                    seen.unreachable.fetch_add(1, Ordering::Relaxed);
+                    client = reqwest::Client::new();
+                }
+                Err(_) => {
+                    seen.hung_up.fetch_add(1, Ordering::Relaxed);
+                    client = reqwest::Client::new();
+                    if random.below(4) == 0 {
+                        seen.abandoned.fetch_add(ids.len() as u64, Ordering::Relaxed);
+                        break;
+                    }
+                }
+            }
+            let pause = (50 << attempt.min(4)) + random.below(100);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(random.below(20))).await;
+    }
+}
+
+fn config(variant: u64) -> Value {
+    let mut config = harness::default_config();
+    config["delivery"]["holdMs"] = json!(3000);
+    config["delivery"]["maxInFlight"] = json!(1 + variant % 4);
+    config["delivery"]["maxBatchEvents"] = json!(5 + variant % 60);
+    config["keen"]["timeoutMs"] = json!(800);
+    config
+}
+
+async fn start(keen: &MockKeen, port: u16, variant: u64) -> Envoy {
+    // The port of one that has just been killed is free again soon.
+    let limit = Instant::now() + Duration::from_secs(20);
+    loop {
+        let builder = Envoy::builder().keen(keen.addr()).config(config(variant)).concurrency(2).port(port);
+        match builder.from_file(Dynamic::Filter).start().await {
+            Ok(envoy) => return envoy,
+            Err(error) => assert!(Instant::now() < limit, "{error}"),
+        }
+    }
+}
+
+/// A configuration that is refused is logged as a failure too; a VM that ends says where.
+fn did_not_fail(envoy: &Envoy) {
+    let log = envoy.log();
+    assert!(!log.contains("panicked") && !log.contains("Function: proxy_on_"), "{}", envoy.log_tail(20));
+}
+
+fn faults(keen: &MockKeen, random: &mut Random) {
+    keen.clear_faults();
+    match random.below(4) {
+        0 => {}
+        1 => keen.fault(Fault::hang().times(3)),
+        _ => keen.fault(Fault::chaos(random.next(), 0.4)),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_acknowledged_is_in_keen_once() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seconds = number("CHAOS_SECONDS").unwrap_or(40).max(20);
+    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let seed = number("CHAOS_SEED").unwrap_or(clock.as_secs());
+    println!("CHAOS_SEED={seed} CHAOS_SECONDS={seconds}");
+    let mut random = Random(seed);
+
+    let keen = MockKeen::start(Options::default()).await.unwrap();
+    let mut envoy = start(&keen, 0, 0).await;
+    let addr = envoy.addr();
+    let seen = Arc::new(Seen::default());
+    let callers: Vec<_> = (0..CALLERS).map(|i| tokio::spawn(caller(i, seed, addr, seen.clone()))).collect();
+
+    // What happens when, in hundredths of the whole.
+    let away = 100 * 10 / seconds;
+    let mut plan: Vec<(u64, &str)> =
+        vec![(20, "Keen goes"), (20 + away.min(30), "Keen comes"), (60, "SIGTERM"), (80, "SIGKILL")];
+    plan.extend((1..20).map(|i| (5 * i, "configuration")));
+    plan.extend((1..50).map(|i| (2 * i, "faults")));
+    plan.sort_by_key(|(at, _)| *at);
+    let (began, mut updates) = (Instant::now(), 0);
+    for (at, what) in plan {
+        let due = Duration::from_millis(seconds * 10 * at);
+        tokio::time::sleep(due.saturating_sub(began.elapsed())).await;
+        match what {
+            "Keen goes" => keen.stop().await,
+            "Keen comes" => keen.start_again().await.unwrap(),
+            "configuration" => {
+                updates += 1;
+                let mut next = config(random.next());
+                if updates % 4 == 0 {
+                    next["delivery"]["holdMs"] = json!("wrong");
+                }
+                envoy.update(&next).unwrap();
+            }
+            "faults" => faults(&keen, &mut random),
+            signal => {
+                if signal == "SIGTERM" {
+                    envoy.terminate().await;
+                } else {
+                    envoy.kill();
+                }
+                did_not_fail(&envoy);
+                envoy = start(&keen, addr.port(), random.next()).await;
+            }
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(seconds).saturating_sub(began.elapsed())).await;
+    keen.clear_faults();
+    seen.stop.store(true, Ordering::Relaxed);
+    for caller in callers {
+        tokio::time::timeout(SETTLED, caller).await.expect("a caller never got a 200").unwrap();
+    }
+
+    let acknowledged = std::mem::take(&mut *seen.acknowledged.lock().unwrap());
+    let mut stored: BTreeMap<String, u64> = BTreeMap::new();
+    for kept in keen.events() {
+        *stored.entry(kept.event["id"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    let counts = keen.counts();
+    println!("sent {} events, acknowledged {}", seen.sent.load(Ordering::Relaxed), acknowledged.len());
+    println!(
+        "answers {:?}, unreachable {}, hung up {}, abandoned events {}",
+        seen.statuses.lock().unwrap(),
+        seen.unreachable.load(Ordering::Relaxed),
+        seen.hung_up.load(Ordering::Relaxed),
+        seen.abandoned.load(Ordering::Relaxed),
+    );
+    println!(
+        "Keen: {} calls, {} stored, {} known again, {updates} updates",
+        keen.calls().len(),
+        counts.stored,
+        counts.duplicates
+    );
+
+    let lost: Vec<&String> = acknowledged.iter().filter(|id| !stored.contains_key(*id)).collect();
+    assert!(lost.is_empty(), "acknowledged and not in Keen: {lost:?}");
+    let twice: Vec<&String> = stored.iter().filter(|(_, count)| **count > 1).map(|(id, _)| id).collect();
+    assert!(twice.is_empty(), "in Keen twice: {twice:?}");
+    assert_eq!(counts.stored, stored.len() as u64);
+    // It was chaos, and work was done in it.
+    assert!(acknowledged.len() > 500, "{} acknowledged", acknowledged.len());
+    assert!(seen.statuses.lock().unwrap().contains_key(&503) && counts.duplicates > 0);
+    let limit = Instant::now() + Duration::from_secs(15);
+    while envoy.stat("wasmcustom.keen_edge_pending_bytes").await > 0
+        || envoy.stat("http.segment.downstream_rq_active").await > 0
+    {
+        assert!(Instant::now() < limit, "something is left behind");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    did_not_fail(&envoy);
+}
