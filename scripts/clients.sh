@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the SDKs that tests run into target/clients, and prints where:
-# scripts/clients.sh node | python | go | java | rust (of tests/clients) | facade (of tests/facade)
+# scripts/clients.sh node | device | python | go | java | rust (of tests/clients) | facade (of tests/facade)
 #
 # What is there already stays: a stamp names the files it was installed from.
 set -euo pipefail
@@ -25,6 +25,8 @@ install_node() {
 }
 
 install_facade() { install_node; }
+
+install_device() { install_node; }
 
 install_python() {
   has python3 || apt_install python3 python3-venv
@@ -70,8 +72,8 @@ install_rust() {
 }
 
 case "$group" in
-  node | python | go | java | rust | facade) ;;
-  *) die "scripts/clients.sh node | python | go | java | rust | facade" ;;
+  node | device | python | go | java | rust | facade) ;;
+  *) die "scripts/clients.sh node | device | python | go | java | rust | facade" ;;
 esac
 mkdir -p "$home"
 # Tests run side by side, and each may call this.
