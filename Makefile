@@ -20,6 +20,7 @@ run: build ## A mock Keen and Envoy with envoy.yaml (PORT, KEEN_PORT, ADMIN_PORT
 
 .PHONY: test
 test: build ## All tests that need no SDK, in a real Envoy
+	@scripts/build.sh panic-switch
 	@envoy="$$(scripts/envoy.sh)" && chromium="$$(scripts/chromium.sh)" && \
 	ENVOY="$$envoy" CHROMIUM="$$chromium" KEEN_EDGE_WASM="$(WASM)" cargo test $(LOCKED) --workspace --exclude clients --exclude facade
 

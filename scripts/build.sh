@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Builds the filter: target/keen_edge.wasm. `scripts/build.sh clippy` lints it as it is built, for wasm32.
+# `scripts/build.sh panic-switch` builds one that a request can end, for a test: target/keen_edge_panic_switch.wasm.
 # `scripts/build.sh build PACKAGE` builds another one of this workspace: target/PACKAGE.wasm.
 #
 # WASM_TOOLCHAIN=rustup  the Rust on the PATH, with rustup's wasm32 target
@@ -12,12 +13,19 @@ cd "$root"
 verb="${1:-build}"
 package="${2:-keen-edge}"
 module="${package//-/_}.wasm"
+built="$module"
 triple=wasm32-unknown-unknown
 debian_packages=(rustc-web cargo-web rust-web-src lld-22)
 if [ "$verb" = clippy ]; then debian_packages+=(rust-web-clippy); fi
 target_dir="${CARGO_TARGET_DIR:-$root/target}"
 
 options=(--package "$package" --lib --release --target "$triple")
+if [ "$verb" = panic-switch ]; then
+  options+=(--features panic-switch)
+  built=keen_edge_panic_switch.wasm
+  # A target directory of its own, so that the filter proper is not built anew each time.
+  target_dir="$target_dir/panic-switch"
+fi
 if [ "${CI:-}" = true ] && [ -e Cargo.lock ]; then options+=(--locked); fi
 
 # The Rust on the PATH can build for wasm32 as it is.
@@ -87,6 +95,6 @@ fi
 
 mkdir -p target
 # Replaced in one step: an Envoy that reads it meanwhile sees the old file or the new one.
-cp "$out/$triple/release/$module" "target/$module.new"
-mv "target/$module.new" "target/$module"
-say "target/$module: $(wc -c <"target/$module") bytes"
+cp "$out/$triple/release/$module" "target/$built.new"
+mv "target/$built.new" "target/$built"
+say "target/$built: $(wc -c <"target/$built") bytes"

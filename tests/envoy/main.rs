@@ -32,3 +32,4 @@ mod setting;
 mod updates;
 mod users;
 mod visitors;
+mod vm;
