@@ -95,12 +95,13 @@ pub fn map(
 /// The collections a message goes to, as Segment names them. `Viewed {category} Page` and its like stand beside each other.
 fn collections<'a>(kind: Kind, message: &Message<'a>, source: &Source) -> Result<Vec<Cow<'a, str>>, Dropped> {
     let noun = match kind {
-        Kind::Track => return event_name(message.event).map(|event| vec![event]).ok_or(Dropped::NoEventName),
+        Kind::Track => return name_text(message.event).map(|event| vec![event]).ok_or(Dropped::NoEventName),
         Kind::Page => "Page",
         Kind::Screen => "Screen",
         Kind::Identify | Kind::Group | Kind::Alias => return Err(Dropped::NoEffect),
     };
-    let (name, category) = (message.name.text(), message.category.text());
+    let named = |value: Value<'a>| if value.truthy() { name_text(value) } else { None };
+    let (name, category) = (named(message.name), named(message.category));
     let mut found = Vec::new();
     if source.track_all_pages {
         found.push(Cow::Owned(format!("Loaded a {noun}")));
@@ -117,10 +118,18 @@ fn collections<'a>(kind: Kind, message: &Message<'a>, source: &Source) -> Result
     if found.is_empty() { Err(Dropped::NoPageSetting) } else { Ok(found) }
 }
 
-/// The name of a track call: a text that is not empty, or a number.
-fn event_name(event: Value<'_>) -> Option<Cow<'_, str>> {
-    match event {
-        Value::Number(digits) => Some(Cow::Borrowed(digits)),
+/// A name as Segment reads it: a text that is not empty, or a number as JavaScript writes it where it is a whole one.
+fn name_text(name: Value<'_>) -> Option<Cow<'_, str>> {
+    /// Whole numbers below are written with all their digits.
+    const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53
+    match name {
+        Value::Number(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => Some(Cow::Borrowed(digits)),
+        Value::Number(digits) => {
+            let number: f64 = digits.parse().unwrap_or(f64::NAN);
+            let whole = number.fract() == 0.0 && number.abs() < EXACT;
+            #[allow(clippy::cast_possible_truncation, reason = "it is whole, and below 2^53")]
+            Some(if whole { Cow::Owned((number as i64).to_string()) } else { Cow::Borrowed(digits) })
+        }
         other => other.text(),
     }
 }

@@ -19,11 +19,11 @@ impl Plain {
     pub fn of(key: Str<'_>) -> Self {
         let name = key.decode();
         let mut plain = Self { letters: [0; ROOM], length: 0 };
-        for letter in name.bytes().filter(|b| !matches!(b, b'_' | b'-' | b' ')) {
+        for letter in letters(&name) {
             let Some(slot) = plain.letters.get_mut(plain.length) else {
                 return Self { length: 0, ..plain };
             };
-            *slot = letter.to_ascii_lowercase();
+            *slot = letter;
             plain.length = plain.length.saturating_add(1);
         }
         plain
@@ -36,10 +36,17 @@ impl Plain {
     }
 }
 
+/// What counts of a name.
+fn letters(name: &str) -> impl Iterator<Item = u8> {
+    name.bytes().filter(|b| !matches!(b, b'_' | b'-' | b' ')).map(|b| b.to_ascii_lowercase())
+}
+
 /// Whether a name is `plain` (lower case, no punctuation) but for what does not count.
 #[must_use]
 pub fn alike(key: Str<'_>, plain: &str) -> bool {
-    Plain::of(key).as_bytes() == plain.as_bytes()
+    let name = key.decode();
+    let mut letters = letters(&name);
+    plain.bytes().all(|b| letters.next() == Some(b)) && letters.next().is_none()
 }
 
 /// Of names that are alike the first counts, and of equal names the last.

@@ -1,6 +1,7 @@
 //! Whose address and user agent an event bears: the visitor's, as Envoy vouches for it, and never a server's.
 
 use super::setting::Setting;
+use base64::Engine;
 use harness::Envoy;
 use mock_keen::{MockKeen, Options};
 use serde_json::{Value, json};
@@ -100,5 +101,51 @@ async fn a_server_library_is_no_visitor_by_either_of_its_names() {
         let visitor = post(agent, json!({"library": {"name": library}})).await;
         assert_eq!(visitor, (true, Some(json!(agent))), "{library}");
     }
+    s.envoy.no_panic_in_log();
+}
+
+#[tokio::test]
+async fn recorded_servers_are_no_visitors_and_recorded_browsers_are() {
+    let mut config = harness::default_config();
+    config["sources"]["WRITEKEY123"] = config["sources"]["writeKey"].clone();
+    let s = Setting::with(config).await;
+    let captures = std::fs::read_dir(harness::root().join("tests/captures")).unwrap();
+    let (mut servers, mut browsers) = (0, 0);
+    for path in captures.map(|entry| entry.unwrap().path()) {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let requests: Vec<Value> = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        for request in
+            requests.iter().filter(|r| r["method"] == "POST" && r["path"].as_str().unwrap().starts_with("/v1/"))
+        {
+            s.keen.reset();
+            let body = match request.get("body_base64").and_then(Value::as_str) {
+                Some(text) => base64::engine::general_purpose::STANDARD.decode(text).unwrap(),
+                None => request["body_text"].as_str().unwrap_or("").as_bytes().to_vec(),
+            };
+            let mut call = s.client.post(s.envoy.url(request["path"].as_str().unwrap())).body(body);
+            for header in request["headers"].as_array().unwrap() {
+                let (name, value) = (header[0].as_str().unwrap(), header[1].as_str().unwrap());
+                if ["authorization", "content-encoding", "user-agent"].iter().any(|n| name.eq_ignore_ascii_case(n)) {
+                    call = call.header(name, value);
+                }
+            }
+            assert_eq!(call.send().await.unwrap().status(), 200, "{name}");
+            for event in s.keen.events() {
+                let (ip, agent) = (event.event.get("ip_address"), event.event.get("user_agent"));
+                if name.starts_with("browser-") {
+                    browsers += 1;
+                    assert_eq!(ip, Some(&json!("127.0.0.1")), "{name}");
+                    assert!(agent.and_then(Value::as_str).is_some_and(|a| a.starts_with("Mozilla/5.0")), "{name}");
+                } else if name.starts_with("crate-segment-") {
+                    // It says nothing of itself at all: no `User-Agent`, no library.
+                    assert_eq!((ip, agent), (Some(&json!("127.0.0.1")), None), "{name}");
+                } else {
+                    servers += 1;
+                    assert_eq!((ip, agent), (None, None), "{name}");
+                }
+            }
+        }
+    }
+    assert!(servers > 60 && browsers >= 7, "{servers} events of servers, {browsers} of browsers");
     s.envoy.no_panic_in_log();
 }

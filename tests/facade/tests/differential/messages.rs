@@ -129,6 +129,8 @@ fn name() -> BoxedStrategy<String> {
         "\"\"",
         "null",
         "7",
+        "7.0",
+        "1e3",
         "0",
         "-1.5",
         "true",
