@@ -1,6 +1,7 @@
 //! What a request tells of the client: used where the message does not say it, and only of a visitor's own request.
 
-use crate::json::Value;
+use crate::json::{Str, Value};
+use crate::keen::event::is_placeholder;
 use crate::segment::message::Context;
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -96,7 +97,10 @@ pub fn bare_address(text: &str) -> Option<String> {
 }
 
 fn header(value: &[u8]) -> Option<Cow<'_, str>> {
-    (!value.is_empty()).then(|| String::from_utf8_lossy(value))
+    let text = String::from_utf8_lossy(value);
+    // A visitor may send one of Keen's placeholders, too.
+    let placeholder = is_placeholder(Str { raw: &text, escaped: false });
+    (!value.is_empty() && !placeholder).then_some(text)
 }
 
 #[cfg(test)]

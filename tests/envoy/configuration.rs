@@ -26,6 +26,30 @@ async fn a_wrong_one_does_not_start_and_says_where() {
     }
 }
 
+/// Envoy does not start, and says this.
+async fn refused(builder: harness::Builder, want: &str) {
+    let Err(error) = builder.start().await else { panic!("taken: {want}") };
+    let log = format!("{error:?}");
+    assert!(log.contains(want), "{want}: {log}");
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+#[tokio::test]
+async fn what_is_no_configuration_does_not_start_either() {
+    let without = Envoy::builder().patch(|bootstrap| {
+        harness::keen_edge(bootstrap).as_object_mut().unwrap().remove("configuration");
+    });
+    refused(without, "configuration refused: : a configuration is required, found none").await;
+    refused(Envoy::builder().raw_config("keen: {cluster: keen}"), "must be JSON or a google.protobuf.Struct").await;
+    refused(Envoy::builder().raw_config("[]"), ": must be an object, found an array").await;
+    let mut unknown = harness::default_config();
+    unknown["delivery"]["holdMS"] = json!(5000);
+    refused(Envoy::builder().config(unknown), "/delivery/holdMS: is not a setting").await;
+    let mut nobody = harness::default_config();
+    nobody["sources"] = json!({});
+    refused(Envoy::builder().config(nobody), "/sources: must name at least one source").await;
+}
+
 #[tokio::test]
 async fn a_string_value_is_as_good_as_a_struct() {
     let keen = MockKeen::start(Options::default()).await.unwrap();

@@ -66,7 +66,7 @@ fn with(pointer: &str, value: Value) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: crate::cases(2000), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn an_error_names_its_place(pointer in prop::sample::select(SETTINGS.to_vec()), value in arbitrary::json()) {

@@ -62,7 +62,8 @@ fn check<S: Strategy>(
     property: impl Fn(S::Value) + Send + 'static,
 ) {
     let run = move || {
-        let mut runner = TestRunner::new(Runs { cases, failure_persistence: None, ..Runs::default() });
+        let mut runner =
+            TestRunner::new(Runs { cases: crate::cases(cases), failure_persistence: None, ..Runs::default() });
         let outcome = runner.run(&strategy(), |value| {
             property(value);
             Ok(())

@@ -27,7 +27,7 @@ fn offset() -> impl Strategy<Value = FixedOffset> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: crate::cases(2000), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn iso_in_every_form(at in instant(), offset in offset(), form in 0_usize..11, precision in 0_usize..10) {
