@@ -158,7 +158,12 @@ async fn everything_acknowledged_is_in_keen_once() {
     println!("CHAOS_SEED={seed} CHAOS_SECONDS={seconds}");
     let mut random = Random(seed);
 
-    let keen = MockKeen::start(Options::default()).await.unwrap();
+    let mut options = Options::default();
+    // None of it may be forgotten.
+    options.limits.events = 10_000_000;
+    options.limits.tokens = 10_000_000;
+    options.limits.event_bytes = 8 << 30;
+    let keen = MockKeen::start(options).await.unwrap();
     let mut envoy = start(&keen, 0, 0).await;
     let addr = envoy.addr();
     let seen = Arc::new(Seen::default());

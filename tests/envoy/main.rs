@@ -27,6 +27,7 @@ mod hostile;
 mod metrics;
 mod page_load;
 mod pixel;
+mod pressure;
 mod replaced;
 mod setting;
 mod updates;
