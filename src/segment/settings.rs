@@ -15,8 +15,9 @@ pub fn headers(source: Option<&Source>) -> [(&'static str, &'static str); 2] {
 /// The settings a browser or phone asks for at start, for the write key in the URL.
 ///
 /// `Segment.io.apiKey` is the key SDKs then send with; a sample rate of 0 keeps their telemetry at home. Keen is
-/// *unbundled*: reached by way of here. Where the source says `bundled`, pages load Keen's integration themselves, and get
-/// all that it asks for.
+/// *unbundled*: reached by way of here. It is not among `integrations` then: analytics-next fetches its loader of
+/// integrations from Segment's CDN as soon as there is one beside `Segment.io`, and sends nothing before it has it. Where
+/// the source says `bundled`, pages load Keen's integration themselves, and get all that it asks for.
 #[must_use]
 pub fn json(key: &str, source: Option<&Source>, api_host: Option<&str>) -> Vec<u8> {
     let bundled = source.and_then(|source| Some((source, source.bundled.as_ref()?)));
@@ -25,8 +26,9 @@ pub fn json(key: &str, source: Option<&Source>, api_host: Option<&str>) -> Vec<u
     if let (Some(host), Some(segment)) = (api_host, segment.as_object_mut()) {
         segment.insert("apiHost".to_owned(), host.into());
     }
-    let keen = match bundled {
-        Some((source, keys)) => json!({
+    let mut integrations = json!({"Segment.io": segment});
+    if let (Some((source, keys)), Some(integrations)) = (bundled, integrations.as_object_mut()) {
+        let keen = json!({
             "projectId": keys.project_id,
             "writeKey": keys.write_key,
             "readKey": keys.read_key.as_deref().unwrap_or(""),
@@ -40,17 +42,12 @@ pub fn json(key: &str, source: Option<&Source>, api_host: Option<&str>) -> Vec<u
             "bundlingStatus": "bundled",
             "type": "browser",
             "versionSettings": {"componentTypes": ["browser", "server"]},
-        }),
-        None => json!({
-            "bundlingStatus": "unbundled", "type": "server", "versionSettings": {"componentTypes": ["server"]},
-        }),
-    };
-    json!({
-        "integrations": {"Segment.io": segment, "Keen IO": keen},
-        "metrics": {"sampleRate": 0}, "plan": {}, "analyticsNextEnabled": true,
-    })
-    .to_string()
-    .into_bytes()
+        });
+        integrations.insert("Keen IO".to_owned(), keen);
+    }
+    json!({"integrations": integrations, "metrics": {"sampleRate": 0}, "plan": {}, "analyticsNextEnabled": true})
+        .to_string()
+        .into_bytes()
 }
 
 #[cfg(test)]
@@ -82,8 +79,7 @@ mod tests {
         assert!(!format!("{bundled:?}").contains("WRITE") && !format!("{bundled:?}").contains("READ"));
         let served = Source { bundled: None, ..bundled };
         for source in [None, Some(&served)] {
-            assert_eq!(keen_io(source)["bundlingStatus"], "unbundled");
-            assert_eq!(keen_io(source)["writeKey"], Value::Null);
+            assert_eq!(keen_io(source), Value::Null);
         }
     }
 

@@ -233,6 +233,8 @@ async fn settings_name_the_key_they_were_asked_with() {
         assert_eq!(segment["apiKey"], "writeKey");
         assert_eq!(segment["apiHost"], "edge.example.com/v1");
         assert_eq!(segment["unbundledIntegrations"], json!(["Keen IO"]));
+        // One more, and analytics-next would fetch code from Segment's CDN before it sends anything.
+        assert_eq!(settings["integrations"].as_object().unwrap().len(), 1);
         assert_eq!(settings["metrics"]["sampleRate"], 0);
         assert!(settings["plan"].is_object());
     }

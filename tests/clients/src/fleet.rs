@@ -2,6 +2,7 @@
 
 use crate::certificate::Certificate;
 use crate::program::{Program, Report};
+use crate::site::Site;
 use crate::tap::{Tap, Trouble};
 use harness::Envoy;
 use mock_keen::{Fault, MockKeen, Options, Project};
@@ -68,6 +69,19 @@ impl Fleet {
     /// # Panics
     /// With what kept them from starting.
     pub async fn start(change: impl FnOnce(&mut Value)) -> Self {
+        Self::start_patched(change, |_| {}).await
+    }
+
+    /// The same, with a site whose pages Envoy serves under `/site/`.
+    ///
+    /// # Panics
+    /// As [`Fleet::start`].
+    pub async fn start_with_site(change: impl FnOnce(&mut Value), site: &Site) -> Self {
+        let addr = site.addr();
+        Self::start_patched(change, move |bootstrap| serve_site(bootstrap, addr)).await
+    }
+
+    async fn start_patched(change: impl FnOnce(&mut Value), patch: impl FnOnce(&mut Value) + Send + 'static) -> Self {
         let keen =
             MockKeen::start(Options::default()).await.unwrap_or_else(|error| panic!("the mock of Keen: {error}"));
         let mut config = harness::default_config();
@@ -81,7 +95,7 @@ impl Fleet {
         let certificate = Certificate::new();
         let tls = harness::downstream_tls(&certificate.chain, &certificate.key);
         let envoy = Envoy::builder().keen(keen.addr()).config(config);
-        let envoy = envoy.patch(log_every_request).patch(move |bootstrap| listen_by_tls(bootstrap, tls));
+        let envoy = envoy.patch(patch).patch(log_every_request).patch(move |bootstrap| listen_by_tls(bootstrap, tls));
         let envoy = envoy.start().await.unwrap_or_else(|error| panic!("{error}"));
         let tls = envoy.listener(TLS_LISTENER).await.unwrap_or_else(|| panic!("no listener {TLS_LISTENER}"));
         Self { keen, envoy, tls, authority: certificate.authority, used: AtomicUsize::new(0) }
@@ -101,7 +115,9 @@ impl Fleet {
         let tap = Tap::open(listener, way.trouble).await.unwrap_or_else(|error| panic!("{error}"));
         let scheme = if way.tls { "https" } else { "http" };
         let edge = format!("{scheme}://localhost:{}", tap.addr().port());
-        let ended = program.run(&edge, &write_key(run), &self.trust()).await;
+        let keen = format!("http://{}/_mock/events?project={}", self.keen.addr(), project(run));
+        let told = [self.trust(), vec![("KEEN_EVENTS".to_owned(), keen)]].concat();
+        let ended = program.run(&edge, &write_key(run), &told).await;
         let statuses = self.statuses(&tap.ports()).await;
         let mut events: Vec<(String, Value)> =
             self.keen.events_in(&project(run)).into_iter().map(|stored| (stored.collection, stored.event)).collect();
@@ -173,6 +189,22 @@ impl Fleet {
 const FULL: &str = " 429\n";
 const TLS_LISTENER: &str = "segment-tls";
 const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
+
+/// A route of the customer's own, before the last.
+fn serve_site(bootstrap: &mut Value, site: SocketAddr) {
+    let endpoint =
+        json!({"address": {"socket_address": {"address": site.ip().to_string(), "port_value": site.port()}}});
+    let cluster = json!({
+        "name": "site", "type": "STATIC",
+        "load_assignment": {"cluster_name": "site", "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}]},
+    });
+    if let Some(clusters) = bootstrap.pointer_mut("/static_resources/clusters").and_then(Value::as_array_mut) {
+        clusters.push(cluster);
+    }
+    if let Some(routes) = harness::routes(bootstrap).as_array_mut() {
+        routes.insert(0, json!({"match": {"prefix": "/site/"}, "route": {"cluster": "site"}}));
+    }
+}
 
 /// Adds a line for each request to Envoy's log, with the port it came from.
 fn log_every_request(bootstrap: &mut Value) {

@@ -7,10 +7,12 @@
 mod certificate;
 mod fleet;
 mod program;
+mod site;
 mod tap;
 
 pub use fleet::{Fleet, Run, Way};
 pub use program::{Program, Report, home};
+pub use site::Site;
 pub use tap::{Tap, Trouble};
 
 use std::io::Write;

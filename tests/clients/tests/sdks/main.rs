@@ -1,5 +1,6 @@
 //! Every SDK that can be installed here: its own success signal, the POSTs it made, and the exact events in Keen.
 
+mod browser;
 mod expected;
 mod sdk;
 mod suite;
