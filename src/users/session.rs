@@ -158,7 +158,7 @@ impl<'s, S: SharedData> Users<'s, S> {
     fn known(&mut self, who: &Who) -> Option<String> {
         let expired = self.expired();
         let entry = self.open(self.place(who)).shard.find(who).filter(|entry| entry.heard >= expired)?;
-        let Record::Known { traits, .. } = entry.record else { return None };
+        let Some(Record::Known { traits, .. }) = entry.record() else { return None };
         let (traits, heard) = (traits.to_owned(), entry.heard);
         self.heard(who, heard);
         Some(traits)
@@ -167,7 +167,7 @@ impl<'s, S: SharedData> Users<'s, S> {
     fn named(&mut self, who: &Who) -> Option<String> {
         let expired = self.expired();
         let entry = self.open(self.place(who)).shard.find(who).filter(|entry| entry.heard >= expired)?;
-        let Record::Named(user) = entry.record else { return None };
+        let Some(Record::Named(user)) = entry.record() else { return None };
         let (user, heard) = (user.to_owned(), entry.heard);
         self.heard(who, heard);
         Some(user)
@@ -344,7 +344,7 @@ impl Open {
 
 /// Says something of a user in a shard. False: it was too large, and something less is remembered.
 fn apply(shard: &mut Shard, who: &Who, moment: Moment, said: &Said, expired: Moment) -> bool {
-    let before = shard.find(who).filter(|entry| entry.heard >= expired).map(|entry| entry.record);
+    let before = shard.find(who).filter(|entry| entry.heard >= expired).and_then(|entry| entry.record());
     let Some(mut after) = said.of(before) else { return true };
     let fits = after.len() <= RECORD_BYTES;
     if !fits {
@@ -389,7 +389,7 @@ fn ledger_key(settings: config::Users, partition: u64) -> String {
 }
 
 fn shard_key(settings: config::Users, place: Place) -> String {
-    format!("{}.{}", ledger_key(settings, place.partition), place.shard)
+    format!("{PARTITIONS}.{}.{}.{}", partitions(settings), place.partition, place.shard)
 }
 
 fn every_key(partitions: u64, mut act: impl FnMut(&str)) {

@@ -47,14 +47,16 @@ impl Weight {
     }
 }
 
-/// A record as it lies in a shard.
+/// A record as it lies in a shard. Its texts are read when they are asked for: an event passes by those of many others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry<'b> {
     pub(super) heard: Moment,
     scope: u64,
+    kind: u8,
     is_user: bool,
-    id: &'b str,
-    pub(super) record: Record<'b>,
+    id: &'b [u8],
+    first: &'b [u8],
+    second: &'b [u8],
     /// All of it.
     bytes: &'b [u8],
 }
@@ -64,15 +66,24 @@ const OVERHEAD: usize = 32;
 /// Weights are rounded up to this: small changes weigh nothing, and leave the ledger alone.
 const GRAIN: usize = 32;
 
-impl Entry<'_> {
+impl<'b> Entry<'b> {
+    pub(super) fn record(&self) -> Option<Record<'b>> {
+        let (first, second) = (std::str::from_utf8(self.first).ok()?, std::str::from_utf8(self.second).ok()?);
+        match self.kind {
+            KNOWN => Some(Record::Known { traits: first, computed: second }),
+            NAMED => Some(Record::Named(first)),
+            _ => None,
+        }
+    }
+
     pub(super) fn weight(&self) -> Weight {
         let bytes = self.bytes.len().saturating_add(OVERHEAD).checked_next_multiple_of(GRAIN).unwrap_or(usize::MAX);
-        let users = i64::from(matches!(self.record, Record::Known { .. }));
+        let users = i64::from(self.kind == KNOWN);
         Weight { users, bytes: i64::try_from(bytes).unwrap_or(i64::MAX) }
     }
 
     fn is(&self, who: &Who) -> bool {
-        self.scope == who.scope && self.is_user == who.is_user && self.id == who.id
+        self.scope == who.scope && self.is_user == who.is_user && self.id == who.id.as_bytes()
     }
 }
 
@@ -164,21 +175,18 @@ fn read(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
     let mut text = |length: usize| {
         let (text, after) = rest.split_at_checked(length)?;
         rest = after;
-        std::str::from_utf8(text).ok()
+        Some(text)
     };
     let [id, first, second] = lengths;
     let (id, first, second) = (text(id)?, text(first)?, text(second)?);
-    let record = match kind {
-        KNOWN => Record::Known { traits: first, computed: second },
-        NAMED => Record::Named(first),
-        _ => return None,
-    };
     let entry = Entry {
         heard: Moment(u64::from_le_bytes(*heard)),
         scope: u64::from_le_bytes(*scope),
+        kind: (kind == KNOWN || kind == NAMED).then_some(kind)?,
         is_user: is_user == 1,
         id,
-        record,
+        first,
+        second,
         bytes: bytes.get(..bytes.len().saturating_sub(rest.len()))?,
     };
     Some((entry, rest))
@@ -192,6 +200,10 @@ mod tests {
         Who { scope: 7, is_user: true, id: id.to_owned() }
     }
 
+    fn id(entry: Entry<'_>) -> &str {
+        std::str::from_utf8(entry.id).unwrap_or_default()
+    }
+
     fn known(traits: &str) -> Record<'_> {
         Record::Known { traits, computed: "" }
     }
@@ -202,16 +214,16 @@ mod tests {
         for (at, id) in [(1, "a"), (2, "b"), (3, "c"), (4, "a")] {
             shard.put(&who(id), Moment::of(at, 0), known(&format!("{{\"at\":{at}}}")), Moment::default());
         }
-        let ids: Vec<&str> = shard.entries().map(|e| e.id).collect();
+        let ids: Vec<&str> = shard.entries().map(id).collect();
         assert_eq!(ids, ["a", "c", "b"]);
-        assert_eq!(shard.find(&who("a")).map(|e| e.record), Some(known("{\"at\":4}")));
+        assert_eq!(shard.find(&who("a")).and_then(|e| e.record()), Some(known("{\"at\":4}")));
         assert_eq!(shard.weight().users, 3);
         shard.evict();
         assert_eq!(shard.find(&who("b")), None);
-        assert_eq!(shard.oldest().map(|e| e.id), Some("c"));
+        assert_eq!(shard.oldest().map(id), Some("c"));
         // Whoever was not heard of since goes when another comes.
         shard.put(&who("d"), Moment::of(5, 0), known(""), Moment::of(4, 0));
-        assert_eq!(shard.entries().map(|e| e.id).collect::<Vec<_>>(), ["d", "a"]);
+        assert_eq!(shard.entries().map(id).collect::<Vec<_>>(), ["d", "a"]);
     }
 
     #[test]

@@ -55,6 +55,7 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         rows::proxy(address).await?,
         rows::naive(address).await?,
         rows::keen_edge_row(address).await?,
+        rows::remembering(address).await?,
     ];
     all.retain(|row| options.rows.is_empty() || options.rows.iter().any(|name| row.name.contains(name.as_str())));
     let data = harness::root().join("benches/data");

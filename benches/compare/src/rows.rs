@@ -107,3 +107,42 @@ fn local(wasm: &Path) -> Value {
 pub(crate) async fn keen_edge_row(upstream: SocketAddr) -> Result<Row, String> {
     Row::envoy("keen-edge", "keen-edge, confirmed by Keen before the answer", upstream, true, |_| {}).await
 }
+
+/// Users that are remembered before the first call: as many as the defaults allow.
+const USERS: usize = 10_000;
+
+/// The same, and it knows the user of every call.
+pub(crate) async fn remembering(upstream: SocketAddr) -> Result<Row, String> {
+    let about = "the same, with rememberUsers and 10,000 users, among them those of the calls";
+    let row = Row::envoy("keen-edge-users", about, upstream, true, |bootstrap| {
+        if let Some(source) = keen_edge(bootstrap).pointer_mut("/configuration/value/sources/writeKey") {
+            source["rememberUsers"] = json!(true);
+        }
+    })
+    .await?;
+    let data = harness::root().join("benches/data");
+    let mut users = Vec::new();
+    for case in ["track.json", "batch.json"] {
+        let text = std::fs::read_to_string(data.join(case)).map_err(|error| format!("{case}: {error}"))?;
+        let body: Value = serde_json::from_str(&text).map_err(|error| format!("{case}: {error}"))?;
+        let messages = body["batch"].as_array().cloned().unwrap_or_else(|| vec![body]);
+        users.extend(messages.into_iter().map(|message| message["userId"].clone()));
+    }
+    let others = USERS.saturating_sub(users.len());
+    users.extend((0..others).map(|other| json!(format!("other-{other}"))));
+    let client = reqwest::Client::new();
+    for users in users.chunks(500) {
+        let traits = json!({
+            "email": "jane.doe@example.com", "name": "Jane Doe", "plan": "enterprise", "createdAt": "2024-05-06T07:08:09.000Z",
+            "address": {"city": "Berlin", "country": "DE"}, "company": {"id": "c-1042", "employees": 420},
+        });
+        let identify = |user: &Value| json!({"type": "identify", "userId": user, "traits": traits});
+        let batch = json!({"batch": users.iter().map(identify).collect::<Vec<_>>()});
+        let call = client.post(format!("http://{}/v1/batch", row.address)).basic_auth("writeKey", Some(""));
+        let reply = call.body(batch.to_string()).send().await.map_err(|error| error.to_string())?;
+        if !reply.status().is_success() {
+            return Err(format!("keen-edge-users: an identify is answered {}", reply.status()));
+        }
+    }
+    Ok(row)
+}
