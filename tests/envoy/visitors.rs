@@ -1,6 +1,6 @@
 //! Whose address and user agent an event bears: the visitor's, as Envoy vouches for it, and never a server's.
 
-use super::setting::Setting;
+use super::setting::{Setting, raw};
 use base64::Engine;
 use harness::Envoy;
 use mock_keen::{MockKeen, Options};
@@ -59,6 +59,42 @@ async fn behind_a_trusted_proxy_its_word_counts_and_no_other() {
     }
     assert_eq!(address(&s, &[]).await, "127.0.0.1");
     s.envoy.no_panic_in_log();
+}
+
+/// A load balancer that speaks the PROXY protocol tells the address of the connection itself.
+#[tokio::test]
+async fn behind_a_load_balancer_of_connections() {
+    let keen = MockKeen::start(Options::default()).await.unwrap();
+    let envoy = Envoy::builder().keen(keen.addr()).patch(|bootstrap| {
+        bootstrap["static_resources"]["listeners"][0]["listener_filters"] = json!([{
+            "name": "envoy.filters.listener.proxy_protocol",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"
+            },
+        }]);
+    });
+    let envoy = envoy.start().await.unwrap_or_else(|e| panic!("{e:?}"));
+    for (proxy, want) in [
+        ("PROXY TCP4 198.51.100.7 127.0.0.1 4711 80", "198.51.100.7"),
+        ("PROXY TCP6 2001:db8::7 ::1 4711 80", "2001:db8::7"),
+        ("PROXY TCP6 ::ffff:198.51.100.8 ::1 4711 80", "198.51.100.8"),
+    ] {
+        keen.reset();
+        let body = r#"{"event": "seen", "userId": "u"}"#;
+        let request = format!(
+            "{proxy}\r\nPOST /v1/track HTTP/1.1\r\nhost: edge\r\nauthorization: Basic d3JpdGVLZXk6\r\n\
+             user-agent: {CHROME}\r\nx-forwarded-for: 6.6.6.6\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let reply = raw(envoy.addr(), request.into_bytes()).await;
+        assert!(reply.starts_with("HTTP/1.1 200"), "{proxy}: {reply}");
+        let event = keen.events().pop().expect("an event").event;
+        assert_eq!(
+            (&event["ip_address"], &event["keen"]["addons"][0]["name"]),
+            (&json!(want), &json!("keen:ip_to_geo"))
+        );
+    }
+    envoy.no_panic_in_log();
 }
 
 #[tokio::test]
