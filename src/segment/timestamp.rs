@@ -79,9 +79,14 @@ fn of_day(rest: &mut &[u8]) -> Option<i64> {
     (hour <= 23 || of_day == DAY).then_some(of_day)
 }
 
-/// `Z`, `+hh`, `+hhmm` or `+hh:mm`, in milliseconds.
+/// `Z`, `+hh`, `+hhmm` or `+hh:mm`, in milliseconds. Ruby and Go write a space before it, and `UTC`.
 fn offset(rest: &mut &[u8]) -> Option<i64> {
+    skip(rest, b" ");
     if rest.is_empty() || skip(rest, b"Zz") {
+        return Some(0);
+    }
+    if let Some(behind) = rest.strip_prefix(b"UTC").or_else(|| rest.strip_prefix(b"GMT")) {
+        *rest = behind;
         return Some(0);
     }
     let west = skip(rest, b"-");
@@ -190,6 +195,8 @@ mod tests {
             (r#""2012-12-02T24:00:00""#, "2012-12-03T00:00:00.000Z"),
             (r#""2016-12-31T23:59:60Z""#, "2017-01-01T00:00:00.000Z"),
             (r#""2026-11-23T22:03:16,5-03""#, "2026-11-24T01:03:16.500Z"),
+            (r#""2026-11-23 22:03:16 +0100""#, "2026-11-23T21:03:16.000Z"),
+            (r#""2026-11-23 22:03:16.25 UTC""#, "2026-11-23T22:03:16.250Z"),
             (r#""1388534400.25""#, "2014-01-01T00:00:00.250Z"),
             (r#""0001-01-01T00:00:00Z""#, "0001-01-01T00:00:00.000Z"),
         ] {
@@ -209,6 +216,8 @@ mod tests {
             r#""2014-0101""#,
             r#""2014-01-01T10:00:00.""#,
             r#""2014-01-01T10:00:00Zulu""#,
+            r#""2014-01-01T10:00:00 CET""#,
+            r#""2014-01-01T10:00:00UTC+1""#,
             r#""2014-01-01T10:00:00+24:00""#,
             r#""1388534400000000""#,
             "1388534400000000",
