@@ -24,6 +24,7 @@ mod faults;
 mod forward;
 mod golden;
 mod hostile;
+mod keys;
 mod metrics;
 mod page_load;
 mod pixel;

@@ -28,6 +28,15 @@ pub(crate) fn read() -> Result<Value, String> {
     serde_saphyr::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
+/// A piece of YAML as a tree.
+///
+/// # Panics
+/// Where it is none.
+#[must_use]
+pub fn yaml(text: &str) -> Value {
+    serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}:\n{text}"))
+}
+
 /// `envoy.yaml` as a tree.
 ///
 /// # Panics

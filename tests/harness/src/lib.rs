@@ -16,7 +16,7 @@ mod dynamic;
 mod envoy;
 mod process;
 
-pub use bootstrap::{CONFIG_POINTER, default_config, downstream_tls, envoy_yaml, keen_edge, routes};
+pub use bootstrap::{CONFIG_POINTER, default_config, downstream_tls, envoy_yaml, keen_edge, routes, yaml};
 pub use dynamic::Dynamic;
 pub use envoy::{Builder, Envoy, StartError};
 
