@@ -28,7 +28,6 @@ mod keys;
 mod metrics;
 mod page_load;
 mod pixel;
-mod pressure;
 mod replaced;
 mod setting;
 mod updates;
