@@ -5,6 +5,7 @@
 
 mod node;
 mod source;
+mod twice;
 mod wire;
 
 use node::Node;
@@ -81,7 +82,7 @@ impl Config {
             return Err(ConfigError::new("", "a configuration is required", "none"));
         }
         let value = match serde_json::from_slice(text) {
-            Ok(value) => value,
+            Ok(value) => twice::refused(text).map_or(Ok(value), Err)?,
             Err(error) => wire::structure(text, 0).ok_or_else(|| {
                 let found = format!("an error in line {}, column {}", error.line(), error.column());
                 ConfigError::new("", "must be JSON or a google.protobuf.Struct", &found)
@@ -321,6 +322,11 @@ mod tests {
             assert!(!error.contains(KEY) && !error.contains("00112233"), "{error}");
         }
         assert_eq!(Config::read(b"").unwrap_err().to_string(), ": a configuration is required, found none");
+        let twice = format!(r#"{{"sources": {{"{KEY}": {{}}, "b": [{{}}], "{KEY}": {{}}}}}}"#);
+        let error = Config::read(twice.as_bytes()).unwrap_err().to_string();
+        assert_eq!(error, "/sources/ABCDEF0…: must stand once, found twice");
+        let twice = br#"{"delivery": {"holdMs": 1, "ack": "accepted", "hold\u004ds": 2}}"#;
+        assert_eq!(Config::read(twice).unwrap_err().to_string(), "/delivery/holdMs: must stand once, found twice");
         assert!(Config::read(b"[]").unwrap_err().to_string().starts_with(": must be an object"));
     }
 }

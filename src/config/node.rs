@@ -60,9 +60,12 @@ impl<'v> Node<'v> {
     /// The members of an object. `sources` has write keys for names: pointers show only their beginnings.
     pub(super) fn entries(&self) -> Checked<Vec<(&'v str, Self)>> {
         let object = self.value.as_object().ok_or_else(|| self.wrong("must be an object", self.kind()))?;
-        let secret = self.pointer == "/sources";
-        let name = |key: &str| if secret { shortened(key) } else { key.to_owned() };
-        Ok(object.iter().map(|(key, value)| (key.as_str(), self.child(&name(key), value))).collect())
+        Ok(object.iter().map(|(key, value)| (key.as_str(), self.member(key, value))).collect())
+    }
+
+    /// A member that may be a source, whose name is a write key.
+    pub(super) fn member<'m>(&self, key: &str, value: &'m Value) -> Node<'m> {
+        if self.pointer == "/sources" { self.child(&shortened(key), value) } else { self.child(key, value) }
     }
 
     pub(super) fn elements(&self) -> Checked<Vec<Self>> {
@@ -155,11 +158,11 @@ impl<'v> Node<'v> {
         }
     }
 
-    fn child(&self, name: &str, value: &'v Value) -> Self {
+    fn child<'c>(&self, name: &str, value: &'c Value) -> Node<'c> {
         // A log line holds it.
         let cut = if name.chars().nth(SHOWN).is_some() { "…" } else { "" };
         let short = printable(name, SHOWN).replace('~', "~0").replace('/', "~1");
-        Self { pointer: format!("{}/{short}{cut}", self.pointer), value }
+        Node { pointer: format!("{}/{short}{cut}", self.pointer), value }
     }
 
     fn kind(&self) -> &'static str {
