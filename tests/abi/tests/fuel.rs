@@ -1,0 +1,83 @@
+//! What a request costs in the module: instructions, which no neighbour on the machine disturbs, and host calls.
+//!
+//! The figures stand in `fuel.json`. Where a change is worth its price, commit the new ones:
+//! `COMMIT_FUEL=1 cargo test --package abi --test fuel`
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use abi::{StreamId, Usage, Vm};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::PathBuf;
+
+/// How much above the committed figure is too much.
+const TOLERANCE: f64 = 1.05;
+/// Callers at once.
+const CALLERS: usize = 64;
+/// Host calls a request, of callers that share their calls to Keen.
+const MOST_HOST_CALLS: f64 = 9.0;
+
+/// Callers that come at once, a call to Keen for the first and one for the rest, as in a busy worker; twice, so that
+/// nothing is counted that happens once.
+fn cost(path: &str, body: &[u8], callers: usize) -> Usage {
+    let mut vm = Vm::builder().start().unwrap_or_else(|trap| panic!("{trap}"));
+    let headers: [(&str, &[u8]); 3] = [
+        ("authorization", b"Basic d3JpdGVLZXk6"),
+        ("user-agent", b"analytics-node/2.2.0"),
+        ("accept", b"*/*"),
+    ];
+    for _ in 0..2 {
+        vm.reset_usage();
+        let first = vm.post_with(path, body, &headers);
+        vm.turn();
+        let mut streams: Vec<StreamId> = (1..callers).map(|_| vm.post_with(path, body, &headers)).collect();
+        streams.insert(0, first);
+        vm.confirm();
+        vm.turn();
+        vm.confirm();
+        vm.turn();
+        for id in streams {
+            assert_eq!(vm.response(id).unwrap().status, 200);
+            vm.close(id);
+        }
+        vm.tick(50);
+    }
+    vm.usage().clone()
+}
+
+fn file() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fuel.json")
+}
+
+#[test]
+fn a_request_costs_no_more_than_committed() {
+    let data = harness::root().join("benches/data");
+    let body = |name: &str| fs::read(data.join(name)).unwrap();
+    let mut found = json!({});
+    for (name, path, body, callers) in
+        [("track", "/v1/track", body("track.json"), CALLERS), ("batch", "/v1/batch", body("batch.json"), 1)]
+    {
+        let usage = cost(path, &body, callers);
+        let each = |count: u64| count as f64 / callers as f64;
+        println!("{name}: {:.0} instructions a request", each(usage.fuel));
+        println!("  entries into the VM {:.1}: {:?}", each(usage.entries()), usage.callbacks);
+        println!("  host calls {:.1}: {:?}", each(usage.host_calls()), usage.calls);
+        if callers > 1 {
+            assert!(each(usage.host_calls()) <= MOST_HOST_CALLS, "{:.1} host calls a request", each(usage.host_calls()));
+        }
+        found[name] = json!(each(usage.fuel).round());
+    }
+    if std::env::var_os("COMMIT_FUEL").is_some() {
+        fs::write(file(), format!("{found:#}\n")).unwrap();
+        return;
+    }
+    let committed: Value = serde_json::from_str(&fs::read_to_string(file()).unwrap()).unwrap();
+    for (name, found) in found.as_object().unwrap() {
+        let (found, committed) = (found.as_f64().unwrap(), committed[name].as_f64().unwrap());
+        println!("{name}: {:+.1} % of what is committed", (found / committed - 1.0) * 100.0);
+        assert!(
+            found <= committed * TOLERANCE,
+            "{name} costs {found} instructions, {committed} are committed: make it cheaper, or commit what it is worth"
+        );
+    }
+}
