@@ -21,11 +21,8 @@ const MOST_HOST_CALLS: f64 = 9.0;
 /// nothing is counted that happens once.
 fn cost(path: &str, body: &[u8], callers: usize) -> Usage {
     let mut vm = Vm::builder().start().unwrap_or_else(|trap| panic!("{trap}"));
-    let headers: [(&str, &[u8]); 3] = [
-        ("authorization", b"Basic d3JpdGVLZXk6"),
-        ("user-agent", b"analytics-node/2.2.0"),
-        ("accept", b"*/*"),
-    ];
+    let headers: [(&str, &[u8]); 3] =
+        [("authorization", b"Basic d3JpdGVLZXk6"), ("user-agent", b"analytics-node/2.2.0"), ("accept", b"*/*")];
     for _ in 0..2 {
         vm.reset_usage();
         let first = vm.post_with(path, body, &headers);
@@ -63,7 +60,11 @@ fn a_request_costs_no_more_than_committed() {
         println!("  entries into the VM {:.1}: {:?}", each(usage.entries()), usage.callbacks);
         println!("  host calls {:.1}: {:?}", each(usage.host_calls()), usage.calls);
         if callers > 1 {
-            assert!(each(usage.host_calls()) <= MOST_HOST_CALLS, "{:.1} host calls a request", each(usage.host_calls()));
+            assert!(
+                each(usage.host_calls()) <= MOST_HOST_CALLS,
+                "{:.1} host calls a request",
+                each(usage.host_calls())
+            );
         }
         found[name] = json!(each(usage.fuel).round());
     }
