@@ -115,11 +115,19 @@ impl<'a> Cursor<'a> {
         Self { text, at: 0 }
     }
 
+    /// How far into the text it is, in bytes.
+    #[must_use]
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
     /// The next byte that is not white space, unread.
+    #[inline]
     pub fn peek(&mut self) -> Option<u8> {
         let bytes = self.text.as_bytes();
         loop {
             match bytes.get(self.at) {
+                Some(byte) if *byte > b' ' => return Some(*byte),
                 Some(b' ' | b'\n' | b'\t' | b'\r') => self.step(1),
                 other => return other.copied(),
             }
@@ -161,6 +169,7 @@ impl<'a> Cursor<'a> {
         let bytes = self.text.as_bytes();
         let mut escaped = false;
         loop {
+            self.at = plain_until(bytes, self.at);
             match bytes.get(self.at) {
                 Some(b'"') => {
                     let raw = self.text.get(start..self.at).ok_or(Malformed)?;
@@ -351,6 +360,32 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// Where the first byte from `at` on stands that is not a string's plain text: a quote, a backslash, a control character.
+/// Looked for eight bytes at a time.
+#[inline]
+fn plain_until(bytes: &[u8], mut at: usize) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    while let Some(eight) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*eight);
+        // A byte's high bit where it is zero after the exclusive or (Mycroft), and where it is below 0x20. Bytes over
+        // 0x7f are text. A borrow may mark a byte behind the first: only the first counts.
+        let zero = |x: u64| x.wrapping_sub(ONES) & !x;
+        let quote = zero(word ^ (ONES.wrapping_mul(0x22)));
+        let backslash = zero(word ^ (ONES.wrapping_mul(0x5c)));
+        let control = word.wrapping_sub(ONES.wrapping_mul(0x20)) & !word;
+        let found = (quote | backslash | control) & HIGH;
+        if found != 0 {
+            return at.saturating_add(usize::try_from(found.trailing_zeros() >> 3).unwrap_or(0));
+        }
+        at = at.saturating_add(8);
+    }
+    while bytes.get(at).is_some_and(|byte| !matches!(byte, b'"' | b'\\' | 0x00..=0x1f)) {
+        at = at.saturating_add(1);
+    }
+    at
+}
+
 /// The containers that are open, one bit each: 64 levels in place, deeper ones on the heap.
 #[derive(Default)]
 struct Nest {
@@ -394,7 +429,13 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
 /// Writes `text` as it stands inside a JSON string.
 pub fn write_escaped(out: &mut Vec<u8>, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    for &byte in text.as_bytes() {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    loop {
+        let plain = plain_until(bytes, at);
+        out.extend_from_slice(bytes.get(at..plain).unwrap_or_default());
+        let Some(&byte) = bytes.get(plain) else { return };
+        at = plain.saturating_add(1);
         match byte {
             b'"' => out.extend_from_slice(b"\\\""),
             b'\\' => out.extend_from_slice(b"\\\\"),

@@ -32,12 +32,22 @@ struct Container {
     members: usize,
 }
 
-/// A member as it stands in `out`: its name with quotes, and where it ends. It starts where its name does.
+/// A member as it stands in `out`: its name with quotes, where its value starts, and where it ends.
 #[derive(Debug, Clone, Copy)]
 struct Member {
     start: usize,
     name_end: usize,
+    value: usize,
     end: usize,
+}
+
+/// Text on its way to `out`. What is legal as it came stays in the run, and the run is copied in one piece: most events
+/// are a single one.
+#[derive(Debug)]
+struct Run<'t> {
+    text: &'t str,
+    /// The first byte that has not been copied.
+    from: usize,
 }
 
 impl<'o> EventWriter<'o> {
@@ -53,32 +63,59 @@ impl<'o> EventWriter<'o> {
         }
     }
 
-    /// Copies the members of `object`. `take` sees each of them first, and answers whether it is to be left out.
+    /// Copies the members of `object`. `take` sees each of them first, and answers whether it is to be left out. It gets
+    /// the values of scalars only: containers are not walked before they are copied.
     ///
     /// # Errors
     /// `object` is no JSON object.
     pub fn properties<'a>(&mut self, object: &'a str, mut take: impl FnMut(Str<'a>, Value<'a>) -> bool) -> Read<()> {
-        Cursor::new(object).object(|key, cursor| {
-            let mut ahead = cursor.clone();
-            let value = match ahead.peek() {
-                Some(b'{' | b'[') => Value::Absent,
-                _ => ahead.value()?,
-            };
-            // Containers are only walked when they are copied.
+        let mut cursor = Cursor::new(object);
+        cursor.expect(b'{')?;
+        if cursor.eat(b'}') {
+            return Ok(());
+        }
+        let mut run = None;
+        let mut copied = 0;
+        loop {
+            cursor.peek();
+            let start = cursor.at();
+            let key = cursor.string()?;
+            let name_end = cursor.at();
+            cursor.expect(b':')?;
+            let container = matches!(cursor.peek(), Some(b'{' | b'['));
+            let value_start = cursor.at();
+            let value = if container { Value::Absent } else { cursor.value()? };
             if take(key, value) {
-                cursor.skip()?;
-                return Ok(());
-            }
-            self.name(key);
-            if value == Value::Absent {
-                self.copy(cursor)?;
+                if container {
+                    cursor.skip()?;
+                }
+                if let Some(run) = run.take() {
+                    self.flush(run, copied);
+                }
             } else {
-                *cursor = ahead;
-                self.scalar(value);
+                let mut open = run.take().unwrap_or_else(|| {
+                    self.comma();
+                    Run { text: object, from: start }
+                });
+                self.name(&mut open, key, start, name_end);
+                self.value_starts(&open, value_start);
+                if container {
+                    self.copy(&mut open, &mut cursor)?;
+                } else {
+                    self.scalar_in(&mut open, value, value_start, cursor.at());
+                }
+                copied = cursor.at();
+                self.member_ends(place(self.out, &open, copied));
+                run = Some(open);
             }
-            self.member_ends();
-            Ok(())
-        })
+            if !cursor.eat(b',') {
+                break;
+            }
+        }
+        if let Some(run) = run {
+            self.flush(run, copied);
+        }
+        cursor.expect(b'}')
     }
 
     /// Writes a field with a value from the message, made legal.
@@ -88,18 +125,18 @@ impl<'o> EventWriter<'o> {
             Value::Array(text) | Value::Object(text) => {
                 let before = (self.out.len(), self.members.len(), self.open.len());
                 self.field_name(field);
-                if self.copy(&mut Cursor::new(text)).is_err() {
+                if self.copy_whole(text).is_err() {
                     self.out.truncate(before.0);
                     self.members.truncate(before.1);
                     self.open.truncate(before.2);
                     return;
                 }
-                self.member_ends();
+                self.field_ends();
             }
             scalar => {
                 self.field_name(field);
                 self.scalar(scalar);
-                self.member_ends();
+                self.field_ends();
             }
         }
     }
@@ -108,14 +145,14 @@ impl<'o> EventWriter<'o> {
     pub fn text(&mut self, field: &str, text: &str) {
         self.field_name(field);
         self.long_string(text);
-        self.member_ends();
+        self.field_ends();
     }
 
     /// Writes a field as `write` does. What it writes must be one legal JSON value.
     pub fn raw(&mut self, field: &str, write: impl FnOnce(&mut Vec<u8>)) {
         self.field_name(field);
         write(self.out);
-        self.member_ends();
+        self.field_ends();
     }
 
     /// Whether the event has a member of that name by now.
@@ -143,7 +180,7 @@ impl<'o> EventWriter<'o> {
             name == Some(field.as_bytes())
         };
         let member = self.members.iter().rev().find(named)?;
-        self.out.get(member.name_end.saturating_add(1)..member.end)
+        self.out.get(member.value..member.end)
     }
 
     /// Ends the event.
@@ -153,39 +190,59 @@ impl<'o> EventWriter<'o> {
         self.mended
     }
 
+    /// Starts a field of ours: its name is legal.
     fn field_name(&mut self, field: &str) {
         self.comma();
         let start = self.out.len();
-        json::write_string(self.out, field);
-        self.member_starts(start);
+        self.quoted(field);
+        let name_end = self.out.len();
+        self.out.push(b':');
+        self.members.push(Member { start, name_end, value: self.out.len(), end: name_end });
     }
 
-    fn name(&mut self, key: Str<'_>) {
-        self.comma();
-        let start = self.out.len();
+    fn field_ends(&mut self) {
+        self.member_ends(self.out.len());
+    }
+
+    /// Takes a member's name, which stands from `start` to `end` in the run's text.
+    fn name(&mut self, run: &mut Run<'_>, key: Str<'_>, start: usize, end: usize) {
         let plain = !key.escaped && !key.raw.is_empty() && key.raw.len() <= name::MAX_PROPERTY;
-        if plain && !key.raw.contains('.') {
-            self.quoted(key.raw);
+        let (start, name_end) = if plain && !key.raw.as_bytes().contains(&b'.') {
+            (place(self.out, run, start), place(self.out, run, end))
         } else {
             let original = key.decode();
             let legal = name::property(&original);
             self.mended = self.mended.saturating_add(u32::from(legal != original));
+            self.flush_to(run, start);
+            let start = self.out.len();
             json::write_string(self.out, &legal);
+            run.from = end;
+            (start, self.out.len())
+        };
+        self.members.push(Member { start, name_end, value: name_end, end: name_end });
+    }
+
+    fn value_starts(&mut self, run: &Run<'_>, at: usize) {
+        let value = place(self.out, run, at);
+        if let Some(member) = self.members.last_mut() {
+            member.value = value;
         }
-        self.member_starts(start);
     }
 
-    fn member_starts(&mut self, start: usize) {
-        let name_end = self.out.len();
-        self.members.push(Member { start, name_end, end: name_end });
-        self.out.push(b':');
-    }
-
-    fn member_ends(&mut self) {
-        let end = self.out.len();
+    fn member_ends(&mut self, end: usize) {
         if let Some(member) = self.members.last_mut() {
             member.end = end;
         }
+    }
+
+    /// Copies the run as far as `to`.
+    fn flush_to(&mut self, run: &mut Run<'_>, to: usize) {
+        self.out.extend_from_slice(run.text.as_bytes().get(run.from..to).unwrap_or_default());
+        run.from = to;
+    }
+
+    fn flush(&mut self, mut run: Run<'_>, to: usize) {
+        self.flush_to(&mut run, to);
     }
 
     fn comma(&mut self) {
@@ -198,6 +255,20 @@ impl<'o> EventWriter<'o> {
         self.out.push(b'"');
         self.out.extend_from_slice(raw.as_bytes());
         self.out.push(b'"');
+    }
+
+    /// Takes a value that stands from `start` to `end` in the run's text.
+    fn scalar_in(&mut self, run: &mut Run<'_>, value: Value<'_>, start: usize, end: usize) {
+        let legal = match value {
+            Value::String(s) => !is_placeholder(s) && is_simple(s),
+            Value::Number(digits) => fits(digits),
+            _ => true,
+        };
+        if !legal {
+            self.flush_to(run, start);
+            self.scalar(value);
+            run.from = end;
+        }
     }
 
     fn scalar(&mut self, value: Value<'_>) {
@@ -216,9 +287,7 @@ impl<'o> EventWriter<'o> {
             self.out.extend_from_slice(b"null");
             return;
         }
-        // A surrogate may stand alone; only its pair has a character.
-        let simple = s.raw.len() < STRING_LIMIT && !(s.escaped && (s.raw.contains("\\ud") || s.raw.contains("\\uD")));
-        if simple {
+        if is_simple(s) {
             self.quoted(s.raw);
         } else {
             let text = s.decode();
@@ -243,34 +312,45 @@ impl<'o> EventWriter<'o> {
         }
     }
 
-    /// Copies one value of any depth.
-    fn copy(&mut self, cursor: &mut Cursor<'_>) -> Read<()> {
+    /// Copies a text that is one value.
+    fn copy_whole(&mut self, text: &str) -> Read<()> {
+        let mut cursor = Cursor::new(text);
+        cursor.peek();
+        let mut run = Run { text, from: cursor.at() };
+        self.copy(&mut run, &mut cursor)?;
+        self.flush(run, cursor.at());
+        Ok(())
+    }
+
+    /// Takes one value of any depth into the run.
+    fn copy(&mut self, run: &mut Run<'_>, cursor: &mut Cursor<'_>) -> Read<()> {
         let outside = self.open.len();
         loop {
             match cursor.peek() {
                 Some(opening @ (b'{' | b'[')) if self.open.len() < MAX_DEPTH => {
                     let object = opening == b'{';
-                    let closing = if object { b'}' } else { b']' };
                     cursor.expect(opening)?;
-                    self.out.push(opening);
-                    if cursor.eat(closing) {
-                        self.out.push(closing);
-                    } else {
-                        self.open.push(Container { object, start: self.out.len(), members: self.members.len() });
+                    if !cursor.eat(if object { b'}' } else { b']' }) {
+                        let start = place(self.out, run, cursor.at());
+                        self.open.push(Container { object, start, members: self.members.len() });
                         if object {
-                            self.name(cursor.key()?);
+                            self.copy_name(run, cursor)?;
                         }
                         continue;
                     }
                 }
                 Some(b'{' | b'[') => {
+                    let start = cursor.at();
                     let text = cursor.skip()?;
                     self.mended = self.mended.saturating_add(1);
+                    self.flush_to(run, start);
                     self.long_string(text);
+                    run.from = cursor.at();
                 }
                 _ => {
+                    let start = cursor.at();
                     let value = cursor.value()?;
-                    self.scalar(value);
+                    self.scalar_in(run, value, start, cursor.at());
                 }
             }
             loop {
@@ -279,22 +359,31 @@ impl<'o> EventWriter<'o> {
                 }
                 let object = self.open.last().is_some_and(|c| c.object);
                 if object {
-                    self.member_ends();
+                    self.member_ends(place(self.out, run, cursor.at()));
                 }
                 if cursor.eat(b',') {
                     if object {
-                        self.name(cursor.key()?);
-                    } else {
-                        self.out.push(b',');
+                        self.copy_name(run, cursor)?;
                     }
                     break;
                 }
-                let closing = if object { b'}' } else { b']' };
-                cursor.expect(closing)?;
+                let end = cursor.at();
+                cursor.expect(if object { b'}' } else { b']' })?;
+                if object {
+                    self.flush_to(run, end);
+                }
                 self.close();
-                self.out.push(closing);
             }
         }
+    }
+
+    fn copy_name(&mut self, run: &mut Run<'_>, cursor: &mut Cursor<'_>) -> Read<()> {
+        cursor.peek();
+        let start = cursor.at();
+        let key = cursor.string()?;
+        let end = cursor.at();
+        self.name(run, key, start, end);
+        cursor.expect(b':')
     }
 
     /// Ends the innermost container. Of equal names only the last stays.
@@ -316,6 +405,16 @@ impl<'o> EventWriter<'o> {
             self.members.truncate(container.members);
         }
     }
+}
+
+/// Where a place in the run's text will stand in `out`.
+fn place(out: &[u8], run: &Run<'_>, at: usize) -> usize {
+    out.len().saturating_add(at.saturating_sub(run.from))
+}
+
+/// Whether a string is short enough, and all of it is characters: a surrogate may stand alone, and only its pair has one.
+fn is_simple(s: Str<'_>) -> bool {
+    s.raw.len() < STRING_LIMIT && !(s.escaped && (s.raw.contains("\\ud") || s.raw.contains("\\uD")))
 }
 
 /// The members to keep, in order, or none where no two share a name.
@@ -350,9 +449,13 @@ pub fn is_placeholder(s: Str<'_>) -> bool {
 
 /// Whether Keen can hold the number: from -2^63 to 2^63 - 1.
 fn fits(digits: &str) -> bool {
+    // As nearly all are.
+    if digits.len() <= 18 && !digits.bytes().any(|b| matches!(b, b'e' | b'E')) {
+        return true;
+    }
     let integer = !digits.bytes().any(|b| matches!(b, b'.' | b'e' | b'E'));
     if integer {
-        return digits.len() <= 18 || digits.parse::<i64>().is_ok();
+        return digits.parse::<i64>().is_ok();
     }
     // 2^63. A double at either edge may stand for a number beyond it.
     const EDGE: f64 = 9_223_372_036_854_775_808.0;
@@ -365,7 +468,7 @@ fn fits(digits: &str) -> bool {
 /// `text` is not JSON.
 pub fn write_legal(out: &mut Vec<u8>, text: &str) -> Result<u32, Malformed> {
     let mut writer = EventWriter { out, open: Vec::new(), members: Vec::new(), mended: 0 };
-    writer.copy(&mut Cursor::new(text))?;
+    writer.copy_whole(text)?;
     Ok(writer.mended)
 }
 

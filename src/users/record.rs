@@ -136,6 +136,6 @@ mod tests {
         for text in ["{}", " { } ", "[1]", "\"x\"", "null", ""] {
             assert_eq!(legal(text), "", "{text}");
         }
-        assert_eq!(legal(r#" {"a.b": {"c.d": 1}} "#), r#"{"a_b":{"c_d":1}}"#);
+        assert_eq!(legal(r#" {"a.b": {"c.d": 1}} "#), r#"{"a_b": {"c_d": 1}}"#);
     }
 }
