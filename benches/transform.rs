@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench transform`
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod tree;
 

@@ -478,7 +478,7 @@ impl Vm {
         &self.store.data().logs
     }
 
-    /// Instructions, host calls and entries since the last [`Vm::reset_usage`].
+    /// Fuel, host calls and entries since the last [`Vm::reset_usage`].
     #[must_use]
     pub fn usage(&self) -> &Usage {
         &self.store.data().usage

@@ -82,7 +82,7 @@ pub struct Callout {
 /// What the module has used: see [`crate::Vm::usage`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Instructions, as the interpreter counts fuel.
+    /// Fuel as the interpreter counts it: about six for an instruction, more for what touches much memory.
     pub fuel: u64,
     /// Host calls by name.
     pub calls: BTreeMap<&'static str, u64>,

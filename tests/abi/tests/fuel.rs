@@ -1,7 +1,7 @@
-//! What a request costs in the module: instructions, which no neighbour on the machine disturbs, and host calls.
+//! What a request costs in the module: fuel, which no neighbour on the machine disturbs, and host calls.
 //!
-//! The figures stand in `fuel.json`. Where a change is worth its price, commit the new ones:
-//! `COMMIT_FUEL=1 cargo test --package abi --test fuel`
+//! The figures stand in `fuel.json`, of a module as `make build` makes it with wasm-opt. Where a change is worth its price,
+//! commit the new ones: `COMMIT_FUEL=1 cargo test --package abi --test fuel`
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -9,9 +9,11 @@ use abi::{StreamId, Usage, Vm};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
-/// How much above the committed figure is too much.
+/// How much above the committed figure is too much; and of a module that wasm-opt has not seen.
 const TOLERANCE: f64 = 1.05;
+const NOT_OPTIMIZED: f64 = 1.5;
 /// Callers at once.
 const CALLERS: usize = 64;
 /// Host calls a request, of callers that share their calls to Keen.
@@ -56,7 +58,7 @@ fn a_request_costs_no_more_than_committed() {
     {
         let usage = cost(path, &body, callers);
         let each = |count: u64| count as f64 / callers as f64;
-        println!("{name}: {:.0} instructions a request", each(usage.fuel));
+        println!("{name}: {:.0} of fuel a request", each(usage.fuel));
         println!("  entries into the VM {:.1}: {:?}", each(usage.entries()), usage.callbacks);
         println!("  host calls {:.1}: {:?}", each(usage.host_calls()), usage.calls);
         if callers > 1 {
@@ -72,13 +74,15 @@ fn a_request_costs_no_more_than_committed() {
         fs::write(file(), format!("{found:#}\n")).unwrap();
         return;
     }
+    let optimized = Command::new("wasm-opt").arg("--version").output().is_ok_and(|output| output.status.success());
+    let tolerance = if optimized { TOLERANCE } else { NOT_OPTIMIZED };
     let committed: Value = serde_json::from_str(&fs::read_to_string(file()).unwrap()).unwrap();
     for (name, found) in found.as_object().unwrap() {
         let (found, committed) = (found.as_f64().unwrap(), committed[name].as_f64().unwrap());
         println!("{name}: {:+.1} % of what is committed", (found / committed - 1.0) * 100.0);
         assert!(
-            found <= committed * TOLERANCE,
-            "{name} costs {found} instructions, {committed} are committed: make it cheaper, or commit what it is worth"
+            found <= committed * tolerance,
+            "{name} takes {found} of fuel, {committed} are committed: make it cheaper, or commit what it is worth"
         );
     }
 }
