@@ -10,10 +10,14 @@
 //! | `record` | what is remembered of one user, and how an identify changes it |
 //! | `shard` | the records of many users as bytes, the most recently used first |
 //! | `ledger` | how much there is in all, and where the oldest lies |
-//! | `session` | one request: looks users up, gathers what it learns, writes it back by compare-and-swap |
+//! | `layout` | which shard an id belongs to, and the keys of shards and ledgers |
+//! | `session` | one request: looks users up, and gathers what it learns |
+//! | `keep` | writes that back by compare-and-swap, within the bounds |
 //! | `identity` | messages as they concern users: who is meant, what an audience is called |
 
 pub mod identity;
+mod keep;
+mod layout;
 mod ledger;
 mod record;
 mod session;

@@ -1,13 +1,12 @@
 //! One request's view of the users: what it looks up, what it learns, and the writing back.
 
-use super::ledger::{Ledger, PARTITION_USERS, SHARDS};
+use super::layout::{PARTITIONS, Place, every_key, partitions};
 use super::record::{Record, Said, Who};
 use super::shard::{Moment, Shard, Weight};
 use super::{SharedData, User};
 use crate::config;
 use crate::json::Cursor;
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Bytes of a record, at most: half of what Segment takes as one call.
 const RECORD_BYTES: usize = 16_384;
@@ -19,10 +18,6 @@ const ID_BYTES: usize = 512;
 /// for most events.
 const EXACT_USERS: u64 = 1000;
 const TOUCH: u64 = 60_000_000;
-/// How often a write that others outran is tried.
-const ATTEMPTS: usize = 100;
-/// Says how many partitions there are: their number is part of every key.
-const PARTITIONS: &str = "keen_edge.users";
 
 /// What became of what a request said of users.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,31 +35,25 @@ pub struct Kept {
 /// The users of all sources, as one request sees them.
 #[derive(Debug)]
 pub struct Users<'s, S> {
-    shared: &'s mut S,
-    settings: config::Users,
-    now: u64,
+    pub(super) shared: &'s mut S,
+    pub(super) settings: config::Users,
+    pub(super) now: u64,
     /// How many things this request has said: what it says later counts as later.
     said: u64,
     /// Bytes of traits that events have shown.
     shown: usize,
-    open: BTreeMap<Place, Open>,
-    kept: Kept,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    partition: u64,
-    shard: usize,
+    pub(super) open: BTreeMap<Place, Open>,
+    pub(super) kept: Kept,
 }
 
 /// A shard that has been read.
 #[derive(Debug, Default)]
-struct Open {
-    shard: Shard,
-    version: Option<u32>,
+pub(super) struct Open {
+    pub(super) shard: Shard,
+    pub(super) version: Option<u32>,
     /// What it weighed when it was read; known where it is to be written.
-    weighed: Option<Weight>,
-    said: Vec<(Who, Moment, Said)>,
+    pub(super) weighed: Option<Weight>,
+    pub(super) said: Vec<(Who, Moment, Said)>,
 }
 
 impl<'s, S: SharedData> Users<'s, S> {
@@ -123,7 +112,7 @@ impl<'s, S: SharedData> Users<'s, S> {
         }
         self.said = self.said.saturating_add(1);
         let (moment, expired) = (Moment::of(self.now, self.said), self.expired());
-        let open = self.open(self.place(&who));
+        let open = self.open(Place::of(&who, self.settings));
         if open.weighed.is_none() {
             open.weighed = Some(open.shard.weight());
         }
@@ -145,19 +134,9 @@ impl<'s, S: SharedData> Users<'s, S> {
         shown <= most
     }
 
-    /// Writes back what was said, within the bounds.
-    pub fn keep(mut self) -> Kept {
-        let mut changed: Vec<u64> = self.changed().map(|(place, _)| place.partition).collect();
-        changed.dedup();
-        for partition in changed {
-            self.keep_in(partition);
-        }
-        self.kept
-    }
-
     fn known(&mut self, who: &Who) -> Option<String> {
         let expired = self.expired();
-        let entry = self.open(self.place(who)).shard.find(who).filter(|entry| entry.heard >= expired)?;
+        let entry = self.open(Place::of(who, self.settings)).shard.find(who).filter(|entry| entry.heard >= expired)?;
         let Some(Record::Known { traits, .. }) = entry.record() else { return None };
         let (traits, heard) = (traits.to_owned(), entry.heard);
         self.heard(who, heard);
@@ -166,7 +145,7 @@ impl<'s, S: SharedData> Users<'s, S> {
 
     fn named(&mut self, who: &Who) -> Option<String> {
         let expired = self.expired();
-        let entry = self.open(self.place(who)).shard.find(who).filter(|entry| entry.heard >= expired)?;
+        let entry = self.open(Place::of(who, self.settings)).shard.find(who).filter(|entry| entry.heard >= expired)?;
         let Some(Record::Named(user)) = entry.record() else { return None };
         let (user, heard) = (user.to_owned(), entry.heard);
         self.heard(who, heard);
@@ -182,7 +161,7 @@ impl<'s, S: SharedData> Users<'s, S> {
         }
     }
 
-    fn expired(&self) -> Moment {
+    pub(super) fn expired(&self) -> Moment {
         Moment::of(self.now.saturating_sub(self.expire()), 0)
     }
 
@@ -190,160 +169,20 @@ impl<'s, S: SharedData> Users<'s, S> {
         self.settings.expire_ms.saturating_mul(1000)
     }
 
-    fn place(&self, who: &Who) -> Place {
-        let mut hasher = DefaultHasher::new();
-        who.hash(&mut hasher);
-        let (hash, count) = (hasher.finish(), partitions(self.settings));
-        let (partition, rest) = (hash.checked_rem(count).unwrap_or(0), hash.checked_div(count).unwrap_or(0));
-        // In 64 bits: the VM's `usize` has 32.
-        let shards = u64::try_from(SHARDS).unwrap_or(1);
-        let shard = rest.checked_rem(shards).and_then(|shard| usize::try_from(shard).ok()).unwrap_or(0);
-        Place { partition, shard }
-    }
-
-    fn open(&mut self, place: Place) -> &mut Open {
+    pub(super) fn open(&mut self, place: Place) -> &mut Open {
         let (shared, settings) = (&mut *self.shared, self.settings);
         self.open.entry(place).or_insert_with(|| read(shared, settings, place))
-    }
-
-    fn changed(&self) -> impl Iterator<Item = (&Place, &Open)> {
-        self.open.iter().filter(|(_, open)| open.weighed.is_some())
-    }
-
-    fn keep_in(&mut self, partition: u64) {
-        // What the ledger holds for us: room that nobody else takes before we have written.
-        let mut reserved = Weight::default();
-        for _ in 0..ATTEMPTS {
-            if self.reserve(partition, &mut reserved) {
-                self.write(partition, &mut reserved);
-                if self.changed().all(|(place, _)| place.partition != partition) {
-                    break;
-                }
-            }
-        }
-        let left: Vec<Place> = self.changed().map(|(place, _)| *place).filter(|p| p.partition == partition).collect();
-        for place in left {
-            let said = self.open.remove(&place).map_or(0, |open| open.said.len());
-            self.kept.refused = self.kept.refused.saturating_add(u64::try_from(said).unwrap_or(0));
-        }
-        self.release(partition, reserved);
-    }
-
-    /// Enters into the ledger what is about to be written, and forgets the least recently used until it fits. False:
-    /// another worker was quicker.
-    fn reserve(&mut self, partition: u64, reserved: &mut Weight) -> bool {
-        let mut need = self.growth(partition);
-        if need.growth() == *reserved {
-            return true;
-        }
-        let key = ledger_key(self.settings, partition);
-        let (bytes, version) = self.shared.get(&key);
-        let mut ledger = Ledger::of(&bytes);
-        ledger.used = ledger.used.minus(*reserved);
-        for (place, open) in self.changed().filter(|(place, _)| place.partition == partition) {
-            ledger.set_oldest(
-                place.shard,
-                open.shard.oldest().map_or(Moment::of(self.now, u64::MAX), |entry| entry.heard),
-            );
-        }
-        // Someone may be about to write to a shard that is empty: whoever that is was heard of just now.
-        let (most, just_now) = (bound(self.settings), Moment::of(self.now.saturating_add(1_000_000), 0));
-        let mut empty = 0;
-        while ledger.used.plus(need).exceeds(most) && empty < SHARDS {
-            let shard = ledger.oldest();
-            let open = self.open(Place { partition, shard });
-            let found = open.shard.oldest().map(|entry| (entry.heard, entry.weight()));
-            let Some((heard, weight)) = found else {
-                ledger.set_oldest(shard, just_now);
-                empty = empty.saturating_add(1);
-                continue;
-            };
-            ledger.set_oldest(shard, heard);
-            if ledger.oldest() != shard {
-                continue;
-            }
-            if open.weighed.is_none() {
-                open.weighed = Some(open.shard.weight());
-            }
-            open.shard.evict();
-            ledger.set_oldest(shard, open.shard.oldest().map_or(just_now, |entry| entry.heard));
-            need = need.minus(weight);
-            self.kept.evicted = self.kept.evicted.saturating_add(1);
-        }
-        if ledger.used.plus(need).exceeds(most) {
-            // Nothing is left anywhere: what the ledger holds was reserved by a VM that has died.
-            ledger.used = Weight::default();
-        }
-        ledger.used = ledger.used.plus(need.growth());
-        let taken = self.shared.set(&key, &ledger.bytes(), version);
-        if taken {
-            *reserved = need.growth();
-        }
-        taken
-    }
-
-    /// Writes the shards of a partition, those that shrink first: the room they leave is the others'. Ends where another
-    /// worker was quicker; that shard is read again, and what was said is said again.
-    fn write(&mut self, partition: u64, reserved: &mut Weight) {
-        let mut changed: Vec<(Weight, Place)> = self
-            .changed()
-            .filter(|(place, _)| place.partition == partition)
-            .map(|(place, open)| (open.growth(), *place))
-            .collect();
-        changed.sort_by_key(|(growth, _)| (growth.bytes, growth.users));
-        let expired = self.expired();
-        for (growth, place) in changed {
-            let Some(open) = self.open.get_mut(&place) else { continue };
-            if self.shared.set(&shard_key(self.settings, place), open.shard.bytes(), open.version) {
-                let said = open.said.iter().filter(|(_, _, said)| *said != Said::Heard).count();
-                self.kept.written = self.kept.written.saturating_add(u64::try_from(said).unwrap_or(0));
-                *reserved = reserved.minus(growth);
-                // Its version is not known: whoever wants it again reads it again.
-                self.open.remove(&place);
-            } else {
-                let said = std::mem::take(&mut open.said);
-                *open = read(self.shared, self.settings, place);
-                if !said.is_empty() {
-                    open.weighed = Some(open.shard.weight());
-                }
-                for (who, moment, said) in said {
-                    apply(&mut open.shard, &who, moment, &said, expired);
-                    open.said.push((who, moment, said));
-                }
-                return;
-            }
-        }
-    }
-
-    fn release(&mut self, partition: u64, reserved: Weight) {
-        let key = ledger_key(self.settings, partition);
-        for _ in 0..ATTEMPTS {
-            if reserved == Weight::default() {
-                return;
-            }
-            let (bytes, version) = self.shared.get(&key);
-            let mut ledger = Ledger::of(&bytes);
-            ledger.used = ledger.used.minus(reserved);
-            if self.shared.set(&key, &ledger.bytes(), version) {
-                return;
-            }
-        }
-    }
-
-    fn growth(&self, partition: u64) -> Weight {
-        let changed = self.changed().filter(|(place, _)| place.partition == partition);
-        changed.fold(Weight::default(), |sum, (_, open)| sum.plus(open.growth()))
     }
 }
 
 impl Open {
-    fn growth(&self) -> Weight {
+    pub(super) fn growth(&self) -> Weight {
         self.shard.weight().minus(self.weighed.unwrap_or_default())
     }
 }
 
 /// Says something of a user in a shard. False: it was too large, and something less is remembered.
-fn apply(shard: &mut Shard, who: &Who, moment: Moment, said: &Said, expired: Moment) -> bool {
+pub(super) fn apply(shard: &mut Shard, who: &Who, moment: Moment, said: &Said, expired: Moment) -> bool {
     let before = shard.find(who).filter(|entry| entry.heard >= expired).and_then(|entry| entry.record());
     let Some(mut after) = said.of(before) else { return true };
     let fits = after.len() <= RECORD_BYTES;
@@ -364,40 +203,12 @@ fn apply(shard: &mut Shard, who: &Who, moment: Moment, said: &Said, expired: Mom
     fits
 }
 
-fn read(shared: &mut impl SharedData, settings: config::Users, place: Place) -> Open {
-    let (bytes, version) = shared.get(&shard_key(settings, place));
+pub(super) fn read(shared: &mut impl SharedData, settings: config::Users, place: Place) -> Open {
+    let (bytes, version) = shared.get(&place.key(settings));
     Open { shard: Shard::of(bytes), version, ..Open::default() }
 }
 
 /// An id, as JSON, as text.
 pub(super) fn text(json: &str) -> Option<String> {
     Cursor::new(json).value().ok()?.text().map(std::borrow::Cow::into_owned)
-}
-
-fn partitions(settings: config::Users) -> u64 {
-    settings.max.div_ceil(PARTITION_USERS).max(1)
-}
-
-/// What one partition may hold.
-fn bound(settings: config::Users) -> Weight {
-    let share = |all: u64| i64::try_from(all.checked_div(partitions(settings)).unwrap_or(0)).unwrap_or(i64::MAX);
-    Weight { users: share(settings.max), bytes: share(settings.max_bytes) }
-}
-
-fn ledger_key(settings: config::Users, partition: u64) -> String {
-    format!("{PARTITIONS}.{}.{partition}", partitions(settings))
-}
-
-fn shard_key(settings: config::Users, place: Place) -> String {
-    format!("{PARTITIONS}.{}.{}.{}", partitions(settings), place.partition, place.shard)
-}
-
-fn every_key(partitions: u64, mut act: impl FnMut(&str)) {
-    for partition in 0..partitions {
-        let ledger = format!("{PARTITIONS}.{partitions}.{partition}");
-        act(&ledger);
-        for shard in 0..SHARDS {
-            act(&format!("{ledger}.{shard}"));
-        }
-    }
 }

@@ -308,6 +308,30 @@ impl SharedData for Busy<'_> {
     }
 }
 
+#[test]
+fn what_others_say_meanwhile_is_not_lost() {
+    let mut memory = Memory::new();
+    let shop = source(1, Mode::Cloud);
+    Users::prepare(&mut memory, TIGHT);
+    let audience = r#"{"userId":"u","context":{"personas":{"computation_key":"vip"}},"traits":{"vip":true}}"#;
+    // Between our read and our first write, to the ledger; and between that and our write to the shard.
+    for turn in 1..=2 {
+        let mut others = vec![(turn, audience.replace("vip", &format!("vip_{turn}")))];
+        others.resize(usize::try_from(turn).unwrap(), (turn, r#"{"userId":"other","traits":{"n":1}}"#.to_owned()));
+        others.reverse();
+        let mut busy = Busy { memory: &mut memory, others };
+        let mut users = Users::new(&mut busy, TIGHT, turn * 1000);
+        users.identify(
+            &shop,
+            &message(Kind::Identify, &format!(r#"{{"userId":"u","traits":{{"said":{turn}}}}}"#)),
+            None,
+        );
+        assert_eq!(users.keep().refused, 0);
+    }
+    let shown = shown(&mut memory, TIGHT, 3, &shop, r#"{"userId":"u"}"#).unwrap();
+    assert_eq!(shown, r#"{"userId":"u","traits":{"said":2,"vip_1":true,"vip_2":true}}"#);
+}
+
 const TIGHT: config::Users = config::Users { max: 20, max_bytes: 4_000, expire_ms: 500 };
 
 fn anyone() -> impl Strategy<Value = (u8, u8, Option<bool>, usize)> {

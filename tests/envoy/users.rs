@@ -1,7 +1,7 @@
 //! What identify says of users, on the way from one worker to another.
 
 use super::setting::{Setting, ok};
-use harness::Envoy;
+use harness::{Dynamic, Envoy};
 use mock_keen::{MockKeen, Options};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -129,6 +129,40 @@ async fn an_audience_of_ten_thousand() {
 }
 
 #[tokio::test]
+async fn workers_that_write_at_once_lose_nothing() {
+    let s = setting(json!({"rememberUsers": true}), json!({})).await;
+    // Each user's two calls come at once: what Engage says, and what the application says.
+    let calls = (0..600).flat_map(|i| {
+        let said = json!({"userId": format!("u-{i}"), "traits": {"n": i}});
+        let mut computed = json!({"userId": format!("u-{i}"), "traits": {"vip": true}});
+        computed["context"] = json!({"personas": {"computation_key": "vip"}});
+        [said, computed]
+    });
+    let calls: Vec<_> = calls.collect();
+    for calls in calls.chunks(60) {
+        let sent: Vec<_> = calls
+            .iter()
+            .map(|call| {
+                let request = s.client.post(s.envoy.url("/v1/identify")).basic_auth("writeKey", Some(""));
+                tokio::spawn(request.body(call.to_string()).send())
+            })
+            .collect();
+        for reply in sent {
+            assert_eq!(reply.await.unwrap().unwrap().status(), 200);
+        }
+    }
+    let events =
+        (0..600).map(|i| json!({"type": "track", "event": "e", "userId": format!("u-{i}"), "properties": {"i": i}}));
+    post(&s, "/v1/batch", "writeKey", json!({"batch": events.collect::<Vec<_>>()})).await;
+    let events: Vec<Value> = s.keen.events().into_iter().map(|stored| stored.event).collect();
+    assert_eq!(events.len(), 600);
+    for event in events {
+        assert_eq!(event["user"]["traits"], json!({"n": event["i"], "vip": true}), "{event}");
+    }
+    assert_eq!(stat(&s, "keen_edge_users_refused").await, 0);
+}
+
+#[tokio::test]
 async fn no_more_users_than_may_be() {
     let s = setting(json!({"rememberUsers": true}), json!({"max": 50})).await;
     for i in 0..300 {
@@ -198,5 +232,30 @@ async fn a_host_without_shared_data_remembers_for_each_worker() {
     assert_eq!(s.post("/v1/track", json!({"userId": "u", "event": "e"}).to_string()).await, ok());
     assert_eq!(users(&s, "e"), [json!({"userId": "u", "traits": {"plan": "pro"}})]);
     assert!(s.envoy.log().contains("each worker remembers users by itself"));
+    s.envoy.no_panic_in_log();
+}
+
+#[tokio::test]
+async fn a_new_configuration_still_knows_the_users() {
+    let mut config = harness::default_config();
+    config["sources"]["writeKey"]["rememberUsers"] = json!(true);
+    let keen = MockKeen::start(Options::default()).await.unwrap();
+    let builder = Envoy::builder().keen(keen.addr()).config(config.clone()).from_file(Dynamic::Filter);
+    let envoy = builder.start().await.unwrap_or_else(|error| panic!("{error:?}"));
+    let s = Setting { envoy, keen, client: reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap() };
+    post(&s, "/v1/identify", "writeKey", json!({"userId": "u", "traits": {"plan": "pro"}})).await;
+    config["users"] = json!({"max": 50});
+    config["sources"]["second"] = config["sources"]["writeKey"].clone();
+    config["unknownSource"] = json!("reject");
+    s.envoy.update(&config).unwrap();
+    s.until("the new configuration is in force", async || {
+        let request = s.client.post(s.envoy.url("/v1/track")).basic_auth("nobody", Some("")).body("{}");
+        request.send().await.unwrap().status() == 400
+    })
+    .await;
+    post(&s, "/v1/track", "writeKey", json!({"event": "e", "userId": "u"})).await;
+    post(&s, "/v1/track", "second", json!({"event": "of another source", "userId": "u"})).await;
+    assert_eq!(users(&s, "e"), [json!({"userId": "u", "traits": {"plan": "pro"}})]);
+    assert_eq!(users(&s, "of another source"), [Value::Null]);
     s.envoy.no_panic_in_log();
 }

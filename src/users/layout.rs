@@ -1,0 +1,59 @@
+//! Where users lie: a partition, and a shard in it, under keys of their own.
+
+use super::ledger::{PARTITION_USERS, SHARDS};
+use super::record::Who;
+use super::shard::Weight;
+use crate::config;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// Says how many partitions there are: their number is part of every key.
+pub(super) const PARTITIONS: &str = "keen_edge.users";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) partition: u64,
+    pub(super) shard: usize,
+}
+
+impl Place {
+    pub(super) fn of(who: &Who, settings: config::Users) -> Self {
+        let mut hasher = DefaultHasher::new();
+        who.hash(&mut hasher);
+        let (hash, count) = (hasher.finish(), partitions(settings));
+        let (partition, rest) = (hash.checked_rem(count).unwrap_or(0), hash.checked_div(count).unwrap_or(0));
+        // In 64 bits: the VM's `usize` has 32.
+        let shards = u64::try_from(SHARDS).unwrap_or(1);
+        let shard = rest.checked_rem(shards).and_then(|shard| usize::try_from(shard).ok()).unwrap_or(0);
+        Self { partition, shard }
+    }
+
+    /// The key of its shard.
+    pub(super) fn key(self, settings: config::Users) -> String {
+        format!("{PARTITIONS}.{}.{}.{}", partitions(settings), self.partition, self.shard)
+    }
+}
+
+pub(super) fn partitions(settings: config::Users) -> u64 {
+    settings.max.div_ceil(PARTITION_USERS).max(1)
+}
+
+/// What one partition may hold.
+pub(super) fn bound(settings: config::Users) -> Weight {
+    let share = |all: u64| i64::try_from(all.checked_div(partitions(settings)).unwrap_or(0)).unwrap_or(i64::MAX);
+    Weight { users: share(settings.max), bytes: share(settings.max_bytes) }
+}
+
+pub(super) fn ledger_key(settings: config::Users, partition: u64) -> String {
+    format!("{PARTITIONS}.{}.{partition}", partitions(settings))
+}
+
+/// The keys of all ledgers and shards where there are so many partitions.
+pub(super) fn every_key(partitions: u64, mut act: impl FnMut(&str)) {
+    for partition in 0..partitions {
+        let ledger = format!("{PARTITIONS}.{partitions}.{partition}");
+        act(&ledger);
+        for shard in 0..SHARDS {
+            act(&format!("{ledger}.{shard}"));
+        }
+    }
+}
