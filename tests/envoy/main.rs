@@ -34,3 +34,4 @@ mod updates;
 mod users;
 mod visitors;
 mod vm;
+mod wire;

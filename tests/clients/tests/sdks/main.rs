@@ -1,6 +1,7 @@
 //! Every SDK that can be installed here: its own success signal, the POSTs it made, and the exact events in Keen.
 
 mod browser;
+mod docs;
 mod expected;
 mod sdk;
 mod suite;
