@@ -241,7 +241,13 @@ impl Engine {
         let now = self.now();
         self.delivery.close(now);
         self.metrics.flush(self.delivery.pending_bytes());
-        self.delivery.idle()
+        let idle = self.delivery.idle();
+        if !idle {
+            // Nothing else may wake it any more.
+            self.ticking = true;
+            host::tick_every(TICK_MS);
+        }
+        idle
     }
 
     /// Envoy's callout `token` has ended.

@@ -64,3 +64,29 @@ async fn one_event_that_keen_refuses_without_a_word_does_not_hold_up_the_rest() 
     s.until("the next is in Keen", || async { s.collections() == ["fine"] }).await;
     s.envoy.no_panic_in_log();
 }
+
+/// Whatever Keen does, for as long as it fits.
+#[tokio::test]
+async fn what_was_acknowledged_is_in_keen_once_after_any_trouble() {
+    let s = Setting::with(accepted()).await;
+    s.keen.fault(Fault::chaos(11, 0.5));
+    let mut sent = 0;
+    for round in 0..6 {
+        match round {
+            2 => s.keen.stop().await,
+            4 => s.keen.start_again().await.unwrap(),
+            _ => {}
+        }
+        for _ in 0..100 {
+            let body = json!({"userId": "u", "event": "e", "messageId": format!("m{sent}"), "properties": {"n": sent}});
+            assert_eq!(s.post("/v1/track", body.to_string()).await, ok());
+            sent += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    s.until("all is in Keen", || async { s.keen.events().len() == sent }).await;
+    s.until("nothing is pending", || async { s.envoy.stat("wasmcustom.keen_edge_pending_bytes").await == 0 }).await;
+    assert_eq!(s.envoy.stat("wasmcustom.keen_edge_events_dropped").await, 0);
+    assert_eq!(s.keen.events().len(), sent);
+    s.envoy.no_panic_in_log();
+}

@@ -265,6 +265,23 @@ async fn a_write_key_never_writes_to_anothers_project() {
     s.envoy.no_panic_in_log();
 }
 
+#[tokio::test]
+async fn events_of_those_who_hang_up_while_they_wait_still_go() {
+    let s = Setting::new().await;
+    s.keen.fault(Fault::hang());
+    let calls = (0..20).map(|i| {
+        let request = s.client.post(s.envoy.url("/v1/track")).basic_auth("writeKey", Some(""));
+        tokio::spawn(request.body(track(&format!("left {i}"))).send())
+    });
+    let calls: Vec<_> = calls.collect();
+    s.until("all wait", || async { s.envoy.stat("http.segment.downstream_rq_active").await == 20 }).await;
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+    s.until("all are gone", || async { s.envoy.stat("http.segment.downstream_rq_active").await == 0 }).await;
+    s.keen.clear_faults();
+    s.until("their events are in Keen", || async { s.keen.events().len() == 20 }).await;
+    s.envoy.no_panic_in_log();
+}
+
 /// 2,000 callers on 2,000 connections, answered by one call to Keen.
 #[tokio::test]
 async fn two_thousand_are_answered_by_one_call() {
