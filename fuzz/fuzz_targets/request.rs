@@ -1,12 +1,15 @@
-//! A request of any bytes: refused, or mapped to events that Keen takes, each of them.
+//! A request of any bytes: refused, or mapped to events that Keen takes, each of them; and the users it tells of stay
+//! within their bounds.
 #![no_main]
 
 use keen_edge::config::Config;
 use keen_edge::delivery::Offer;
 use keen_edge::mapping::Client;
-use keen_edge::mapping::request::{Request, map_request};
+use keen_edge::mapping::request::{Request, Tally, map_request};
 use keen_edge::segment::{endpoint, inflate, write_key};
+use keen_edge::users::Users;
 use libfuzzer_sys::fuzz_target;
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 const LIMIT: usize = 4 << 20;
@@ -18,9 +21,9 @@ fn config() -> &'static Config {
             "referrerAddon": true, "trackAllPages": true"#;
         let text = format!(
             r#"{{"keen": {{"cluster": "keen"}}, "sources": {{
-                "writeKey": {{{all}}}, "WRITEKEY123": {{{all}, "mode": "device"}},
+                "writeKey": {{{all}, "rememberUsers": true, "audienceEvents": true}}, "WRITEKEY123": {{{all}, "mode": "device"}},
                 "other": {{"projectId": "000000000000000000000000"}}
-            }}}}"#
+            }}, "users": {{"max": 5, "maxBytes": 2000}}}}"#
         );
         Config::read(text.as_bytes()).unwrap()
     })
@@ -51,8 +54,23 @@ fuzz_target!(|data: &[u8]| {
         user_agent: pick(&AGENTS, head[2]),
         referer: pick(&REFERERS, head[2] >> 4),
     };
-    let mut offer = Offer::new(LIMIT);
-    let Ok(tally) = map_request(config(), request, |_| client, || "made".to_owned(), &mut offer) else { return };
+    let mut memory = BTreeMap::new();
+    for now in [1_795_471_392_908_000, 1_795_471_393_908_000] {
+        // The second time the users are known.
+        let mut users = Users::new(&mut memory, config().users, now);
+        let mut offer = Offer::new(LIMIT);
+        let Ok(tally) = map_request(config(), request, |_| client, || "made".to_owned(), &mut users, &mut offer) else {
+            return;
+        };
+        keen_takes(&offer, &tally);
+        users.keep();
+    }
+    // A ledger has a fixed size; what else there is are users.
+    let bytes: usize = memory.values().map(|(value, _): &(Vec<u8>, u32)| value.len()).sum();
+    assert!(bytes <= 4_112 + 2_000, "{bytes} bytes of users");
+});
+
+fn keen_takes(offer: &Offer, tally: &Tally) {
     assert!(offer.is_over() || tally.events == offer.len() as u64);
     for (destination, collection, event) in offer.events() {
         assert!(destination < config().destinations.len());
@@ -68,4 +86,4 @@ fuzz_target!(|data: &[u8]| {
             Err(rejection) => panic!("Keen cannot read {text}: {rejection:?}"),
         }
     }
-});
+}
