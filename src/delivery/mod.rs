@@ -32,6 +32,9 @@ pub type CallId = u32;
 /// While a call is in flight, another leaves only with events that have gathered this long: one fuller call costs less
 /// than two, and a hung one must not hold up the rest.
 const GATHER_MS: u64 = 10;
+/// … and longer where Keen is slow, so that its calls are spread over the time that one takes: an event that came just
+/// after the last of them left would otherwise wait for a whole one to end, and then for its own.
+const GATHER_MOST_MS: u64 = 2_000;
 /// The first pause before a further attempt; each next one is twice as long.
 const BACKOFF_MS: u64 = 100;
 const BACKOFF_MOST_MS: u64 = 5_000;
@@ -120,19 +123,29 @@ struct Project {
     aside: VecDeque<Batch>,
     aside_until: u64,
     splits_in_vain: u32,
+    /// How long its calls take, of late.
+    call_ms: u64,
 }
 
 impl Project {
-    /// Whether a call is to be made now. `slots`: the worker may make another beside those in flight; a project's first
-    /// call is never kept waiting by the calls of others.
-    fn due(&self, now: u64, slots: bool) -> bool {
+    /// Whether a call is to be made now. `slots`: calls that the worker may make at once, and whether one more fits; a
+    /// project's first call is never kept waiting by the calls of others.
+    fn due(&self, now: u64, slots: Slots) -> bool {
         let alone = self.in_flight == 0;
-        (alone || slots) && (self.aside_due(now) || self.fresh_due(now, alone))
+        (alone || slots.free) && (self.aside_due(now) || self.fresh_due(now, alone, slots.all))
     }
 
-    fn fresh_due(&self, now: u64, alone: bool) -> bool {
-        let gathered = !self.open.is_empty() && (alone || now >= self.open_since.saturating_add(GATHER_MS));
+    fn fresh_due(&self, now: u64, alone: bool, slots: usize) -> bool {
+        let gathered = !self.open.is_empty() && (alone || now >= self.open_since.saturating_add(self.gather_ms(slots)));
         now >= self.not_before && (gathered || !self.ready.is_empty())
+    }
+
+    /// The fewer slots are left, the longer events gather: up to a slot's share of the time that a call takes.
+    fn gather_ms(&self, slots: usize) -> u64 {
+        let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let whole = number(slots).saturating_mul(number(slots.saturating_sub(1)));
+        let share = self.call_ms.saturating_mul(number(self.in_flight)).checked_div(whole).unwrap_or(0);
+        share.clamp(GATHER_MS, GATHER_MOST_MS)
     }
 
     fn aside_due(&self, now: u64) -> bool {
@@ -154,6 +167,21 @@ impl Project {
     }
 }
 
+/// Calls at once: how many there may be, and whether one more may.
+#[derive(Debug, Clone, Copy)]
+struct Slots {
+    all: usize,
+    free: bool,
+}
+
+/// A call under way.
+#[derive(Debug)]
+struct UnderWay {
+    destination: usize,
+    batch: Batch,
+    since: u64,
+}
+
 /// The state machine.
 #[derive(Debug)]
 pub struct Delivery {
@@ -163,7 +191,7 @@ pub struct Delivery {
     waiters: BTreeMap<WaiterId, Waiter>,
     /// Deadlines in order: all callers wait equally long.
     deadlines: VecDeque<(u64, WaiterId)>,
-    calls: BTreeMap<CallId, (usize, Batch)>,
+    calls: BTreeMap<CallId, UnderWay>,
     next_call: CallId,
     /// Where the search for the next call begins, so that no project is always first.
     turn: usize,
@@ -204,7 +232,7 @@ impl Delivery {
             return Offered::Full;
         }
         self.pending_bytes = self.pending_bytes.saturating_add(cost);
-        let slots = self.calls.len() < self.settings.max_in_flight;
+        let slots = self.slots();
         let mut due = false;
         for (destination, collection, event) in offer.events() {
             let Some(project) = self.projects.get_mut(destination) else { continue };
@@ -244,8 +272,13 @@ impl Delivery {
         None
     }
 
+    fn slots(&self) -> Slots {
+        let all = self.settings.max_in_flight;
+        Slots { all, free: self.calls.len() < all }
+    }
+
     fn take_of(&mut self, destination: usize, now: u64) -> Option<Call> {
-        let slots = self.calls.len() < self.settings.max_in_flight;
+        let slots = self.slots();
         let waiters = &self.waiters;
         let project = self.projects.get_mut(destination)?;
         while project.due(now, slots) {
@@ -259,7 +292,7 @@ impl Delivery {
             let body = batch.request();
             let id = self.next_call;
             self.next_call = self.next_call.wrapping_add(1);
-            self.calls.insert(id, (destination, batch));
+            self.calls.insert(id, UnderWay { destination, batch, since: now });
             return Some(Call { id, destination, body, timeout_ms });
         }
         None
@@ -268,16 +301,21 @@ impl Delivery {
     /// Reads how a call ended: needs to know what was asked.
     #[must_use]
     pub fn outcome(&self, call: CallId, ended: Ended<'_>) -> Outcome {
-        let asked = self.calls.get(&call).map(|(_, batch)| batch.asked()).unwrap_or_default();
+        let asked = self.calls.get(&call).map(|call| call.batch.asked()).unwrap_or_default();
         outcome::read(ended, &asked)
     }
 
     /// Takes what became of a call. Answers follow from [`Delivery::answers`].
     pub fn settle(&mut self, call: CallId, outcome: Outcome, now: u64) -> Settled {
-        let Some((destination, mut batch)) = self.calls.remove(&call) else { return Settled::default() };
+        let Some(UnderWay { destination, mut batch, since }) = self.calls.remove(&call) else {
+            return Settled::default();
+        };
         let mut settled = Settled { destination, ..Settled::default() };
         if let Some(project) = self.projects.get_mut(destination) {
             project.in_flight = project.in_flight.saturating_sub(1);
+            // A quarter of what is new: three or four calls tell how Keen is.
+            let took = now.saturating_sub(since);
+            project.call_ms = project.call_ms.saturating_mul(3).saturating_add(took) >> 2;
             if !matches!(outcome, Outcome::Retry(_) | Outcome::Broken | Outcome::Misconfigured) {
                 project.not_before = 0;
                 project.aside_until = 0;

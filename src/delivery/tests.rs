@@ -390,3 +390,44 @@ fn deadlines_of_those_answered_do_not_pile_up() {
     }
     assert!(m.deadlines.len() < 2_000, "{}", m.deadlines.len());
 }
+
+/// Callers come every 20 ms for a minute, to a Keen that takes `call_ms`: their answers, and how long they waited.
+fn steady(call_ms: u64) -> Vec<(Answer, u64)> {
+    let mut m = machine(SETTINGS);
+    let (mut came, mut under_way, mut waits) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+    for now in (0..70_000).step_by(10) {
+        if now < 60_000 && now % 20 == 0 {
+            let waiter = u32::try_from(now).unwrap();
+            came.insert(waiter, now);
+            assert_ne!(m.offer(Some(waiter), &offer(&[(0, "a", "{}")]), now), Offered::Full);
+        }
+        let over: Vec<CallId> = under_way.iter().filter(|(_, (end, _, _))| *end <= now).map(|(id, _)| *id).collect();
+        for id in over {
+            let (_, count, in_time) = under_way.remove(&id).unwrap();
+            m.settle(id, if in_time { recorded(count) } else { Outcome::Retry(0) }, now);
+        }
+        m.expire(now, 50);
+        while let Some(call) = m.take(now) {
+            let count = String::from_utf8(call.body).unwrap().matches("{}").count();
+            let took = call_ms.min(call.timeout_ms);
+            under_way.insert(call.id, (now + took, count, took == call_ms));
+        }
+        waits.extend(answers(&mut m).into_iter().map(|(waiter, answer)| (answer, now - came[&waiter])));
+    }
+    assert!(m.idle());
+    waits
+}
+
+#[test]
+fn a_slow_keen_keeps_up_with_steady_callers() {
+    for call_ms in [20, 200, 1_000, 3_000, 4_500] {
+        let waits = steady(call_ms);
+        let taken = waits.iter().filter(|(answer, _)| *answer == Answer::Taken).count();
+        let longest = waits.iter().map(|(_, waited)| waited).max().unwrap();
+        let mean = waits.iter().map(|(_, waited)| waited).sum::<u64>() / waits.len() as u64;
+        println!("{call_ms} ms: {taken} of {}, {mean} ms on average, {longest} ms at most", waits.len());
+        // The first calls learn how slow it is.
+        assert!(taken * 100 >= waits.len() * 90, "{call_ms}: {taken} of {}", waits.len());
+        assert!(mean <= call_ms * 3 / 2 + 20, "{call_ms}: {mean}");
+    }
+}
