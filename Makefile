@@ -26,7 +26,8 @@ test: build ## All tests that need no SDK, in a real Envoy
 
 .PHONY: test-clients
 test-clients: build ## Unmodified Segment SDKs, through Envoy, to the mock Keen
-	@envoy="$$(scripts/envoy.sh)" && ENVOY="$$envoy" KEEN_EDGE_WASM="$(WASM)" cargo test $(LOCKED) --package clients --package facade
+	@envoy="$$(scripts/envoy.sh)" && chromium="$$(scripts/chromium.sh)" && \
+	ENVOY="$$envoy" CHROMIUM="$$chromium" KEEN_EDGE_WASM="$(WASM)" cargo test $(LOCKED) --package clients --package facade
 
 .PHONY: bench
 bench: build ## keen-edge and its alternatives side by side (BENCH_ARGS="--rounds 9"); target/bench.json

@@ -51,7 +51,7 @@ impl Answer {
                 "{\n  \"success\": false,\n  \"message\": \"too many requests\",\n  \"code\": \"rate_limited\"\n}"
             }
             Self::Unavailable => {
-                "{\n  \"success\": false,\n  \"message\": \"the destination has not confirmed\",\n  \"code\": \"unavailable\"\n}"
+                "{\n  \"success\": false,\n  \"message\": \"not confirmed in time\",\n  \"code\": \"unavailable\"\n}"
             }
         }
     }
@@ -74,6 +74,8 @@ impl Answer {
     pub fn in_place_of(status: Option<u16>) -> Self {
         match status {
             Some(413) => Self::Refused(Refusal::TooLarge),
+            Some(429) => Self::TooMany,
+            Some(400..408 | 409..500) => Self::Refused(Refusal::Malformed),
             _ => Self::Unavailable,
         }
     }
@@ -100,6 +102,11 @@ mod tests {
             assert_eq!(body["success"], false);
             assert!(body["message"].is_string() && body["code"].is_string());
         }
+        // What helps when sent again is never refused for good, and the reverse.
+        for (status, want) in [(400, 400), (408, 503), (413, 400), (431, 400), (429, 429), (500, 503), (504, 503)] {
+            assert_eq!(Answer::in_place_of(Some(status)).status(), want, "{status}");
+        }
+        assert_eq!(Answer::in_place_of(None).status(), 503);
         // As recorded from Segment: 21 bytes.
         assert_eq!(Answer::Taken.body().len(), 21);
     }

@@ -167,8 +167,8 @@ async fn what_envoy_answers_by_itself_is_said_in_segments_words() {
     s.keen.fault(Fault::hang().forever());
     for (name, request, status, message) in [
         ("413", [head(3_000_000), " ".repeat(3_000_000)].concat(), 400, "Exceed payload limit"),
-        ("408", [head(100), "{".to_owned()].concat(), 503, "the destination has not confirmed"),
-        ("504", [head(track("slow").len()), track("slow")].concat(), 503, "the destination has not confirmed"),
+        ("408", [head(100), "{".to_owned()].concat(), 503, "not confirmed in time"),
+        ("504", [head(track("slow").len()), track("slow")].concat(), 503, "not confirmed in time"),
     ] {
         let reply = raw_until_answered(&s, request).await;
         let (head, body) = reply.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{name}: {reply}"));

@@ -218,3 +218,25 @@ async fn with_envoys_decompressor_in_front() {
     assert_eq!(s.envoy.stat("http.segment.decompressor.gzip.gzip.request.decompressed").await, 2);
     s.envoy.no_panic_in_log();
 }
+
+#[tokio::test]
+async fn strangers_are_refused_where_they_are_to_be() {
+    let mut config = harness::default_config();
+    config["unknownSource"] = json!("reject");
+    let s = Setting::with(config).await;
+    let post = async |key: &str, body: serde_json::Value| {
+        let request = s.client.post(s.envoy.url("/v1/batch")).basic_auth(key, Some("")).body(body.to_string());
+        let reply = request.send().await.unwrap();
+        (reply.status().as_u16(), serde_json::from_str::<serde_json::Value>(&reply.text().await.unwrap()).unwrap())
+    };
+    let message = |event: &str, key: &str| json!({"type": "track", "event": event, "userId": "u", "writeKey": key});
+    let refused = refused("An invalid write key was provided");
+    assert_eq!(post("stranger", json!({"batch": [{"type": "track", "event": "a", "userId": "u"}]})).await, refused);
+    assert_eq!(post("writeKey", json!({"batch": [message("b", "stranger")]})).await, refused);
+    // One that is known carries the others, which are dropped.
+    let mixed = json!({"batch": [message("c", "stranger"), message("d", "writeKey")]});
+    assert_eq!(post("stranger", mixed).await, ok());
+    assert_eq!(post("writeKey", json!({"batch": []})).await, ok());
+    assert_eq!(s.collections(), ["d"]);
+    s.envoy.no_panic_in_log();
+}
