@@ -421,6 +421,9 @@ fn is_simple(s: Str<'_>) -> bool {
 fn last_of_equals(out: &[u8], members: &[Member]) -> Option<Vec<Member>> {
     let name = |m: &Member| out.get(m.start..m.name_end).unwrap_or_default();
     if members.len() <= 16 {
+        if all_differ(members.iter().map(name)) {
+            return None;
+        }
         let shared =
             |(i, m): (usize, &Member)| members.iter().skip(i.saturating_add(1)).any(|later| name(later) == name(m));
         if !members.iter().enumerate().any(shared) {
@@ -436,6 +439,23 @@ fn last_of_equals(out: &[u8], members: &[Member]) -> Option<Vec<Member>> {
     }
     sorted.sort_by_key(|m| m.start);
     Some(sorted)
+}
+
+/// Whether a length and three letters of each name are enough to tell them apart, as they mostly are.
+fn all_differ<'n>(names: impl Iterator<Item = &'n [u8]>) -> bool {
+    let mut seen = [0_u64; 4];
+    for name in names {
+        let letter = |at: usize| name.get(at).copied().map_or(0, usize::from);
+        let (middle, last) = (letter(name.len() >> 1), letter(name.len().saturating_sub(2)));
+        let mixed = name.len() ^ letter(1).wrapping_mul(7) ^ middle.wrapping_mul(29) ^ last.wrapping_mul(113);
+        let bit = 1_u64 << (mixed & 63);
+        let Some(word) = seen.get_mut((mixed >> 6) & 3) else { return false };
+        if *word & bit != 0 {
+            return false;
+        }
+        *word |= bit;
+    }
+    true
 }
 
 /// Whether a string is one of those that Keen replaces by what it sees of the caller (keen.io/docs/streams, "IP to geo" and

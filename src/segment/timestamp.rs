@@ -142,24 +142,24 @@ fn date(at: i64) -> Option<Date> {
 /// Writes `YYYY-MM-DDThh:mm:ss.sssZ`.
 pub fn write(out: &mut Vec<u8>, at: i64) {
     let date = date(at).unwrap_or(Date::MIN);
-    let of_day = at.rem_euclid(DAY);
-    let part = |unit: i64, wrap: i64| of_day.checked_div(unit).unwrap_or(0).rem_euclid(wrap);
-    let fields = [
-        (i64::from(date.year()), 4, b'-'),
-        (i64::from(u8::from(date.month())), 2, b'-'),
-        (i64::from(date.day()), 2, b'T'),
-        (part(3_600_000, 24), 2, b':'),
-        (part(60_000, 60), 2, b':'),
-        (part(1000, 60), 2, b'.'),
-        (part(1, 1000), 3, b'Z'),
-    ];
-    for (number, width, behind) in fields {
-        for place in [1000, 100, 10, 1_i64].into_iter().skip(4_usize.saturating_sub(width)) {
-            let digit = number.checked_div(place).unwrap_or(0).rem_euclid(10);
-            out.push(b'0'.saturating_add(u8::try_from(digit).unwrap_or(0)));
+    let of_day = u32::try_from(at.rem_euclid(DAY)).unwrap_or(0);
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    for (place, number) in [
+        (0..4, u32::try_from(date.year()).unwrap_or(0)),
+        (5..7, u32::from(u8::from(date.month()))),
+        (8..10, u32::from(date.day())),
+        (11..13, of_day / 3_600_000),
+        (14..16, of_day / 60_000 % 60),
+        (17..19, of_day / 1000 % 60),
+        (20..23, of_day % 1000),
+    ] {
+        let mut left = number;
+        for digit in text.get_mut(place).into_iter().flatten().rev() {
+            *digit = b'0' | u8::try_from(left % 10).unwrap_or(0);
+            left /= 10;
         }
-        out.push(behind);
     }
+    out.extend_from_slice(&text);
 }
 
 #[cfg(test)]

@@ -211,7 +211,10 @@ impl Vm {
         self.store.set_fuel(TANK).map_err(trap)?;
         let result = callback.call(&mut self.store, params);
         let left = self.store.get_fuel().map_err(trap)?;
-        self.store.data_mut().usage.fuel += TANK.saturating_sub(left);
+        let used = TANK.saturating_sub(left);
+        let usage = &mut self.store.data_mut().usage;
+        usage.fuel += used;
+        *usage.fuel_by_callback.entry(name).or_default() += used;
         match result {
             Ok(result) => Ok(Some(result)),
             Err(error) => Err(Trap(format!("{name} trapped: {error}; logged: {:?}", self.logs()))),

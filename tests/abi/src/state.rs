@@ -84,6 +84,8 @@ pub struct Callout {
 pub struct Usage {
     /// Fuel as the interpreter counts it: about six for an instruction, more for what touches much memory.
     pub fuel: u64,
+    /// The same by callback.
+    pub fuel_by_callback: BTreeMap<&'static str, u64>,
     /// Host calls by name.
     pub calls: BTreeMap<&'static str, u64>,
     /// Times the module was entered, by callback.

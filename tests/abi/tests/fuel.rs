@@ -59,6 +59,7 @@ fn a_request_costs_no_more_than_committed() {
         let usage = cost(path, &body, callers);
         let each = |count: u64| count as f64 / callers as f64;
         println!("{name}: {:.0} of fuel a request", each(usage.fuel));
+        println!("  by callback: {:?}", usage.fuel_by_callback);
         println!("  entries into the VM {:.1}: {:?}", each(usage.entries()), usage.callbacks);
         println!("  host calls {:.1}: {:?}", each(usage.host_calls()), usage.calls);
         if callers > 1 {
