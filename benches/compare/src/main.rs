@@ -4,6 +4,7 @@
 //! so that what disturbs the machine disturbs all of them, and the figures are medians.
 
 mod load;
+mod rivals;
 mod rows;
 mod upstream;
 
@@ -50,14 +51,36 @@ async fn main() -> ExitCode {
 async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     load::pin(std::process::id(), 1)?;
     let (address, seen) = upstream::start(Duration::ZERO)?;
-    let mut all = vec![
-        rows::floor(address).await?,
-        rows::proxy(address).await?,
-        rows::naive(address).await?,
-        rows::keen_edge_row(address).await?,
-        rows::remembering(address).await?,
+    let wanted = |name: &str| options.rows.is_empty() || options.rows.iter().any(|part| name.contains(part.as_str()));
+    let mut all = Vec::new();
+    if wanted("floor") {
+        all.push(rows::floor(address).await?);
+    }
+    if wanted("proxy") {
+        all.push(rows::proxy(address).await?);
+    }
+    if wanted("wasm-reply") {
+        all.push(rows::naive(address).await?);
+    }
+    if wanted("keen-edge") {
+        all.push(rows::keen_edge_row(address).await?);
+    }
+    if wanted("keen-edge-users") {
+        all.push(rows::remembering(address).await?);
+    }
+    let rivals = [
+        ("lua", rivals::lua_call(address).await),
+        ("lua-cjson", rivals::lua_batch(address).await),
+        ("nginx-lua", rivals::nginx_lua(address)),
+        ("nginx-njs", rivals::nginx_njs(address)),
     ];
-    all.retain(|row| options.rows.is_empty() || options.rows.iter().any(|name| row.name.contains(name.as_str())));
+    for (name, row) in rivals {
+        match row.and_then(|row| answers(&row).map(|()| row)) {
+            Ok(row) if wanted(name) => all.push(row),
+            Ok(_) => {}
+            Err(error) => println!("left out: {name}: {error}"),
+        }
+    }
     let data = harness::root().join("benches/data");
     let mut cases = vec![
         Case { name: "track", path: "/v1/track", body: data.join("track.json"), events: 1 },
@@ -97,6 +120,14 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     write(&file, options, &results)?;
     println!("\n{}", file.display());
     Ok(())
+}
+
+/// A row that cannot answer a track is no row.
+fn answers(row: &Row) -> Result<(), String> {
+    let case =
+        Case { name: "track", path: "/v1/track", body: harness::root().join("benches/data/track.json"), events: 1 };
+    let round = load::round(row.address, &row.pids, &case, 1, 1)?;
+    if round.errors > 0 { Err(format!("{} of {} answers are errors", round.errors, round.requests)) } else { Ok(()) }
 }
 
 fn median(rounds: &[Round], figure: impl Fn(&Round) -> f64) -> f64 {

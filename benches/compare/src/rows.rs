@@ -1,6 +1,7 @@
 //! The rows: each a server that takes Segment's calls, started with what it needs.
 
 use crate::load;
+use crate::rivals::Nginx;
 use harness::{Envoy, keen_edge};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -21,12 +22,13 @@ pub(crate) struct Row {
     pub(crate) pids: Vec<u32>,
     /// Whether its caller's answer means that Keen has the events.
     pub(crate) confirmed: bool,
-    _server: Server,
+    pub(crate) _server: Server,
 }
 
 #[allow(dead_code, reason = "held until the row ends")]
-enum Server {
+pub(crate) enum Server {
     Envoy(Envoy),
+    Nginx(Nginx),
 }
 
 impl Row {
@@ -52,7 +54,7 @@ impl Row {
 }
 
 /// What Envoy runs before its router, in place of keen-edge.
-fn filters(bootstrap: &mut Value, filters: Vec<Value>) {
+pub(crate) fn filters(bootstrap: &mut Value, filters: Vec<Value>) {
     if let Some(Value::Array(all)) = bootstrap.pointer_mut(FILTERS) {
         let router = all.pop();
         *all = filters.into_iter().chain(router).collect();
