@@ -75,7 +75,7 @@ impl Answer {
         match status {
             Some(413) => Self::Refused(Refusal::TooLarge),
             Some(429) => Self::TooMany,
-            Some(400..408 | 409..500) => Self::Refused(Refusal::Malformed),
+            Some(status @ 400..500) if status != 408 => Self::Refused(Refusal::Malformed),
             _ => Self::Unavailable,
         }
     }
