@@ -27,7 +27,7 @@ pub(crate) struct Row {
 
 #[allow(dead_code, reason = "held until the row ends")]
 pub(crate) enum Server {
-    Envoy(Envoy),
+    Envoy(Box<Envoy>),
     Nginx(Nginx),
 }
 
@@ -48,7 +48,7 @@ impl Row {
             address: envoy.addr(),
             pids: vec![envoy.pid()],
             confirmed,
-            _server: Server::Envoy(envoy),
+            _server: Server::Envoy(Box::new(envoy)),
         })
     }
 }
