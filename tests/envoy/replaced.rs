@@ -89,3 +89,40 @@ async fn what_was_accepted_is_still_delivered() {
     assert_eq!(s.envoy.stat("wasmcustom.keen_edge_events_dropped").await, 0);
     s.envoy.no_panic_in_log();
 }
+
+/// The stop that docs/operating.md describes, and the one that cuts.
+#[tokio::test]
+async fn a_stop_without_loss_and_one_that_cuts() {
+    let waiting = |s: &Setting, name: &'static str| {
+        let calls = (0..20).map(|i| {
+            let request = s.client.post(s.envoy.url("/v1/track")).basic_auth("writeKey", Some(""));
+            tokio::spawn(request.body(track(&format!("{name} {i}"))).send())
+        });
+        calls.collect::<Vec<_>>()
+    };
+    let s = setting(Dynamic::Filter, harness::default_config()).await;
+    s.keen.fault(Fault::hang().forever());
+    let calls = waiting(&s, "drained");
+    s.until("all wait", || async { s.envoy.stat("http.segment.downstream_rq_active").await == 20 }).await;
+    s.envoy.admin_post("/healthcheck/fail").await;
+    s.envoy.admin_post("/drain_listeners?graceful&skip_exit").await;
+    s.keen.clear_faults();
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    }
+    s.envoy.admin_post("/quitquitquit").await;
+    s.until("Envoy has ended", || async { s.envoy.exited().is_some() }).await;
+    assert_eq!(s.keen.events().len(), 20);
+    s.envoy.no_panic_in_log();
+
+    let s = setting(Dynamic::Filter, harness::default_config()).await;
+    s.keen.fault(Fault::hang().forever());
+    let calls = waiting(&s, "cut");
+    s.until("all wait", || async { s.envoy.stat("http.segment.downstream_rq_active").await == 20 }).await;
+    s.envoy.terminate().await;
+    for call in calls {
+        // Nobody is told 200: each sends again.
+        assert!(!call.await.unwrap().is_ok_and(|reply| reply.status() == 200));
+    }
+    s.envoy.no_panic_in_log();
+}
