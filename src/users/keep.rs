@@ -105,7 +105,7 @@ impl<S: SharedData> Users<'_, S> {
             .map(|(place, open)| (open.growth(), *place))
             .collect();
         changed.sort_by_key(|(growth, _)| (growth.bytes, growth.users));
-        let expired = self.expired();
+        let limits = self.limits();
         for (growth, place) in changed {
             let Some(open) = self.open.get_mut(&place) else { continue };
             if self.shared.set(&place.key(self.settings), open.shard.bytes(), open.version) {
@@ -121,7 +121,7 @@ impl<S: SharedData> Users<'_, S> {
                     open.weighed = Some(open.shard.weight());
                 }
                 for (who, moment, said) in said {
-                    apply(&mut open.shard, &who, moment, &said, expired);
+                    apply(&mut open.shard, &who, moment, &said, limits);
                     open.said.push((who, moment, said));
                 }
                 return;

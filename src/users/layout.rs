@@ -9,6 +9,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 /// Says how many partitions there are: their number is part of every key.
 pub(super) const PARTITIONS: &str = "keen_edge.users";
 
+/// A few of the largest records fit any shard.
+const LEAST_SHARD_BYTES: usize = 65_536;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) partition: u64,
@@ -41,6 +44,13 @@ pub(super) fn partitions(settings: config::Users) -> u64 {
 pub(super) fn bound(settings: config::Users) -> Weight {
     let share = |all: u64| i64::try_from(all.checked_div(partitions(settings)).unwrap_or(0)).unwrap_or(i64::MAX);
     Weight { users: share(settings.max), bytes: share(settings.max_bytes) }
+}
+
+/// Bytes of one shard, at most: four times its share, so that no choice of ids makes an event's read dear.
+pub(super) fn shard_bytes(settings: config::Users) -> usize {
+    let shards = u64::try_from(SHARDS).unwrap_or(1).saturating_mul(partitions(settings));
+    let share = settings.max_bytes.checked_div(shards).unwrap_or(0).saturating_mul(4);
+    usize::try_from(share).unwrap_or(usize::MAX).max(LEAST_SHARD_BYTES)
 }
 
 pub(super) fn ledger_key(settings: config::Users, partition: u64) -> String {

@@ -1,6 +1,6 @@
 //! One request's view of the users: what it looks up, what it learns, and the writing back.
 
-use super::layout::{PARTITIONS, Place, every_key, partitions};
+use super::layout::{PARTITIONS, Place, every_key, partitions, shard_bytes};
 use super::record::{Record, Said, Who};
 use super::shard::{Moment, Shard, Weight};
 use super::{SharedData, User};
@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 
 /// Bytes of a record, at most: half of what Segment takes as one call.
 const RECORD_BYTES: usize = 16_384;
-/// Bytes of a shard, at most, so that no choice of ids makes an event's read dear.
-const SHARD_BYTES: usize = 262_144;
+/// Things that one request may say, at most: as many as a moment can tell apart. Segment takes 2,500 calls a batch.
+const SAID: u64 = 0x1fff;
 /// Bytes of an id, at most.
 const ID_BYTES: usize = 512;
 /// Up to this many users it is known to the moment who was heard of last; beyond, to the minute: that spares a write
@@ -106,17 +106,17 @@ impl<'s, S: SharedData> Users<'s, S> {
 
     /// Takes what is said of a user or visitor. What follows in this request sees it.
     pub(super) fn say(&mut self, who: Who, said: Said) {
-        if who.id.len() > ID_BYTES {
+        if who.id.len() > ID_BYTES || self.said >= SAID {
             self.kept.refused = self.kept.refused.saturating_add(1);
             return;
         }
         self.said = self.said.saturating_add(1);
-        let (moment, expired) = (Moment::of(self.now, self.said), self.expired());
+        let (moment, limits) = (Moment::of(self.now, self.said), self.limits());
         let open = self.open(Place::of(&who, self.settings));
         if open.weighed.is_none() {
             open.weighed = Some(open.shard.weight());
         }
-        let fits = apply(&mut open.shard, &who, moment, &said, expired);
+        let fits = apply(&mut open.shard, &who, moment, &said, limits);
         open.said.push((who, moment, said));
         if !fits {
             self.kept.refused = self.kept.refused.saturating_add(1);
@@ -161,7 +161,11 @@ impl<'s, S: SharedData> Users<'s, S> {
         }
     }
 
-    pub(super) fn expired(&self) -> Moment {
+    pub(super) fn limits(&self) -> Limits {
+        Limits { expired: self.expired(), shard_bytes: shard_bytes(self.settings) }
+    }
+
+    fn expired(&self) -> Moment {
         Moment::of(self.now.saturating_sub(self.expire()), 0)
     }
 
@@ -181,9 +185,17 @@ impl Open {
     }
 }
 
+/// What a shard may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Whoever was not heard of since is forgotten.
+    expired: Moment,
+    shard_bytes: usize,
+}
+
 /// Says something of a user in a shard. False: it was too large, and something less is remembered.
-pub(super) fn apply(shard: &mut Shard, who: &Who, moment: Moment, said: &Said, expired: Moment) -> bool {
-    let before = shard.find(who).filter(|entry| entry.heard >= expired).and_then(|entry| entry.record());
+pub(super) fn apply(shard: &mut Shard, who: &Who, moment: Moment, said: &Said, limits: Limits) -> bool {
+    let before = shard.find(who).filter(|entry| entry.heard >= limits.expired).and_then(|entry| entry.record());
     let Some(mut after) = said.of(before) else { return true };
     let fits = after.len() <= RECORD_BYTES;
     if !fits {
@@ -195,9 +207,9 @@ pub(super) fn apply(shard: &mut Shard, who: &Who, moment: Moment, said: &Said, e
         let Some(less) = less else { return false };
         after = less;
     }
-    shard.put(who, moment, after.as_record(), expired);
+    shard.put(who, moment, after.as_record(), limits.expired);
     // Only ids chosen for it fill one shard before all.
-    while shard.bytes().len() > SHARD_BYTES {
+    while shard.bytes().len() > limits.shard_bytes {
         shard.evict();
     }
     fits

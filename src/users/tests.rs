@@ -261,6 +261,20 @@ fn events_of_one_request_show_only_so_many_bytes() {
 }
 
 #[test]
+fn one_request_says_only_so_much() {
+    let mut memory = Memory::new();
+    let shop = source(1, Mode::Cloud);
+    let mut users = Users::new(&mut memory, PLENTY, 1_000);
+    for n in 0..10_000 {
+        let body = format!(r#"{{"userId":"u","traits":{{"n":{n}}}}}"#);
+        users.identify(&shop, &message(Kind::Identify, &body), None);
+    }
+    let kept = users.keep();
+    assert_eq!((kept.written, kept.refused), (8_191, 1_809));
+    assert!(shown(&mut memory, PLENTY, 2, &shop, r#"{"userId":"u"}"#).unwrap().contains("8190"));
+}
+
+#[test]
 fn a_store_of_another_size_leaves_nothing_behind() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
