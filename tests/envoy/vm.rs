@@ -104,3 +104,48 @@ async fn with_every_capability_and_with_few() {
         s.envoy.no_panic_in_log();
     }
 }
+
+/// As little of envoy.yaml as Envoy takes, and two listeners whose filters share a VM.
+#[tokio::test]
+async fn with_settings_other_than_ours() {
+    let bare = |yaml: &mut Value| {
+        let plugin = harness::keen_edge(yaml).as_object_mut().unwrap();
+        for name in ["name", "root_id", "failure_policy", "reload_config"] {
+            plugin.remove(name);
+        }
+        let vm = plugin["vm_config"].as_object_mut().unwrap();
+        for name in ["vm_id", "capability_restriction_config"] {
+            vm.remove(name);
+        }
+        vm.insert("runtime".to_owned(), json!("envoy.wasm.runtime.v8"));
+        let listeners = yaml["static_resources"]["listeners"].as_array_mut().unwrap();
+        let hcm = &mut listeners[0]["filter_chains"][0]["filters"][0]["typed_config"];
+        for name in ["use_remote_address", "request_timeout", "stream_idle_timeout", "http2_protocol_options"] {
+            hcm.as_object_mut().unwrap().remove(name);
+        }
+        listeners[0].as_object_mut().unwrap().remove("per_connection_buffer_limit_bytes");
+        let mut second = listeners[0].clone();
+        second["name"] = json!("second");
+        let filters = "/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config/config/configuration/value";
+        second.pointer_mut(filters).unwrap()["sources"]["other"] =
+            json!({"projectId": mock_keen::PROJECT, "writeKey": mock_keen::WRITE_KEY});
+        listeners.push(second);
+    };
+    let keen = MockKeen::start(Options::default()).await.unwrap();
+    let builder = Envoy::builder().keen(keen.addr()).concurrency(2).patch(bare);
+    let envoy = builder.start().await.unwrap_or_else(|e| panic!("{e:?}"));
+    let s = Setting { envoy, keen, client: reqwest::Client::new() };
+    s.keen.fault(Fault::chaos(3, 0.3));
+    let second = s.envoy.listener("second").await.unwrap();
+    for i in 0..30 {
+        let (first, other) = (track(&format!("first {i}")), track(&format!("second {i}")));
+        s.until("the first", || async { s.post("/v1/track", first.clone()).await == ok() }).await;
+        s.until("the second", || async {
+            let request = s.client.post(format!("http://{second}/v1/track")).basic_auth("other", Some(""));
+            request.body(other.clone()).send().await.unwrap().status() == 200
+        })
+        .await;
+    }
+    assert_eq!(s.keen.events().len(), 60);
+    s.envoy.no_panic_in_log();
+}
