@@ -72,7 +72,7 @@ impl Fleet {
         Self::start_patched(change, |_| {}).await
     }
 
-    /// The same, with a site whose pages Envoy serves under `/site/`.
+    /// The same, with a site whose pages Envoy serves under `/site/`, and the snippet's script under `/analytics.js/`.
     ///
     /// # Panics
     /// As [`Fleet::start`].
@@ -202,7 +202,9 @@ fn serve_site(bootstrap: &mut Value, site: SocketAddr) {
         clusters.push(cluster);
     }
     if let Some(routes) = harness::routes(bootstrap).as_array_mut() {
-        routes.insert(0, json!({"match": {"prefix": "/site/"}, "route": {"cluster": "site"}}));
+        for prefix in ["/site/", "/analytics.js/"] {
+            routes.insert(0, json!({"match": {"prefix": prefix}, "route": {"cluster": "site"}}));
+        }
     }
 }
 

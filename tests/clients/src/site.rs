@@ -59,8 +59,11 @@ impl Drop for Site {
 }
 
 fn file(folders: &[(String, PathBuf)], path: &str) -> Response<Full<Bytes>> {
-    let rest = path.trim_start_matches("/site/");
-    let (folder, name) = rest.split_once('/').unwrap_or(("", rest));
+    let (folder, name) = match path.strip_prefix("/site/") {
+        Some(rest) => rest.split_once('/').unwrap_or(("", rest)),
+        // What Segment's snippet asks a CDN for, with the write key in its path.
+        None => ("snippet", "standalone.js"),
+    };
     let found = folders.iter().find(|(at, _)| at == folder).filter(|_| !name.contains(['/', '\\']));
     let bytes = found.and_then(|(_, folder)| std::fs::read(folder.join(name)).ok());
     let kind = if name.ends_with(".js") { "text/javascript" } else { "text/html; charset=utf-8" };

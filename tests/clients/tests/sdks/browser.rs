@@ -11,6 +11,8 @@ const CALLS: usize = 7;
 const CURRENT: &str = "1.84.3";
 /// Until here no preflight and no retry of a status; batches by https only.
 const OLD: &str = "1.72.0";
+/// The current one as Segment's snippet loads it.
+const SNIPPET: &str = "snippet";
 
 /// One visit of the page.
 #[derive(Clone, Debug)]
@@ -104,6 +106,7 @@ async fn pages_in_chromium() {
     let site = Site::open(vec![
         (String::new(), harness::root().join("tests/clients/sdk/browser")),
         (CURRENT.to_owned(), folder("@segment/analytics-next")),
+        (SNIPPET.to_owned(), folder("@segment/analytics-next")),
         (OLD.to_owned(), folder("analytics-next-1.72.0")),
     ])
     .await
@@ -119,6 +122,8 @@ async fn pages_in_chromium() {
         Visit::to(CURRENT, true, true).by_tls(),
         Visit::to(CURRENT, true, false).leaving(),
         Visit::to(CURRENT, true, true).leaving(),
+        Visit::to(SNIPPET, false, false),
+        Visit::to(SNIPPET, false, true).by_tls(),
         Visit::to(OLD, false, false),
         Visit::to(OLD, false, true),
         Visit::to(OLD, false, true).by_tls(),
