@@ -5,6 +5,7 @@
 
 use super::name;
 use crate::json::{self, Cursor, Malformed, Read, Str, Value};
+use std::ops::Range;
 
 /// The largest event that Keen takes (its documentation of limits); a larger one would cost those beside it a call.
 pub const MAX_BYTES: usize = 900_000;
@@ -19,6 +20,8 @@ pub struct EventWriter<'o> {
     out: &'o mut Vec<u8>,
     open: Vec<Container>,
     members: Vec<Member>,
+    /// What later members overwrite: taken out at the end, in one go, however deep it nests.
+    overwritten: Vec<Range<usize>>,
     /// How many names and values had to be made legal.
     pub mended: u32,
 }
@@ -59,6 +62,7 @@ impl<'o> EventWriter<'o> {
             out,
             open: vec![Container { object: true, start, members: 0 }],
             members: Vec::with_capacity(32),
+            overwritten: Vec::new(),
             mended: 0,
         }
     }
@@ -129,6 +133,7 @@ impl<'o> EventWriter<'o> {
                     self.out.truncate(before.0);
                     self.members.truncate(before.1);
                     self.open.truncate(before.2);
+                    self.overwritten.retain(|range| range.end <= before.0);
                     return;
                 }
                 self.field_ends();
@@ -186,6 +191,7 @@ impl<'o> EventWriter<'o> {
     /// Ends the event.
     pub fn finish(mut self) -> u32 {
         self.close();
+        self.take_out();
         self.out.push(b'}');
         self.mended
     }
@@ -391,19 +397,27 @@ impl<'o> EventWriter<'o> {
         let Some(container) = self.open.pop() else { return };
         if container.object {
             let members = self.members.get(container.members..).unwrap_or_default();
-            if let Some(kept) = last_of_equals(self.out, members) {
-                let mut text = Vec::with_capacity(self.out.len().saturating_sub(container.start));
-                for member in kept {
-                    if !text.is_empty() {
-                        text.push(b',');
-                    }
-                    text.extend_from_slice(self.out.get(member.start..member.end).unwrap_or_default());
-                }
-                self.out.truncate(container.start);
-                self.out.append(&mut text);
-            }
+            overwritten(self.out, members, &mut self.overwritten);
             self.members.truncate(container.members);
         }
+    }
+
+    /// Takes out what is overwritten. What stands in another that is taken out goes with it.
+    fn take_out(&mut self) {
+        let mut ranges = std::mem::take(&mut self.overwritten);
+        ranges.sort_unstable_by_key(|range| range.start);
+        let end = self.out.len();
+        let Some(first) = ranges.first().map(|range| range.start.min(end)) else { return };
+        let (mut to, mut from) = (first, first);
+        for range in ranges.into_iter().chain(std::iter::once(end..end)) {
+            let start = range.start.min(end);
+            if start >= from {
+                self.out.copy_within(from..start, to);
+                to = to.saturating_add(start.saturating_sub(from));
+            }
+            from = from.max(range.end.min(end));
+        }
+        self.out.truncate(to);
     }
 }
 
@@ -417,28 +431,30 @@ fn is_simple(s: Str<'_>) -> bool {
     s.raw.len() < STRING_LIMIT && !(s.escaped && (s.raw.contains("\\ud") || s.raw.contains("\\uD")))
 }
 
-/// The members to keep, in order, or none where no two share a name.
-fn last_of_equals(out: &[u8], members: &[Member]) -> Option<Vec<Member>> {
+/// Adds to `found` where members stand that later ones of the same name overwrite, with the commas behind them.
+fn overwritten(out: &[u8], members: &[Member], found: &mut Vec<Range<usize>>) {
     let name = |m: &Member| out.get(m.start..m.name_end).unwrap_or_default();
     if members.len() <= 16 {
         if all_differ(members.iter().map(name)) {
-            return None;
+            return;
         }
         let shared =
             |(i, m): (usize, &Member)| members.iter().skip(i.saturating_add(1)).any(|later| name(later) == name(m));
         if !members.iter().enumerate().any(shared) {
-            return None;
+            return;
         }
     }
-    // Sorted rather than hashed: no choice of names makes it slow.
-    let mut sorted = members.to_vec();
-    sorted.sort_by(|a, b| name(a).cmp(name(b)).then(b.start.cmp(&a.start)));
-    sorted.dedup_by(|next, first| name(next) == name(first));
-    if sorted.len() == members.len() {
-        return None;
+    // Sorted rather than hashed: no choice of names makes it slow. Each with the one behind it, where there is one.
+    let behind = members.iter().skip(1).map(Some).chain(std::iter::once(None));
+    let mut sorted: Vec<_> = members.iter().zip(behind).collect();
+    sorted.sort_unstable_by(|(a, _), (b, _)| name(a).cmp(name(b)).then(b.start.cmp(&a.start)));
+    for pair in sorted.windows(2) {
+        if let [(later, _), (earlier, Some(behind))] = pair
+            && name(later) == name(earlier)
+        {
+            found.push(earlier.start..behind.start);
+        }
     }
-    sorted.sort_by_key(|m| m.start);
-    Some(sorted)
 }
 
 /// Whether a length and three letters of each name are enough to tell them apart, as they mostly are.
@@ -487,8 +503,9 @@ fn fits(digits: &str) -> bool {
 /// # Errors
 /// `text` is not JSON.
 pub fn write_legal(out: &mut Vec<u8>, text: &str) -> Result<u32, Malformed> {
-    let mut writer = EventWriter { out, open: Vec::new(), members: Vec::new(), mended: 0 };
+    let mut writer = EventWriter { out, open: Vec::new(), members: Vec::new(), overwritten: Vec::new(), mended: 0 };
     writer.copy_whole(text)?;
+    writer.take_out();
     Ok(writer.mended)
 }
 
@@ -525,6 +542,17 @@ mod tests {
         assert_eq!(got.as_object().unwrap().len(), 30);
         assert_eq!(got.get("k5").unwrap(), 35);
         assert_eq!(got.get("k15").unwrap(), 15);
+    }
+
+    #[test]
+    fn equal_names_inside_each_other() {
+        assert_eq!(
+            legal(r#"{"a":{"b":1,"b":2},"c":{"d":3,"d":4,"e":{"f":5,"f":6}},"a":7}"#),
+            r#"{"c":{"d":4,"e":{"f":6}},"a":7}"#
+        );
+        let (twice, once) = (r#"{"a":[1,{"x":1}],"b":2,"a":"#.repeat(400), r#"{"b":2,"a":"#.repeat(400));
+        let close = "}".repeat(400);
+        assert_eq!(legal(&format!("{twice}0{close}")), format!("{once}0{close}"));
     }
 
     #[test]
