@@ -7,7 +7,7 @@ use crate::tap::{Tap, Trouble};
 use harness::Envoy;
 use mock_keen::{Fault, MockKeen, Options, Project};
 use serde_json::{Value, json};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -63,6 +63,11 @@ fn write_key(run: usize) -> String {
     format!("writeKeyOfRun{run:06}")
 }
 
+/// The address of a run's connections to Envoy. A port would not do: the system gives it again.
+fn address(run: usize) -> Ipv4Addr {
+    Ipv4Addr::new(127, 1, 0, u8::try_from(run + 1).unwrap_or(u8::MAX))
+}
+
 impl Fleet {
     /// Starts them. `change` may change the filter's configuration.
     ///
@@ -111,14 +116,15 @@ impl Fleet {
         if let Some(fault) = &way.fault {
             self.keen.fault(fault.clone().project(&project(run)));
         }
+        let from = address(run);
         let listener = if way.tls { self.tls } else { self.envoy.addr() };
-        let tap = Tap::open(listener, way.trouble).await.unwrap_or_else(|error| panic!("{error}"));
+        let tap = Tap::open(listener, from, way.trouble).await.unwrap_or_else(|error| panic!("{error}"));
         let scheme = if way.tls { "https" } else { "http" };
         let edge = format!("{scheme}://localhost:{}", tap.addr().port());
         let keen = format!("http://{}/_mock/events?project={}", self.keen.addr(), project(run));
         let told = [self.trust(), vec![("KEEN_EVENTS".to_owned(), keen)]].concat();
         let ended = program.run(&edge, &write_key(run), &told).await;
-        let statuses = self.statuses(&tap.ports()).await;
+        let statuses = self.statuses(from).await;
         let mut events: Vec<(String, Value)> =
             self.keen.events_in(&project(run)).into_iter().map(|stored| (stored.collection, stored.event)).collect();
         events.sort_by(|one, other| one.0.cmp(&other.0));
@@ -159,13 +165,13 @@ impl Fleet {
         }
     }
 
-    /// The statuses of the POSTs from these ports, once Envoy has written what it knew before.
-    async fn statuses(&self, ports: &[u16]) -> Vec<u16> {
+    /// The statuses of the POSTs from this address, once Envoy has written what it knew before.
+    async fn statuses(&self, from: Ipv4Addr) -> Vec<u16> {
         static MARKS: AtomicUsize = AtomicUsize::new(0);
         let mark = format!("/mark/{}/", MARKS.fetch_add(1, Ordering::Relaxed));
         get(self.envoy.addr(), &mark).await;
         self.until(&format!("Envoy has logged GET {mark}"), || self.envoy.log().contains(&mark)).await;
-        self.envoy.log().lines().filter_map(|line| status(line, ports)).collect()
+        self.envoy.log().lines().filter_map(|line| status(line, from)).collect()
     }
 
     /// What makes each runtime trust the test's certificate, without a change in the program.
@@ -208,7 +214,7 @@ fn serve_site(bootstrap: &mut Value, site: SocketAddr) {
     }
 }
 
-/// Adds a line for each request to Envoy's log, with the port it came from.
+/// Adds a line for each request to Envoy's log, with the address it came from.
 fn log_every_request(bootstrap: &mut Value) {
     let line = "tap %DOWNSTREAM_DIRECT_REMOTE_ADDRESS% %REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE%\n";
     let log = json!({
@@ -234,12 +240,12 @@ fn listen_by_tls(bootstrap: &mut Value, transport_socket: Value) {
     listeners.push(listener);
 }
 
-fn status(line: &str, ports: &[u16]) -> Option<u16> {
+fn status(line: &str, from: Ipv4Addr) -> Option<u16> {
     let mut words = line.strip_prefix("tap ")?.split(' ');
-    let port: u16 = words.next()?.rsplit_once(':')?.1.parse().ok()?;
+    let ours = words.next()?.rsplit_once(':')?.0 == from.to_string();
     let post = words.next()? == "POST";
     let status = words.nth(1)?.parse().ok()?;
-    (post && ports.contains(&port)).then_some(status)
+    (post && ours).then_some(status)
 }
 
 async fn get(addr: SocketAddr, path: &str) {

@@ -8,9 +8,9 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, header};
 use hyper_util::rt::TokioIo;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 /// What becomes of the first POST.
@@ -36,20 +36,21 @@ pub struct Tap {
 
 struct Seen {
     envoy: SocketAddr,
+    from: Ipv4Addr,
     trouble: Mutex<Option<Trouble>>,
-    ports: Mutex<Vec<u16>>,
     posts: Mutex<usize>,
 }
 
 impl Tap {
-    /// Passes bytes on as they are, or requests where there is trouble to make.
+    /// Passes bytes on as they are, or requests where there is trouble to make. `from`: the loopback address that it
+    /// calls Envoy from, by which Envoy's log tells whose request it was.
     ///
     /// # Errors
     /// There is no port.
-    pub async fn open(envoy: SocketAddr, trouble: Option<Trouble>) -> io::Result<Self> {
+    pub async fn open(envoy: SocketAddr, from: Ipv4Addr, trouble: Option<Trouble>) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let addr = listener.local_addr()?;
-        let seen = Arc::new(Seen { envoy, trouble: trouble.into(), ports: Mutex::default(), posts: Mutex::default() });
+        let seen = Arc::new(Seen { envoy, from, trouble: trouble.into(), posts: Mutex::default() });
         let shared = Arc::clone(&seen);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -65,12 +66,6 @@ impl Tap {
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
-    }
-
-    /// The ports of its connections to Envoy, by which Envoy's log tells whose request it was.
-    #[must_use]
-    pub fn ports(&self) -> Vec<u16> {
-        lock(&self.seen.ports).clone()
     }
 
     /// The POSTs that came, those included that Envoy never saw. Counted only where there is trouble to make.
@@ -91,8 +86,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 async fn pass(mut client: TcpStream, seen: Arc<Seen>, as_requests: bool) -> io::Result<()> {
-    let mut envoy = TcpStream::connect(seen.envoy).await?;
-    lock(&seen.ports).push(envoy.local_addr()?.port());
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((seen.from, 0)))?;
+    let mut envoy = socket.connect(seen.envoy).await?;
     if !as_requests {
         tokio::io::copy_bidirectional(&mut client, &mut envoy).await?;
         return Ok(());
