@@ -164,12 +164,25 @@ impl<'a> Cursor<'a> {
     /// # Errors
     /// No string comes, or it is cut, or it holds a control character or an unknown escape.
     pub fn string(&mut self) -> Read<Str<'a>> {
-        self.expect(b'"')?;
-        let start = self.at;
+        let bytes = self.text.as_bytes();
+        if bytes.get(self.at) != Some(&b'"') && self.peek() != Some(b'"') {
+            return Err(Malformed);
+        }
+        let start = self.at.saturating_add(1);
+        self.at = plain_until(bytes, start);
+        if bytes.get(self.at) != Some(&b'"') {
+            return self.string_with_escapes(start);
+        }
+        let raw = self.text.get(start..self.at).ok_or(Malformed)?;
+        self.step(1);
+        Ok(Str { raw, escaped: false })
+    }
+
+    /// The rest of a string that starts at `start`, from the first byte that is not plain text.
+    fn string_with_escapes(&mut self, start: usize) -> Read<Str<'a>> {
         let bytes = self.text.as_bytes();
         let mut escaped = false;
         loop {
-            self.at = plain_until(bytes, self.at);
             match bytes.get(self.at) {
                 Some(b'"') => {
                     let raw = self.text.get(start..self.at).ok_or(Malformed)?;
@@ -193,9 +206,9 @@ impl<'a> Cursor<'a> {
                         _ => return Err(Malformed),
                     }
                 }
-                Some(0x00..=0x1f) | None => return Err(Malformed),
-                Some(_) => self.step(1),
+                _ => return Err(Malformed),
             }
+            self.at = plain_until(bytes, self.at);
         }
     }
 

@@ -91,7 +91,12 @@ fn rss_kb(pid: u32) -> u64 {
 
 /// Pins a process and all its threads to one core.
 pub(crate) fn pin(pid: u32, core: u32) -> Result<(), String> {
-    let output = Command::new("taskset").args(["-a", "-c", "-p", &core.to_string(), &pid.to_string()]).output();
+    pin_to(pid, &core.to_string())
+}
+
+/// The same for a list of cores, as `taskset` writes it.
+pub(crate) fn pin_to(pid: u32, cores: &str) -> Result<(), String> {
+    let output = Command::new("taskset").args(["-a", "-c", "-p", cores, &pid.to_string()]).output();
     match output {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(format!("taskset: {}", String::from_utf8_lossy(&output.stderr))),

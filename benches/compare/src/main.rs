@@ -3,6 +3,7 @@
 //! Servers are pinned to one core, the load generator and the upstream to the other. Rounds of all rows are interleaved,
 //! so that what disturbs the machine disturbs all of them, and the figures are medians.
 
+mod growth;
 mod load;
 mod rivals;
 mod rows;
@@ -32,6 +33,12 @@ struct Options {
     /// Only the rows whose names hold one of these.
     #[arg(long, value_delimiter = ',')]
     rows: Vec<String>,
+    /// How keen-edge's cost grows, in place of the rows: a table, and docs/growth.svg.
+    #[arg(long)]
+    growth: bool,
+    /// Whether memory grows over this many events, in place of the rows.
+    #[arg(long)]
+    soak: Option<u64>,
     /// Only these cases.
     #[arg(long, value_delimiter = ',')]
     cases: Vec<String>,
@@ -51,6 +58,12 @@ async fn main() -> ExitCode {
 async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     load::pin(std::process::id(), 1)?;
     let (address, seen) = upstream::start(Duration::ZERO)?;
+    if options.growth {
+        return growth::run(address, options.rounds).await;
+    }
+    if let Some(events) = options.soak {
+        return growth::soak(address, events).await;
+    }
     let wanted = |name: &str| options.rows.is_empty() || options.rows.iter().any(|part| name.contains(part.as_str()));
     let mut all = Vec::new();
     if wanted("floor") {
@@ -95,8 +108,14 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         for turn in 0..options.rounds {
             for (at, row) in all.iter().enumerate() {
                 let (before, _) = seen.so_far();
-                let round = load::round(row.address, &row.pids, case, options.connections, options.seconds)
-                    .map_err(|error| format!("{}: {error}", row.name))?;
+                let round = match load::round(row.address, &row.pids, case, options.connections, options.seconds) {
+                    Ok(round) => round,
+                    // A rival too slow for one round is not the end of the others.
+                    Err(error) => {
+                        eprintln!("{} round {}: {}: {error}", case.name, turn + 1, row.name);
+                        continue;
+                    }
+                };
                 calls[at] += seen.so_far().0 - before;
                 eprintln!(
                     "{} round {} of {}: {:<14} {:7.1} us a request, {:6.0} a second",

@@ -110,6 +110,27 @@ pub(crate) async fn keen_edge_row(upstream: SocketAddr) -> Result<Row, String> {
     Row::envoy("keen-edge", "keen-edge, confirmed by Keen before the answer", upstream, true, |_| {}).await
 }
 
+/// The same with settings changed, and any number of workers.
+pub(crate) async fn keen_edge_with(
+    upstream: SocketAddr,
+    workers: u32,
+    change: impl FnOnce(&mut Value),
+) -> Result<Row, String> {
+    let mut config = harness::default_config();
+    change(&mut config);
+    let builder = Envoy::builder().keen(upstream).log_level("warn").config(config).concurrency(workers);
+    let envoy = builder.start().await.map_err(|error| error.to_string())?;
+    // More than one worker has more than one core.
+    if workers == 1 {
+        load::pin(envoy.pid(), SERVER_CORE)?;
+    } else {
+        load::pin_to(envoy.pid(), "0,1")?;
+    }
+    let (address, pids) = (envoy.addr(), vec![envoy.pid()]);
+    let server = Server::Envoy(Box::new(envoy));
+    Ok(Row { name: "keen-edge", about: "", address, pids, confirmed: true, _server: server })
+}
+
 /// Users that are remembered before the first call: as many as the defaults allow.
 const USERS: usize = 10_000;
 
