@@ -1,6 +1,6 @@
 //! One request -> the events of all its messages, each for its own source's destination.
 
-use super::{Client, Dropped, Sink, audience, map};
+use super::{Client, Dropped, Sink, audience, map, without_placeholder};
 use crate::config::{Config, Mode, Source};
 use crate::segment::answer::Refusal;
 use crate::segment::body::{self, Body};
@@ -48,7 +48,8 @@ pub struct Tally {
 
 /// Maps a request.
 ///
-/// `client` is asked for what the request tells of the client, at most once, and only where a source wants it.
+/// `client` is asked for what the request tells of the client, at most once, and for its address only where a
+/// source wants it and a message does not say it.
 /// `token` makes a uniqueness token for a message without an id. `users` are those of sources that remember them: what
 /// the request says of them is in there, and still to be kept.
 ///
@@ -64,7 +65,9 @@ pub fn map_request<'c>(
 ) -> Result<Tally, Refusal> {
     let body = body::read(request.endpoint, request.body).map_err(|_| Refusal::Malformed)?;
     let sources = sources(config, request.header_key, &body)?;
-    let wants_address = sources.iter().flatten().any(|source| source.ip_addon);
+    let wants_address = body.messages.iter().zip(&sources).any(|(message, source)| {
+        source.is_some_and(|source| source.ip_addon) && !without_placeholder(message.context.ip).is_given()
+    });
     let tally = Tally {
         messages: u64::try_from(body.messages.len()).unwrap_or(u64::MAX),
         dropped: u64::try_from(body.not_messages).unwrap_or(u64::MAX),
