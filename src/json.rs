@@ -97,7 +97,7 @@ impl<'a> Value<'a> {
     /// `self`, or `other` where `self` is absent.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
-        if self == Self::Absent { other } else { self }
+        if matches!(self, Self::Absent) { other } else { self }
     }
 }
 

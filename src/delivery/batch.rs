@@ -43,6 +43,11 @@ impl Batch {
         self.events.iter().map(Event::cost).fold(0, usize::saturating_add)
     }
 
+    /// Makes room for so many bytes more.
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
     pub(super) fn push(&mut self, waiter: Option<WaiterId>, collection: &str, event: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(collection.as_bytes());

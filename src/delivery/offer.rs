@@ -21,7 +21,7 @@ struct Entry {
 }
 
 /// Room kept from one request to the next, at most.
-const KEPT_BYTES: usize = 65_536;
+const KEPT_BYTES: usize = 262_144;
 
 impl Default for Offer {
     fn default() -> Self {

@@ -169,7 +169,7 @@ impl<'o> EventWriter<'o> {
     /// Whether that member holds a string with something in it.
     #[must_use]
     pub fn filled(&self, field: &str) -> bool {
-        self.string_of(field).is_some_and(|text| !text.is_empty())
+        self.value_of(field).is_some_and(|value| value.starts_with(b"\"") && value.len() > 2)
     }
 
     /// The text of that member between its quotes, as it is written, where it is a string.

@@ -81,7 +81,9 @@ impl<'a> Client<'a> {
 /// Whether a client that names itself so is a server library.
 #[must_use]
 pub(super) fn is_server_library(name: &[u8]) -> bool {
-    SERVER_LIBRARIES.iter().any(|library| {
+    // A browser's name ends here.
+    let Some(first) = name.first().map(u8::to_ascii_lowercase) else { return false };
+    SERVER_LIBRARIES.iter().filter(|library| library.as_bytes().first() == Some(&first)).any(|library| {
         name.get(..library.len()).is_some_and(|start| start.eq_ignore_ascii_case(library.as_bytes()))
             && !name.get(library.len()).is_some_and(u8::is_ascii_alphanumeric)
     })

@@ -15,6 +15,9 @@ pub struct Body<'a> {
     pub write_key: Value<'a>,
 }
 
+/// A message of SDKs' has this many bytes or more: what room to make for those of a batch.
+const USUAL_BYTES: usize = 600;
+
 /// Reads a body.
 ///
 /// # Errors
@@ -24,7 +27,7 @@ pub fn read<'a>(endpoint: Endpoint<'_>, body: &'a [u8]) -> Read<Body<'a>> {
     let mut cursor = Cursor::new(text);
     let body = match endpoint {
         Endpoint::Single(kind) => single(&mut cursor, kind)?,
-        _ => batch(&mut cursor)?,
+        _ => batch(&mut cursor, text.len().checked_div(USUAL_BYTES).unwrap_or(0))?,
     };
     cursor.end()?;
     Ok(body)
@@ -36,8 +39,9 @@ fn single<'a>(cursor: &mut Cursor<'a>, kind: Kind) -> Read<Body<'a>> {
     Ok(Body { write_key: message.write_key, messages: vec![message], not_messages: 0 })
 }
 
-fn batch<'a>(cursor: &mut Cursor<'a>) -> Read<Body<'a>> {
-    let mut found = Body::default();
+/// Reads a batch of some `expected` messages.
+fn batch<'a>(cursor: &mut Cursor<'a>, expected: usize) -> Read<Body<'a>> {
+    let mut found = Body { messages: Vec::with_capacity(expected), ..Body::default() };
     let mut has_batch = false;
     let (shared, kind) = Message::read(cursor, |key, cursor| {
         if !key.is("batch") {
