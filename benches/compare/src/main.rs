@@ -30,9 +30,12 @@ struct Options {
     /// Connections of the load generator.
     #[arg(long, default_value_t = 64)]
     connections: u32,
-    /// Only the rows whose names hold one of these.
+    /// Only these rows.
     #[arg(long, value_delimiter = ',')]
     rows: Vec<String>,
+    /// Other builds of the filter, each a row beside the others: `name=path/to.wasm`.
+    #[arg(long, value_delimiter = ',')]
+    builds: Vec<String>,
     /// How keen-edge's cost grows, in place of the rows: a table, and docs/growth.svg.
     #[arg(long)]
     growth: bool,
@@ -64,7 +67,7 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     if let Some(events) = options.soak {
         return growth::soak(address, events).await;
     }
-    let wanted = |name: &str| options.rows.is_empty() || options.rows.iter().any(|part| name.contains(part.as_str()));
+    let wanted = |name: &str| options.rows.is_empty() || options.rows.iter().any(|row| row == name);
     let mut all = Vec::new();
     if wanted("floor") {
         all.push(rows::floor(address).await?);
@@ -81,16 +84,12 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     if wanted("keen-edge-users") {
         all.push(rows::remembering(address).await?);
     }
-    let rivals = [
-        ("lua", rivals::lua_call(address).await),
-        ("lua-cjson", rivals::lua_batch(address).await),
-        ("nginx-lua", rivals::nginx_lua(address)),
-        ("nginx-njs", rivals::nginx_njs(address)),
-    ];
-    for (name, row) in rivals {
-        match row.and_then(|row| answers(&row).map(|()| row)) {
-            Ok(row) if wanted(name) => all.push(row),
-            Ok(_) => {}
+    for build in &options.builds {
+        all.push(rows::another_build(address, build).await?);
+    }
+    for name in rivals::ALL.into_iter().filter(|name| wanted(name)) {
+        match rivals::start(name, address).await.and_then(|row| answers(&row).map(|()| row)) {
+            Ok(row) => all.push(row),
             Err(error) => println!("left out: {name}: {error}"),
         }
     }
@@ -164,6 +163,7 @@ fn summary(row: &Row, case: &Case, rounds: &[Round], calls: u64) -> Value {
         "case": case.name,
         "confirmed": row.confirmed,
         "cpu_us_per_request": cpu,
+        "cpu_us_per_request_least": rounds.iter().map(|round| round.cpu_us_per_request).fold(f64::NAN, f64::min),
         "cpu_us_per_event": cpu / case.events as f64,
         "requests_per_second": median(rounds, |round| round.per_second),
         "p50_us": median(rounds, |round| round.p50_us),
@@ -183,16 +183,17 @@ fn print_table(case: &Case, results: &[Value]) {
     let (proxy, floor) = (of("proxy", "cpu_us_per_request"), of("floor", "cpu_us_per_request"));
     println!("\n{}: {} event(s) a request", case.name, case.events);
     println!(
-        "{:<14} {:>9} {:>9} {:>7} {:>7} {:>9} {:>8} {:>8} {:>7} {:>7}  ",
-        "", "us/req", "us/event", "xproxy", "xfloor", "req/s", "p50 us", "p99 us", "RSS MB", "errors"
+        "{:<15} {:>8} {:>8} {:>8} {:>7} {:>7} {:>9} {:>8} {:>8} {:>7} {:>7}  ",
+        "", "us/req", "least", "us/event", "xproxy", "xfloor", "req/s", "p50 us", "p99 us", "RSS MB", "errors"
     );
     for result in results.iter().filter(|result| result["case"] == case.name) {
         let figure = |name: &str| result[name].as_f64().unwrap_or(f64::NAN);
         let cpu = figure("cpu_us_per_request");
         println!(
-            "{:<14} {:>9.1} {:>9.2} {:>7.2} {:>7.2} {:>9.0} {:>8.0} {:>8.0} {:>7.0} {:>7}  {}",
+            "{:<15} {:>8.1} {:>8.1} {:>8.2} {:>7.2} {:>7.2} {:>9.0} {:>8.0} {:>8.0} {:>7.0} {:>7}  {}",
             result["row"].as_str().unwrap_or_default(),
             cpu,
+            figure("cpu_us_per_request_least"),
             figure("cpu_us_per_event"),
             cpu / proxy,
             cpu / floor,

@@ -12,6 +12,19 @@ use std::time::{Duration, Instant};
 
 const NGINX_MODULES: &str = "/usr/lib/nginx/modules";
 
+/// All of them, by the names of their rows.
+pub(crate) const ALL: [&str; 4] = ["lua", "lua-cjson", "nginx-lua", "nginx-njs"];
+
+/// Starts one of them.
+pub(crate) async fn start(name: &str, upstream: SocketAddr) -> Result<Row, String> {
+    match name {
+        "lua" => lua_call(upstream).await,
+        "lua-cjson" => lua_batch(upstream).await,
+        "nginx-lua" => nginx_lua(upstream),
+        _ => nginx_njs(upstream),
+    }
+}
+
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("rivals").join(name)
 }
@@ -22,7 +35,7 @@ fn read(name: &str) -> Result<String, String> {
 
 /// Envoy's Lua filter in keen-edge's place.
 async fn envoy_lua(
-    name: &'static str,
+    name: &str,
     about: &'static str,
     upstream: SocketAddr,
     confirmed: bool,
@@ -44,13 +57,13 @@ async fn envoy_lua(
 const CPATH: &str = "package.cpath = package.cpath .. ';/usr/lib/x86_64-linux-gnu/lua/5.1/?.so;/usr/lib/aarch64-linux-gnu/lua/5.1/?.so'";
 
 /// Pure Lua, a call to Keen for each request.
-pub(crate) async fn lua_call(upstream: SocketAddr) -> Result<Row, String> {
+async fn lua_call(upstream: SocketAddr) -> Result<Row, String> {
     let about = "Envoy's Lua filter, JSON in Lua, a call to Keen for each request";
     envoy_lua("lua", about, upstream, true, "envoy_call.lua").await
 }
 
 /// lua-cjson, batches of a hundred, acknowledged early.
-pub(crate) async fn lua_batch(upstream: SocketAddr) -> Result<Row, String> {
+async fn lua_batch(upstream: SocketAddr) -> Result<Row, String> {
     let found = ["x86_64", "aarch64"]
         .iter()
         .any(|arch| Path::new(&format!("/usr/lib/{arch}-linux-gnu/lua/5.1/cjson.so")).exists());
@@ -73,7 +86,7 @@ impl Drop for Nginx {
 }
 
 fn nginx(
-    name: &'static str,
+    name: &str,
     about: &'static str,
     confirmed: bool,
     modules: &[&str],
@@ -125,11 +138,11 @@ fn nginx(
     }
     let pid = server.0.id();
     load::pin(pid, SERVER_CORE)?;
-    Ok(Row { name, about, address, pids: vec![pid], confirmed, _server: Server::Nginx(server) })
+    Ok(Row { name: name.to_owned(), about, address, pids: vec![pid], confirmed, _server: Server::Nginx(server) })
 }
 
 /// nginx with lua-cjson: batches of a hundred and a timer, acknowledged early.
-pub(crate) fn nginx_lua(upstream: SocketAddr) -> Result<Row, String> {
+fn nginx_lua(upstream: SocketAddr) -> Result<Row, String> {
     let dir = root().join("target/tmp");
     let batch = read("nginx_batch.lua")?.replace("UPSTREAM_PORT", &upstream.port().to_string());
     fs::write(dir.join("nginx_batch.lua"), batch).map_err(|error| error.to_string())?;
@@ -145,7 +158,7 @@ pub(crate) fn nginx_lua(upstream: SocketAddr) -> Result<Row, String> {
 }
 
 /// nginx with njs: a call to Keen for each request.
-pub(crate) fn nginx_njs(upstream: SocketAddr) -> Result<Row, String> {
+fn nginx_njs(upstream: SocketAddr) -> Result<Row, String> {
     let file = root().join("target/tmp/nginx_call.js");
     let call = read("nginx_call.js")?.replace("UPSTREAM_PORT", &upstream.port().to_string());
     fs::write(&file, call).map_err(|error| error.to_string())?;

@@ -16,7 +16,7 @@ const ROUTES: &str =
 
 /// A server under load.
 pub(crate) struct Row {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) about: &'static str,
     pub(crate) address: SocketAddr,
     pub(crate) pids: Vec<u32>,
@@ -33,7 +33,7 @@ pub(crate) enum Server {
 
 impl Row {
     pub(crate) async fn envoy(
-        name: &'static str,
+        name: &str,
         about: &'static str,
         upstream: SocketAddr,
         confirmed: bool,
@@ -43,7 +43,7 @@ impl Row {
         let envoy = builder.start().await.map_err(|error| format!("{name}: {error}"))?;
         load::pin(envoy.pid(), SERVER_CORE)?;
         Ok(Self {
-            name,
+            name: name.to_owned(),
             about,
             address: envoy.addr(),
             pids: vec![envoy.pid()],
@@ -110,6 +110,16 @@ pub(crate) async fn keen_edge_row(upstream: SocketAddr) -> Result<Row, String> {
     Row::envoy("keen-edge", "keen-edge, confirmed by Keen before the answer", upstream, true, |_| {}).await
 }
 
+/// The same of another build of the filter: `name=path/to.wasm`.
+pub(crate) async fn another_build(upstream: SocketAddr, build: &str) -> Result<Row, String> {
+    let (name, path) = build.split_once('=').ok_or_else(|| format!("--builds wants name=path, found {build}"))?;
+    let wasm = std::path::absolute(path).map_err(|error| format!("{path}: {error}"))?;
+    Row::envoy(name, "keen-edge as another build has it", upstream, true, move |bootstrap| {
+        keen_edge(bootstrap)["vm_config"]["code"] = local(&wasm);
+    })
+    .await
+}
+
 /// The same with settings changed, and any number of workers.
 pub(crate) async fn keen_edge_with(
     upstream: SocketAddr,
@@ -128,7 +138,7 @@ pub(crate) async fn keen_edge_with(
     }
     let (address, pids) = (envoy.addr(), vec![envoy.pid()]);
     let server = Server::Envoy(Box::new(envoy));
-    Ok(Row { name: "keen-edge", about: "", address, pids, confirmed: true, _server: server })
+    Ok(Row { name: "keen-edge".to_owned(), about: "", address, pids, confirmed: true, _server: server })
 }
 
 /// Users that are remembered before the first call: as many as the defaults allow.
