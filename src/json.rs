@@ -168,7 +168,7 @@ impl<'a> Cursor<'a> {
         if bytes.get(self.at) != Some(&b'"') && self.peek() != Some(b'"') {
             return Err(Malformed);
         }
-        let start = self.at.saturating_add(1);
+        let start = self.at.wrapping_add(1);
         self.at = plain_until(bytes, start);
         if bytes.get(self.at) != Some(&b'"') {
             return self.string_with_escapes(start);
@@ -368,19 +368,59 @@ impl<'a> Cursor<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
+    // It stays within the text: each step is over bytes that have been seen.
+    #[inline]
     fn step(&mut self, by: usize) {
-        self.at = self.at.saturating_add(by);
+        self.at = self.at.wrapping_add(by);
     }
 }
 
 /// Where the first byte from `at` on stands that is not a string's plain text: a quote, a backslash, a control character.
-/// Looked for eight bytes at a time.
 #[inline]
 fn plain_until(bytes: &[u8], mut at: usize) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    while let Some(eight) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        let word = u64::from_le_bytes(*eight);
+    let (blocks, rest) = bytes.get(at..).unwrap_or_default().as_chunks::<{ block::BYTES }>();
+    for block in blocks {
+        if let Some(place) = block::first_special(block) {
+            return at.wrapping_add(place);
+        }
+        at = at.wrapping_add(block::BYTES);
+    }
+    let plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | 0x00..=0x1f);
+    at.wrapping_add(rest.iter().position(|byte| !plain(byte)).unwrap_or(rest.len()))
+}
+
+/// Bytes looked at together: sixteen where the machine has vectors for it.
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod block {
+    use std::arch::wasm32::{i8x16_bitmask, u8x16_eq, u8x16_lt, u8x16_splat, u64x2, v128_or};
+
+    pub(super) const BYTES: usize = 16;
+
+    /// Where the first of them stands that is not a string's plain text.
+    #[inline]
+    pub(super) fn first_special(block: &[u8; BYTES]) -> Option<usize> {
+        let word = u128::from_le_bytes(*block);
+        #[allow(clippy::cast_possible_truncation, reason = "each takes its half")]
+        let bytes = u64x2(word as u64, (word >> 64) as u64);
+        let quote = u8x16_eq(bytes, u8x16_splat(b'"'));
+        let backslash = u8x16_eq(bytes, u8x16_splat(b'\\'));
+        let control = u8x16_lt(bytes, u8x16_splat(0x20));
+        let found = i8x16_bitmask(v128_or(v128_or(quote, backslash), control));
+        if found == 0 { None } else { usize::try_from(found.trailing_zeros()).ok() }
+    }
+}
+
+/// Bytes looked at together: eight, in one register.
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+mod block {
+    pub(super) const BYTES: usize = 8;
+
+    /// Where the first of them stands that is not a string's plain text.
+    #[inline]
+    pub(super) fn first_special(block: &[u8; BYTES]) -> Option<usize> {
+        const ONES: u64 = 0x0101_0101_0101_0101;
+        const HIGH: u64 = 0x8080_8080_8080_8080;
+        let word = u64::from_le_bytes(*block);
         // A byte's high bit where it is zero after the exclusive or (Mycroft), and where it is below 0x20. Bytes over
         // 0x7f are text. A borrow may mark a byte behind the first: only the first counts.
         let zero = |x: u64| x.wrapping_sub(ONES) & !x;
@@ -388,15 +428,8 @@ fn plain_until(bytes: &[u8], mut at: usize) -> usize {
         let backslash = zero(word ^ (ONES.wrapping_mul(0x5c)));
         let control = word.wrapping_sub(ONES.wrapping_mul(0x20)) & !word;
         let found = (quote | backslash | control) & HIGH;
-        if found != 0 {
-            return at.saturating_add(usize::try_from(found.trailing_zeros() >> 3).unwrap_or(0));
-        }
-        at = at.saturating_add(8);
+        if found == 0 { None } else { usize::try_from(found.trailing_zeros() >> 3).ok() }
     }
-    while bytes.get(at).is_some_and(|byte| !matches!(byte, b'"' | b'\\' | 0x00..=0x1f)) {
-        at = at.saturating_add(1);
-    }
-    at
 }
 
 /// The containers that are open, one bit each: 64 levels in place, deeper ones on the heap.

@@ -423,7 +423,7 @@ impl<'o> EventWriter<'o> {
 
 /// Where a place in the run's text will stand in `out`.
 fn place(out: &[u8], run: &Run<'_>, at: usize) -> usize {
-    out.len().saturating_add(at.saturating_sub(run.from))
+    out.len().wrapping_add(at.wrapping_sub(run.from))
 }
 
 /// Whether a string is short enough, and all of it is characters: a surrogate may stand alone, and only its pair has one.

@@ -34,24 +34,31 @@ pub fn read<'a>(endpoint: Endpoint<'_>, body: &'a [u8]) -> Read<Body<'a>> {
 }
 
 fn single<'a>(cursor: &mut Cursor<'a>, kind: Kind) -> Read<Body<'a>> {
-    let (mut message, _) = Message::read(cursor, |_, cursor| cursor.skip().map(drop))?;
-    message.kind = Some(kind);
-    Ok(Body { write_key: message.write_key, messages: vec![message], not_messages: 0 })
+    let mut body = Body { messages: vec![Message::default()], ..Body::default() };
+    if let Some(message) = body.messages.last_mut() {
+        message.read(cursor, |_, cursor| cursor.skip().map(drop))?;
+        message.kind = Some(kind);
+        body.write_key = message.write_key;
+    }
+    Ok(body)
 }
 
 /// Reads a batch of some `expected` messages.
 fn batch<'a>(cursor: &mut Cursor<'a>, expected: usize) -> Read<Body<'a>> {
     let mut found = Body { messages: Vec::with_capacity(expected), ..Body::default() };
     let mut has_batch = false;
-    let (shared, kind) = Message::read(cursor, |key, cursor| {
+    let mut shared = Message::default();
+    let kind = shared.read(cursor, |key, cursor| {
         if !key.is("batch") {
             return cursor.skip().map(drop);
         }
         has_batch = true;
         cursor.array(|cursor| {
             if cursor.peek() == Some(b'{') {
-                let (message, _) = Message::read(cursor, |_, cursor| cursor.skip().map(drop))?;
-                found.messages.push(message);
+                found.messages.push(Message::default());
+                if let Some(message) = found.messages.last_mut() {
+                    message.read(cursor, |_, cursor| cursor.skip().map(drop))?;
+                }
             } else {
                 cursor.skip()?;
                 found.not_messages = found.not_messages.saturating_add(1);

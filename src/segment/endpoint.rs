@@ -21,13 +21,13 @@ impl Kind {
     /// The kind a message's `type` names.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "track" => Self::Track,
-            "page" => Self::Page,
-            "screen" => Self::Screen,
-            "identify" => Self::Identify,
-            "group" => Self::Group,
-            "alias" => Self::Alias,
+        Some(match name.as_bytes() {
+            b"track" => Self::Track,
+            b"page" => Self::Page,
+            b"screen" => Self::Screen,
+            b"identify" => Self::Identify,
+            b"group" => Self::Group,
+            b"alias" => Self::Alias,
             _ => return None,
         })
     }

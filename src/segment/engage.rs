@@ -75,7 +75,8 @@ mod tests {
     use super::*;
 
     fn read(body: &str) -> Message<'_> {
-        let (mut message, _) = Message::read(&mut Cursor::new(body), |_, cursor| cursor.skip().map(drop)).unwrap();
+        let mut message = Message::default();
+        message.read(&mut Cursor::new(body), |_, cursor| cursor.skip().map(drop)).unwrap();
         message.kind = Some(Kind::Identify);
         message
     }

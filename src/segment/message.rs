@@ -47,6 +47,7 @@ pub struct Message<'a> {
 /// What the mapping needs of `context`. Names are found as Segment's facade finds them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Context<'a> {
+    given: bool,
     /// `ip`
     pub ip: Value<'a>,
     /// `userAgent`
@@ -72,59 +73,64 @@ pub struct Context<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Reads the members of one message. `other` gets those that are none of a message's.
+    /// Reads the members of one message into this one, which is new; gives its `type`. `other` gets the members that are
+    /// none of a message's. Messages are large, and so read where they stay.
     ///
     /// # Errors
     /// It is no JSON object.
     pub fn read(
+        &mut self,
         cursor: &mut Cursor<'a>,
         mut other: impl FnMut(Str<'a>, &mut Cursor<'a>) -> Read<()>,
-    ) -> Read<(Self, Value<'a>)> {
-        let mut message = Self::default();
+    ) -> Read<Value<'a>> {
         let mut kind = Value::Absent;
         let mut options = None;
         cursor.object(|key, cursor| {
-            let slot = match key.decode().as_ref() {
-                "type" => &mut kind,
-                "event" => &mut message.event,
-                "name" => &mut message.name,
-                "category" => &mut message.category,
-                "userId" => &mut message.user_id,
-                "anonymousId" => &mut message.anonymous_id,
-                "sessionId" => &mut message.session_id,
-                "messageId" => &mut message.message_id,
-                "timestamp" => &mut message.timestamp,
-                "originalTimestamp" => &mut message.original_timestamp,
-                "sentAt" => &mut message.sent_at,
-                "properties" => &mut message.properties,
-                "traits" => &mut message.traits,
-                "writeKey" => &mut message.write_key,
-                "context" => {
-                    message.context = Context::read(cursor)?;
-                    return Ok(());
-                }
-                "options" => {
+            let slot = match Member::of(key) {
+                Member::Type => &mut kind,
+                Member::Event => &mut self.event,
+                Member::Name => &mut self.name,
+                Member::Category => &mut self.category,
+                Member::UserId => &mut self.user_id,
+                Member::AnonymousId => &mut self.anonymous_id,
+                Member::SessionId => &mut self.session_id,
+                Member::MessageId => &mut self.message_id,
+                Member::Timestamp => &mut self.timestamp,
+                Member::OriginalTimestamp => &mut self.original_timestamp,
+                Member::SentAt => &mut self.sent_at,
+                Member::Properties => &mut self.properties,
+                Member::Traits => &mut self.traits,
+                Member::WriteKey => &mut self.write_key,
+                Member::Context => return self.context.read(cursor),
+                Member::Options => {
                     let object = cursor.peek() == Some(b'{');
-                    let read = Context::read(cursor)?;
+                    let mut read = Context::default();
+                    read.read(cursor)?;
                     options = object.then_some(read);
                     return Ok(());
                 }
-                "integrations" => {
-                    message.integrations = Integrations::read(cursor)?;
+                Member::Integrations => {
+                    self.integrations = Integrations::read(cursor)?;
                     return Ok(());
                 }
-                "_metadata" => {
-                    message.bundled = bundled(cursor)?;
+                Member::Metadata => {
+                    self.bundled = bundled(cursor)?;
                     return Ok(());
                 }
-                _ => return other(key, cursor),
+                Member::Other => return other(key, cursor),
             };
             *slot = cursor.value()?;
             Ok(())
         })?;
-        message.context = options.unwrap_or(message.context);
-        message.kind = kind.as_str().and_then(|kind| Kind::named(&kind));
-        Ok((message, kind))
+        if let Some(options) = options {
+            self.context = options;
+        }
+        self.kind = match kind {
+            Value::String(kind) if kind.escaped => Kind::named(&kind.decode()),
+            Value::String(kind) => Kind::named(kind.raw),
+            _ => None,
+        };
+        Ok(kind)
     }
 
     /// What the batch says of all its messages, under what the message says of itself.
@@ -141,33 +147,35 @@ impl<'a> Message<'a> {
 }
 
 impl<'a> Context<'a> {
-    fn read(cursor: &mut Cursor<'a>) -> Read<Self> {
-        let mut context = Self::default();
+    fn read(&mut self, cursor: &mut Cursor<'a>) -> Read<()> {
+        // Of equal names the later wins, whole.
+        if std::mem::replace(&mut self.given, true) {
+            *self = Self { given: true, ..Self::default() };
+        }
         let (mut ip, mut agent, mut direct, mut page) = <(First, First, First, First)>::default();
         let (mut url, mut referrer, mut library, mut providers) = <(First, First, First, First)>::default();
         let (mut traits, mut personas) = <(First, First)>::default();
         members(cursor, |key, cursor| {
             match Plain::of(key).as_bytes() {
-                b"ip" if ip.takes(key) => context.ip = cursor.value()?,
-                b"useragent" if agent.takes(key) => context.user_agent = cursor.value()?,
-                b"direct" if direct.takes(key) => context.direct = cursor.value()?,
-                b"traits" if traits.takes(key) => context.traits = cursor.value()?,
-                b"personas" if personas.takes(key) => context.personas = cursor.value()?,
-                b"page" if page.takes(key) => context.read_page(cursor)?,
+                b"ip" if ip.takes(key) => self.ip = cursor.value()?,
+                b"useragent" if agent.takes(key) => self.user_agent = cursor.value()?,
+                b"direct" if direct.takes(key) => self.direct = cursor.value()?,
+                b"traits" if traits.takes(key) => self.traits = cursor.value()?,
+                b"personas" if personas.takes(key) => self.personas = cursor.value()?,
+                b"page" if page.takes(key) => self.read_page(cursor)?,
                 // Names with dots are paths, where no `page` came before them.
-                b"page.url" if page.is_open() && url.takes(key) => context.page_url = cursor.value()?,
-                b"page.referrer" if page.is_open() && referrer.takes(key) => context.page_referrer = cursor.value()?,
-                b"library" if library.takes(key) => context.library = library_name(cursor)?,
+                b"page.url" if page.is_open() && url.takes(key) => self.page_url = cursor.value()?,
+                b"page.referrer" if page.is_open() && referrer.takes(key) => self.page_referrer = cursor.value()?,
+                b"library" if library.takes(key) => self.library = library_name(cursor)?,
                 b"providers" if providers.takes(key) => {
                     let object = cursor.peek() == Some(b'{');
                     let flags = Flags::read(cursor)?;
-                    context.providers = object.then_some(flags);
+                    self.providers = object.then_some(flags);
                 }
-                plain => context.flags.member(key, plain, cursor)?,
+                plain => self.flags.member(key, plain, cursor)?,
             }
             Ok(())
-        })?;
-        Ok(context)
+        })
     }
 
     fn read_page(&mut self, cursor: &mut Cursor<'a>) -> Read<()> {
@@ -208,6 +216,61 @@ impl<'a> Context<'a> {
             }
             (own, batch) => own.or(batch),
         };
+    }
+}
+
+/// The members of a message that are read.
+#[derive(Clone, Copy)]
+enum Member {
+    Type,
+    Event,
+    Name,
+    Category,
+    UserId,
+    AnonymousId,
+    SessionId,
+    MessageId,
+    Timestamp,
+    OriginalTimestamp,
+    SentAt,
+    Properties,
+    Traits,
+    WriteKey,
+    Context,
+    Options,
+    Integrations,
+    Metadata,
+    Other,
+}
+
+impl Member {
+    fn of(key: Str<'_>) -> Self {
+        if key.escaped { Self::named(key.decode().as_bytes()) } else { Self::named(key.raw.as_bytes()) }
+    }
+
+    // Bytes, as patterns of bytes are told apart letter by letter, and texts one after the other.
+    fn named(name: &[u8]) -> Self {
+        match name {
+            b"type" => Self::Type,
+            b"event" => Self::Event,
+            b"name" => Self::Name,
+            b"category" => Self::Category,
+            b"userId" => Self::UserId,
+            b"anonymousId" => Self::AnonymousId,
+            b"sessionId" => Self::SessionId,
+            b"messageId" => Self::MessageId,
+            b"timestamp" => Self::Timestamp,
+            b"originalTimestamp" => Self::OriginalTimestamp,
+            b"sentAt" => Self::SentAt,
+            b"properties" => Self::Properties,
+            b"traits" => Self::Traits,
+            b"writeKey" => Self::WriteKey,
+            b"context" => Self::Context,
+            b"options" => Self::Options,
+            b"integrations" => Self::Integrations,
+            b"_metadata" => Self::Metadata,
+            _ => Self::Other,
+        }
     }
 }
 

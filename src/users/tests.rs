@@ -17,7 +17,8 @@ fn source(scope: u64, mode: Mode) -> Source {
 }
 
 fn message(kind: Kind, body: &str) -> Message<'_> {
-    let (mut message, _) = Message::read(&mut Cursor::new(body), |_, cursor| cursor.skip().map(drop)).unwrap();
+    let mut message = Message::default();
+    message.read(&mut Cursor::new(body), |_, cursor| cursor.skip().map(drop)).unwrap();
     message.kind = Some(kind);
     message
 }

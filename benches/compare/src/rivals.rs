@@ -85,13 +85,7 @@ impl Drop for Nginx {
     }
 }
 
-fn nginx(
-    name: &str,
-    about: &'static str,
-    confirmed: bool,
-    modules: &[&str],
-    http: &str,
-) -> Result<Row, String> {
+fn nginx(name: &str, about: &'static str, confirmed: bool, modules: &[&str], http: &str) -> Result<Row, String> {
     for module in modules {
         if !Path::new(NGINX_MODULES).join(module).exists() {
             return Err(format!("no nginx module {module} (Debian)"));
