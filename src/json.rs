@@ -101,6 +101,38 @@ impl<'a> Value<'a> {
     }
 }
 
+/// A member of an object, and where it stands in the text that it was read from.
+#[derive(Debug, Clone, Copy)]
+pub struct Member<'a> {
+    /// Its name.
+    pub name: Str<'a>,
+    /// Its value.
+    pub value: Value<'a>,
+    /// The first byte of its name, the quote.
+    pub start: usize,
+    /// The first byte of its value.
+    pub value_start: usize,
+    /// The first byte behind its value.
+    pub end: usize,
+}
+
+impl Member<'_> {
+    /// The first byte behind its name, quotes included.
+    #[must_use]
+    pub fn name_end(&self) -> usize {
+        self.start.wrapping_add(self.name.raw.len()).wrapping_add(2)
+    }
+}
+
+/// Members of one object.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Members<'a> {
+    /// The text that their places are in: the object, or more.
+    pub text: &'a str,
+    /// In order.
+    pub list: &'a [Member<'a>],
+}
+
 /// A place in a JSON text.
 #[derive(Debug, Clone)]
 pub struct Cursor<'a> {
@@ -113,6 +145,12 @@ impl<'a> Cursor<'a> {
     #[must_use]
     pub fn new(text: &'a str) -> Self {
         Self { text, at: 0 }
+    }
+
+    /// A place in `text`, so many bytes behind its start.
+    #[must_use]
+    pub fn within(text: &'a str, at: usize) -> Self {
+        Self { text, at }
     }
 
     /// How far into the text it is, in bytes.
@@ -318,6 +356,32 @@ impl<'a> Cursor<'a> {
                 return self.expect(b'}');
             }
         }
+    }
+
+    /// Reads an object, and appends its members to `found`; gives its text, braces included.
+    ///
+    /// # Errors
+    /// What comes is no object.
+    pub fn members(&mut self, found: &mut Vec<Member<'a>>) -> Read<&'a str> {
+        self.peek();
+        let from = self.at;
+        self.expect(b'{')?;
+        if !self.eat(b'}') {
+            loop {
+                self.peek();
+                let start = self.at;
+                let name = self.key()?;
+                self.peek();
+                let value_start = self.at;
+                let value = self.value()?;
+                found.push(Member { name, value, start, value_start, end: self.at });
+                if !self.eat(b',') {
+                    self.expect(b'}')?;
+                    break;
+                }
+            }
+        }
+        self.text.get(from..self.at).ok_or(Malformed)
     }
 
     /// Reads an array. `element` gets the cursor at each value, which it must read.

@@ -4,7 +4,7 @@
 //! wins: Keen refuses the first two, and JSON readers disagree on the third.
 
 use super::name;
-use crate::json::{self, Cursor, Malformed, Read, Str, Value};
+use crate::json::{self, Cursor, Malformed, Members, Read, Str, Value};
 use std::ops::Range;
 
 /// The largest event that Keen takes (its documentation of limits); a larger one would cost those beside it a call.
@@ -18,12 +18,20 @@ pub const MAX_DEPTH: usize = 512;
 #[derive(Debug)]
 pub struct EventWriter<'o> {
     out: &'o mut Vec<u8>,
+    notes: &'o mut Notes,
+    /// How many names and values had to be made legal.
+    pub mended: u32,
+}
+
+/// What a writer notes of the event as it stands so far. Each event begins with none; their room is used again.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// Containers that have not ended, the innermost last.
     open: Vec<Container>,
+    /// Members of those that are objects.
     members: Vec<Member>,
     /// What later members overwrite: taken out at the end, in one go, however deep it nests.
     overwritten: Vec<Range<usize>>,
-    /// How many names and values had to be made legal.
-    pub mended: u32,
 }
 
 #[derive(Debug)]
@@ -55,71 +63,47 @@ struct Run<'t> {
 
 impl<'o> EventWriter<'o> {
     /// Starts an event at the end of `out`.
-    pub fn new(out: &'o mut Vec<u8>) -> Self {
+    pub fn new(out: &'o mut Vec<u8>, notes: &'o mut Notes) -> Self {
         out.push(b'{');
         let start = out.len();
-        Self {
-            out,
-            open: vec![Container { object: true, start, members: 0 }],
-            members: Vec::with_capacity(32),
-            overwritten: Vec::new(),
-            mended: 0,
-        }
+        notes.members.clear();
+        notes.overwritten.clear();
+        notes.open.clear();
+        notes.open.push(Container { object: true, start, members: 0 });
+        Self { out, notes, mended: 0 }
     }
 
-    /// Copies the members of `object`. `take` sees each of them first, and answers whether it is to be left out. It gets
-    /// the values of scalars only: containers are not walked before they are copied.
-    ///
-    /// # Errors
-    /// `object` is no JSON object.
-    pub fn properties<'a>(&mut self, object: &'a str, mut take: impl FnMut(Str<'a>, Value<'a>) -> bool) -> Read<()> {
-        let mut cursor = Cursor::new(object);
-        cursor.expect(b'{')?;
-        if cursor.eat(b'}') {
-            return Ok(());
-        }
-        let mut run = None;
+    /// Copies members. `take` sees each of them first, and answers whether it is to be left out.
+    pub fn properties<'a>(&mut self, members: Members<'a>, mut take: impl FnMut(Str<'a>, Value<'a>) -> bool) {
+        let mut run: Option<Run<'a>> = None;
         let mut copied = 0;
-        loop {
-            cursor.peek();
-            let start = cursor.at();
-            let key = cursor.string()?;
-            let name_end = cursor.at();
-            cursor.expect(b':')?;
-            let container = matches!(cursor.peek(), Some(b'{' | b'['));
-            let value_start = cursor.at();
-            let value = if container { Value::Absent } else { cursor.value()? };
-            if take(key, value) {
-                if container {
-                    cursor.skip()?;
-                }
+        for member in members.list {
+            if take(member.name, member.value) {
                 if let Some(run) = run.take() {
                     self.flush(run, copied);
                 }
-            } else {
-                let mut open = run.take().unwrap_or_else(|| {
-                    self.comma();
-                    Run { text: object, from: start }
-                });
-                self.name(&mut open, key, start, name_end);
-                self.value_starts(&open, value_start);
-                if container {
-                    self.copy(&mut open, &mut cursor)?;
-                } else {
-                    self.scalar_in(&mut open, value, value_start, cursor.at());
+                continue;
+            }
+            let mut open = run.take().unwrap_or_else(|| {
+                self.comma();
+                Run { text: members.text, from: member.start }
+            });
+            self.name(&mut open, member.name, member.start, member.name_end());
+            self.value_starts(&open, member.value_start);
+            match member.value {
+                // They have been read once, and so are whole.
+                Value::Array(_) | Value::Object(_) => {
+                    let _ = self.copy(&mut open, &mut Cursor::within(members.text, member.value_start));
                 }
-                copied = cursor.at();
-                self.member_ends(place(self.out, &open, copied));
-                run = Some(open);
+                scalar => self.scalar_in(&mut open, scalar, member.value_start, member.end),
             }
-            if !cursor.eat(b',') {
-                break;
-            }
+            copied = member.end;
+            self.member_ends(place(self.out, &open, copied));
+            run = Some(open);
         }
         if let Some(run) = run {
             self.flush(run, copied);
         }
-        cursor.expect(b'}')
     }
 
     /// Writes a field with a value from the message, made legal.
@@ -127,13 +111,13 @@ impl<'o> EventWriter<'o> {
         match value {
             Value::Absent => {}
             Value::Array(text) | Value::Object(text) => {
-                let before = (self.out.len(), self.members.len(), self.open.len());
+                let before = (self.out.len(), self.notes.members.len(), self.notes.open.len());
                 self.field_name(field);
                 if self.copy_whole(text).is_err() {
                     self.out.truncate(before.0);
-                    self.members.truncate(before.1);
-                    self.open.truncate(before.2);
-                    self.overwritten.retain(|range| range.end <= before.0);
+                    self.notes.members.truncate(before.1);
+                    self.notes.open.truncate(before.2);
+                    self.notes.overwritten.retain(|range| range.end <= before.0);
                     return;
                 }
                 self.field_ends();
@@ -184,7 +168,7 @@ impl<'o> EventWriter<'o> {
             let name = self.out.get(m.start.saturating_add(1)..m.name_end.saturating_sub(1));
             name == Some(field.as_bytes())
         };
-        let member = self.members.iter().rev().find(named)?;
+        let member = self.notes.members.iter().rev().find(named)?;
         self.out.get(member.value..member.end)
     }
 
@@ -203,7 +187,7 @@ impl<'o> EventWriter<'o> {
         self.quoted(field);
         let name_end = self.out.len();
         self.out.push(b':');
-        self.members.push(Member { start, name_end, value: self.out.len(), end: name_end });
+        self.notes.members.push(Member { start, name_end, value: self.out.len(), end: name_end });
     }
 
     fn field_ends(&mut self) {
@@ -225,18 +209,18 @@ impl<'o> EventWriter<'o> {
             run.from = end;
             (start, self.out.len())
         };
-        self.members.push(Member { start, name_end, value: name_end, end: name_end });
+        self.notes.members.push(Member { start, name_end, value: name_end, end: name_end });
     }
 
     fn value_starts(&mut self, run: &Run<'_>, at: usize) {
         let value = place(self.out, run, at);
-        if let Some(member) = self.members.last_mut() {
+        if let Some(member) = self.notes.members.last_mut() {
             member.value = value;
         }
     }
 
     fn member_ends(&mut self, end: usize) {
-        if let Some(member) = self.members.last_mut() {
+        if let Some(member) = self.notes.members.last_mut() {
             member.end = end;
         }
     }
@@ -252,7 +236,7 @@ impl<'o> EventWriter<'o> {
     }
 
     fn comma(&mut self) {
-        if self.open.last().is_some_and(|c| c.start < self.out.len()) {
+        if self.notes.open.last().is_some_and(|c| c.start < self.out.len()) {
             self.out.push(b',');
         }
     }
@@ -330,15 +314,15 @@ impl<'o> EventWriter<'o> {
 
     /// Takes one value of any depth into the run.
     fn copy(&mut self, run: &mut Run<'_>, cursor: &mut Cursor<'_>) -> Read<()> {
-        let outside = self.open.len();
+        let outside = self.notes.open.len();
         loop {
             match cursor.peek() {
-                Some(opening @ (b'{' | b'[')) if self.open.len() < MAX_DEPTH => {
+                Some(opening @ (b'{' | b'[')) if self.notes.open.len() < MAX_DEPTH => {
                     let object = opening == b'{';
                     cursor.expect(opening)?;
                     if !cursor.eat(if object { b'}' } else { b']' }) {
                         let start = place(self.out, run, cursor.at());
-                        self.open.push(Container { object, start, members: self.members.len() });
+                        self.notes.open.push(Container { object, start, members: self.notes.members.len() });
                         if object {
                             self.copy_name(run, cursor)?;
                         }
@@ -360,10 +344,10 @@ impl<'o> EventWriter<'o> {
                 }
             }
             loop {
-                if self.open.len() <= outside {
+                if self.notes.open.len() <= outside {
                     return Ok(());
                 }
-                let object = self.open.last().is_some_and(|c| c.object);
+                let object = self.notes.open.last().is_some_and(|c| c.object);
                 if object {
                     self.member_ends(place(self.out, run, cursor.at()));
                 }
@@ -394,17 +378,17 @@ impl<'o> EventWriter<'o> {
 
     /// Ends the innermost container. Of equal names only the last stays.
     fn close(&mut self) {
-        let Some(container) = self.open.pop() else { return };
+        let Some(container) = self.notes.open.pop() else { return };
         if container.object {
-            let members = self.members.get(container.members..).unwrap_or_default();
-            overwritten(self.out, members, &mut self.overwritten);
-            self.members.truncate(container.members);
+            let Notes { members, overwritten: found, .. } = &mut *self.notes;
+            overwritten(self.out, members.get(container.members..).unwrap_or_default(), found);
+            self.notes.members.truncate(container.members);
         }
     }
 
     /// Takes out what is overwritten. What stands in another that is taken out goes with it.
     fn take_out(&mut self) {
-        let mut ranges = std::mem::take(&mut self.overwritten);
+        let mut ranges = std::mem::take(&mut self.notes.overwritten);
         ranges.sort_unstable_by_key(|range| range.start);
         let end = self.out.len();
         let Some(first) = ranges.first().map(|range| range.start.min(end)) else { return };
@@ -503,7 +487,7 @@ fn fits(digits: &str) -> bool {
 /// # Errors
 /// `text` is not JSON.
 pub fn write_legal(out: &mut Vec<u8>, text: &str) -> Result<u32, Malformed> {
-    let mut writer = EventWriter { out, open: Vec::new(), members: Vec::new(), overwritten: Vec::new(), mended: 0 };
+    let mut writer = EventWriter { out, notes: &mut Notes::default(), mended: 0 };
     writer.copy_whole(text)?;
     writer.take_out();
     Ok(writer.mended)
@@ -570,8 +554,11 @@ mod tests {
     #[test]
     fn fields_win_over_properties() {
         let mut out = Vec::new();
-        let mut event = EventWriter::new(&mut out);
-        event.properties(r#"{"userId":"p","a":{"userId":1},"skip":[1]}"#, |key, _| key.is("skip")).unwrap();
+        let mut notes = Notes::default();
+        let mut event = EventWriter::new(&mut out, &mut notes);
+        let (text, mut list) = (r#"{"userId":"p","a":{"userId":1},"skip":[1]}"#, Vec::new());
+        Cursor::new(text).members(&mut list).unwrap();
+        event.properties(Members { text, list: &list }, |key, _| key.is("skip"));
         assert!(event.has("userId") && !event.has("traits"));
         event.text("userId", "u");
         event.finish();

@@ -4,7 +4,6 @@ use super::without_members;
 use crate::config::Source;
 use crate::json::{Cursor, Value};
 use crate::keen::event::{EventWriter, write_legal};
-use crate::segment::name_like::{First, alike};
 use std::net::IpAddr;
 
 const IP: &str = r#"{"name":"keen:ip_to_geo","input":{"ip":"ip_address"},"output":"ip_geo_info"}"#;
@@ -45,20 +44,6 @@ impl Addons {
 /// The event's `ip_address` is one: Keen looks up nothing else.
 fn is_address(event: &EventWriter<'_>) -> bool {
     event.string_of("ip_address").is_some_and(|text| text.parse::<IpAddr>().is_ok())
-}
-
-/// The first member called `plain`, in any writing.
-pub(super) fn member<'a>(object: &'a str, plain: &str) -> Value<'a> {
-    let mut found = Value::Absent;
-    let mut name = First::default();
-    let _ = Cursor::new(object).object(|key, cursor| {
-        let value = cursor.value()?;
-        if alike(key, plain) && name.takes(key) {
-            found = value;
-        }
-        Ok(())
-    });
-    found
 }
 
 /// Whether a value is an object or array without members.

@@ -1,7 +1,7 @@
 //! Audiences that come as identify calls, as the track calls that Engage makes of them where it is asked to
 //! (segment.com/docs/engage/audiences, "Track events").
 
-use crate::json::{Str, Value, write_string};
+use crate::json::{Cursor, Member, Members, Str, Value, write_string};
 use crate::segment::endpoint::Kind;
 use crate::segment::engage::engage;
 use crate::segment::message::Message;
@@ -34,6 +34,13 @@ pub(super) fn changes(message: &Message<'_>) -> Vec<Change> {
 }
 
 impl Change {
+    /// The members of the track call's properties.
+    pub(super) fn properties<'a>(&'a self, members: &'a mut Vec<Member<'a>>) -> Members<'a> {
+        // The text is our own: it is an object.
+        let _ = Cursor::new(&self.properties).members(members);
+        Members { text: &self.properties, list: members }
+    }
+
     /// The track call.
     pub(super) fn track<'a>(&'a self, identify: &Message<'a>) -> Message<'a> {
         let event = if self.entered { "Audience Entered" } else { "Audience Exited" };

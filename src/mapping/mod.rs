@@ -10,8 +10,8 @@ pub mod request;
 pub use client::{Client, bare_address};
 
 use crate::config::{Mode, Source};
-use crate::json::{Cursor, Value, write_string};
-use crate::keen::event::{EventWriter, is_placeholder};
+use crate::json::{Cursor, Members, Value, write_string};
+use crate::keen::event::{EventWriter, Notes, is_placeholder};
 use crate::keen::name;
 use crate::segment::endpoint::Kind;
 use crate::segment::message::Message;
@@ -55,67 +55,86 @@ pub trait Sink {
     fn event(&mut self, collection: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> u32) -> bool;
 }
 
-/// Maps `message`, received at `now` (milliseconds since 1970), of `client`.
-///
-/// `token` makes a uniqueness token where the message has no id. `user` is whom the event shows, where that is known.
-///
-/// # Errors
-/// Why nothing goes to Keen.
-pub fn map(
-    message: &Message<'_>,
-    source: &Source,
-    client: &Client<'_>,
+/// Maps the messages of one request, one after the other.
+#[derive(Debug)]
+pub struct Mapper<'c> {
+    /// Of whom they are.
+    client: Client<'c>,
+    /// When they came, in milliseconds since 1970.
     now: i64,
-    token: impl FnOnce() -> String,
-    user: Option<&User>,
-    sink: &mut impl Sink,
-) -> Result<Mapped, Dropped> {
-    let kind = message.kind.ok_or(Dropped::UnknownType)?;
-    if !message.integrations.enabled(&message.context) {
-        return Err(Dropped::Disabled);
+    notes: Notes,
+}
+
+impl<'c> Mapper<'c> {
+    /// For messages of `client`, received at `now` (milliseconds since 1970).
+    #[must_use]
+    pub fn new(client: Client<'c>, now: i64) -> Self {
+        Self { client, now, notes: Notes::default() }
     }
-    if message.bundled {
-        return Err(Dropped::Bundled);
+
+    /// Maps `message`, whose `properties` have these members.
+    ///
+    /// `token` makes a uniqueness token where the message has no id. `user` is whom the event shows, where that is known.
+    ///
+    /// # Errors
+    /// Why nothing goes to Keen.
+    pub fn map(
+        &mut self,
+        message: &Message<'_>,
+        properties: Members<'_>,
+        source: &Source,
+        token: impl FnOnce() -> String,
+        user: Option<&User>,
+        sink: &mut impl Sink,
+    ) -> Result<Mapped, Dropped> {
+        let kind = message.kind.ok_or(Dropped::UnknownType)?;
+        if !message.integrations.enabled(&message.context) {
+            return Err(Dropped::Disabled);
+        }
+        if message.bundled {
+            return Err(Dropped::Bundled);
+        }
+        let collections = collections(kind, message, source)?;
+        let facts = Facts::of(message, properties, source, &self.client, self.now, token, user);
+        let (mut events, mut mended, mut too_large) = (0_usize, 0_u32, 0_usize);
+        for original in collections.into_iter().flatten() {
+            let collection = name::collection(&original);
+            let taken = sink.event(&collection, &mut |out| {
+                let changed = facts.write(out, &mut self.notes, (collection != original).then_some(original.as_ref()));
+                mended = mended.saturating_add(changed);
+                changed
+            });
+            let count = if taken { &mut events } else { &mut too_large };
+            *count = count.saturating_add(1);
+        }
+        Ok(Mapped { events, too_large, mended })
     }
-    let collections = collections(kind, message, source)?;
-    let facts = Facts { user, ..Facts::of(message, source, client, now, token) };
-    let (mut mended, mut too_large) = (0_u32, 0_usize);
-    for original in &collections {
-        let collection = name::collection(original);
-        let taken = sink.event(&collection, &mut |out| {
-            let changed = facts.write(out, (collection != *original).then_some(original.as_ref()));
-            mended = mended.saturating_add(changed);
-            changed
-        });
-        too_large = too_large.saturating_add(usize::from(!taken));
-    }
-    Ok(Mapped { events: collections.len().saturating_sub(too_large), too_large, mended })
 }
 
 /// The collections a message goes to, as Segment names them. `Viewed {category} Page` and its like stand beside each other.
-fn collections<'a>(kind: Kind, message: &Message<'a>, source: &Source) -> Result<Vec<Cow<'a, str>>, Dropped> {
+fn collections<'a>(kind: Kind, message: &Message<'a>, source: &Source) -> Result<[Option<Cow<'a, str>>; 3], Dropped> {
     let noun = match kind {
-        Kind::Track => return name_text(message.event).map(|event| vec![event]).ok_or(Dropped::NoEventName),
+        Kind::Track => {
+            let event = name_text(message.event).ok_or(Dropped::NoEventName)?;
+            return Ok([Some(event), None, None]);
+        }
         Kind::Page => "Page",
         Kind::Screen => "Screen",
         Kind::Identify | Kind::Group | Kind::Alias => return Err(Dropped::NoEffect),
     };
     let named = |value: Value<'a>| if value.truthy() { name_text(value) } else { None };
     let (name, category) = (named(message.name), named(message.category));
-    let mut found = Vec::new();
-    if source.track_all_pages {
-        found.push(Cow::Owned(format!("Loaded a {noun}")));
-    }
-    if let (true, Some(category)) = (source.track_categorized_pages, &category) {
-        found.push(Cow::Owned(format!("Viewed {category} {noun}")));
-    }
-    if let (true, Some(name)) = (source.track_named_pages, &name) {
-        found.push(Cow::Owned(match &category {
+    let all = source.track_all_pages.then(|| Cow::Owned(format!("Loaded a {noun}")));
+    let categorized = category.as_ref().filter(|_| source.track_categorized_pages);
+    let categorized = categorized.map(|category| Cow::Owned(format!("Viewed {category} {noun}")));
+    let named = name.as_ref().filter(|_| source.track_named_pages).map(|name| {
+        Cow::Owned(match &category {
             Some(category) => format!("Viewed {category} {name} {noun}"),
             None => format!("Viewed {name} {noun}"),
-        }));
-    }
-    if found.is_empty() { Err(Dropped::NoPageSetting) } else { Ok(found) }
+        })
+    });
+    let found = [all, categorized, named];
+    if found.iter().all(Option::is_none) { Err(Dropped::NoPageSetting) } else { Ok(found) }
 }
 
 /// A name as Segment reads it: a text that is not empty, or a number as JavaScript writes it where it is a whole one.
@@ -137,6 +156,7 @@ fn name_text(name: Value<'_>) -> Option<Cow<'_, str>> {
 /// What all events of a message share.
 struct Facts<'m> {
     message: &'m Message<'m>,
+    properties: Members<'m>,
     source: &'m Source,
     ip: Value<'m>,
     /// The connection's address, or the message's without its port.
@@ -152,13 +172,16 @@ struct Facts<'m> {
 impl<'m> Facts<'m> {
     fn of(
         message: &'m Message<'m>,
+        properties: Members<'m>,
         source: &'m Source,
         client: &'m Client<'m>,
         now: i64,
         token: impl FnOnce() -> String,
+        user: Option<&'m User>,
     ) -> Self {
         let context = &message.context;
-        let visitor = client.is_visitor(context);
+        // Asked only where it counts: most messages say all of their client, or are a server's.
+        let visitor = || client.is_visitor(context);
         let original = timestamp::read(message.original_timestamp).or_else(|| timestamp::read(message.timestamp));
         let id = match message.message_id {
             Value::String(id) if !id.raw.is_empty() => id.decode(),
@@ -172,37 +195,37 @@ impl<'m> Facts<'m> {
         let (ip, user_agent) = (without_placeholder(context.ip), without_placeholder(context.user_agent));
         let bare_ip = match ip {
             ip if ip.is_given() => ip.as_str().and_then(|text| without_port(&text)),
-            _ if visitor && source.ip_addon => client.address(),
+            _ if source.ip_addon && visitor() => client.address(),
             _ => None,
         };
-        let fills_agent = visitor && source.ua_addon && !user_agent.is_given();
+        let fills_agent = source.ua_addon && !user_agent.is_given() && visitor();
         Self {
             message,
+            properties,
             source,
             ip,
             bare_ip,
             user_agent,
             header_user_agent: if fills_agent { client.user_agent() } else { None },
-            referer: if visitor && !context.page { client.referer() } else { None },
+            referer: if !context.page && !client.referer.is_empty() && visitor() { client.referer() } else { None },
             at: timestamp::corrected(original, timestamp::read(message.sent_at), now),
             token,
-            user: None,
+            user,
         }
     }
 
     /// Writes one event. `renamed`: the event's own name, where its collection bears another.
-    fn write(&self, out: &mut Vec<u8>, renamed: Option<&str>) -> u32 {
+    fn write(&self, out: &mut Vec<u8>, notes: &mut Notes, renamed: Option<&str>) -> u32 {
         let message = self.message;
-        let mut event = EventWriter::new(out);
+        let mut event = EventWriter::new(out, notes);
         let mut own_keen = Value::Absent;
         let mut url = Value::Absent;
         match message.properties {
-            Value::Object(properties) => {
+            Value::Object(_) => {
                 let (mut keen_name, mut url_name) = (First::default(), First::default());
-                // The text has been read once: it is an object.
-                let _ = event.properties(properties, |key, value| {
+                event.properties(self.properties, |key, value| {
                     if alike(key, "url") && url_name.takes(key) {
-                        url = value;
+                        url = if matches!(value, Value::Array(_) | Value::Object(_)) { Value::Absent } else { value };
                     }
                     let keen = alike(key, "keen") && keen_name.takes(key);
                     if keen {
@@ -210,10 +233,6 @@ impl<'m> Facts<'m> {
                     }
                     keen
                 });
-                // Containers are not handed over.
-                if !keen_name.is_open() && own_keen == Value::Absent {
-                    own_keen = addons::member(properties, "keen");
-                }
             }
             other if other.is_given() => event.field("segment_properties", other),
             _ => {}
@@ -333,12 +352,16 @@ fn without_placeholder(value: Value<'_>) -> Value<'_> {
 
 /// The bare address of an address with a port, or in brackets.
 fn without_port(text: &str) -> Option<String> {
+    // As nearly all are.
+    if text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return None;
+    }
     if text.parse::<std::net::IpAddr>().is_ok() { None } else { bare_address(text) }
 }
 
 /// Ours wins where we have a value. A `null` of the context is written only where no property bears the name.
 fn overlay(event: &mut EventWriter<'_>, field: &str, value: Value<'_>) {
-    if value == Value::Null && event.has(field) {
+    if matches!(value, Value::Null) && event.has(field) {
         return;
     }
     event.field(field, value);

@@ -1,7 +1,8 @@
 //! One request -> the events of all its messages, each for its own source's destination.
 
-use super::{Client, Dropped, Sink, audience, map, without_placeholder};
+use super::{Client, Dropped, Mapper, Sink, audience, without_placeholder};
 use crate::config::{Config, Mode, Source};
+use crate::json::Members;
 use crate::segment::answer::Refusal;
 use crate::segment::body::{self, Body};
 use crate::segment::endpoint::{Endpoint, Kind};
@@ -75,11 +76,11 @@ pub fn map_request<'c>(
     };
     let client = client(wants_address);
     let one_page = matches!(request.endpoint, Endpoint::Batch) && client.is_browser();
-    let mut run =
-        Run { client, now: request.now, token, users, page: one_page.then(Page::default), destinations, tally };
+    let mapper = Mapper::new(client, request.now);
+    let mut run = Run { client, mapper, token, users, page: one_page.then(Page::default), destinations, tally };
     for (message, source) in body.messages.iter().zip(&sources) {
         match source {
-            Some(source) => run.message(message, source),
+            Some(source) => run.message(message, body.properties(message), source),
             None => run.tally.unknown_source = run.tally.unknown_source.saturating_add(1),
         }
     }
@@ -89,7 +90,7 @@ pub fn map_request<'c>(
 /// The mapping of one request, message by message.
 struct Run<'r, 's, T, S, D> {
     client: Client<'r>,
-    now: i64,
+    mapper: Mapper<'r>,
     token: T,
     users: &'r mut Users<'s, S>,
     /// The browser's page that all messages are of.
@@ -99,7 +100,7 @@ struct Run<'r, 's, T, S, D> {
 }
 
 impl<T: FnMut() -> String, S: SharedData, D: Destinations> Run<'_, '_, T, S, D> {
-    fn message(&mut self, message: &Message<'_>, source: &Source) {
+    fn message(&mut self, message: &Message<'_>, properties: Members<'_>, source: &Source) {
         if message.kind == Some(Kind::Identify) && message.integrations.enabled(&message.context) && !message.bundled {
             if source.remember_users {
                 let page = self.page.as_mut().filter(|_| is_of_page(&self.client, message, source));
@@ -107,14 +108,16 @@ impl<T: FnMut() -> String, S: SharedData, D: Destinations> Run<'_, '_, T, S, D> 
             }
             if source.audience_events {
                 for change in audience::changes(message) {
-                    self.event(&change.track(message), source);
+                    let mut members = Vec::new();
+                    let properties = change.properties(&mut members);
+                    self.event(&change.track(message), properties, source);
                 }
             }
         }
-        self.event(message, source);
+        self.event(message, properties, source);
     }
 
-    fn event(&mut self, message: &Message<'_>, source: &Source) {
+    fn event(&mut self, message: &Message<'_>, properties: Members<'_>, source: &Source) {
         let shown = matches!(message.kind, Some(Kind::Track | Kind::Page | Kind::Screen));
         let user = if source.remember_users && shown {
             let page = self.page.as_ref().filter(|_| is_of_page(&self.client, message, source));
@@ -124,7 +127,7 @@ impl<T: FnMut() -> String, S: SharedData, D: Destinations> Run<'_, '_, T, S, D> 
         };
         let mut sink = To { destination: source.destination, destinations: self.destinations };
         let tally = &mut self.tally;
-        match map(message, source, &self.client, self.now, &mut self.token, user.as_ref(), &mut sink) {
+        match self.mapper.map(message, properties, source, &mut self.token, user.as_ref(), &mut sink) {
             Ok(mapped) => {
                 tally.events = tally.events.saturating_add(u64::try_from(mapped.events).unwrap_or(0));
                 tally.too_large = tally.too_large.saturating_add(u64::try_from(mapped.too_large).unwrap_or(0));

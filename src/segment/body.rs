@@ -2,17 +2,29 @@
 
 use super::endpoint::{Endpoint, Kind};
 use super::message::Message;
-use crate::json::{Cursor, Malformed, Read, Value};
+use crate::json::{Cursor, Malformed, Member, Members, Read, Value};
 
 /// What a body holds.
 #[derive(Debug, Default)]
 pub struct Body<'a> {
     /// Its messages, what the batch says of all of them merged in.
     pub messages: Vec<Message<'a>>,
+    /// The members of all their `properties`.
+    properties: Vec<Member<'a>>,
+    /// The body itself.
+    text: &'a str,
     /// Elements of a batch that are no objects.
     pub not_messages: usize,
     /// The `writeKey` of the whole body.
     pub write_key: Value<'a>,
+}
+
+impl<'a> Body<'a> {
+    /// The members of a message's `properties`; none where that is no object.
+    #[must_use]
+    pub fn properties(&'a self, message: &Message<'_>) -> Members<'a> {
+        Members { text: self.text, list: self.properties.get(message.members.clone()).unwrap_or_default() }
+    }
 }
 
 /// A message of SDKs' has this many bytes or more: what room to make for those of a batch.
@@ -25,18 +37,19 @@ const USUAL_BYTES: usize = 600;
 pub fn read<'a>(endpoint: Endpoint<'_>, body: &'a [u8]) -> Read<Body<'a>> {
     let text = std::str::from_utf8(body).map_err(|_| Malformed)?;
     let mut cursor = Cursor::new(text);
-    let body = match endpoint {
+    let mut body = match endpoint {
         Endpoint::Single(kind) => single(&mut cursor, kind)?,
         _ => batch(&mut cursor, text.len().checked_div(USUAL_BYTES).unwrap_or(0))?,
     };
     cursor.end()?;
+    body.text = text;
     Ok(body)
 }
 
 fn single<'a>(cursor: &mut Cursor<'a>, kind: Kind) -> Read<Body<'a>> {
     let mut body = Body { messages: vec![Message::default()], ..Body::default() };
     if let Some(message) = body.messages.last_mut() {
-        message.read(cursor, |_, cursor| cursor.skip().map(drop))?;
+        message.read(cursor, &mut body.properties, |_, cursor| cursor.skip().map(drop))?;
         message.kind = Some(kind);
         body.write_key = message.write_key;
     }
@@ -48,7 +61,8 @@ fn batch<'a>(cursor: &mut Cursor<'a>, expected: usize) -> Read<Body<'a>> {
     let mut found = Body { messages: Vec::with_capacity(expected), ..Body::default() };
     let mut has_batch = false;
     let mut shared = Message::default();
-    let kind = shared.read(cursor, |key, cursor| {
+    let mut own = Vec::new();
+    let kind = shared.read(cursor, &mut own, |key, cursor| {
         if !key.is("batch") {
             return cursor.skip().map(drop);
         }
@@ -57,7 +71,7 @@ fn batch<'a>(cursor: &mut Cursor<'a>, expected: usize) -> Read<Body<'a>> {
             if cursor.peek() == Some(b'{') {
                 found.messages.push(Message::default());
                 if let Some(message) = found.messages.last_mut() {
-                    message.read(cursor, |_, cursor| cursor.skip().map(drop))?;
+                    message.read(cursor, &mut found.properties, |_, cursor| cursor.skip().map(drop))?;
                 }
             } else {
                 cursor.skip()?;
@@ -74,6 +88,7 @@ fn batch<'a>(cursor: &mut Cursor<'a>, expected: usize) -> Read<Body<'a>> {
     } else if kind != Value::Absent {
         // One message where a batch belongs: some callers do, and it says what it is.
         found.messages.push(shared);
+        found.properties = own;
     }
     Ok(found)
 }

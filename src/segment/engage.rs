@@ -76,7 +76,7 @@ mod tests {
 
     fn read(body: &str) -> Message<'_> {
         let mut message = Message::default();
-        message.read(&mut Cursor::new(body), |_, cursor| cursor.skip().map(drop)).unwrap();
+        message.read(&mut Cursor::new(body), &mut Vec::new(), |_, cursor| cursor.skip().map(drop)).unwrap();
         message.kind = Some(Kind::Identify);
         message
     }

@@ -3,7 +3,8 @@
 use super::endpoint::Kind;
 use super::integrations::{Flags, Integrations};
 use super::name_like::{First, Plain, alike};
-use crate::json::{Cursor, Read, Str, Value};
+use crate::json::{Cursor, Member as Property, Read, Str, Value};
+use std::ops::Range;
 
 /// A message as it came. What the mapping needs of it, and no more.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +33,8 @@ pub struct Message<'a> {
     pub sent_at: Value<'a>,
     /// `properties`
     pub properties: Value<'a>,
+    /// Where its members stand among those of the whole body, where it is an object.
+    pub members: Range<usize>,
     /// `traits` of an identify call.
     pub traits: Value<'a>,
     /// `writeKey`
@@ -73,14 +76,16 @@ pub struct Context<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Reads the members of one message into this one, which is new; gives its `type`. `other` gets the members that are
-    /// none of a message's. Messages are large, and so read where they stay.
+    /// Reads the members of one message into this one, which is new; gives its `type`. The members of its `properties` are
+    /// appended to `properties`. `other` gets the members that are none of a message's. Messages are large, and so read
+    /// where they stay.
     ///
     /// # Errors
     /// It is no JSON object.
     pub fn read(
         &mut self,
         cursor: &mut Cursor<'a>,
+        properties: &mut Vec<Property<'a>>,
         mut other: impl FnMut(Str<'a>, &mut Cursor<'a>) -> Read<()>,
     ) -> Read<Value<'a>> {
         let mut kind = Value::Absent;
@@ -98,7 +103,15 @@ impl<'a> Message<'a> {
                 Member::Timestamp => &mut self.timestamp,
                 Member::OriginalTimestamp => &mut self.original_timestamp,
                 Member::SentAt => &mut self.sent_at,
-                Member::Properties => &mut self.properties,
+                Member::Properties => {
+                    let from = properties.len();
+                    self.properties = match cursor.peek() {
+                        Some(b'{') => Value::Object(cursor.members(properties)?),
+                        _ => cursor.value()?,
+                    };
+                    self.members = from..properties.len();
+                    return Ok(());
+                }
                 Member::Traits => &mut self.traits,
                 Member::WriteKey => &mut self.write_key,
                 Member::Context => return self.context.read(cursor),

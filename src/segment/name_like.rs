@@ -43,13 +43,18 @@ fn letters(name: &str) -> impl Iterator<Item = u8> {
 
 /// Whether a name is `plain` (lower case, no punctuation) but for what does not count.
 #[must_use]
+#[inline]
 pub fn alike(key: Str<'_>, plain: &str) -> bool {
     // Most names are told apart by their first letter.
-    if let (false, Some(first @ (b'a'..=b'z' | b'A'..=b'Z'))) = (key.escaped, key.raw.as_bytes().first())
-        && plain.as_bytes().first() != Some(&first.to_ascii_lowercase())
-    {
-        return false;
+    match (key.escaped, key.raw.as_bytes().first()) {
+        (false, Some(first)) if first.is_ascii_alphabetic() && Some(&(first | 0x20)) != plain.as_bytes().first() => {
+            false
+        }
+        _ => letters_alike(key, plain),
     }
+}
+
+fn letters_alike(key: Str<'_>, plain: &str) -> bool {
     let name = key.decode();
     let mut letters = letters(&name);
     plain.bytes().all(|b| letters.next() == Some(b)) && letters.next().is_none()

@@ -18,7 +18,7 @@ fn source(scope: u64, mode: Mode) -> Source {
 
 fn message(kind: Kind, body: &str) -> Message<'_> {
     let mut message = Message::default();
-    message.read(&mut Cursor::new(body), |_, cursor| cursor.skip().map(drop)).unwrap();
+    message.read(&mut Cursor::new(body), &mut Vec::new(), |_, cursor| cursor.skip().map(drop)).unwrap();
     message.kind = Some(kind);
     message
 }
