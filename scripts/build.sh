@@ -110,7 +110,7 @@ linked="$out/$triple/release/$module"
 if optimizer; then
   # What Rust's wasm32 target uses of wasm beyond its first version.
   features=(--enable-bulk-memory --enable-sign-ext --enable-mutable-globals --enable-nontrapping-float-to-int
-    --enable-multivalue --enable-reference-types)
+    --enable-multivalue --enable-reference-types --enable-simd)
   wasm-opt -O3 "${features[@]}" "$linked" -o "target/$built.new"
 else
   say "not optimized by wasm-opt (Debian's binaryen), which would make it smaller and faster"
