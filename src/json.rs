@@ -201,34 +201,47 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// No string comes, or it is cut, or it holds a control character or an unknown escape.
+    #[inline(always)]
     pub fn string(&mut self) -> Read<Str<'a>> {
         let bytes = self.text.as_bytes();
         if bytes.get(self.at) != Some(&b'"') && self.peek() != Some(b'"') {
             return Err(Malformed);
         }
         let start = self.at.wrapping_add(1);
-        self.at = plain_until(bytes, start);
-        if bytes.get(self.at) != Some(&b'"') {
-            return self.string_with_escapes(start);
+        // What passes over text gives no slices back, here and below: those would go by way of the memory, and be waited
+        // for there.
+        let passed = self.pass_string(start);
+        let raw = self.text.get(start..self.at.wrapping_sub(1)).ok_or(Malformed)?;
+        match passed {
+            Passed::Plain => Ok(Str { raw, escaped: false }),
+            Passed::Escaped => Ok(Str { raw, escaped: true }),
+            Passed::Malformed => Err(Malformed),
         }
-        let raw = self.text.get(start..self.at).ok_or(Malformed)?;
-        self.step(1);
-        Ok(Str { raw, escaped: false })
     }
 
-    /// The rest of a string that starts at `start`, from the first byte that is not plain text.
-    fn string_with_escapes(&mut self, start: usize) -> Read<Str<'a>> {
+    /// Passes over a string whose text starts at `start`.
+    #[inline(never)]
+    fn pass_string(&mut self, start: usize) -> Passed {
         let bytes = self.text.as_bytes();
-        let mut escaped = false;
+        self.at = plain_until(bytes, start);
+        let plain = bytes.get(self.at) == Some(&b'"');
+        if plain {
+            self.step(1);
+            return Passed::Plain;
+        }
+        if self.pass_escapes() { Passed::Escaped } else { Passed::Malformed }
+    }
+
+    /// Passes over the rest of a string, from the first byte that is not plain text and no quote. False where it is malformed.
+    fn pass_escapes(&mut self) -> bool {
+        let bytes = self.text.as_bytes();
         loop {
             match bytes.get(self.at) {
                 Some(b'"') => {
-                    let raw = self.text.get(start..self.at).ok_or(Malformed)?;
                     self.step(1);
-                    return Ok(Str { raw, escaped });
+                    return true;
                 }
                 Some(b'\\') => {
-                    escaped = true;
                     self.step(1);
                     match bytes.get(self.at) {
                         Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.step(1),
@@ -237,14 +250,14 @@ impl<'a> Cursor<'a> {
                             for _ in 0..4 {
                                 match bytes.get(self.at) {
                                     Some(b) if b.is_ascii_hexdigit() => self.step(1),
-                                    _ => return Err(Malformed),
+                                    _ => return false,
                                 }
                             }
                         }
-                        _ => return Err(Malformed),
+                        _ => return false,
                     }
                 }
-                _ => return Err(Malformed),
+                _ => return false,
             }
             self.at = plain_until(bytes, self.at);
         }
@@ -254,35 +267,50 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// No number comes, or one that JSON does not know (`+1`, `01`, `.5`, `NaN`).
+    #[inline(always)]
     pub fn number(&mut self) -> Read<&'a str> {
         self.peek();
         let start = self.at;
+        if !self.pass_number() {
+            return Err(Malformed);
+        }
+        self.text.get(start..self.at).ok_or(Malformed)
+    }
+
+    /// Passes over a number, which is to start here. False where none does.
+    #[inline(never)]
+    fn pass_number(&mut self) -> bool {
         if self.now() == Some(b'-') {
             self.step(1);
         }
         match self.now() {
             Some(b'0') => self.step(1),
-            Some(b'1'..=b'9') => self.digits()?,
-            _ => return Err(Malformed),
+            Some(b'1'..=b'9') => {
+                self.pass_digits();
+            }
+            _ => return false,
         }
         if self.now() == Some(b'.') {
             self.step(1);
-            self.digits()?;
+            if !self.pass_digits() {
+                return false;
+            }
         }
         if matches!(self.now(), Some(b'e' | b'E')) {
             self.step(1);
             if matches!(self.now(), Some(b'+' | b'-')) {
                 self.step(1);
             }
-            self.digits()?;
+            return self.pass_digits();
         }
-        self.text.get(start..self.at).ok_or(Malformed)
+        true
     }
 
     /// Reads one value.
     ///
     /// # Errors
     /// What comes is no JSON value.
+    #[inline(always)]
     pub fn value(&mut self) -> Read<Value<'a>> {
         Ok(match self.peek() {
             Some(b'"') => Value::String(self.string()?),
@@ -299,9 +327,17 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// What comes is no JSON value.
+    #[inline(always)]
     pub fn skip(&mut self) -> Read<&'a str> {
         self.peek();
         let start = self.at;
+        self.pass_value()?;
+        self.text.get(start..self.at).ok_or(Malformed)
+    }
+
+    /// Passes over a value of any depth.
+    #[inline(never)]
+    fn pass_value(&mut self) -> Read<()> {
         let mut nest = Nest::default();
         loop {
             match self.peek() {
@@ -325,9 +361,7 @@ impl<'a> Cursor<'a> {
                 _ => drop(self.number()?),
             }
             loop {
-                let Some(object) = nest.top() else {
-                    return self.text.get(start..self.at).ok_or(Malformed);
-                };
+                let Some(object) = nest.top() else { return Ok(()) };
                 if self.eat(b',') {
                     if object {
                         self.key()?;
@@ -405,6 +439,7 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// No name or no colon comes.
+    #[inline(always)]
     pub fn key(&mut self) -> Read<Str<'a>> {
         let name = self.string()?;
         self.expect(b':')?;
@@ -420,12 +455,13 @@ impl<'a> Cursor<'a> {
         Err(Malformed)
     }
 
-    fn digits(&mut self) -> Read<()> {
+    /// Passes over digits. False where none comes.
+    fn pass_digits(&mut self) -> bool {
         let start = self.at;
         while matches!(self.now(), Some(b'0'..=b'9')) {
             self.step(1);
         }
-        if self.at == start { Err(Malformed) } else { Ok(()) }
+        self.at != start
     }
 
     fn now(&self) -> Option<u8> {
@@ -494,6 +530,14 @@ mod block {
         let found = (quote | backslash | control) & HIGH;
         if found == 0 { None } else { usize::try_from(found.trailing_zeros() >> 3).ok() }
     }
+}
+
+/// What has been passed over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Passed {
+    Plain,
+    Escaped,
+    Malformed,
 }
 
 /// The containers that are open, one bit each: 64 levels in place, deeper ones on the heap.
