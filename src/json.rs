@@ -181,6 +181,16 @@ impl<'a> Cursor<'a> {
         found
     }
 
+    /// Reads `text` if just that comes next.
+    pub fn eat_text(&mut self, text: &str) -> bool {
+        self.peek();
+        let found = self.text.as_bytes().get(self.at..).is_some_and(|rest| rest.starts_with(text.as_bytes()));
+        if found {
+            self.step(text.len());
+        }
+        found
+    }
+
     /// Reads `byte`, which must come next.
     ///
     /// # Errors

@@ -15,6 +15,8 @@ pub(super) struct Batch {
 struct Event {
     /// Who is to be told; none where the caller has been answered.
     waiter: Option<WaiterId>,
+    /// A number for the collection, which another may share: numbers are sorted sooner than names.
+    sorted_by: u64,
     collection: Range<usize>,
     event: Range<usize>,
 }
@@ -43,8 +45,9 @@ impl Batch {
         self.events.iter().map(Event::cost).fold(0, usize::saturating_add)
     }
 
-    /// Makes room for so many bytes more.
-    pub(super) fn reserve(&mut self, bytes: usize) {
+    /// Makes room for so many events and bytes more.
+    pub(super) fn reserve(&mut self, events: usize, bytes: usize) {
+        self.events.reserve(events);
         self.bytes.reserve(bytes);
     }
 
@@ -53,7 +56,8 @@ impl Batch {
         self.bytes.extend_from_slice(collection.as_bytes());
         let middle = self.bytes.len();
         self.bytes.extend_from_slice(event);
-        self.events.push(Event { waiter, collection: start..middle, event: middle..self.bytes.len() });
+        let sorted_by = number(collection.as_bytes());
+        self.events.push(Event { waiter, sorted_by, collection: start..middle, event: middle..self.bytes.len() });
     }
 
     /// Whom each event's end is to be told to.
@@ -98,7 +102,7 @@ impl Batch {
     pub(super) fn request(&mut self) -> Vec<u8> {
         let bytes = &self.bytes;
         let name = |event: &Event| bytes.get(event.collection.clone()).unwrap_or_default();
-        self.events.sort_by(|a, b| name(a).cmp(name(b)));
+        self.events.sort_by(|a, b| a.sorted_by.cmp(&b.sorted_by).then_with(|| name(a).cmp(name(b))));
         let events =
             self.events.iter().map(|e| (self.collection(e), self.bytes.get(e.event.clone()).unwrap_or_default()));
         bulk::body(events, self.bytes.len().saturating_add(64))
@@ -131,4 +135,14 @@ impl Batch {
     fn collection(&self, event: &Event) -> &str {
         std::str::from_utf8(self.bytes.get(event.collection.clone()).unwrap_or_default()).unwrap_or_default()
     }
+}
+
+/// The same for the same name, and nearly always another for another.
+fn number(name: &[u8]) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let (eights, rest) = name.as_chunks::<8>();
+    let mixed = eights
+        .iter()
+        .fold(0, |mixed: u64, eight| (mixed ^ u64::from_le_bytes(*eight)).wrapping_mul(ODD).rotate_left(29));
+    rest.iter().fold(mixed, |mixed, byte| (mixed ^ u64::from(*byte)).wrapping_mul(ODD).rotate_left(29))
 }

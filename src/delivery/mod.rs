@@ -236,6 +236,7 @@ impl Delivery {
         let mut due = false;
         // Most offers are one project's: its batch gets room for all of it at once, instead of again and again for more.
         let mut room = offer.bytes().min(self.settings.max_batch_bytes);
+        let mut events_room = offer.len().min(self.settings.max_batch_events);
         for (destination, collection, event) in offer.events() {
             let Some(project) = self.projects.get_mut(destination) else { continue };
             let too_many = project.open.len() >= self.settings.max_batch_events;
@@ -245,7 +246,7 @@ impl Delivery {
             }
             if project.open.is_empty() {
                 project.open_since = now;
-                project.open.reserve(take(&mut room));
+                project.open.reserve(take(&mut events_room), take(&mut room));
             }
             project.open.push(waiter, collection, event);
             due |= project.due(now, slots);

@@ -29,13 +29,15 @@ impl<'a> Body<'a> {
 
 /// A message of SDKs' has this many bytes or more: what room to make for those of a batch.
 const USUAL_BYTES: usize = 600;
+/// … and so many properties.
+const USUAL_PROPERTIES: usize = 8;
 
 /// Reads a body.
 ///
 /// # Errors
 /// It is not UTF-8, not JSON, no object, or its `batch` is no array.
 pub fn read<'a>(endpoint: Endpoint<'_>, body: &'a [u8]) -> Read<Body<'a>> {
-    let text = std::str::from_utf8(body).map_err(|_| Malformed)?;
+    let text = simdutf8::basic::from_utf8(body).map_err(|_| Malformed)?;
     let mut cursor = Cursor::new(text);
     let mut body = match endpoint {
         Endpoint::Single(kind) => single(&mut cursor, kind)?,
@@ -47,7 +49,8 @@ pub fn read<'a>(endpoint: Endpoint<'_>, body: &'a [u8]) -> Read<Body<'a>> {
 }
 
 fn single<'a>(cursor: &mut Cursor<'a>, kind: Kind) -> Read<Body<'a>> {
-    let mut body = Body { messages: vec![Message::default()], ..Body::default() };
+    let properties = Vec::with_capacity(USUAL_PROPERTIES);
+    let mut body = Body { messages: vec![Message::default()], properties, ..Body::default() };
     if let Some(message) = body.messages.last_mut() {
         message.read(cursor, &mut body.properties, |_, cursor| cursor.skip().map(drop))?;
         message.kind = Some(kind);
@@ -58,7 +61,9 @@ fn single<'a>(cursor: &mut Cursor<'a>, kind: Kind) -> Read<Body<'a>> {
 
 /// Reads a batch of some `expected` messages.
 fn batch<'a>(cursor: &mut Cursor<'a>, expected: usize) -> Read<Body<'a>> {
-    let mut found = Body { messages: Vec::with_capacity(expected), ..Body::default() };
+    let messages = Vec::with_capacity(expected);
+    let properties = Vec::with_capacity(expected.saturating_mul(USUAL_PROPERTIES));
+    let mut found = Body { messages, properties, ..Body::default() };
     let mut has_batch = false;
     let mut shared = Message::default();
     let mut own = Vec::new();

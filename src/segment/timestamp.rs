@@ -29,12 +29,40 @@ pub fn read(value: Value<'_>) -> Option<i64> {
     match value {
         Value::Number(digits) => epoch(digits),
         Value::String(text) => {
+            if let Some(at) = usual(text.raw.as_bytes()) {
+                return Some(at);
+            }
             let text = text.decode();
             let text = text.trim();
             if is_epoch(text) { epoch(text) } else { iso(text) }
         }
         _ => None,
     }
+}
+
+/// `YYYY-MM-DDThh:mm:ss.sssZ`, as JavaScript and most SDKs write it. Any other form is for [`iso`].
+fn usual(text: &[u8]) -> Option<i64> {
+    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, b':', n1, n2, b':', s1, s2, b'.', f1, f2, f3, b'Z'] =
+        *text
+    else {
+        return None;
+    };
+    let digits = [y1, y2, y3, y4, m1, m2, d1, d2, h1, h2, n1, n2, s1, s2, f1, f2, f3];
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let two = |tens: u8, ones: u8| (tens & 15).wrapping_mul(10).wrapping_add(ones & 15);
+    let [hour, minute, second] = [two(h1, h2), two(n1, n2), two(s1, s2)];
+    if hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let year = i32::from(two(y1, y2)).wrapping_mul(100).wrapping_add(i32::from(two(y3, y4)));
+    let date = Date::from_calendar_date(year, Month::try_from(two(m1, m2)).ok()?, two(d1, d2)).ok()?;
+    let days = i64::from(date.to_julian_day().wrapping_sub(EPOCH));
+    let minutes =
+        days.wrapping_mul(1440).wrapping_add(i64::from(hour).wrapping_mul(60)).wrapping_add(i64::from(minute));
+    let milli = i64::from(two(f1, f2)).wrapping_mul(10).wrapping_add(i64::from(f3 & 15));
+    Some(minutes.wrapping_mul(60).wrapping_add(i64::from(second)).wrapping_mul(1000).wrapping_add(milli))
 }
 
 fn is_epoch(text: &str) -> bool {
