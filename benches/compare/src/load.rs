@@ -70,7 +70,7 @@ pub(crate) fn round(
         p99_us: said.p99,
         errors: said.errors,
         cpu_us_per_request: after.saturating_sub(before) as f64 / 1000.0 / said.requests as f64,
-        rss_mb: pids.iter().map(|pid| rss_kb(*pid)).sum::<u64>() as f64 / 1024.0,
+        rss_mb: rss_mb(pids),
     })
 }
 
@@ -81,6 +81,11 @@ pub(crate) fn cpu_ns(pids: &[u32]) -> u64 {
         .filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok())
         .filter_map(|line| line.split_whitespace().next()?.parse::<u64>().ok())
         .sum()
+}
+
+/// Resident memory of processes.
+pub(crate) fn rss_mb(pids: &[u32]) -> f64 {
+    pids.iter().map(|pid| rss_kb(*pid)).sum::<u64>() as f64 / 1024.0
 }
 
 fn rss_kb(pid: u32) -> u64 {

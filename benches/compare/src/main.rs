@@ -7,6 +7,7 @@ mod growth;
 mod load;
 mod rivals;
 mod rows;
+mod start;
 mod upstream;
 
 use clap::Parser;
@@ -39,6 +40,9 @@ struct Options {
     /// How keen-edge's cost grows, in place of the rows: a table, and docs/growth.svg.
     #[arg(long)]
     growth: bool,
+    /// What keen-edge adds to Envoy's start and memory, in place of the rows.
+    #[arg(long)]
+    start: bool,
     /// Whether memory grows over this many events, in place of the rows.
     #[arg(long)]
     soak: Option<u64>,
@@ -64,6 +68,9 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     if options.growth {
         return growth::run(address, options.rounds).await;
     }
+    if options.start {
+        return start::run(address, options.rounds).await;
+    }
     if let Some(events) = options.soak {
         return growth::soak(address, events).await;
     }
@@ -77,6 +84,12 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     if wanted("wasm-reply") {
         all.push(rows::naive(address).await?);
+    }
+    if wanted("wasm-call") {
+        all.push(rows::naive_call(address).await?);
+    }
+    for name in rows::STEPS.into_iter().filter(|name| wanted(name)) {
+        all.push(rows::step(name, address).await?);
     }
     if wanted("keen-edge") {
         all.push(rows::keen_edge_row(address).await?);

@@ -92,11 +92,22 @@ pub(crate) async fn proxy(upstream: SocketAddr) -> Result<Row, String> {
 
 /// The least a wasm filter can do.
 pub(crate) async fn naive(upstream: SocketAddr) -> Result<Row, String> {
+    naive_row("wasm-reply", "a wasm filter that reads the body and replies", upstream, false).await
+}
+
+/// The least a wasm filter can do that answers when its upstream has.
+pub(crate) async fn naive_call(upstream: SocketAddr) -> Result<Row, String> {
+    naive_row("wasm-call", "a wasm filter that makes a call for each request, and maps nothing", upstream, true).await
+}
+
+/// `calls`: its configuration names the cluster to call.
+async fn naive_row(name: &str, about: &'static str, upstream: SocketAddr, calls: bool) -> Result<Row, String> {
     let wasm = harness::root().join("target/naive.wasm");
-    Row::envoy("wasm-reply", "a wasm filter that reads the body and replies", upstream, false, move |bootstrap| {
+    Row::envoy(name, about, upstream, calls, move |bootstrap| {
         let config = keen_edge(bootstrap);
         config["vm_config"] = json!({"vm_id": "naive", "runtime": "envoy.wasm.runtime.v8", "code": local(&wasm)});
-        config["configuration"] = Value::Null;
+        let text = if calls { "keen" } else { "" };
+        config["configuration"] = json!({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": text});
     })
     .await
 }
@@ -108,6 +119,29 @@ fn local(wasm: &Path) -> Value {
 /// This project, as its `envoy.yaml` has it.
 pub(crate) async fn keen_edge_row(upstream: SocketAddr) -> Result<Row, String> {
     Row::envoy("keen-edge", "keen-edge, confirmed by Keen before the answer", upstream, true, |_| {}).await
+}
+
+/// The steps on the way to it, each a row: what a step costs is what its row has above the one before.
+pub(crate) const STEPS: [&str; 2] = ["keen-edge-drop", "keen-edge-early"];
+
+/// One of [`STEPS`].
+pub(crate) async fn step(name: &str, upstream: SocketAddr) -> Result<Row, String> {
+    let drops = name == STEPS[0];
+    let about = if drops {
+        "reads the call, finds that its source is unknown, and answers: no event"
+    } else {
+        "answers before Keen has the event (delivery.ack: accepted)"
+    };
+    Row::envoy(name, about, upstream, false, move |bootstrap| {
+        let Some(config) = keen_edge(bootstrap).pointer_mut("/configuration/value") else { return };
+        if drops {
+            let source = config["sources"]["writeKey"].take();
+            config["sources"] = json!({"anotherKey": source});
+        } else {
+            config["delivery"]["ack"] = json!("accepted");
+        }
+    })
+    .await
 }
 
 /// The same of another build of the filter: `name=path/to.wasm`.

@@ -19,7 +19,7 @@ use std::{
 
 /// How long Envoy may take to be ready. It takes half a second; a loaded machine takes longer.
 const START_LIMIT: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(20);
+const POLL: Duration = Duration::from_millis(5);
 
 /// Why Envoy is not running.
 #[derive(Debug)]
