@@ -3,7 +3,7 @@
 use crate::load::{self, Case};
 use crate::rows::{Row, floor, keen_edge_with};
 use harness::root;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::error::Error;
 use std::fs;
 use std::net::SocketAddr;
@@ -48,7 +48,7 @@ pub(crate) async fn run(upstream: SocketAddr, rounds: usize) -> Result<(), Box<d
         found[kind.name] = json!({"start_ms": start, "rss_mb": rss, "rss_after_load_mb": used});
     }
     let file = root().join("target/start.json");
-    fs::write(&file, format!("{:#}\n", Value::from(found)))?;
+    fs::write(&file, format!("{:#}\n", found))?;
     println!("\n{}", file.display());
     Ok(())
 }
