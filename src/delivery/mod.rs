@@ -16,11 +16,12 @@ pub use clock::Clock;
 pub use offer::Offer;
 pub use outcome::{Ended, Outcome};
 
+use crate::by_id::ById;
 use crate::config;
 use crate::keen::bulk::{self, Verdict};
 use crate::segment::answer::Answer;
 use batch::Batch;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::iter::repeat;
 use std::mem::take;
 
@@ -49,11 +50,8 @@ const EVENT_OVERHEAD: usize = 64;
 pub enum Offered {
     /// Nothing to deliver: answer now.
     Nothing,
-    /// Taken; the waiter, if any, is answered later. `due`: there is a call to make now.
-    Taken {
-        /// Ask [`Delivery::take`].
-        due: bool,
-    },
+    /// Taken; the waiter, if any, is answered later. There may be a [call](Delivery::take) to make now.
+    Taken,
     /// Over the bound: nothing of it is kept.
     Full,
 }
@@ -188,10 +186,10 @@ pub struct Delivery {
     settings: config::Delivery,
     timeout_ms: u64,
     projects: Vec<Project>,
-    waiters: BTreeMap<WaiterId, Waiter>,
+    waiters: ById<Waiter>,
     /// Deadlines in order: all callers wait equally long.
     deadlines: VecDeque<(u64, WaiterId)>,
-    calls: BTreeMap<CallId, UnderWay>,
+    calls: ById<UnderWay>,
     next_call: CallId,
     /// Where the search for the next call begins, so that no project is always first.
     turn: usize,
@@ -210,9 +208,9 @@ impl Delivery {
             settings,
             timeout_ms,
             projects: (0..destinations).map(|_| Project::default()).collect(),
-            waiters: BTreeMap::new(),
+            waiters: ById::default(),
             deadlines: VecDeque::new(),
-            calls: BTreeMap::new(),
+            calls: ById::default(),
             next_call: 1,
             turn: 0,
             pending_bytes: 0,
@@ -232,11 +230,6 @@ impl Delivery {
             return Offered::Full;
         }
         self.pending_bytes = self.pending_bytes.saturating_add(cost);
-        let slots = self.slots();
-        let mut due = false;
-        // Most offers are one project's: its batch gets room for all of it at once, instead of again and again for more.
-        let mut room = offer.bytes().min(self.settings.max_batch_bytes);
-        let mut events_room = offer.len().min(self.settings.max_batch_events);
         for (destination, collection, event) in offer.events() {
             let Some(project) = self.projects.get_mut(destination) else { continue };
             let too_many = project.open.len() >= self.settings.max_batch_events;
@@ -246,10 +239,8 @@ impl Delivery {
             }
             if project.open.is_empty() {
                 project.open_since = now;
-                project.open.reserve(take(&mut events_room), take(&mut room));
             }
             project.open.push(waiter, collection, event);
-            due |= project.due(now, slots);
         }
         if let Some(waiter) = waiter {
             let deadline = now.saturating_add(self.settings.hold_ms);
@@ -260,7 +251,7 @@ impl Delivery {
                 self.deadlines.retain(|(_, waiter)| self.waiters.contains_key(waiter));
             }
         }
-        Offered::Taken { due }
+        Offered::Taken
     }
 
     /// The next call to make now, if any. Ask until there is none.
@@ -357,18 +348,16 @@ impl Delivery {
         let in_time = latest_deadline(&batch, &self.waiters).is_some_and(|latest| latest > at);
         if !(passing && tries_left && in_time) {
             // Whoever waits is told, and sends again.
-            let waiting: Vec<WaiterId> = batch.waiters().flatten().collect();
-            for waiter in waiting {
-                settled.failed = settled.failed.saturating_add(1);
-                self.ended(Some(waiter), false);
+            for (waiter, _, count) in batch.runs().filter(|(waiter, _, _)| waiter.is_some()) {
+                settled.failed = settled.failed.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+                self.ended(waiter, count, false);
             }
             self.forget(&mut batch, |waiter| waiter.is_none());
         }
         // An event that Keen refuses without a word would be refused for ever.
         let hopeless = matches!(why, Outcome::Rejected(_)) && !tries_left;
         if hopeless || self.closes.is_some_and(|closes| closes <= at) {
-            let unanswered = batch.waiters().filter(Option::is_none).count();
-            settled.dropped = settled.dropped.saturating_add(u64::try_from(unanswered).unwrap_or(u64::MAX));
+            settled.dropped = settled.dropped.saturating_add(unanswered(&batch));
             self.forget(&mut batch, |waiter| waiter.is_some());
         }
         let Some(project) = self.projects.get_mut(destination) else { return };
@@ -414,31 +403,36 @@ impl Delivery {
     /// Leaves in the batch what Keen failed over.
     fn verdicts(&mut self, batch: &mut Batch, verdicts: Vec<Verdict>, settled: &mut Settled) {
         let mut failed = Vec::with_capacity(batch.len());
-        for ((waiter, collection), verdict) in batch.sorted().zip(verdicts.into_iter().chain(repeat(Verdict::Failed))) {
-            failed.push(verdict == Verdict::Failed);
-            match verdict {
-                Verdict::Recorded => settled.recorded = settled.recorded.saturating_add(1),
-                Verdict::Refused(name) => settled.refused.push((collection.to_owned(), name)),
-                Verdict::Failed => continue,
+        let mut verdicts = verdicts.into_iter().chain(repeat(Verdict::Failed));
+        for (waiter, collection, count) in batch.runs() {
+            let mut ended = 0_usize;
+            for verdict in verdicts.by_ref().take(count) {
+                failed.push(verdict == Verdict::Failed);
+                match verdict {
+                    Verdict::Recorded => settled.recorded = settled.recorded.saturating_add(1),
+                    Verdict::Refused(name) => settled.refused.push((collection.to_owned(), name)),
+                    Verdict::Failed => continue,
+                }
+                ended = ended.saturating_add(1);
             }
-            self.ended(waiter, true);
+            self.ended(waiter, ended, true);
         }
         self.pending_bytes = self.pending_bytes.saturating_sub(batch.keep_flagged(&failed));
     }
 
     fn refused(&mut self, batch: &Batch, name: &str, settled: &mut Settled) {
-        for (waiter, collection) in batch.sorted() {
-            settled.refused.push((collection.to_owned(), name.to_owned()));
-            self.ended(waiter, true);
+        for (waiter, collection, count) in batch.runs() {
+            settled.refused.extend(repeat((collection.to_owned(), name.to_owned())).take(count));
+            self.ended(waiter, count, true);
         }
         self.pending_bytes = self.pending_bytes.saturating_sub(batch.cost());
     }
 
-    /// One event of the waiter's has come to its end: Keen has spoken, or (`done` false) its caller is to send it again.
-    fn ended(&mut self, waiter: Option<WaiterId>, done: bool) {
+    /// Events of the waiter's have come to their end: Keen has spoken, or (`done` false) their caller is to send them again.
+    fn ended(&mut self, waiter: Option<WaiterId>, events: usize, done: bool) {
         let Some((waiter, state)) = waiter.and_then(|w| Some((w, self.waiters.get_mut(&w)?))) else { return };
         state.failed |= !done;
-        state.left = state.left.saturating_sub(1);
+        state.left = state.left.saturating_sub(events);
         if state.left == 0 {
             let answer = if state.failed { Answer::Unavailable } else { Answer::Taken };
             self.answer(waiter, answer);
@@ -469,8 +463,7 @@ impl Delivery {
             let queues = self.projects.iter_mut();
             let queued = queues.flat_map(|p| p.aside.drain(..).chain(p.ready.drain(..)).chain([take(&mut p.open)]));
             for batch in queued {
-                let unanswered = batch.waiters().filter(Option::is_none).count();
-                expired.dropped = expired.dropped.saturating_add(u64::try_from(unanswered).unwrap_or(u64::MAX));
+                expired.dropped = expired.dropped.saturating_add(unanswered(&batch));
                 self.pending_bytes = self.pending_bytes.saturating_sub(batch.cost());
             }
         }
@@ -532,8 +525,15 @@ impl Delivery {
 }
 
 /// When the last of a batch's callers gives up: never, where an event has no caller. None of an empty batch.
-fn latest_deadline(batch: &Batch, waiters: &BTreeMap<WaiterId, Waiter>) -> Option<u64> {
-    batch.waiters().filter_map(|waiter| waiter.map_or(Some(u64::MAX), |w| waiters.get(&w).map(|w| w.deadline))).max()
+fn latest_deadline(batch: &Batch, waiters: &ById<Waiter>) -> Option<u64> {
+    let deadline = |waiter: Option<WaiterId>| waiter.map_or(Some(u64::MAX), |w| waiters.get(&w).map(|w| w.deadline));
+    batch.runs().filter_map(|(waiter, _, _)| deadline(waiter)).max()
+}
+
+/// How many of a batch's events nobody waits for.
+fn unanswered(batch: &Batch) -> u64 {
+    let counts = batch.runs().filter(|(waiter, _, _)| waiter.is_none()).map(|(_, _, count)| count);
+    u64::try_from(counts.fold(0, usize::saturating_add)).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

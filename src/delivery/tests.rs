@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::mapping::request::Destinations;
+use std::collections::BTreeMap;
 
 const SETTINGS: config::Delivery = config::Delivery {
     accepted: false,
@@ -40,7 +41,7 @@ fn answers(machine: &mut Delivery) -> Vec<(WaiterId, Answer)> {
 fn the_first_leaves_at_once_and_the_rest_together() {
     let mut m = machine(SETTINGS);
     for waiter in 1..=50 {
-        assert_eq!(m.offer(Some(waiter), &offer(&[(0, "a", "{}")]), 0), Offered::Taken { due: waiter == 1 });
+        assert_eq!(m.offer(Some(waiter), &offer(&[(0, "a", "{}")]), 0), Offered::Taken);
         if waiter == 1 {
             assert_eq!(m.take(0).unwrap().body, br#"{"a":[{}]}"#);
         }
@@ -153,7 +154,7 @@ fn too_large_and_rejected_are_split_down_to_the_one() {
 fn over_the_bound_nothing_is_kept() {
     let mut m = machine(SETTINGS);
     let big = "x".repeat(60_000);
-    assert_eq!(m.offer(Some(1), &offer(&[(0, "a", &big)]), 0), Offered::Taken { due: true });
+    assert_eq!(m.offer(Some(1), &offer(&[(0, "a", &big)]), 0), Offered::Taken);
     assert_eq!(m.offer(Some(2), &offer(&[(0, "a", &big)]), 0), Offered::Full);
     let call = m.take(0).unwrap();
     m.settle(call.id, Outcome::Misconfigured, 0);

@@ -16,26 +16,18 @@ pub enum Verdict {
 /// Keen's name for a failure of its own, in whole replies and, where it fails over one event, in that event's place.
 const OWN_FAILURE: &str = "InternalServerError";
 
-/// The body of a bulk request. `events` come in the order of their collections.
+/// The body of a bulk request. Each of `collections` has its name, and the text of its events with commas between them.
 #[must_use]
-pub fn body<'a>(events: impl Iterator<Item = (&'a str, &'a [u8])>, room: usize) -> Vec<u8> {
+pub fn body<'a>(collections: impl Iterator<Item = (&'a str, &'a [u8])>, room: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(room);
-    let mut current = None;
     out.push(b'{');
-    for (collection, event) in events {
-        if current == Some(collection) {
+    for (name, events) in collections {
+        if out.len() > 1 {
             out.push(b',');
-        } else {
-            if current.is_some() {
-                out.extend_from_slice(b"],");
-            }
-            json::write_string(&mut out, collection);
-            out.extend_from_slice(b":[");
-            current = Some(collection);
         }
-        out.extend_from_slice(event);
-    }
-    if current.is_some() {
+        json::write_string(&mut out, name);
+        out.extend_from_slice(b":[");
+        out.extend_from_slice(events);
         out.push(b']');
     }
     out.push(b'}');
@@ -123,7 +115,7 @@ mod tests {
 
     #[test]
     fn bodies_group_by_collection() {
-        let events: [(&str, &[u8]); 3] = [("a", b"{}"), ("a", b"{\"x\":1}"), ("b\"", b"{}")];
+        let events: [(&str, &[u8]); 2] = [("a", b"{},{\"x\":1}"), ("b\"", b"{}")];
         assert_eq!(body(events.into_iter(), 0), br#"{"a":[{},{"x":1}],"b\"":[{}]}"#);
     }
 

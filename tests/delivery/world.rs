@@ -141,7 +141,7 @@ impl World {
         match self.machine.offer(waiter, &offer, self.now) {
             Offered::Nothing => assert!(events.is_empty()),
             Offered::Full => self.events.truncate(first),
-            Offered::Taken { .. } => {
+            Offered::Taken => {
                 if let Some(waiter) = waiter {
                     self.deadlines.insert(waiter, self.now + self.settings.hold_ms);
                     self.connected.insert(waiter);
