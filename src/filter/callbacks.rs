@@ -7,8 +7,9 @@
 
 use super::root::Root;
 use super::stream::Stream;
+use crate::by_id::ById;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::hash::BuildHasherDefault;
 
 /// What becomes of the request, or the answer, that a callback was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,13 +19,17 @@ pub(super) enum Action {
 }
 
 thread_local! {
-    static CONTEXTS: RefCell<Contexts> =
-        const { RefCell::new(Contexts { roots: BTreeMap::new(), streams: BTreeMap::new() }) };
+    static CONTEXTS: RefCell<Contexts> = const {
+        RefCell::new(Contexts {
+            roots: ById::with_hasher(BuildHasherDefault::new()),
+            streams: ById::with_hasher(BuildHasherDefault::new()),
+        })
+    };
 }
 
 struct Contexts {
-    roots: BTreeMap<u32, Root>,
-    streams: BTreeMap<u32, Stream>,
+    roots: ById<Root>,
+    streams: ById<Stream>,
 }
 
 fn contexts<T>(act: impl FnOnce(&mut Contexts) -> Option<T>) -> Option<T> {
@@ -102,18 +107,20 @@ extern "C" fn proxy_on_queue_ready(id: u32, _queue: u32) {
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_tick(id: u32) {
-    root(id, Root::on_tick);
+    if root(id, Root::on_tick) == Some(true) {
+        contexts(|contexts| contexts.roots.remove(&id));
+    }
 }
 
+// Envoy asks each context to end before it deletes it: `proxy_on_delete` would be an entry more for each request.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_done(id: u32) -> u32 {
-    root(id, Root::on_done).unwrap_or(true).into()
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_delete(id: u32) {
-    contexts(|contexts| {
-        contexts.streams.remove(&id);
-        contexts.roots.remove(&id).map(drop)
-    });
+    if contexts(|contexts| contexts.streams.remove(&id).map(Stream::end)).is_some() {
+        return true.into();
+    }
+    let ended = root(id, Root::on_done).unwrap_or(true);
+    if ended {
+        contexts(|contexts| contexts.roots.remove(&id));
+    }
+    ended.into()
 }

@@ -1,18 +1,18 @@
 //! What the streams of a worker share: configuration, delivery, and the way to wake the root context.
 
 use super::host;
+use super::hostcalls::Pairs;
+use super::intake::{Arrival, Intake, Number};
 use super::metrics::Metrics;
-use super::shared::Memory;
+use crate::by_id::ById;
 use crate::config::Config;
-use crate::delivery::{Call, CallId, Clock, Delivery, Ended, Offer, Offered, Outcome, Settled, WaiterId};
+use crate::delivery::{Call, CallId, Clock, Delivery, Ended, Offered, Outcome, Settled, WaiterId};
 use crate::keen::event::MAX_BYTES;
-use crate::keen::name;
-use crate::mapping::Client;
-use crate::mapping::request::{Request, map_request};
+use crate::mapping::request::Tally;
 use crate::segment::answer::Answer;
 use crate::segment::cors;
-use crate::users::Users;
-use std::collections::BTreeMap;
+use crate::users::Kept;
+use std::collections::{BTreeMap, VecDeque};
 
 /// How often the root context looks at deadlines, pauses and counters while there is anything to look at.
 const TICK_MS: u32 = 50;
@@ -33,20 +33,19 @@ pub(super) struct Engine {
     delivery: Delivery,
     /// What deadlines and pauses are measured by.
     clock: Clock,
-    offer: Offer,
+    intake: Intake,
+    /// Answers that need no word of Keen's.
+    answers: VecDeque<(WaiterId, Answer)>,
     metrics: Metrics,
-    memory: Memory,
-    /// Some source remembers users.
-    remembers: bool,
     doorbell: Option<u32>,
     rung: bool,
     ticking: bool,
+    /// The headers of nearly all answers: 200, and no browser's.
+    taken: Pairs,
     /// Origins of waiting browsers: their answers carry CORS.
-    origins: BTreeMap<WaiterId, String>,
+    origins: ById<String>,
     /// Envoy's tokens of the calls under way.
-    calls: BTreeMap<u32, CallId>,
-    token_prefix: String,
-    tokens_made: u64,
+    calls: ById<CallId>,
     logged: BTreeMap<String, u64>,
     /// Envoy asked the root context to end.
     ending: bool,
@@ -60,17 +59,15 @@ impl Engine {
         Self {
             delivery: Delivery::new(config.delivery, config.timeout_ms, config.destinations.len(), seed),
             clock: Clock::default(),
-            offer: Offer::new(config.delivery.max_pending_bytes),
+            intake: Intake::new(&config, number),
+            answers: VecDeque::new(),
             metrics: Metrics::new(paths),
-            memory: memory(&config),
-            remembers: config.remembers_users(),
             doorbell: host::doorbell(&format!("keen_edge.{number}")),
             rung: false,
             ticking: false,
-            origins: BTreeMap::new(),
-            calls: BTreeMap::new(),
-            token_prefix: String::new(),
-            tokens_made: number << 40,
+            taken: Pairs::new(&answer_headers(Answer::Taken, None, &[])),
+            origins: ById::default(),
+            calls: ById::default(),
             logged: BTreeMap::new(),
             ending: false,
             config,
@@ -78,44 +75,60 @@ impl Engine {
         }
     }
 
-    /// Maps and takes a request. `None`: `waiter` is answered later. Without a waiter there always is an answer.
-    pub(super) fn take(
-        &mut self,
-        waiter: Option<WaiterId>,
-        request: Request<'_>,
-        client: Client<'_>,
-        request_id: &[u8],
-    ) -> Option<Answer> {
-        self.offer.clear();
-        if self.token_prefix.is_empty() {
-            // Envoy's request ids are random, its clock differs from host to host: together nobody else has them.
-            let seed = [request_id, &host::now().to_le_bytes(), &self.tokens_made.to_le_bytes(), request.body].concat();
-            self.token_prefix = name::hex(&seed, 40);
+    /// Takes a request that has come whole; its number. It is mapped in the root context's next turn.
+    pub(super) fn arrive(&mut self, arrival: Arrival) -> Number {
+        let stream = arrival.stream;
+        let number = self.intake.add(arrival);
+        if self.intake.is_full() {
+            self.map_arrivals(stream);
         }
-        let address = std::cell::OnceCell::new();
-        let received = u64::try_from(request.now).unwrap_or(0);
-        // Finer than the request's own time: identifies of one millisecond have an order.
-        let now = if self.remembers { host::now_micros() } else { 0 };
-        let mut users = Users::new(&mut self.memory, self.config.users, now);
-        let tally = map_request(
-            &self.config,
-            request,
-            |wants_address| {
-                let source_address = if wants_address { address.get_or_init(host::source_address) } else { &[][..] };
-                Client { source_address, ..client }
-            },
-            || {
-                self.tokens_made = self.tokens_made.wrapping_add(1);
-                format!("{}-{:x}", self.token_prefix, self.tokens_made)
-            },
-            &mut users,
-            &mut self.offer,
-        );
-        let kept = users.keep();
-        let tally = match tally {
-            Ok(tally) => tally,
+        self.keep_time();
+        self.ring();
+        number
+    }
+
+    /// Maps what has come. `acting`: the context whose callback this is.
+    fn map_arrivals(&mut self, acting: u32) {
+        if self.intake.is_empty() {
+            return;
+        }
+        let received = host::now();
+        let now = self.clock.read(received);
+        let mut effective = acting;
+        for arrival in self.intake.take() {
+            let answer = self.map(&arrival, received, now, &mut effective);
+            if arrival.copied {
+                self.copied(answer);
+            } else if let Some(answer) = answer {
+                self.answers.push_back((arrival.stream, answer));
+            }
+        }
+        if effective != acting {
+            host::act_for(acting);
+        }
+    }
+
+    /// Maps a request, and hands its events to delivery. `None`: its caller is answered when Keen has them.
+    fn map(&mut self, arrival: &Arrival, received: u64, now: u64, effective: &mut u32) -> Option<Answer> {
+        let (tally, kept) = match self.intake.map(arrival, &self.config, received, effective) {
+            Ok(mapped) => mapped,
             Err(refusal) => return Some(Answer::Refused(refusal)),
         };
+        self.count_mapped(tally, kept);
+        // Nobody waits for what is answered at once.
+        let waits = !arrival.copied && !self.config.delivery.accepted;
+        match self.delivery.offer(waits.then_some(arrival.stream), self.intake.offer(), now) {
+            Offered::Nothing => Some(Answer::Taken),
+            Offered::Full => Some(Answer::TooMany),
+            Offered::Taken => {
+                let counted = &mut self.metrics.counted;
+                counted.events = counted.events.saturating_add(tally.events);
+                (!waits).then_some(Answer::Taken)
+            }
+        }
+    }
+
+    fn count_mapped(&mut self, tally: Tally, kept: Kept) {
         let counted = &mut self.metrics.counted;
         counted.messages = counted.messages.saturating_add(tally.messages);
         counted.messages_dropped = counted.messages_dropped.saturating_add(tally.dropped);
@@ -126,31 +139,18 @@ impl Engine {
         counted.users_refused = counted.users_refused.saturating_add(kept.refused);
         counted.users_not_shown = counted.users_not_shown.saturating_add(kept.not_shown);
         self.too_large(tally.too_large);
-        let now = self.clock.read(received);
-        match self.delivery.offer(waiter, &self.offer, now) {
-            Offered::Nothing => Some(Answer::Taken),
-            Offered::Full => Some(Answer::TooMany),
-            Offered::Taken { due } => {
-                let counted = &mut self.metrics.counted;
-                counted.events = counted.events.saturating_add(tally.events);
-                if due {
-                    self.ring();
-                }
-                waiter.is_none().then_some(Answer::Taken)
-            }
-        }
     }
 
-    /// Takes a copy of a request that goes on to the route. A failure is not its caller's: it is counted.
-    pub(super) fn copy(&mut self, request: Request<'_>, client: Client<'_>, request_id: &[u8]) {
-        match self.take(None, request, client, request_id) {
-            Some(Answer::Taken) => {}
+    /// A request has been mapped whose caller does not hear of it: a failure is counted.
+    fn copied(&mut self, answer: Option<Answer>) {
+        match answer {
+            Some(Answer::Taken) | None => {}
             Some(Answer::TooMany) => {
-                let lost = u64::try_from(self.offer.len()).unwrap_or(u64::MAX);
+                let lost = u64::try_from(self.intake.offer().len()).unwrap_or(u64::MAX);
                 self.metrics.counted.events_dropped = self.metrics.counted.events_dropped.saturating_add(lost);
                 self.count_not_copied();
             }
-            _ => self.count_not_copied(),
+            Some(_) => self.count_not_copied(),
         }
     }
 
@@ -167,6 +167,11 @@ impl Engine {
     /// Counts a request on Segment's paths.
     pub(super) fn count_request(&mut self) {
         self.metrics.counted.requests = self.metrics.counted.requests.saturating_add(1);
+        self.keep_time();
+    }
+
+    /// There is something to look at deadlines, pauses or counters for.
+    fn keep_time(&mut self) {
         if !self.ticking {
             self.ticking = true;
             host::tick_every(TICK_MS);
@@ -176,9 +181,12 @@ impl Engine {
     /// Answers the effective context.
     pub(super) fn respond(&mut self, answer: Answer, origin: Option<&str>) {
         self.count_answer(answer);
-        let mut headers = answer.headers().to_vec();
-        headers.extend(cors::headers(origin, &self.config.allow_origins));
-        host::respond(answer.status(), &headers, answer.body().as_bytes());
+        let (status, body) = (answer.status(), answer.body().as_bytes());
+        if (answer, origin) == (Answer::Taken, None) {
+            return host::respond(status, &self.taken, body);
+        }
+        let headers = answer_headers(answer, origin, &self.config.allow_origins);
+        host::respond(status, &Pairs::new(&headers), body);
     }
 
     fn count_answer(&mut self, answer: Answer) {
@@ -192,9 +200,10 @@ impl Engine {
         *counter = counter.saturating_add(1);
     }
 
-    /// Whether the answer to `waiter` is still to be given.
-    pub(super) fn owes(&self, waiter: WaiterId) -> bool {
-        self.delivery.waits(waiter)
+    /// Whether the answer to that stream's request is still to be given.
+    pub(super) fn owes(&mut self, stream: u32, number: Number) -> bool {
+        self.map_before_end(stream, number);
+        self.delivery.waits(stream) || self.answers.iter().any(|(waiter, _)| *waiter == stream)
     }
 
     /// The origin that was remembered of `waiter`.
@@ -202,9 +211,18 @@ impl Engine {
         self.origins.remove(&waiter)
     }
 
+    /// Maps a stream's request, where that is still to be done, in the stream's own callback: what Envoy knows of the
+    /// client ends with the stream.
+    pub(super) fn map_before_end(&mut self, stream: u32, number: Number) {
+        if self.intake.holds(number) {
+            self.map_arrivals(stream);
+        }
+    }
+
     /// The stream has ended; whoever waited on it is no longer there.
     pub(super) fn gone(&mut self, waiter: WaiterId) {
         self.delivery.gone(waiter);
+        self.answers.retain(|(answered, _)| *answered != waiter);
         self.origins.remove(&waiter);
     }
 
@@ -214,6 +232,7 @@ impl Engine {
             host::silence(doorbell);
         }
         self.rung = false;
+        self.map_arrivals(self.root);
         let now = self.now();
         self.pump(now);
     }
@@ -223,11 +242,12 @@ impl Engine {
         let now = self.now();
         // Should Envoy have lost a ring, the next is heard.
         self.rung = false;
+        self.map_arrivals(self.root);
         let expired = self.delivery.expire(now, u64::from(TICK_MS));
         self.metrics.counted.events_dropped = self.metrics.counted.events_dropped.saturating_add(expired.dropped);
         self.pump(now);
         self.metrics.flush(self.delivery.pending_bytes());
-        let idle = self.delivery.idle();
+        let idle = self.idle();
         if idle {
             self.ticking = false;
             host::tick_every(0);
@@ -238,16 +258,21 @@ impl Engine {
     /// Envoy asks the root context to end. True where it may at once.
     pub(super) fn end(&mut self) -> bool {
         self.ending = true;
+        self.map_arrivals(self.root);
         let now = self.now();
         self.delivery.close(now);
         self.metrics.flush(self.delivery.pending_bytes());
-        let idle = self.delivery.idle();
+        let idle = self.idle();
         if !idle {
             // Nothing else may wake it any more.
-            self.ticking = true;
-            host::tick_every(TICK_MS);
+            self.keep_time();
         }
         idle
+    }
+
+    /// Whether nothing is held, under way or owed.
+    fn idle(&self) -> bool {
+        self.delivery.idle() && self.answers.is_empty() && self.intake.is_empty()
     }
 
     /// Envoy's callout `token` has ended.
@@ -267,7 +292,8 @@ impl Engine {
             self.unconfirmed(settled.destination, status);
         }
         self.tell(settled);
-        self.pump(now);
+        self.answer();
+        self.ring();
     }
 
     /// Makes the calls that are due, and gives answers.
@@ -276,19 +302,19 @@ impl Engine {
         while let Some(call) = self.delivery.take(now) {
             self.call(call, now);
         }
-        let mut acted = false;
+        self.answer();
+    }
+
+    /// Gives answers. Afterwards the effective context is one of those who got one.
+    fn answer(&mut self) {
         for _ in 0..ANSWERS {
-            let Some((waiter, answer)) = self.delivery.answers() else { break };
-            let origin = self.origins.remove(&waiter);
+            let Some((waiter, answer)) = self.answers.pop_front().or_else(|| self.delivery.answers()) else { return };
+            let origin = if self.origins.is_empty() { None } else { self.origins.remove(&waiter) };
             if host::act_for(waiter) {
-                acted = true;
                 self.respond(answer, origin.as_deref());
             }
         }
-        if acted {
-            host::act_for(self.root);
-        }
-        if self.delivery.has_answers() {
+        if !self.answers.is_empty() || self.delivery.has_answers() {
             self.ring();
         }
     }
@@ -305,7 +331,7 @@ impl Engine {
             ("user-agent", concat!("keen-edge/", env!("CARGO_PKG_VERSION"))),
         ];
         headers.extend(destination.write_key.as_deref().map(|key| ("authorization", key)));
-        match host::call(&destination.cluster, &headers, &call.body, call.timeout_ms) {
+        match host::call(&destination.cluster, &Pairs::new(&headers), &call.body, call.timeout_ms) {
             Ok(token) => {
                 self.calls.insert(token, call.id);
             }
@@ -393,15 +419,8 @@ impl Engine {
     }
 }
 
-/// Where users are kept, made ready where some source remembers them.
-fn memory(config: &Config) -> Memory {
-    if !config.remembers_users() {
-        return Memory::Shared;
-    }
-    let mut memory = Memory::find();
-    if matches!(memory, Memory::Own(_)) {
-        log::warn!("Envoy's shared data is closed to the filter: each worker remembers users by itself");
-    }
-    Users::prepare(&mut memory, config.users);
-    memory
+fn answer_headers<'a>(answer: Answer, origin: Option<&'a str>, allowed: &[String]) -> Vec<(&'a str, &'a str)> {
+    let mut headers = answer.headers().to_vec();
+    headers.extend(cors::headers(origin, allowed));
+    headers
 }

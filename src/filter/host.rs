@@ -1,7 +1,7 @@
 //! Host calls, none of which panics on what a peer sends: bytes only, and every failure a value.
 
 use super::headers::Headers;
-use super::hostcalls::{self, Buffer, Map, Metric, Status};
+use super::hostcalls::{self, Buffer, Map, Metric, Pairs, Status};
 
 /// Milliseconds since 1970.
 pub(super) fn now() -> u64 {
@@ -63,7 +63,7 @@ pub(super) fn response_status() -> Option<u16> {
 }
 
 /// Answers the stream that is the effective context.
-pub(super) fn respond(status: u16, headers: &[(&str, &str)], body: &[u8]) {
+pub(super) fn respond(status: u16, headers: &Pairs, body: &[u8]) {
     let _ = hostcalls::send_local_response(u32::from(status), headers, body);
 }
 
@@ -73,7 +73,7 @@ pub(super) fn act_for(context: u32) -> bool {
 }
 
 /// Starts a callout.
-pub(super) fn call(cluster: &str, headers: &[(&str, &str)], body: &[u8], timeout_ms: u64) -> Result<u32, Status> {
+pub(super) fn call(cluster: &str, headers: &Pairs, body: &[u8], timeout_ms: u64) -> Result<u32, Status> {
     // Envoy takes 0 for never.
     let timeout_ms = u32::try_from(timeout_ms).unwrap_or(u32::MAX).max(1);
     hostcalls::http_call(cluster, headers, body, timeout_ms)
@@ -104,14 +104,14 @@ pub(super) fn doorbell(name: &str) -> Option<u32> {
     hostcalls::register_queue(name).ok()
 }
 
-/// Wakes the root context in the next turn of the worker's event loop. False where it cannot.
+/// Wakes the root context once what Envoy has read by now has been handled. False where it cannot.
 pub(super) fn ring(doorbell: u32) -> bool {
-    hostcalls::enqueue(doorbell, b"!").is_ok()
+    hostcalls::enqueue(doorbell, b"").is_ok()
 }
 
-/// Empties the doorbell.
+/// Takes one ring off the doorbell: Envoy calls back for each.
 pub(super) fn silence(doorbell: u32) {
-    while hostcalls::dequeue(doorbell).is_ok() {}
+    let _ = hostcalls::dequeue(doorbell);
 }
 
 /// Tells Envoy that this root context, asked to end, has ended.

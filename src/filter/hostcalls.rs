@@ -195,8 +195,8 @@ pub(super) fn dequeue(id: u32) -> Given<Vec<u8>> {
 }
 
 /// Answers the request of the effective context.
-pub(super) fn send_local_response(status: u32, headers: &[(&str, &str)], body: &[u8]) -> Given<()> {
-    let headers = pairs(headers);
+pub(super) fn send_local_response(status: u32, headers: &Pairs, body: &[u8]) -> Given<()> {
+    let headers = &headers.0;
     // SAFETY: the host reads all of it during the call.
     check(unsafe {
         proxy_send_local_response(status, null_mut(), 0, body.as_ptr(), body.len(), headers.as_ptr(), headers.len(), -1)
@@ -204,8 +204,8 @@ pub(super) fn send_local_response(status: u32, headers: &[(&str, &str)], body: &
 }
 
 /// Starts a callout of the root context; its token.
-pub(super) fn http_call(upstream: &str, headers: &[(&str, &str)], body: &[u8], timeout_ms: u32) -> Given<u32> {
-    let headers = pairs(headers);
+pub(super) fn http_call(upstream: &str, headers: &Pairs, body: &[u8], timeout_ms: u32) -> Given<u32> {
+    let headers = &headers.0;
     let mut token = 0;
     // SAFETY: the host reads all of it during the call and writes one number.
     check(unsafe {
@@ -258,17 +258,22 @@ pub(super) fn record_metric(id: u32, value: u64) -> Given<()> {
 }
 
 /// Headers in the form that [`header_pairs`] has them in.
-fn pairs(headers: &[(&str, &str)]) -> Vec<u8> {
-    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
-    let mut out = Vec::with_capacity(512);
-    out.extend(number(headers.len()));
-    for (name, value) in headers {
-        out.extend(number(name.len()));
-        out.extend(number(value.len()));
+#[derive(Debug)]
+pub(super) struct Pairs(Vec<u8>);
+
+impl Pairs {
+    pub(super) fn new(headers: &[(&str, &str)]) -> Self {
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
+        let mut out = Vec::with_capacity(512);
+        out.extend(number(headers.len()));
+        for (name, value) in headers {
+            out.extend(number(name.len()));
+            out.extend(number(value.len()));
+        }
+        for text in headers.iter().flat_map(|(name, value)| [name, value]) {
+            out.extend_from_slice(text.as_bytes());
+            out.push(0);
+        }
+        Self(out)
     }
-    for text in headers.iter().flat_map(|(name, value)| [name, value]) {
-        out.extend_from_slice(text.as_bytes());
-        out.push(0);
-    }
-    out
 }

@@ -7,9 +7,11 @@
 
 mod callbacks;
 mod engine;
+mod head;
 mod headers;
 mod host;
 mod hostcalls;
+mod intake;
 mod logger;
 mod metrics;
 mod root;

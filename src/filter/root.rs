@@ -61,12 +61,16 @@ impl Root {
         self.with(Engine::woken);
     }
 
-    pub(super) fn on_tick(&mut self) {
-        if self.with(Engine::tick) == Some(true) {
+    /// True where this was the last: Envoy had asked for the end, and now it has come.
+    pub(super) fn on_tick(&mut self) -> bool {
+        let ended = self.with(Engine::tick) == Some(true);
+        if ended {
             host::done();
         }
+        ended
     }
 
+    /// True where it may end at once.
     pub(super) fn on_done(&mut self) -> bool {
         self.with(Engine::end).unwrap_or(true)
     }

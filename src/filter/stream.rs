@@ -2,16 +2,15 @@
 
 use super::callbacks::Action;
 use super::engine::Engine;
+use super::head::Head;
 use super::headers::Headers;
 use super::host;
-use crate::mapping::Client;
-use crate::mapping::request::Request;
+use super::hostcalls::Pairs;
+use super::intake::{Arrival, Number};
 use crate::segment::answer::{Answer, Refusal};
 use crate::segment::endpoint::{Endpoint, Kind, endpoint};
-use crate::segment::inflate::inflate;
 use crate::segment::page_load::{self, Asked};
-use crate::segment::{cors, pixel, settings, write_key};
-use std::borrow::Cow;
+use crate::segment::{cors, pixel, settings};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -30,8 +29,10 @@ enum State {
     Reading(Plan),
     /// The same, of a call that then goes on to the route as it came.
     Copying(Head),
-    /// Keen has the events, or will; the answer follows.
-    Waiting,
+    /// It has come whole, as the request of that number; the answer follows.
+    Waiting(Number),
+    /// The same, of a call that has gone on to the route.
+    Copied(Number),
 }
 
 enum Plan {
@@ -50,15 +51,6 @@ struct Settings {
     json: Vec<u8>,
     /// The page call that their asking stands for.
     page_load: Option<Head>,
-}
-
-/// What the headers told, kept until the body has come: then Envoy no longer has them.
-struct Head {
-    /// The kind of its one message; none of a batch.
-    kind: Option<Kind>,
-    /// The message that the path brought: there is none in the body.
-    message: Option<Vec<u8>>,
-    headers: Headers,
 }
 
 impl Stream {
@@ -127,17 +119,17 @@ impl Stream {
     }
 
     /// A call that goes on to the route has come to its end.
-    fn copy(&mut self, body: &[u8]) -> Action {
+    fn copy(&mut self, body: Vec<u8>) -> Action {
         if let State::Copying(head) = std::mem::replace(&mut self.state, State::Passing)
             && let Ok(mut engine) = self.engine.try_borrow_mut()
         {
-            copy(&mut engine, &head, body);
+            self.state = State::Copied(engine.arrive(Arrival { stream: self.id, head, body, copied: true }));
         }
         Action::Continue
     }
 
     /// The request has come to its end.
-    fn complete(&mut self, body: &[u8]) -> Action {
+    fn complete(&mut self, body: Vec<u8>) -> Action {
         let State::Reading(plan) = std::mem::replace(&mut self.state, State::Passing) else { return Action::Continue };
         let Ok(mut engine) = self.engine.try_borrow_mut() else { return Action::Continue };
         let origin = self.origin.as_deref();
@@ -146,96 +138,33 @@ impl Stream {
             Plan::Settings(settings) => {
                 // Nobody asks again for a page that has loaded: its event is kept here until Keen has it.
                 if let Some(head) = settings.page_load {
-                    copy(&mut engine, &head, body);
+                    self.state = State::Copied(engine.arrive(Arrival { stream: self.id, head, body, copied: true }));
                 }
                 let mut headers = settings.headers.to_vec();
                 headers.extend(cors::headers(origin, &engine.config.allow_origins));
-                host::respond(200, &headers, &settings.json);
+                host::respond(200, &Pairs::new(&headers), &settings.json);
             }
             Plan::Preflight(asked) => {
-                host::respond(200, &cors::preflight(origin, &asked, &engine.config.allow_origins), b"");
+                let headers = cors::preflight(origin, &asked, &engine.config.allow_origins);
+                host::respond(200, &Pairs::new(&headers), b"");
             }
             Plan::Pixel(head) => {
                 // Nobody sends an image's call again: it is kept here until Keen has it.
                 if let Some(head) = head {
-                    copy(&mut engine, &head, body);
+                    self.state = State::Copied(engine.arrive(Arrival { stream: self.id, head, body, copied: true }));
                 }
                 let mut headers = pixel::HEADERS.to_vec();
                 headers.extend(cors::headers(origin, &engine.config.allow_origins));
-                host::respond(200, &headers, pixel::GIF);
+                host::respond(200, &Pairs::new(&headers), pixel::GIF);
             }
-            Plan::Track(head) => match take(&mut engine, self.id, &head, body) {
-                Some(answer) => engine.respond(answer, origin),
-                None => {
-                    if let Some(origin) = self.origin.take() {
-                        engine.remember_origin(self.id, origin);
-                    }
-                    self.state = State::Waiting;
+            Plan::Track(head) => {
+                if let Some(origin) = self.origin.take() {
+                    engine.remember_origin(self.id, origin);
                 }
-            },
+                self.state = State::Waiting(engine.arrive(Arrival { stream: self.id, head, body, copied: false }));
+            }
         }
         Action::Pause
-    }
-}
-
-/// Hands a copy of a request on, whose caller does not hear of it.
-fn copy(engine: &mut Engine, head: &Head, body: &[u8]) {
-    match head.messages(body, engine.config.body_bytes) {
-        Ok(body) => {
-            let key = head.key();
-            engine.copy(head.request(key.as_deref(), &body), head.client(), head.request_id());
-        }
-        Err(_) => engine.count_not_copied(),
-    }
-}
-
-/// Hands a request on. `None`: an answer follows.
-fn take(engine: &mut Engine, id: u32, head: &Head, body: &[u8]) -> Option<Answer> {
-    match head.messages(body, engine.config.body_bytes) {
-        Ok(body) => {
-            // Nobody waits for what is answered at once.
-            let waiter = (!engine.config.delivery.accepted).then_some(id);
-            let key = head.key();
-            engine.take(waiter, head.request(key.as_deref(), &body), head.client(), head.request_id())
-        }
-        Err(refusal) => Some(Answer::Refused(refusal)),
-    }
-}
-
-impl Head {
-    /// The JSON that holds the messages.
-    fn messages<'a>(&'a self, body: &'a [u8], limit: usize) -> Result<Cow<'a, [u8]>, Refusal> {
-        match &self.message {
-            Some(message) => Ok(Cow::Borrowed(message)),
-            None => inflate(body, self.headers.get("content-encoding"), limit),
-        }
-    }
-
-    /// The write key of the headers.
-    fn key(&self) -> Option<String> {
-        write_key::from_authorization(self.headers.get("authorization"))
-    }
-
-    fn request_id(&self) -> &[u8] {
-        self.headers.get("x-request-id")
-    }
-
-    /// `Content-Length`; 0 where the body comes without.
-    fn length(&self) -> usize {
-        self.headers.text("content-length").and_then(|length| length.parse().ok()).unwrap_or(0)
-    }
-
-    fn request<'a>(&'a self, header_key: Option<&'a str>, body: &'a [u8]) -> Request<'a> {
-        Request {
-            endpoint: self.kind.map_or(Endpoint::Batch, Endpoint::Single),
-            header_key,
-            body,
-            now: i64::try_from(host::now()).unwrap_or(0),
-        }
-    }
-
-    fn client(&self) -> Client<'_> {
-        Client { source_address: &[], user_agent: self.headers.get("user-agent"), referer: self.headers.get("referer") }
     }
 }
 
@@ -272,7 +201,7 @@ impl Stream {
         engine.count_request();
         drop(engine);
         if end_of_stream {
-            return if forward { self.copy(b"") } else { self.complete(b"") };
+            return if forward { self.copy(Vec::new()) } else { self.complete(Vec::new()) };
         }
         // The body is read to its end even where the answer is known: Envoy closes a connection answered early.
         Action::Pause
@@ -280,9 +209,9 @@ impl Stream {
 
     pub(super) fn on_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         match (&self.state, end_of_stream) {
-            (State::Passing, _) => Action::Continue,
-            (State::Reading(_), true) => self.complete(&host::request_body()),
-            (State::Copying(_), true) => self.copy(&host::request_body()),
+            (State::Passing | State::Copied(_), _) => Action::Continue,
+            (State::Reading(_), true) => self.complete(host::request_body()),
+            (State::Copying(_), true) => self.copy(host::request_body()),
             (State::Copying(_), false) => self.copy_or_let_go(size),
             _ => Action::Pause,
         }
@@ -290,10 +219,10 @@ impl Stream {
 
     pub(super) fn on_request_trailers(&mut self) -> Action {
         match self.state {
-            State::Passing => Action::Continue,
-            State::Reading(_) => self.complete(&host::request_body()),
-            State::Copying(_) => self.copy(&host::request_body()),
-            State::Waiting => Action::Pause,
+            State::Passing | State::Copied(_) => Action::Continue,
+            State::Reading(_) => self.complete(host::request_body()),
+            State::Copying(_) => self.copy(host::request_body()),
+            State::Waiting(_) => Action::Pause,
         }
     }
 
@@ -303,7 +232,7 @@ impl Stream {
         let Ok(mut engine) = self.engine.try_borrow_mut() else { return Action::Continue };
         match self.state {
             State::Reading(_) => {}
-            State::Waiting if engine.owes(self.id) => {
+            State::Waiting(number) if engine.owes(self.id, number) => {
                 self.origin = engine.origin(self.id);
                 engine.gone(self.id);
             }
@@ -313,13 +242,13 @@ impl Stream {
         engine.respond(Answer::in_place_of(host::response_status()), self.origin.as_deref());
         Action::Continue
     }
-}
 
-impl Drop for Stream {
-    fn drop(&mut self) {
-        if matches!(self.state, State::Waiting)
+    /// Envoy ends the stream: it has been answered, or its caller has left.
+    pub(super) fn end(self) {
+        if let State::Waiting(number) | State::Copied(number) = self.state
             && let Ok(mut engine) = self.engine.try_borrow_mut()
         {
+            engine.map_before_end(self.id, number);
             engine.gone(self.id);
         }
     }

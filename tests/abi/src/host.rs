@@ -1,6 +1,6 @@
 //! The host calls, as the proxy-wasm ABI 0.2.1 has them and Envoy answers them.
 
-use crate::state::{Callout, Headers, LocalResponse, State, Status};
+use crate::state::{Callout, Headers, LocalResponse, State, Status, Stream};
 use wasmi::{Caller, Linker};
 
 type Result<T> = std::result::Result<T, Status>;
@@ -145,7 +145,15 @@ fn told(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
     })?;
     host_call!(linker, "proxy_get_property", |call, path, size, out, out_size| {
         let path = text(&call, path, size)?.replace('\0', ".");
-        let value = call.data().properties.get(&path).cloned().ok_or(Status::NotFound)?;
+        let state = call.data();
+        let stream = state.streams.get(&state.effective);
+        let value = match (path.as_str(), stream) {
+            // A connection is a stream's: the root context has none.
+            ("source.address", None) => None,
+            ("source.address", Some(Stream { address: Some(own), .. })) => Some(own.clone()),
+            _ => state.properties.get(&path).cloned(),
+        };
+        let value = value.ok_or(Status::NotFound)?;
         give(&mut call, &value, out, out_size)
     })?;
     host_call!(linker, "proxy_set_property", |call, _path, _size, _value, _value_size| {

@@ -435,7 +435,6 @@ impl Vm {
     pub fn close(&mut self, id: StreamId) {
         self.must::<_, ()>(id, "proxy_on_log", id);
         self.must::<_, u32>(id, "proxy_on_done", id);
-        self.must::<_, ()>(id, "proxy_on_delete", id);
         self.store.data_mut().streams.remove(&id);
     }
 
@@ -458,6 +457,11 @@ impl Vm {
     /// Lets all host calls succeed again.
     pub fn mend(&mut self) {
         self.store.data_mut().failing.clear();
+    }
+
+    /// Sets the `source.address` of one stream.
+    pub fn set_address(&mut self, id: StreamId, address: &str) {
+        self.stream(id).address = Some(address.as_bytes().to_vec());
     }
 
     /// Sets a property (`source.address`, `request.id`), or removes it.

@@ -108,6 +108,8 @@ impl Usage {
 
 #[derive(Default)]
 pub(crate) struct Stream {
+    /// Its own `source.address`, where it is another than that of all.
+    pub(crate) address: Option<Vec<u8>>,
     /// Gone once the header callback has answered Continue, as in Envoy.
     pub(crate) request_headers: Option<Headers>,
     pub(crate) trailers: Option<Headers>,

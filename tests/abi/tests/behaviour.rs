@@ -182,6 +182,75 @@ fn events_of_callers_who_left_still_go() {
 }
 
 #[test]
+fn callers_who_come_together_keep_their_own_addresses() {
+    const BROWSER: &[(&str, &[u8])] = &[("authorization", b"Basic d3JpdGVLZXk6"), ("user-agent", b"Mozilla/5.0")];
+    let mut vm = vm();
+    let mut events = Vec::new();
+    // One of them leaves before the root context has had a turn: its address goes with it.
+    for leaves in [None, Some(1)] {
+        let streams: Vec<StreamId> = (1..=3)
+            .map(|caller| {
+                let id = vm.post_with("/v1/track", format!(r#"{{"event":"e{caller}"}}"#).as_bytes(), BROWSER);
+                vm.set_address(id, &format!("198.51.100.{caller}:4711"));
+                id
+            })
+            .collect();
+        if let Some(at) = leaves {
+            vm.close(streams[at]);
+        }
+        vm.turn();
+        events.extend(vm.confirm());
+        vm.turn();
+        for (at, id) in streams.into_iter().enumerate().filter(|(at, _)| Some(*at) != leaves) {
+            assert_eq!(status(&vm, id), 200, "caller {at}");
+            vm.close(id);
+        }
+    }
+    assert_eq!(events.len(), 6);
+    for event in events {
+        let caller = event.collection.trim_start_matches('e');
+        assert_eq!(event.event["ip_address"], format!("198.51.100.{caller}"));
+    }
+}
+
+#[test]
+fn many_callers_and_large_bodies_wait_for_no_turn() {
+    let mut vm = vm();
+    let refused = vm.post("/v1/track", b"{");
+    let streams: Vec<StreamId> = (0..200).map(|_| vm.post("/v1/track", TRACK)).collect();
+    let events = vec![String::from_utf8(TRACK.to_vec()).unwrap().replace('{', r#"{"type":"track","#); 3_000];
+    let large = vm.post("/v1/batch", format!(r#"{{"batch":[{}]}}"#, events.join(",")).as_bytes());
+    let mut sent = 0;
+    while vm.response(large).is_none() {
+        vm.turn();
+        sent += vm.confirm().len();
+    }
+    vm.turn();
+    assert_eq!(sent, 3_200);
+    assert_eq!(status(&vm, refused), 400);
+    assert!(streams.iter().all(|id| status(&vm, *id) == 200));
+}
+
+#[test]
+fn a_body_that_comes_long_after_its_headers_waits_no_longer_than_others() {
+    let mut vm = vm();
+    let id = vm.open();
+    let head: [(&str, &[u8]); 3] =
+        [(":path", b"/v1/track"), (":method", b"POST"), ("authorization", b"Basic d3JpdGVLZXk6")];
+    assert_eq!(vm.headers(id, &head, false), Action::Pause);
+    vm.tick(50);
+    vm.tick(50);
+    assert_eq!(vm.tick_period(), 0, "there is nothing to wait for yet");
+    vm.body(id, TRACK, true);
+    vm.turn();
+    for _ in 0..140 {
+        vm.tick(50);
+        vm.turn();
+    }
+    assert_eq!(status(&vm, id), 503);
+}
+
+#[test]
 fn calls_that_fail_are_made_again_with_the_same_tokens() {
     let mut vm = vm();
     let id = vm.post("/v1/track", br#"{"event":"e"}"#);

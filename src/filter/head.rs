@@ -1,0 +1,58 @@
+//! What a request's headers told, kept until it has come whole: then Envoy no longer has them.
+
+use super::headers::Headers;
+use crate::mapping::Client;
+use crate::mapping::request::Request;
+use crate::segment::answer::Refusal;
+use crate::segment::endpoint::{Endpoint, Kind};
+use crate::segment::inflate::inflate;
+use crate::segment::write_key;
+use std::borrow::Cow;
+
+/// What is kept of a call that holds messages.
+#[derive(Debug)]
+pub(super) struct Head {
+    /// The kind of its one message; none of a batch.
+    pub(super) kind: Option<Kind>,
+    /// The message that the path brought: there is none in the body.
+    pub(super) message: Option<Vec<u8>>,
+    pub(super) headers: Headers,
+}
+
+impl Head {
+    /// The JSON that holds the messages.
+    pub(super) fn messages<'a>(&'a self, body: &'a [u8], limit: usize) -> Result<Cow<'a, [u8]>, Refusal> {
+        match &self.message {
+            Some(message) => Ok(Cow::Borrowed(message)),
+            None => inflate(body, self.headers.get("content-encoding"), limit),
+        }
+    }
+
+    /// The write key of the headers.
+    pub(super) fn key(&self) -> Option<String> {
+        write_key::from_authorization(self.headers.get("authorization"))
+    }
+
+    pub(super) fn request_id(&self) -> &[u8] {
+        self.headers.get("x-request-id")
+    }
+
+    /// `Content-Length`; 0 where the body comes without.
+    pub(super) fn length(&self) -> usize {
+        self.headers.text("content-length").and_then(|length| length.parse().ok()).unwrap_or(0)
+    }
+
+    /// `received`: when it came, in milliseconds since 1970.
+    pub(super) fn request<'a>(&'a self, header_key: Option<&'a str>, body: &'a [u8], received: u64) -> Request<'a> {
+        Request {
+            endpoint: self.kind.map_or(Endpoint::Batch, Endpoint::Single),
+            header_key,
+            body,
+            now: i64::try_from(received).unwrap_or(0),
+        }
+    }
+
+    pub(super) fn client(&self) -> Client<'_> {
+        Client { source_address: &[], user_agent: self.headers.get("user-agent"), referer: self.headers.get("referer") }
+    }
+}
