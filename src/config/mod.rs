@@ -9,7 +9,6 @@ mod twice;
 mod wire;
 
 use node::Node;
-use std::collections::HashMap;
 
 pub use node::ConfigError;
 pub use source::{BrowserKeys, Destination, Mode, Source};
@@ -19,7 +18,8 @@ pub use source::{BrowserKeys, Destination, Mode, Source};
 pub struct Config {
     /// Sources, found by [`Config::source`].
     pub sources: Vec<Source>,
-    by_key: HashMap<String, usize>,
+    /// Write keys in order, and where their sources stand.
+    by_key: Vec<(Box<str>, usize)>,
     /// Keen projects that sources write to: one for each project, key and cluster.
     pub destinations: Vec<Destination>,
     /// `keen.authority`: the Host of calls to Keen.
@@ -105,7 +105,7 @@ impl Config {
         let cluster = keen.required("cluster")?.name()?;
         let mut config = Self {
             sources: Vec::new(),
-            by_key: HashMap::new(),
+            by_key: Vec::new(),
             destinations: Vec::new(),
             authority: keen.opt("authority", |n| n.header())?.unwrap_or_else(|| "api.keen.io".to_owned()),
             timeout_ms: keen.opt("timeoutMs", |n| n.integer(1, 600_000))?.unwrap_or(5000),
@@ -130,7 +130,8 @@ impl Config {
     /// The place in [`Config::sources`] of the source with this write key.
     #[must_use]
     pub fn source(&self, write_key: &str) -> Option<usize> {
-        self.by_key.get(write_key).copied()
+        let found = self.by_key.binary_search_by(|(key, _)| key.as_ref().cmp(write_key)).ok()?;
+        self.by_key.get(found).map(|(_, place)| *place)
     }
 
     fn read_sources(&mut self, sources: &Node<'_>, cluster: &str) -> Result<(), ConfigError> {
@@ -140,7 +141,8 @@ impl Config {
                 self.destinations.push(destination);
                 self.destinations.len().saturating_sub(1)
             });
-            self.by_key.insert(key.to_owned(), self.sources.len());
+            let at = self.by_key.partition_point(|(before, _)| before.as_ref() < key);
+            self.by_key.insert(at, (key.into(), self.sources.len()));
             self.sources.push(Source { destination: place, ..source });
         }
         if self.sources.is_empty() { Err(sources.wrong("must name at least one source", "none")) } else { Ok(()) }

@@ -1,6 +1,6 @@
 //! What a request's headers told, kept until it has come whole: then Envoy no longer has them.
 
-use super::headers::Headers;
+use super::headers::{Headers, Name};
 use crate::mapping::Client;
 use crate::mapping::request::Request;
 use crate::segment::answer::Refusal;
@@ -24,22 +24,22 @@ impl Head {
     pub(super) fn messages<'a>(&'a self, body: &'a [u8], limit: usize) -> Result<Cow<'a, [u8]>, Refusal> {
         match &self.message {
             Some(message) => Ok(Cow::Borrowed(message)),
-            None => inflate(body, self.headers.get("content-encoding"), limit),
+            None => inflate(body, self.headers.get(Name::ContentEncoding), limit),
         }
     }
 
     /// The write key of the headers.
     pub(super) fn key(&self) -> Option<String> {
-        write_key::from_authorization(self.headers.get("authorization"))
+        write_key::from_authorization(self.headers.get(Name::Authorization))
     }
 
     pub(super) fn request_id(&self) -> &[u8] {
-        self.headers.get("x-request-id")
+        self.headers.get(Name::RequestId)
     }
 
     /// `Content-Length`; 0 where the body comes without.
     pub(super) fn length(&self) -> usize {
-        self.headers.text("content-length").and_then(|length| length.parse().ok()).unwrap_or(0)
+        self.headers.text(Name::ContentLength).and_then(|length| length.parse().ok()).unwrap_or(0)
     }
 
     /// `received`: when it came, in milliseconds since 1970.
@@ -53,6 +53,6 @@ impl Head {
     }
 
     pub(super) fn client(&self) -> Client<'_> {
-        Client { source_address: &[], user_agent: self.headers.get("user-agent"), referer: self.headers.get("referer") }
+        Client { source_address: &[], user_agent: self.headers.get(Name::UserAgent), referer: self.headers.get(Name::Referer) }
     }
 }

@@ -3,7 +3,7 @@
 use super::callbacks::Action;
 use super::engine::Engine;
 use super::head::Head;
-use super::headers::Headers;
+use super::headers::{Headers, Name};
 use super::host;
 use super::hostcalls::Pairs;
 use super::intake::{Arrival, Number};
@@ -61,8 +61,8 @@ impl Stream {
     /// Decides what the request is, from its headers alone.
     fn plan(&mut self) -> Option<Plan> {
         let headers = host::request_headers();
-        let found = endpoint(headers.get(":method"), headers.get(":path"))?;
-        self.origin = headers.text("origin").filter(|origin| !origin.is_empty()).map(str::to_owned);
+        let found = endpoint(headers.get(Name::Method), headers.get(Name::Path))?;
+        self.origin = headers.text(Name::Origin).filter(|origin| !origin.is_empty()).map(str::to_owned);
         let (kind, message) = match found {
             Endpoint::Single(kind) => (Some(kind), None),
             Endpoint::Batch => (None, None),
@@ -71,8 +71,8 @@ impl Stream {
             Endpoint::Telemetry => return Some(Plan::Say(Answer::Taken)),
             Endpoint::WrongMethod => return Some(Plan::Say(Answer::Refused(Refusal::Malformed))),
             Endpoint::Preflight => {
-                let asked = headers.text("access-control-request-headers").unwrap_or_default();
-                return Some(Plan::Preflight(asked.to_owned()));
+                let asked = std::str::from_utf8(headers.rare("access-control-request-headers"));
+                return Some(Plan::Preflight(asked.unwrap_or_default().to_owned()));
             }
             Endpoint::Settings(key) => {
                 let key = key.to_owned();
@@ -93,10 +93,10 @@ impl Stream {
         let engine = self.engine.try_borrow().ok()?;
         let source = engine.config.source(key).and_then(|place| engine.config.sources.get(place));
         let asked = Asked {
-            method: headers.get(":method"),
-            referer: headers.get("referer"),
-            origin: headers.get("origin"),
-            purpose: &[headers.get("sec-purpose"), headers.get("purpose")].concat(),
+            method: headers.get(Name::Method),
+            referer: headers.get(Name::Referer),
+            origin: headers.get(Name::Origin),
+            purpose: &[headers.rare("sec-purpose"), headers.rare("purpose")].concat(),
         };
         let counts = source.is_some_and(|source| source.initial_pageview);
         let message = if counts { page_load::message(key, asked) } else { None };
@@ -172,7 +172,7 @@ impl Stream {
 #[cfg(feature = "panic-switch")]
 #[allow(clippy::panic, reason = "it is what this is for")]
 fn panic_switch() {
-    if !host::request_headers().get("x-keen-edge-panic").is_empty() {
+    if !host::request_headers().rare("x-keen-edge-panic").is_empty() {
         panic!("the panic switch was thrown");
     }
 }
