@@ -58,6 +58,7 @@ pub enum Value<'a> {
 impl<'a> Value<'a> {
     /// JavaScript's truth, which Segment's own code decides by.
     #[must_use]
+    #[inline]
     pub fn truthy(&self) -> bool {
         match self {
             Self::Absent | Self::Null => false,
@@ -160,7 +161,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The next byte that is not white space, unread.
-    #[inline]
+    #[inline(always)]
     pub fn peek(&mut self) -> Option<u8> {
         let bytes = self.text.as_bytes();
         loop {
@@ -173,6 +174,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads `byte` if it comes next.
+    #[inline(always)]
     pub fn eat(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
         if found {
@@ -195,6 +197,7 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// Something else comes.
+    #[inline(always)]
     pub fn expect(&mut self, byte: u8) -> Read<()> {
         if self.eat(byte) { Ok(()) } else { Err(Malformed) }
     }
@@ -474,12 +477,13 @@ impl<'a> Cursor<'a> {
         self.at != start
     }
 
+    #[inline(always)]
     fn now(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
 
     // It stays within the text: each step is over bytes that have been seen.
-    #[inline]
+    #[inline(always)]
     fn step(&mut self, by: usize) {
         self.at = self.at.wrapping_add(by);
     }

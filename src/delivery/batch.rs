@@ -39,6 +39,12 @@ impl Collection {
         self.events.push(Event { waiter, end: self.text.len() });
     }
 
+    /// Bytes that it has on the heap.
+    fn room(&self) -> usize {
+        let events = self.events.capacity().saturating_mul(size_of::<Event>());
+        self.text.capacity().saturating_add(events)
+    }
+
     fn events(&self) -> impl Iterator<Item = (Option<WaiterId>, &[u8])> {
         let starts = std::iter::once(0).chain(self.events.iter().map(|event| event.end.saturating_add(1)));
         let text = |(start, event): (usize, &Event)| self.text.get(start..event.end).unwrap_or_default();
@@ -53,6 +59,11 @@ impl Batch {
 
     pub(super) fn is_empty(&self) -> bool {
         self.events == 0
+    }
+
+    /// Whether it stands where another stood.
+    pub(super) fn has_room(&self) -> bool {
+        !self.collections.is_empty()
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -91,9 +102,6 @@ impl Batch {
 
     /// Keeps the events whose flag is set, flags in the order of the request; gives what the others cost.
     pub(super) fn keep_flagged(&mut self, flags: &[bool]) -> usize {
-        if !flags.contains(&true) {
-            return std::mem::replace(self, Self { attempts: self.attempts, ..Self::default() }).cost();
-        }
         let mut flags = flags.iter();
         self.copy_where(|_| flags.next().copied().unwrap_or(false))
     }
@@ -110,15 +118,35 @@ impl Batch {
         before.saturating_sub(self.cost())
     }
 
+    /// Collections that have events: one may be there for the room it had.
+    fn used(&self) -> impl Iterator<Item = (&str, &Collection)> {
+        let used = |(_, collection): &(&Box<str>, &Collection)| !collection.events.is_empty();
+        self.collections.iter().filter(used).map(|(name, collection)| (name.as_ref(), collection))
+    }
+
     fn all(&self) -> impl Iterator<Item = (&str, Option<WaiterId>, &[u8])> {
         let events =
             |(name, collection)| Collection::events(collection).map(move |(waiter, event)| (name, waiter, event));
         self.collections.iter().map(|(name, collection)| (name.as_ref(), collection)).flat_map(events)
     }
 
+    /// The same without its events, which have been delivered: their room is the next batch's, where it is no more than
+    /// `most` bytes.
+    pub(super) fn emptied(mut self, most: usize) -> Self {
+        self.collections.retain(|_, collection| !collection.events.is_empty());
+        if self.collections.values().map(Collection::room).fold(0, usize::saturating_add) > most {
+            return Self::default();
+        }
+        for collection in self.collections.values_mut() {
+            collection.text.clear();
+            collection.events.clear();
+        }
+        Self { collections: self.collections, ..Self::default() }
+    }
+
     /// The bulk request.
     pub(super) fn request(&self) -> Vec<u8> {
-        let collections = self.collections.iter().map(|(name, collection)| (name.as_ref(), collection.text.as_slice()));
+        let collections = self.used().map(|(name, collection)| (name, collection.text.as_slice()));
         // Commas, and each name with its marks.
         let marks = self.events.saturating_add(self.collections.len().saturating_mul(16));
         bulk::body(collections, self.bytes.saturating_add(marks).saturating_add(16))
@@ -126,7 +154,7 @@ impl Batch {
 
     /// Collections and how many events each has, as in the request.
     pub(super) fn asked(&self) -> Vec<(&str, usize)> {
-        self.collections.iter().map(|(name, collection)| (name.as_ref(), collection.events.len())).collect()
+        self.used().map(|(name, collection)| (name, collection.events.len())).collect()
     }
 
     /// Its two halves.

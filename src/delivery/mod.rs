@@ -42,6 +42,8 @@ const BACKOFF_MOST_MS: u64 = 5_000;
 /// Splits of batches that Keen failed over, one after the other without a success between. They find the one event that
 /// is the cause among 2^12; a Keen that fails over everything must not get its batches one by one.
 const SPLITS_IN_VAIN: u32 = 12;
+/// Room that is kept from one batch to a later one, at most.
+const SPARE_BYTES: usize = 2_000_000;
 /// What a queued event costs beside its bytes.
 const EVENT_OVERHEAD: usize = 64;
 
@@ -195,6 +197,8 @@ pub struct Delivery {
     turn: usize,
     pending_bytes: usize,
     answers: VecDeque<(WaiterId, Answer)>,
+    /// One that has been delivered: the next batch is written where it stood.
+    spare: Batch,
     jitter: u64,
     /// From then on nothing is tried again: the machine is to come to its end.
     closes: Option<u64>,
@@ -215,6 +219,7 @@ impl Delivery {
             turn: 0,
             pending_bytes: 0,
             answers: VecDeque::new(),
+            spare: Batch::default(),
             jitter: seed | 1,
             closes: None,
         }
@@ -239,6 +244,9 @@ impl Delivery {
             }
             if project.open.is_empty() {
                 project.open_since = now;
+                if !project.open.has_room() {
+                    project.open = take(&mut self.spare);
+                }
             }
             project.open.push(waiter, collection, event);
         }
@@ -319,7 +327,11 @@ impl Delivery {
         }
         match outcome {
             Outcome::Verdicts(verdicts) => {
-                self.verdicts(&mut batch, verdicts, &mut settled);
+                let all = self.verdicts(&mut batch, verdicts, &mut settled);
+                if all {
+                    self.spare = batch.emptied(SPARE_BYTES);
+                    return settled;
+                }
                 self.again(destination, batch, &Outcome::Retry(0), now, &mut settled);
             }
             Outcome::TooLarge | Outcome::Rejected(_) if batch.len() > 1 => {
@@ -400,8 +412,8 @@ impl Delivery {
         self.settle(call, Outcome::Retry(0), now)
     }
 
-    /// Leaves in the batch what Keen failed over.
-    fn verdicts(&mut self, batch: &mut Batch, verdicts: Vec<Verdict>, settled: &mut Settled) {
+    /// Leaves in the batch what Keen failed over. True where that is nothing, and the batch is as it was.
+    fn verdicts(&mut self, batch: &mut Batch, verdicts: Vec<Verdict>, settled: &mut Settled) -> bool {
         let mut failed = Vec::with_capacity(batch.len());
         let mut verdicts = verdicts.into_iter().chain(repeat(Verdict::Failed));
         for (waiter, collection, count) in batch.runs() {
@@ -417,7 +429,10 @@ impl Delivery {
             }
             self.ended(waiter, ended, true);
         }
-        self.pending_bytes = self.pending_bytes.saturating_sub(batch.keep_flagged(&failed));
+        let all = !failed.contains(&true);
+        let cost = if all { batch.cost() } else { batch.keep_flagged(&failed) };
+        self.pending_bytes = self.pending_bytes.saturating_sub(cost);
+        all
     }
 
     fn refused(&mut self, batch: &Batch, name: &str, settled: &mut Settled) {

@@ -56,6 +56,36 @@ fn the_first_leaves_at_once_and_the_rest_together() {
 }
 
 #[test]
+fn a_batch_has_nothing_of_the_one_whose_room_it_takes() {
+    let mut m = machine(SETTINGS);
+    for (events, want) in [
+        (vec![(0, "b", "1"), (0, "a", "2"), (0, "b", "3")], r#"{"a":[2],"b":[1,3]}"#),
+        (vec![(0, "c", "4"), (0, "b", "5")], r#"{"b":[5],"c":[4]}"#),
+        (vec![(0, "a", "6")], r#"{"a":[6]}"#),
+        (vec![(1, "c", "7")], r#"{"c":[7]}"#),
+    ] {
+        m.offer(Some(1), &offer(&events), 0);
+        let call = m.take(0).unwrap();
+        assert_eq!(String::from_utf8(call.body).unwrap(), want);
+        assert_eq!(m.settle(call.id, recorded(events.len()), 0).recorded, events.len() as u64);
+        assert_eq!(answers(&mut m), [(1, Answer::Taken)]);
+        assert_eq!(m.pending_bytes(), 0);
+    }
+}
+
+#[test]
+fn room_of_many_bytes_is_given_back() {
+    let mut m = machine(config::Delivery { max_pending_bytes: usize::MAX, max_batch_bytes: usize::MAX, ..SETTINGS });
+    let event = "1".repeat(500_000);
+    for (count, kept) in [(1, true), (5, false)] {
+        m.offer(Some(1), &offer(&vec![(0, "a", event.as_str()); count]), 0);
+        let call = m.take(0).unwrap();
+        m.settle(call.id, recorded(count), 0);
+        assert_eq!(m.spare.has_room(), kept);
+    }
+}
+
+#[test]
 fn a_hung_call_does_not_hold_up_what_gathers() {
     let mut m = machine(SETTINGS);
     m.offer(Some(1), &offer(&[(0, "a", "{}")]), 0);

@@ -292,8 +292,8 @@ impl Engine {
             self.unconfirmed(settled.destination, status);
         }
         self.tell(settled);
-        self.answer();
-        self.ring();
+        self.map_arrivals(self.root);
+        self.pump(now);
     }
 
     /// Makes the calls that are due, and gives answers.

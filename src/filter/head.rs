@@ -53,6 +53,10 @@ impl Head {
     }
 
     pub(super) fn client(&self) -> Client<'_> {
-        Client { source_address: &[], user_agent: self.headers.get(Name::UserAgent), referer: self.headers.get(Name::Referer) }
+        Client {
+            source_address: &[],
+            user_agent: self.headers.get(Name::UserAgent),
+            referer: self.headers.get(Name::Referer),
+        }
     }
 }

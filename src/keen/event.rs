@@ -164,9 +164,11 @@ impl<'o> EventWriter<'o> {
     }
 
     fn value_of(&self, field: &str) -> Option<&[u8]> {
+        let length = field.len().saturating_add(2);
         let named = |m: &&Member| {
-            let name = self.out.get(m.start.saturating_add(1)..m.name_end.saturating_sub(1));
-            name == Some(field.as_bytes())
+            // Lengths first: they tell most names apart.
+            m.name_end.wrapping_sub(m.start) == length
+                && self.out.get(m.start.wrapping_add(1)..m.name_end.wrapping_sub(1)) == Some(field.as_bytes())
         };
         let member = self.notes.members.iter().rev().find(named)?;
         self.out.get(member.value..member.end)
@@ -235,13 +237,16 @@ impl<'o> EventWriter<'o> {
         self.flush_to(&mut run, to);
     }
 
+    #[inline(always)]
     fn comma(&mut self) {
         if self.notes.open.last().is_some_and(|c| c.start < self.out.len()) {
             self.out.push(b',');
         }
     }
 
+    #[inline(always)]
     fn quoted(&mut self, raw: &str) {
+        self.out.reserve(raw.len().saturating_add(3));
         self.out.push(b'"');
         self.out.extend_from_slice(raw.as_bytes());
         self.out.push(b'"');
@@ -411,6 +416,7 @@ fn place(out: &[u8], run: &Run<'_>, at: usize) -> usize {
 }
 
 /// Whether a string is short enough, and all of it is characters: a surrogate may stand alone, and only its pair has one.
+#[inline]
 fn is_simple(s: Str<'_>) -> bool {
     s.raw.len() < STRING_LIMIT && !(s.escaped && (s.raw.contains("\\ud") || s.raw.contains("\\uD")))
 }
@@ -461,10 +467,16 @@ fn all_differ<'n>(names: impl Iterator<Item = &'n [u8]>) -> bool {
 /// Whether a string is one of those that Keen replaces by what it sees of the caller (keen.io/docs/streams, "IP to geo" and
 /// "User agent"): through a proxy that is the proxy.
 #[must_use]
+#[inline]
 pub fn is_placeholder(s: Str<'_>) -> bool {
     const LONGEST: usize = 128; // every character as a \u escape
-    let may_be = s.raw.starts_with('$') || (s.escaped && s.raw.len() <= LONGEST);
-    may_be && matches!(s.decode().as_ref(), "${keen.ip}" | "${keen.user_agent}")
+    let may_be = s.raw.as_bytes().first() == Some(&b'$') || (s.escaped && s.raw.len() <= LONGEST);
+    may_be && names_a_placeholder(s)
+}
+
+#[inline(never)]
+fn names_a_placeholder(s: Str<'_>) -> bool {
+    matches!(s.decode().as_ref(), "${keen.ip}" | "${keen.user_agent}")
 }
 
 /// Whether Keen can hold the number: from -2^63 to 2^63 - 1.
