@@ -120,8 +120,8 @@ impl Batch {
 
     /// Collections that have events: one may be there for the room it had.
     fn used(&self) -> impl Iterator<Item = (&str, &Collection)> {
-        let used = |(_, collection): &(&Box<str>, &Collection)| !collection.events.is_empty();
-        self.collections.iter().filter(used).map(|(name, collection)| (name.as_ref(), collection))
+        let all = self.collections.iter().map(|(name, collection)| (name.as_ref(), collection));
+        all.filter(|(_, collection)| !collection.events.is_empty())
     }
 
     fn all(&self) -> impl Iterator<Item = (&str, Option<WaiterId>, &[u8])> {

@@ -22,7 +22,7 @@ use crate::keen::bulk::{self, Verdict};
 use crate::segment::answer::Answer;
 use batch::Batch;
 use std::collections::VecDeque;
-use std::iter::repeat;
+use std::iter::{repeat, repeat_n};
 use std::mem::take;
 
 /// Who waits: the filter's name for a paused stream.
@@ -437,7 +437,7 @@ impl Delivery {
 
     fn refused(&mut self, batch: &Batch, name: &str, settled: &mut Settled) {
         for (waiter, collection, count) in batch.runs() {
-            settled.refused.extend(repeat((collection.to_owned(), name.to_owned())).take(count));
+            settled.refused.extend(repeat_n((collection.to_owned(), name.to_owned()), count));
             self.ended(waiter, count, true);
         }
         self.pending_bytes = self.pending_bytes.saturating_sub(batch.cost());

@@ -5,3 +5,4 @@
 pub mod bulk;
 pub mod event;
 pub mod name;
+mod readings;

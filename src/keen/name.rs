@@ -1,9 +1,9 @@
 //! Names Keen accepts.
 
+use super::readings;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::sync::LazyLock;
 
 /// Keen's limit for a collection's name, in characters.
 pub const MAX_COLLECTION: usize = 64;
@@ -29,7 +29,7 @@ pub fn collection(original: &str) -> Cow<'_, str> {
         match c {
             '\r' | '\n' => name.push(' '),
             _ if c.is_ascii() => name.push(c),
-            _ => name.push_str(transliterate(c)),
+            _ => readings::write(&mut name, c),
         }
     }
     let readable = name.trim_start_matches(['_', '.', ' ']).trim_end_matches(['.', ' ']);
@@ -86,37 +86,6 @@ pub fn hex(bytes: &[u8], digits: usize) -> String {
 #[must_use]
 pub fn number(bytes: &[u8]) -> u64 {
     Sha256::digest(bytes).first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
-}
-
-/// `any_ascii`'s readings of U+0080 to U+FFFF, one a line: the crate's own tables would make up most of the module.
-static READINGS: LazyLock<Readings> = LazyLock::new(|| {
-    let packed = include_bytes!(concat!(env!("OUT_DIR"), "/readings.z"));
-    let text = miniz_oxide::inflate::decompress_to_vec_zlib(packed).unwrap_or_default();
-    let text = String::from_utf8(text).unwrap_or_default();
-    let mut at = 0_u32;
-    let lines = text
-        .split('\n')
-        .map(|line| {
-            let start = at;
-            at = at.saturating_add(u32::try_from(line.len()).unwrap_or(0)).saturating_add(1);
-            start
-        })
-        .collect();
-    Readings { text, lines }
-});
-
-struct Readings {
-    text: String,
-    lines: Vec<u32>,
-}
-
-fn transliterate(c: char) -> &'static str {
-    let readings: &'static Readings = &READINGS;
-    let line = u32::from(c).checked_sub(0x80).and_then(|line| usize::try_from(line).ok());
-    line.and_then(|line| readings.lines.get(line))
-        .and_then(|&start| readings.text.get(usize::try_from(start).ok()?..))
-        .and_then(|rest| rest.split('\n').next())
-        .unwrap_or("")
 }
 
 #[cfg(test)]
