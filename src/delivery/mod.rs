@@ -521,6 +521,12 @@ impl Delivery {
         self.waiters.is_empty() && self.calls.is_empty() && self.answers.is_empty() && nothing_queued
     }
 
+    /// Whether more than half of what may be pending is.
+    #[must_use]
+    pub fn is_pressed(&self) -> bool {
+        self.pending_bytes > self.settings.max_pending_bytes >> 1
+    }
+
     /// Bytes of events held, with their overhead.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {

@@ -79,8 +79,10 @@ impl Engine {
     pub(super) fn arrive(&mut self, arrival: Arrival) -> Number {
         let stream = arrival.stream;
         let number = self.intake.add(arrival);
-        if self.intake.is_full() {
+        // Where much is pending, who does not fit is told at once, and Envoy need not hold the request.
+        if self.intake.is_full() || self.delivery.is_pressed() {
             self.map_arrivals(stream);
+            self.answer();
         }
         self.keep_time();
         self.ring();
