@@ -163,6 +163,7 @@ impl<'o> EventWriter<'o> {
         std::str::from_utf8(value).ok()
     }
 
+    #[inline]
     fn value_of(&self, field: &str) -> Option<&[u8]> {
         let length = field.len().saturating_add(2);
         let named = |m: &&Member| {

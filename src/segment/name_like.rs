@@ -16,15 +16,19 @@ pub struct Plain {
 impl Plain {
     /// The plain form of a name.
     #[must_use]
+    #[inline]
     pub fn of(key: Str<'_>) -> Self {
-        let name = key.decode();
+        if key.escaped { Self::of_bytes(key.decode().as_bytes()) } else { Self::of_bytes(key.raw.as_bytes()) }
+    }
+
+    fn of_bytes(name: &[u8]) -> Self {
         let mut plain = Self { letters: [0; ROOM], length: 0 };
-        for letter in letters(&name) {
+        for letter in letters(name) {
             let Some(slot) = plain.letters.get_mut(plain.length) else {
                 return Self { length: 0, ..plain };
             };
             *slot = letter;
-            plain.length = plain.length.saturating_add(1);
+            plain.length = plain.length.wrapping_add(1);
         }
         plain
     }
@@ -37,8 +41,8 @@ impl Plain {
 }
 
 /// What counts of a name.
-fn letters(name: &str) -> impl Iterator<Item = u8> {
-    name.bytes().filter(|b| !matches!(b, b'_' | b'-' | b' ')).map(|b| b.to_ascii_lowercase())
+fn letters(name: &[u8]) -> impl Iterator<Item = u8> {
+    name.iter().filter(|b| !matches!(b, b'_' | b'-' | b' ')).map(u8::to_ascii_lowercase)
 }
 
 /// Whether a name is `plain` (lower case, no punctuation) but for what does not count.
@@ -56,7 +60,7 @@ pub fn alike(key: Str<'_>, plain: &str) -> bool {
 
 fn letters_alike(key: Str<'_>, plain: &str) -> bool {
     let name = key.decode();
-    let mut letters = letters(&name);
+    let mut letters = letters(name.as_bytes());
     plain.bytes().all(|b| letters.next() == Some(b)) && letters.next().is_none()
 }
 
