@@ -221,6 +221,12 @@ impl<'a> Cursor<'a> {
             return Err(Malformed);
         }
         let start = self.at.wrapping_add(1);
+        // Most strings are plain, and end in the first block.
+        if let Some(end) = short_plain(self.text.as_bytes(), start) {
+            self.at = end.wrapping_add(1);
+            let raw = self.text.get(start..end).ok_or(Malformed)?;
+            return Ok(Str { raw, escaped: false });
+        }
         // What passes over text gives no slices back, here and below: those would go by way of the memory, and be waited
         // for there.
         let passed = self.pass_string(start);
@@ -487,6 +493,14 @@ impl<'a> Cursor<'a> {
     fn step(&mut self, by: usize) {
         self.at = self.at.wrapping_add(by);
     }
+}
+
+/// Where a string's closing quote stands whose text starts at `start`, where it is plain and ends in the first block.
+#[inline(always)]
+fn short_plain(bytes: &[u8], start: usize) -> Option<usize> {
+    let block = bytes.get(start..)?.first_chunk::<{ block::BYTES }>()?;
+    let end = start.wrapping_add(block::first_special(block)?);
+    (bytes.get(end) == Some(&b'"')).then_some(end)
 }
 
 /// Where the first byte from `at` on stands that is not a string's plain text: a quote, a backslash, a control character.
