@@ -6,7 +6,6 @@ use crate::mapping::request::Request;
 use crate::segment::answer::Refusal;
 use crate::segment::endpoint::{Endpoint, Kind};
 use crate::segment::inflate::inflate;
-use crate::segment::write_key;
 use std::borrow::Cow;
 
 /// What is kept of a call that holds messages.
@@ -28,9 +27,8 @@ impl Head {
         }
     }
 
-    /// The write key of the headers.
-    pub(super) fn key(&self) -> Option<String> {
-        write_key::from_authorization(self.headers.get(Name::Authorization))
+    pub(super) fn authorization(&self) -> &[u8] {
+        self.headers.get(Name::Authorization)
     }
 
     pub(super) fn request_id(&self) -> &[u8] {

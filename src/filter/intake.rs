@@ -12,6 +12,7 @@ use crate::keen::name;
 use crate::mapping::Client;
 use crate::mapping::request::{Tally, map_request};
 use crate::segment::answer::Refusal;
+use crate::segment::write_key;
 use crate::users::{Kept, Users};
 use std::cell::OnceCell;
 
@@ -45,6 +46,9 @@ pub(super) struct Intake {
     remembers: bool,
     token_prefix: String,
     tokens_made: u64,
+    /// The last `Authorization` that was read, and the write key in it: most callers bear the same.
+    authorization: Vec<u8>,
+    key: Option<String>,
 }
 
 impl Intake {
@@ -59,6 +63,8 @@ impl Intake {
             remembers: config.remembers_users(),
             token_prefix: String::new(),
             tokens_made: root << 40,
+            authorization: Vec::new(),
+            key: None,
         }
     }
 
@@ -115,10 +121,14 @@ impl Intake {
         let micros = if self.remembers { host::now_micros() } else { 0 };
         let mut users = Users::new(&mut self.memory, config.users, micros);
         let address = OnceCell::new();
-        let key = head.key();
+        if self.authorization != head.authorization() {
+            self.authorization.clear();
+            self.authorization.extend_from_slice(head.authorization());
+            self.key = write_key::from_authorization(head.authorization());
+        }
         let tally = map_request(
             config,
-            head.request(key.as_deref(), &body, now),
+            head.request(self.key.as_deref(), &body, now),
             |wants_address| {
                 let ask = || {
                     *effective = *stream;

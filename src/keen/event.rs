@@ -146,24 +146,27 @@ impl<'o> EventWriter<'o> {
 
     /// Whether the event has a member of that name by now.
     #[must_use]
+    #[inline(always)]
     pub fn has(&self, field: &str) -> bool {
         self.value_of(field).is_some()
     }
 
     /// Whether that member holds a string with something in it.
     #[must_use]
+    #[inline(always)]
     pub fn filled(&self, field: &str) -> bool {
         self.value_of(field).is_some_and(|value| value.starts_with(b"\"") && value.len() > 2)
     }
 
     /// The text of that member between its quotes, as it is written, where it is a string.
     #[must_use]
+    #[inline(always)]
     pub fn string_of(&self, field: &str) -> Option<&str> {
         let value = self.value_of(field)?.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
         std::str::from_utf8(value).ok()
     }
 
-    #[inline]
+    #[inline(always)]
     fn value_of(&self, field: &str) -> Option<&[u8]> {
         let length = field.len().saturating_add(2);
         let named = |m: &&Member| {

@@ -17,13 +17,12 @@ pub(super) struct Addons([Option<&'static str>; 4]);
 impl Addons {
     /// Those whose inputs the event has, be they ours or properties of the caller's.
     pub(super) fn backed(source: &Source, event: &EventWriter<'_>) -> Self {
-        let on = |setting: bool, addon: &'static str, backed: &dyn Fn() -> bool| (setting && backed()).then_some(addon);
-        let page = || event.filled("page_url");
+        let page = (source.url_addon || source.referrer_addon) && event.filled("page_url");
         Self([
-            on(source.ip_addon, IP, &|| is_address(event)),
-            on(source.ua_addon, UA, &|| event.filled("user_agent")),
-            on(source.url_addon, URL, &page),
-            on(source.referrer_addon, REFERRER, &|| page() && event.filled("referrer_url")),
+            (source.ip_addon && is_address(event)).then_some(IP),
+            (source.ua_addon && event.filled("user_agent")).then_some(UA),
+            (source.url_addon && page).then_some(URL),
+            (source.referrer_addon && page && event.filled("referrer_url")).then_some(REFERRER),
         ])
     }
 

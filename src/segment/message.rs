@@ -257,6 +257,7 @@ enum Member {
 }
 
 impl Member {
+    #[inline(always)]
     fn of(key: Str<'_>) -> Self {
         if key.escaped { Self::named(key.decode().as_bytes()) } else { Self::named(key.raw.as_bytes()) }
     }

@@ -3,11 +3,14 @@
 //! All are milliseconds since 1970-01-01T00:00:00Z.
 
 use crate::json::Value;
+use std::ops::RangeInclusive;
 use time::{Date, Month};
 
 /// 1970-01-01 as a Julian day number.
 const EPOCH: i32 = 2_440_588;
 const DAY: i64 = 86_400_000;
+/// Points in time that have four digits for their year: from 0001-01-01 to the end of 9999.
+const YEARS: RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
 /// Numbers below are seconds, others milliseconds (as Segment's `new-date` decides).
 const MILLISECONDS_FROM: f64 = 31_557_600_000.0;
 
@@ -19,7 +22,7 @@ pub fn corrected(original: Option<i64>, sent: Option<i64>, received: i64) -> i64
         (Some(original), Some(sent)) => sent.checked_sub(original).and_then(|age| received.checked_sub(age)),
         (original, _) => original,
     };
-    at.filter(|at| date(*at).is_some()).unwrap_or(received)
+    at.filter(|at| YEARS.contains(at)).unwrap_or(received)
 }
 
 /// A point in time as clients write it: ISO 8601, with or without its separators, with any fraction and offset (none is
@@ -75,7 +78,7 @@ fn is_epoch(text: &str) -> bool {
 fn epoch(digits: &str) -> Option<i64> {
     let number: f64 = digits.parse().ok()?;
     let at = if number.abs() < MILLISECONDS_FROM { (number * 1000.0).round() } else { number.trunc() } as i64;
-    date(at).map(|_| at)
+    YEARS.contains(&at).then_some(at)
 }
 
 fn iso(text: &str) -> Option<i64> {
@@ -161,10 +164,10 @@ fn skip(rest: &mut &[u8], any_of: &[u8]) -> bool {
     }
 }
 
-/// The day of a point in time, where it has a year from 1 to 9999.
+/// The day of a point in time.
 fn date(at: i64) -> Option<Date> {
     let day = i32::try_from(at.div_euclid(DAY)).ok()?.checked_add(EPOCH)?;
-    Date::from_julian_day(day).ok().filter(|date| (1..=9999).contains(&date.year()))
+    Date::from_julian_day(day).ok()
 }
 
 /// Writes `YYYY-MM-DDThh:mm:ss.sssZ`.
