@@ -83,6 +83,8 @@ impl Engine {
         if self.intake.is_full() || self.delivery.is_pressed() {
             self.map_arrivals(stream);
             self.answer();
+            // It may have an answer of its own to give.
+            host::act_for(stream);
         }
         self.keep_time();
         self.ring();

@@ -65,6 +65,8 @@ impl Root {
     pub(super) fn on_tick(&mut self) -> bool {
         let ended = self.with(Engine::tick) == Some(true);
         if ended {
+            // It may have given the last answers, in the name of their streams.
+            host::act_for(self.id);
             host::done();
         }
         ended

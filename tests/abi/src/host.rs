@@ -169,7 +169,12 @@ fn told(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
         Ok(())
     })?;
     host_call!(linker, "proxy_done", |call| {
-        call.data_mut().done = true;
+        let state = call.data_mut();
+        // Envoy ends the context that says so, where it has asked that one.
+        if state.effective != state.root {
+            return Err(Status::NotFound);
+        }
+        state.done = true;
         Ok(())
     })?;
     host_call!(linker, "proxy_call_foreign_function", |call, _n, _ns, _a, _as, _r, _rs| {

@@ -232,6 +232,20 @@ fn many_callers_and_large_bodies_wait_for_no_turn() {
 }
 
 #[test]
+fn an_image_is_its_own_callers_whoever_is_answered_with_it() {
+    let mut vm = vm();
+    // One more, and none waits any longer.
+    let refused: Vec<StreamId> = (0..63).map(|_| vm.post("/v1/track", b"{")).collect();
+    let image = vm.open();
+    let path = b"/v1/pixel/track?data=eyJldmVudCI6ImUiLCJ3cml0ZUtleSI6IndyaXRlS2V5In0";
+    vm.headers(image, &[(":path", path), (":method", b"GET")], true);
+    assert_eq!(vm.response(image).unwrap().header("content-type").as_deref(), Some("image/gif"));
+    assert!(refused.iter().all(|id| status(&vm, *id) == 400));
+    vm.turn();
+    assert_eq!(vm.confirm()[0].collection, "e");
+}
+
+#[test]
 fn a_body_that_comes_long_after_its_headers_waits_no_longer_than_others() {
     let mut vm = vm();
     let id = vm.open();
@@ -309,6 +323,16 @@ fn a_root_context_ends_when_its_events_are_in_keen() {
 }
 
 /// What a module of ours may be given, in an order that no host promises.
+#[test]
+fn a_root_context_ends_though_its_last_act_is_an_answer() {
+    let mut vm = vm();
+    let id = vm.post("/v1/track", b"{");
+    assert!(!vm.end(), "it owes an answer");
+    vm.tick(50);
+    assert_eq!(status(&vm, id), 400);
+    assert!(vm.ended());
+}
+
 #[test]
 fn callbacks_in_any_order_do_not_trap() {
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
