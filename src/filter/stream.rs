@@ -31,7 +31,7 @@ enum State {
     Copying(Head),
     /// It has come whole, as the request of that number; the answer follows.
     Waiting(Number),
-    /// The same, of a call that has gone on to the route.
+    /// The same, of a call that needs no answer any more.
     Copied(Number),
 }
 
@@ -123,7 +123,7 @@ impl Stream {
         if let State::Copying(head) = std::mem::replace(&mut self.state, State::Passing)
             && let Ok(mut engine) = self.engine.try_borrow_mut()
         {
-            self.state = State::Copied(engine.arrive(Arrival { stream: self.id, head, body, copied: true }));
+            self.state = copy(&mut engine, self.id, head, body);
         }
         Action::Continue
     }
@@ -138,7 +138,7 @@ impl Stream {
             Plan::Settings(settings) => {
                 // Nobody asks again for a page that has loaded: its event is kept here until Keen has it.
                 if let Some(head) = settings.page_load {
-                    self.state = State::Copied(engine.arrive(Arrival { stream: self.id, head, body, copied: true }));
+                    self.state = copy(&mut engine, self.id, head, body);
                 }
                 let mut headers = settings.headers.to_vec();
                 headers.extend(cors::headers(origin, &engine.config.allow_origins));
@@ -151,7 +151,7 @@ impl Stream {
             Plan::Pixel(head) => {
                 // Nobody sends an image's call again: it is kept here until Keen has it.
                 if let Some(head) = head {
-                    self.state = State::Copied(engine.arrive(Arrival { stream: self.id, head, body, copied: true }));
+                    self.state = copy(&mut engine, self.id, head, body);
                 }
                 let mut headers = pixel::HEADERS.to_vec();
                 headers.extend(cors::headers(origin, &engine.config.allow_origins));
@@ -166,6 +166,11 @@ impl Stream {
         }
         Action::Pause
     }
+}
+
+/// Hands on a copy of a request, whose caller does not hear of it.
+fn copy(engine: &mut Engine, stream: u32, head: Head, body: Vec<u8>) -> State {
+    State::Copied(engine.arrive(Arrival { stream, head, body, copied: true }))
 }
 
 /// Ends the VM where a test asks for it. In a build of its own, and never in the one that is released.
