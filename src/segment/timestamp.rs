@@ -172,25 +172,40 @@ fn date(at: i64) -> Option<Date> {
 
 /// Writes `YYYY-MM-DDThh:mm:ss.sssZ`.
 pub fn write(out: &mut Vec<u8>, at: i64) {
-    let date = date(at).unwrap_or(Date::MIN);
+    let (year, month, day) = date(at).unwrap_or(Date::MIN).to_calendar_date();
+    let (year, month, day) = (u32::try_from(year).unwrap_or(0), u32::from(u8::from(month)), u32::from(day));
     let of_day = u32::try_from(at.rem_euclid(DAY)).unwrap_or(0);
-    let mut text = *b"0000-00-00T00:00:00.000Z";
-    for (place, number) in [
-        (0..4, u32::try_from(date.year()).unwrap_or(0)),
-        (5..7, u32::from(u8::from(date.month()))),
-        (8..10, u32::from(date.day())),
-        (11..13, of_day / 3_600_000),
-        (14..16, of_day / 60_000 % 60),
-        (17..19, of_day / 1000 % 60),
-        (20..23, of_day % 1000),
-    ] {
-        let mut left = number;
-        for digit in text.get_mut(place).into_iter().flatten().rev() {
-            *digit = b'0' | u8::try_from(left % 10).unwrap_or(0);
-            left /= 10;
-        }
-    }
-    out.extend_from_slice(&text);
+    let (hour, minute, second, milli) = (of_day / 3_600_000, of_day / 60_000 % 60, of_day / 1000 % 60, of_day % 1000);
+    let last = |number: u32| b'0' | u8::try_from(number % 10).unwrap_or(0);
+    let two = |number: u32| [last(number / 10), last(number)];
+    let ([y1, y2], [y3, y4], [m1, m2], [d1, d2]) = (two(year / 100), two(year), two(month), two(day));
+    let ([h1, h2], [n1, n2], [s1, s2], [f1, f2]) = (two(hour), two(minute), two(second), two(milli / 10));
+    out.extend_from_slice(&[
+        y1,
+        y2,
+        y3,
+        y4,
+        b'-',
+        m1,
+        m2,
+        b'-',
+        d1,
+        d2,
+        b'T',
+        h1,
+        h2,
+        b':',
+        n1,
+        n2,
+        b':',
+        s1,
+        s2,
+        b'.',
+        f1,
+        f2,
+        last(milli),
+        b'Z',
+    ]);
 }
 
 #[cfg(test)]
