@@ -1,4 +1,5 @@
-//! Maps by the numbers that Envoy gives contexts and calls. It counts them up, so that no caller chooses one.
+//! Maps by the numbers of contexts and calls. Envoy and the filter count them up: no caller chooses one, so that a plain hash
+//! is safe.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
