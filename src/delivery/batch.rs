@@ -10,6 +10,9 @@ pub(super) struct Batch {
     events: usize,
     /// Of events and the names of their collections.
     bytes: usize,
+    /// Whom its events came from, one after the other.
+    callers: usize,
+    last: Option<WaiterId>,
     /// Calls made with it.
     pub(super) attempts: u32,
 }
@@ -70,6 +73,11 @@ impl Batch {
         self.bytes
     }
 
+    /// How many wait for it.
+    pub(super) fn callers(&self) -> usize {
+        self.callers
+    }
+
     /// What it adds to the bytes pending.
     pub(super) fn cost(&self) -> usize {
         self.bytes.saturating_add(self.events.saturating_mul(EVENT_OVERHEAD))
@@ -78,6 +86,10 @@ impl Batch {
     pub(super) fn push(&mut self, waiter: Option<WaiterId>, collection: &str, event: &[u8]) {
         self.events = self.events.saturating_add(1);
         self.bytes = self.bytes.saturating_add(collection.len()).saturating_add(event.len());
+        if waiter.is_some() && waiter != self.last {
+            self.callers = self.callers.saturating_add(1);
+            self.last = waiter;
+        }
         match self.collections.get_mut(collection) {
             Some(found) => found.push(waiter, event),
             None => self.collections.entry(collection.into()).or_default().push(waiter, event),

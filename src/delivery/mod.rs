@@ -2,7 +2,8 @@
 //!
 //! Callers are *waiters*. What a caller sends is [offered](Delivery::offer); events of many callers leave together in
 //! one [call](Delivery::take) to Keen; its [outcome](Delivery::settle) answers them all. Where no call for a project is
-//! in flight the first event leaves at once; while one is, events gather. Times are milliseconds of any one clock.
+//! in flight the first event leaves at once; while one is, events gather. Callers who were answered this moment are
+//! waited for, a few milliseconds at most. Times are milliseconds of any one clock.
 //!
 //! Events may also come without a waiter: their caller has been answered, and nobody is left who would send them again.
 //! They are tried until Keen has them, for as long as they fit.
@@ -36,6 +37,9 @@ const GATHER_MS: u64 = 10;
 /// … and longer where Keen is slow, so that its calls are spread over the time that one takes: an event that came just
 /// after the last of them left would otherwise wait for a whole one to end, and then for its own.
 const GATHER_MOST_MS: u64 = 2_000;
+/// Callers whom Keen's answer sets free are likely to send again at once. For this long after it, what comes waits until
+/// as many callers have come as there were: else those who are first would leave by themselves, and make two calls of one.
+const ROUND_MS: u64 = 4;
 /// The first pause before a further attempt; each next one is twice as long.
 const BACKOFF_MS: u64 = 100;
 const BACKOFF_MOST_MS: u64 = 5_000;
@@ -125,6 +129,28 @@ struct Project {
     splits_in_vain: u32,
     /// How long its calls take, of late.
     call_ms: u64,
+    round: Round,
+}
+
+/// Callers who are likely to send in a moment, or have.
+#[derive(Debug, Default)]
+struct Round {
+    callers: usize,
+    /// They are waited for until then.
+    until: u64,
+}
+
+impl Round {
+    /// `free`: callers who have been answered at `now`; `waiting`: those who have sent already. A few more or less make
+    /// no difference to a call.
+    fn begin(&mut self, free: usize, waiting: usize, now: u64) {
+        let all = free.saturating_add(waiting);
+        *self = Self { callers: all.saturating_sub(all >> 3), until: now.saturating_add(ROUND_MS) };
+    }
+
+    fn is_short_of(&self, callers: usize, now: u64) -> bool {
+        callers < self.callers && now < self.until
+    }
 }
 
 impl Project {
@@ -136,8 +162,16 @@ impl Project {
     }
 
     fn fresh_due(&self, now: u64, alone: bool, slots: usize) -> bool {
-        let gathered = !self.open.is_empty() && (alone || now >= self.open_since.saturating_add(self.gather_ms(slots)));
-        now >= self.not_before && (gathered || !self.ready.is_empty())
+        let gathered = match alone {
+            true => !self.round.is_short_of(self.open.callers(), now),
+            false => now >= self.open_since.saturating_add(self.gather_ms(slots)),
+        };
+        now >= self.not_before && (!self.ready.is_empty() || (gathered && !self.open.is_empty()))
+    }
+
+    /// Whether what has come leaves in a moment, though nothing else may happen until then.
+    fn gathers(&self, now: u64) -> bool {
+        !self.open.is_empty() && self.in_flight == 0 && self.round.is_short_of(self.open.callers(), now)
     }
 
     /// The fewer slots are left, the longer events gather: up to a slot's share of the time that a call takes.
@@ -195,6 +229,8 @@ pub struct Delivery {
     next_call: CallId,
     /// Where the search for the next call begins, so that no project is always first.
     turn: usize,
+    /// What has come to some project leaves in a moment.
+    gathers: bool,
     pending_bytes: usize,
     answers: VecDeque<(WaiterId, Answer)>,
     /// One that has been delivered: the next batch is written where it stood.
@@ -217,6 +253,7 @@ impl Delivery {
             calls: ById::default(),
             next_call: 1,
             turn: 0,
+            gathers: false,
             pending_bytes: 0,
             answers: VecDeque::new(),
             spare: Batch::default(),
@@ -264,6 +301,7 @@ impl Delivery {
 
     /// The next call to make now, if any. Ask until there is none.
     pub fn take(&mut self, now: u64) -> Option<Call> {
+        self.gathers = false;
         let count = self.projects.len();
         for offset in 0..count {
             let destination = self.turn.saturating_add(offset).checked_rem(count)?;
@@ -298,6 +336,7 @@ impl Delivery {
             self.calls.insert(id, UnderWay { destination, batch, since: now });
             return Some(Call { id, destination, body, timeout_ms });
         }
+        self.gathers |= project.gathers(now);
         None
     }
 
@@ -327,7 +366,11 @@ impl Delivery {
         }
         match outcome {
             Outcome::Verdicts(verdicts) => {
+                let answers = self.answers.len();
                 let all = self.verdicts(&mut batch, verdicts, &mut settled);
+                if let Some(project) = self.projects.get_mut(destination) {
+                    project.round.begin(self.answers.len().saturating_sub(answers), project.open.callers(), now);
+                }
                 if all {
                     self.spare = batch.emptied(SPARE_BYTES);
                     return settled;
@@ -525,6 +568,12 @@ impl Delivery {
     #[must_use]
     pub fn is_pressed(&self) -> bool {
         self.pending_bytes > self.settings.max_pending_bytes >> 1
+    }
+
+    /// Whether a call is due within milliseconds of when it was last asked for, though nothing else may happen until then.
+    #[must_use]
+    pub fn gathers(&self) -> bool {
+        self.gathers
     }
 
     /// Bytes of events held, with their overhead.

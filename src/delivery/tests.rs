@@ -56,6 +56,47 @@ fn the_first_leaves_at_once_and_the_rest_together() {
 }
 
 #[test]
+fn those_who_were_answered_are_waited_for_a_moment() {
+    let event = offer(&[(0, "a", "{}")]);
+    let mut m = machine(SETTINGS);
+    let send = |m: &mut Delivery, waiters: std::ops::RangeInclusive<u32>, now| {
+        waiters.for_each(|waiter| assert_eq!(m.offer(Some(waiter), &event, now), Offered::Taken));
+    };
+    send(&mut m, 1..=2, 0);
+    let call = m.take(0).unwrap();
+    assert!(!m.gathers());
+    send(&mut m, 3..=4, 5);
+    m.settle(call.id, recorded(2), 10);
+    // Two wait and two are free: all four leave together.
+    assert_eq!(m.take(10), None);
+    assert!(m.gathers());
+    send(&mut m, 5..=5, 11);
+    assert_eq!(m.take(11), None);
+    send(&mut m, 6..=6, 11);
+    let call = m.take(11).unwrap();
+    assert!(!m.gathers());
+    m.settle(call.id, recorded(4), 20);
+    assert_eq!(m.take(20), None);
+    assert!(!m.gathers(), "nothing is there to leave");
+    // Only one comes: it is kept for a moment and no longer.
+    send(&mut m, 7..=7, 21);
+    assert_eq!(m.take(23), None);
+    assert!(m.gathers());
+    let call = m.take(24).unwrap();
+    m.settle(call.id, recorded(1), 30);
+    // One alone waits for nobody.
+    send(&mut m, 8..=8, 30);
+    let call = m.take(30).unwrap();
+    m.settle(call.id, recorded(1), 40);
+    // Events without a caller set nobody free.
+    m.offer(None, &event, 50);
+    let call = m.take(50).unwrap();
+    m.offer(None, &event, 51);
+    m.settle(call.id, recorded(1), 52);
+    assert!(m.take(52).is_some());
+}
+
+#[test]
 fn a_batch_has_nothing_of_the_one_whose_room_it_takes() {
     let mut m = machine(SETTINGS);
     for (events, want) in [
@@ -163,7 +204,7 @@ fn too_large_and_rejected_are_split_down_to_the_one() {
             m.offer(Some(waiter), &offer(&[(0, "a", &waiter.to_string())]), 0);
         }
         m.settle(first.id, recorded(1), 0);
-        while let Some(call) = m.take(0) {
+        while let Some(call) = m.take(ROUND_MS) {
             let body = String::from_utf8(call.body).unwrap();
             let outcome = if body.contains('3') {
                 outcome.clone()
@@ -277,9 +318,9 @@ fn a_project_that_fails_keeps_no_events_from_another() {
     assert_eq!(failing.destination, 0);
     assert_eq!(m.settle(failing.id, Outcome::Misconfigured, 1).failed, 1);
     m.settle(busy.id, recorded(1), 2);
-    let other = m.take(2).unwrap();
+    let other = m.take(2 + ROUND_MS).unwrap();
     assert_eq!(other.body, br#"{"b":[2]}"#);
-    m.settle(other.id, recorded(1), 3);
+    m.settle(other.id, recorded(1), 9);
     assert_eq!(answers(&mut m), [(1, Answer::Taken), (2, Answer::Unavailable)]);
     assert!(m.idle());
 }

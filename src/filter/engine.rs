@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// How often the root context looks at deadlines, pauses and counters while there is anything to look at.
 const TICK_MS: u32 = 50;
+/// How soon it looks again where a call is to leave in a moment.
+const SOON_MS: u32 = 1;
 /// Answers a callback. Envoy's replies run inside each other; some 300 exhaust the VM's stack.
 const ANSWERS: usize = 64;
 /// Bytes of Keen's reply that are read: 1,000 refused events with their descriptions fit.
@@ -39,7 +41,10 @@ pub(super) struct Engine {
     metrics: Metrics,
     doorbell: Option<u32>,
     rung: bool,
-    ticking: bool,
+    /// The timer's; 0 where it stands.
+    period: u32,
+    /// When metrics were told last.
+    told: u64,
     /// The headers of nearly all answers: 200, and no browser's.
     taken: Pairs,
     /// Origins of waiting browsers: their answers carry CORS.
@@ -64,7 +69,8 @@ impl Engine {
             metrics: Metrics::new(paths),
             doorbell: host::doorbell(&format!("keen_edge.{number}")),
             rung: false,
-            ticking: false,
+            period: 0,
+            told: 0,
             taken: Pairs::new(&answer_headers(Answer::Taken, None, &[])),
             origins: ById::default(),
             calls: ById::default(),
@@ -176,9 +182,16 @@ impl Engine {
 
     /// There is something to look at deadlines, pauses or counters for.
     fn keep_time(&mut self) {
-        if !self.ticking {
-            self.ticking = true;
-            host::tick_every(TICK_MS);
+        if self.period == 0 {
+            self.pace(TICK_MS);
+        }
+    }
+
+    /// Has the timer tick every `ms` milliseconds.
+    fn pace(&mut self, ms: u32) {
+        if self.period != ms {
+            self.period = ms;
+            host::tick_every(ms);
         }
     }
 
@@ -250,12 +263,16 @@ impl Engine {
         let expired = self.delivery.expire(now, u64::from(TICK_MS));
         self.metrics.counted.events_dropped = self.metrics.counted.events_dropped.saturating_add(expired.dropped);
         self.pump(now);
-        self.metrics.flush(self.delivery.pending_bytes());
         let idle = self.idle();
-        if idle {
-            self.ticking = false;
-            host::tick_every(0);
+        if idle || self.period == TICK_MS || now >= self.told.saturating_add(u64::from(TICK_MS)) {
+            self.told = now;
+            self.metrics.flush(self.delivery.pending_bytes());
         }
+        self.pace(match (idle, self.delivery.gathers()) {
+            (true, _) => 0,
+            (_, true) => SOON_MS,
+            (_, false) => TICK_MS,
+        });
         idle && self.ending
     }
 
@@ -307,6 +324,9 @@ impl Engine {
             self.call(call, now);
         }
         self.answer();
+        if self.delivery.gathers() {
+            self.pace(SOON_MS);
+        }
     }
 
     /// Gives answers. Afterwards the effective context is one of those who got one.
