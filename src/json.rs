@@ -286,7 +286,6 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// No number comes, or one that JSON does not know (`+1`, `01`, `.5`, `NaN`).
-    #[inline(always)]
     pub fn number(&mut self) -> Read<&'a str> {
         self.peek();
         let start = self.at;
@@ -329,7 +328,6 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// What comes is no JSON value.
-    #[inline(always)]
     pub fn value(&mut self) -> Read<Value<'a>> {
         Ok(match self.peek() {
             Some(b'"') => Value::String(self.string()?),
@@ -346,7 +344,6 @@ impl<'a> Cursor<'a> {
     ///
     /// # Errors
     /// What comes is no JSON value.
-    #[inline(always)]
     pub fn skip(&mut self) -> Read<&'a str> {
         self.peek();
         let start = self.at;

@@ -5,9 +5,9 @@
 
 mod node;
 mod source;
-mod twice;
 mod wire;
 
+use crate::tree::{Tree, Wrong};
 use node::Node;
 
 pub use node::ConfigError;
@@ -81,13 +81,7 @@ impl Config {
         if text.is_empty() {
             return Err(ConfigError::new("", "a configuration is required", "none"));
         }
-        let value = match serde_json::from_slice(text) {
-            Ok(value) => twice::refused(text).map_or(Ok(value), Err)?,
-            Err(error) => wire::structure(text, 0).ok_or_else(|| {
-                let found = format!("an error in line {}, column {}", error.line(), error.column());
-                ConfigError::new("", "must be JSON or a google.protobuf.Struct", &found)
-            })?,
-        };
+        let value = tree(text)?;
         let root = Node::root(&value);
         root.only(&[
             "keen",
@@ -147,6 +141,24 @@ impl Config {
         }
         if self.sources.is_empty() { Err(sources.wrong("must name at least one source", "none")) } else { Ok(()) }
     }
+}
+
+/// The configuration as it is written.
+fn tree(text: &[u8]) -> Result<Tree, ConfigError> {
+    let read = match std::str::from_utf8(text) {
+        Ok(text) => Tree::read(text),
+        Err(error) => Err(Wrong::Malformed(error.valid_up_to())),
+    };
+    read.or_else(|wrong| match wrong {
+        Wrong::Twice(names) => Err(Node::root(&Tree::Null).at(&names).wrong("must stand once", "twice")),
+        Wrong::Malformed(at) => wire::structure(text, 0).ok_or_else(|| {
+            let before = text.get(..at).unwrap_or_default();
+            let line = before.iter().filter(|byte| **byte == b'\n').count().saturating_add(1);
+            let column = before.rsplit(|byte| *byte == b'\n').next().unwrap_or_default().len().saturating_add(1);
+            let found = format!("an error in line {line}, column {column}");
+            ConfigError::new("", "must be JSON or a google.protobuf.Struct", &found)
+        }),
+    })
 }
 
 fn read_delivery(root: &Node<'_>) -> Result<Delivery, ConfigError> {
@@ -329,6 +341,8 @@ mod tests {
         assert_eq!(error, "/sources/ABCDEF0…: must stand once, found twice");
         let twice = br#"{"delivery": {"holdMs": 1, "ack": "accepted", "hold\u004ds": 2}}"#;
         assert_eq!(Config::read(twice).unwrap_err().to_string(), "/delivery/holdMs: must stand once, found twice");
+        let cut = b"{\"keen\":\n {\"cluster\": keen}}";
+        assert!(Config::read(cut).unwrap_err().to_string().ends_with("found an error in line 2, column 14"));
         assert!(Config::read(b"[]").unwrap_err().to_string().starts_with(": must be an object"));
     }
 }

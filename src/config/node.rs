@@ -1,7 +1,7 @@
 //! A place in a configuration: its value, and its JSON pointer for errors.
 
 use crate::segment::cors;
-use serde_json::Value;
+use crate::tree::Tree;
 use std::fmt;
 
 /// What is wrong with a configuration, and where.
@@ -34,11 +34,11 @@ type Checked<T> = Result<T, ConfigError>;
 #[derive(Debug)]
 pub(super) struct Node<'v> {
     pointer: String,
-    value: &'v Value,
+    value: &'v Tree,
 }
 
 impl<'v> Node<'v> {
-    pub(super) fn root(value: &'v Value) -> Self {
+    pub(super) fn root(value: &'v Tree) -> Self {
         Self { pointer: String::new(), value }
     }
 
@@ -59,18 +59,23 @@ impl<'v> Node<'v> {
 
     /// The members of an object. `sources` has write keys for names: pointers show only their beginnings.
     pub(super) fn entries(&self) -> Checked<Vec<(&'v str, Self)>> {
-        let object = self.value.as_object().ok_or_else(|| self.wrong("must be an object", self.kind()))?;
+        let object = self.value.members().ok_or_else(|| self.wrong("must be an object", self.kind()))?;
         Ok(object.iter().map(|(key, value)| (key.as_str(), self.member(key, value))).collect())
     }
 
     /// A member that may be a source, whose name is a write key.
-    pub(super) fn member<'m>(&self, key: &str, value: &'m Value) -> Node<'m> {
+    pub(super) fn member<'m>(&self, key: &str, value: &'m Tree) -> Node<'m> {
         if self.pointer == "/sources" { self.child(&shortened(key), value) } else { self.child(key, value) }
     }
 
+    /// The place that names lead to.
+    pub(super) fn at(self, names: &[String]) -> Self {
+        names.iter().fold(self, |node, name| node.member(name, node.value))
+    }
+
     pub(super) fn elements(&self) -> Checked<Vec<Self>> {
-        let array = self.value.as_array().ok_or_else(|| self.wrong("must be an array", self.kind()))?;
-        Ok(array.iter().enumerate().map(|(i, value)| self.child(&i.to_string(), value)).collect())
+        let Tree::List(list) = self.value else { return Err(self.wrong("must be an array", self.kind())) };
+        Ok(list.iter().enumerate().map(|(i, value)| self.child(&i.to_string(), value)).collect())
     }
 
     pub(super) fn required(&self, name: &str) -> Checked<Self> {
@@ -86,22 +91,28 @@ impl<'v> Node<'v> {
     }
 
     pub(super) fn string(&self) -> Checked<&'v str> {
-        self.value.as_str().ok_or_else(|| self.wrong("must be a string", self.kind()))
+        if let Tree::Text(text) = self.value { Ok(text) } else { Err(self.wrong("must be a string", self.kind())) }
     }
 
     pub(super) fn boolean(&self) -> Checked<bool> {
-        self.value.as_bool().ok_or_else(|| self.wrong("must be true or false", self.kind()))
+        if let Tree::Bool(flag) = self.value {
+            Ok(*flag)
+        } else {
+            Err(self.wrong("must be true or false", self.kind()))
+        }
     }
 
     /// A whole number; a Struct's doubles count where they are whole.
     pub(super) fn integer(&self, low: u64, high: u64) -> Checked<u64> {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float's cast saturates")]
-        let whole = |n: f64| (n.fract() == 0.0 && n >= 0.0).then_some(n as u64);
-        let number = self.value.as_u64().or_else(|| self.value.as_f64().and_then(whole));
-        number.filter(|n| (low..=high).contains(n)).ok_or_else(|| {
-            let found = if self.value.is_number() { self.value.to_string() } else { self.kind().to_owned() };
-            self.wrong(&format!("must be a whole number from {low} to {high}"), &found)
-        })
+        let (number, found) = match self.value {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float's cast saturates")]
+            Tree::Number(number, digits) => {
+                ((number.fract() == 0.0 && *number >= 0.0).then_some(*number as u64), digits.as_str())
+            }
+            _ => (None, self.kind()),
+        };
+        let rule = || format!("must be a whole number from {low} to {high}");
+        number.filter(|n| (low..=high).contains(n)).ok_or_else(|| self.wrong(&rule(), found))
     }
 
     /// One of `known`. Those of `later` are named in the design and not built yet.
@@ -158,7 +169,7 @@ impl<'v> Node<'v> {
         }
     }
 
-    fn child<'c>(&self, name: &str, value: &'c Value) -> Node<'c> {
+    fn child<'c>(&self, name: &str, value: &'c Tree) -> Node<'c> {
         // A log line holds it.
         let cut = if name.chars().nth(SHOWN).is_some() { "…" } else { "" };
         let short = printable(name, SHOWN).replace('~', "~0").replace('/', "~1");
@@ -167,12 +178,12 @@ impl<'v> Node<'v> {
 
     fn kind(&self) -> &'static str {
         match self.value {
-            Value::Null => "null",
-            Value::Bool(_) => "a boolean",
-            Value::Number(_) => "a number",
-            Value::String(_) => "a string",
-            Value::Array(_) => "an array",
-            Value::Object(_) => "an object",
+            Tree::Null => "null",
+            Tree::Bool(_) => "a boolean",
+            Tree::Number(..) => "a number",
+            Tree::Text(_) => "a string",
+            Tree::List(_) => "an array",
+            Tree::Object(_) => "an object",
         }
     }
 }

@@ -1,17 +1,14 @@
 //! `google.protobuf.Struct` as Envoy hands it over: its wire form, where the documentation promises JSON.
 
-use serde_json::{Map, Number, Value};
-
-/// Structs inside each other, at most. A configuration has four.
-const DEPTH: usize = 16;
+use crate::tree::{DEPTH, Members, Tree};
 
 /// Reads a Struct. `None` where the bytes are none.
-pub(super) fn structure(bytes: &[u8], depth: usize) -> Option<Value> {
-    let mut map = Map::new();
+pub(super) fn structure(bytes: &[u8], depth: usize) -> Option<Tree> {
+    let mut members = Members::new();
     each(bytes, |field, payload| {
         let (1, Payload::Bytes(entry)) = (field, payload) else { return Some(()) };
         let mut name = String::new();
-        let mut member = Value::Null;
+        let mut member = Tree::Null;
         each(entry, |field, payload| {
             match (field, payload) {
                 (1, Payload::Bytes(text)) => name = String::from_utf8(text.to_vec()).ok()?,
@@ -20,20 +17,20 @@ pub(super) fn structure(bytes: &[u8], depth: usize) -> Option<Value> {
             }
             Some(())
         })?;
-        map.insert(name, member);
+        members.insert(name, member);
         Some(())
     })?;
-    Some(Value::Object(map))
+    Some(Tree::Object(members))
 }
 
-fn value(bytes: &[u8], depth: usize) -> Option<Value> {
+fn value(bytes: &[u8], depth: usize) -> Option<Tree> {
     let inner = depth.checked_add(1).filter(|depth| *depth < DEPTH)?;
-    let mut found = Value::Null;
+    let mut found = Tree::Null;
     each(bytes, |field, payload| {
         found = match (field, payload) {
-            (2, Payload::Eight(bits)) => Number::from_f64(f64::from_bits(bits)).map_or(Value::Null, Value::Number),
-            (3, Payload::Bytes(text)) => Value::String(String::from_utf8(text.to_vec()).ok()?),
-            (4, Payload::Varint(flag)) => Value::Bool(flag != 0),
+            (2, Payload::Eight(bits)) => number(f64::from_bits(bits)),
+            (3, Payload::Bytes(text)) => Tree::Text(String::from_utf8(text.to_vec()).ok()?),
+            (4, Payload::Varint(flag)) => Tree::Bool(flag != 0),
             (5, Payload::Bytes(bytes)) => structure(bytes, inner)?,
             (6, Payload::Bytes(bytes)) => {
                 let mut list = Vec::new();
@@ -43,13 +40,21 @@ fn value(bytes: &[u8], depth: usize) -> Option<Value> {
                     }
                     Some(())
                 })?;
-                Value::Array(list)
+                Tree::List(list)
             }
-            _ => Value::Null,
+            _ => Tree::Null,
         };
         Some(())
     })?;
     Some(found)
+}
+
+/// A double, and as much of how it is written as an error needs.
+fn number(number: f64) -> Tree {
+    #[allow(clippy::cast_possible_truncation, reason = "a float's cast saturates")]
+    let floor = number.floor() as i64;
+    let whole = number.fract() == 0.0;
+    Tree::Number(number, if whole { floor.to_string() } else { format!("a fraction above {floor}") })
 }
 
 enum Payload<'a> {
@@ -97,14 +102,17 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_struct_as_envoy_sends_it() {
         // {"keen": {"cluster": "keen"}, "n": [1.5, true]}, as protoc encodes it.
         let bytes = b"\x0a\x1d\x0a\x04keen\x12\x15\x2a\x13\x0a\x11\x0a\x07cluster\x12\x06\x1a\x04keen\
             \x0a\x18\x0a\x01n\x12\x132\x11\x0a\x09\x11\x00\x00\x00\x00\x00\x00\xf8?\x0a\x04\x20\x01\x20\x01";
-        assert_eq!(structure(bytes, 0), Some(json!({"keen": {"cluster": "keen"}, "n": [1.5, true]})));
+        let want = Tree::object([
+            ("keen", Tree::object([("cluster", "keen".into())])),
+            ("n", Tree::List(vec![Tree::Number(1.5, "a fraction above 1".to_owned()), true.into()])),
+        ]);
+        assert_eq!(structure(bytes, 0), Some(want));
         for end in 1..bytes.len() {
             let _ = structure(bytes.get(..end).unwrap_or_default(), 0);
         }

@@ -1,7 +1,7 @@
 //! Calls that come as the address of an image (segment.com/docs/connections/sources/catalog/libraries/server/pixel-tracking-api).
 
 use super::base64;
-use serde_json::{Map, Value};
+use crate::tree::{Members, Tree};
 
 /// The image: transparent, of one point.
 pub const GIF: &[u8] = &[
@@ -23,14 +23,16 @@ const DEPTH: usize = 8;
 /// dots for levels: `event=Email+Opened&properties.subject=Hello`.
 #[must_use]
 pub fn message(query: &str) -> Vec<u8> {
-    let mut message = Map::new();
+    let mut message = Members::new();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         if name == "data" {
             return data(&value);
         }
         put(&mut message, &name, &value);
     }
-    Value::Object(message).to_string().into_bytes()
+    let mut out = Vec::new();
+    Tree::Object(message).write(&mut out);
+    out
 }
 
 fn data(value: &str) -> Vec<u8> {
@@ -41,23 +43,23 @@ fn data(value: &str) -> Vec<u8> {
     base64::decode_any(value).unwrap_or_default()
 }
 
-fn put(message: &mut Map<String, Value>, name: &str, value: &str) {
+fn put(message: &mut Members, name: &str, value: &str) {
     let mut names: Vec<&str> = name.splitn(DEPTH, '.').collect();
     let Some(last) = names.pop() else { return };
     let mut object = message;
     for name in &names {
-        let member = object.entry(*name).or_insert(Value::Null);
-        if !member.is_object() {
-            *member = Value::Object(Map::new());
+        let member = object.entry((*name).to_owned()).or_insert(Tree::Null);
+        if member.members().is_none() {
+            *member = Tree::Object(Members::new());
         }
-        let Value::Object(inner) = member else { return };
+        let Tree::Object(inner) = member else { return };
         object = inner;
     }
     // A query knows only texts; which destinations a message is for is told by booleans.
     let value = match (names.first(), value) {
-        (Some(&"integrations"), "true") => Value::Bool(true),
-        (Some(&"integrations"), "false") => Value::Bool(false),
-        _ => Value::from(value),
+        (Some(&"integrations"), "true") => Tree::Bool(true),
+        (Some(&"integrations"), "false") => Tree::Bool(false),
+        _ => Tree::from(value),
     };
     object.insert(last.to_owned(), value);
 }
@@ -66,7 +68,7 @@ fn put(message: &mut Map<String, Value>, name: &str, value: &str) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn read(query: &str) -> Value {
         serde_json::from_slice(&message(query)).unwrap_or(Value::Null)

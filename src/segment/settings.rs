@@ -1,7 +1,7 @@
 //! What an SDK asks for at start: `GET /v1/projects/{key}/settings`.
 
 use crate::config::Source;
-use serde_json::json;
+use crate::tree::{Members, Tree};
 
 /// Its headers. A page asks at each load; what it gets changes with this filter's configuration only. Where each load
 /// counts (`initialPageview`) no cache may answer for us.
@@ -21,33 +21,41 @@ pub fn headers(source: Option<&Source>) -> [(&'static str, &'static str); 2] {
 #[must_use]
 pub fn json(key: &str, source: Option<&Source>, api_host: Option<&str>) -> Vec<u8> {
     let bundled = source.and_then(|source| Some((source, source.bundled.as_ref()?)));
-    let unbundled: &[&str] = if bundled.is_some() { &[] } else { &["Keen IO"] };
-    let mut segment = json!({"apiKey": key, "unbundledIntegrations": unbundled, "addBundledMetadata": true});
-    if let (Some(host), Some(segment)) = (api_host, segment.as_object_mut()) {
-        segment.insert("apiHost".to_owned(), host.into());
-    }
-    let mut integrations = json!({"Segment.io": segment});
-    if let (Some((source, keys)), Some(integrations)) = (bundled, integrations.as_object_mut()) {
-        let keen = json!({
-            "projectId": keys.project_id,
-            "writeKey": keys.write_key,
-            "readKey": keys.read_key.as_deref().unwrap_or(""),
-            "ipAddon": source.ip_addon,
-            "uaAddon": source.ua_addon,
-            "urlAddon": source.url_addon,
-            "referrerAddon": source.referrer_addon,
-            "trackAllPages": source.track_all_pages,
-            "trackNamedPages": source.track_named_pages,
-            "trackCategorizedPages": source.track_categorized_pages,
-            "bundlingStatus": "bundled",
-            "type": "browser",
-            "versionSettings": {"componentTypes": ["browser", "server"]},
-        });
+    let list = |texts: &[&str]| Tree::List(texts.iter().map(|text| Tree::from(*text)).collect());
+    let mut segment = Members::from([
+        ("apiKey".to_owned(), key.into()),
+        ("unbundledIntegrations".to_owned(), list(if bundled.is_some() { &[] } else { &["Keen IO"] })),
+        ("addBundledMetadata".to_owned(), true.into()),
+    ]);
+    segment.extend(api_host.map(|host| ("apiHost".to_owned(), host.into())));
+    let mut integrations = Members::from([("Segment.io".to_owned(), Tree::Object(segment))]);
+    if let Some((source, keys)) = bundled {
+        let keen = Tree::object([
+            ("projectId", keys.project_id.as_str().into()),
+            ("writeKey", keys.write_key.as_str().into()),
+            ("readKey", keys.read_key.as_deref().unwrap_or("").into()),
+            ("ipAddon", source.ip_addon.into()),
+            ("uaAddon", source.ua_addon.into()),
+            ("urlAddon", source.url_addon.into()),
+            ("referrerAddon", source.referrer_addon.into()),
+            ("trackAllPages", source.track_all_pages.into()),
+            ("trackNamedPages", source.track_named_pages.into()),
+            ("trackCategorizedPages", source.track_categorized_pages.into()),
+            ("bundlingStatus", "bundled".into()),
+            ("type", "browser".into()),
+            ("versionSettings", Tree::object([("componentTypes", list(&["browser", "server"]))])),
+        ]);
         integrations.insert("Keen IO".to_owned(), keen);
     }
-    json!({"integrations": integrations, "metrics": {"sampleRate": 0}, "plan": {}, "analyticsNextEnabled": true})
-        .to_string()
-        .into_bytes()
+    let settings = Tree::object([
+        ("integrations", Tree::Object(integrations)),
+        ("metrics", Tree::object([("sampleRate", Tree::Number(0.0, "0".to_owned()))])),
+        ("plan", Tree::object([])),
+        ("analyticsNextEnabled", true.into()),
+    ]);
+    let mut out = Vec::new();
+    settings.write(&mut out);
+    out
 }
 
 #[cfg(test)]
@@ -55,7 +63,7 @@ pub fn json(key: &str, source: Option<&Source>, api_host: Option<&str>) -> Vec<u
 mod tests {
     use super::*;
     use crate::config::{BrowserKeys, Mode};
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     fn keen_io(source: Option<&Source>) -> Value {
         let settings: Value = serde_json::from_slice(&json("k", source, None)).unwrap();
