@@ -10,7 +10,7 @@ fn main() {
         Some(c) => any_ascii::any_ascii_char(c),
     };
     let readings: Vec<&str> = (0x80..=0xffff_u32).map(reading).collect();
-    let packed = miniz_oxide::deflate::compress_to_vec_zlib(readings.join("\n").as_bytes(), 10);
+    let packed = miniz_oxide::deflate::compress_to_vec(readings.join("\n").as_bytes(), 10);
     let dir = env::var("OUT_DIR").unwrap_or_default();
     if let Err(error) = fs::write(Path::new(&dir).join("readings.z"), packed) {
         println!("cargo:warning=readings.z: {error}");

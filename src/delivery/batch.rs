@@ -3,6 +3,9 @@
 use super::{EVENT_OVERHEAD, WaiterId, bulk};
 use std::collections::BTreeMap;
 
+/// Collections whose room a delivered batch leaves, at most.
+const ROOMS: usize = 64;
+
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     /// In the order of their names, which is the request's.
@@ -143,10 +146,10 @@ impl Batch {
     }
 
     /// The same without its events, which have been delivered: their room is the next batch's, where it is no more than
-    /// `most` bytes.
+    /// `most` bytes in no more than [`ROOMS`] collections.
     pub(super) fn emptied(mut self, most: usize) -> Self {
-        self.collections.retain(|_, collection| !collection.events.is_empty());
-        if self.collections.values().map(Collection::room).fold(0, usize::saturating_add) > most {
+        let room = self.collections.values().map(Collection::room).fold(0, usize::saturating_add);
+        if room > most || self.collections.len() > ROOMS {
             return Self::default();
         }
         for collection in self.collections.values_mut() {

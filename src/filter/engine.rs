@@ -12,7 +12,7 @@ use crate::mapping::request::Tally;
 use crate::segment::answer::Answer;
 use crate::segment::cors;
 use crate::users::Kept;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 /// How often the root context looks at deadlines, pauses and counters while there is anything to look at.
 const TICK_MS: u32 = 50;
@@ -51,7 +51,8 @@ pub(super) struct Engine {
     origins: ById<String>,
     /// Envoy's tokens of the calls under way.
     calls: ById<CallId>,
-    logged: BTreeMap<String, u64>,
+    /// Kinds of trouble, and when they were logged last.
+    logged: Vec<(String, u64)>,
     /// Envoy asked the root context to end.
     ending: bool,
 }
@@ -74,7 +75,7 @@ impl Engine {
             taken: Pairs::new(&answer_headers(Answer::Taken, None, &[])),
             origins: ById::default(),
             calls: ById::default(),
-            logged: BTreeMap::new(),
+            logged: Vec::new(),
             ending: false,
             config,
             root,
@@ -418,15 +419,9 @@ impl Engine {
     /// Logs a kind of trouble, once in a while.
     fn log_once(&mut self, kind: &str, line: impl FnOnce() -> String) {
         let now = host::now();
-        let recent = |last: &u64| now.abs_diff(*last) < LOG_EVERY_MS;
-        if self.logged.get(kind).is_some_and(recent) {
-            return;
-        }
-        if self.logged.len() >= LOG_KINDS {
-            self.logged.retain(|_, last| recent(last));
-        }
-        if self.logged.len() < LOG_KINDS {
-            self.logged.insert(kind.to_owned(), now);
+        self.logged.retain(|(_, last)| now.abs_diff(*last) < LOG_EVERY_MS);
+        if self.logged.len() < LOG_KINDS && self.logged.iter().all(|(logged, _)| logged != kind) {
+            self.logged.push((kind.to_owned(), now));
             log::warn!("{}", line());
         }
     }

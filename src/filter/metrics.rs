@@ -2,7 +2,6 @@
 
 use super::host;
 use super::hostcalls::Metric;
-use std::collections::BTreeMap;
 
 /// Error names of Keen's with a counter of their own; further ones are counted together.
 const MOST_ERRORS: usize = 32;
@@ -76,7 +75,15 @@ pub(super) struct Metrics {
     pending: Option<u32>,
     told_pending: i64,
     up: Vec<Up>,
-    errors: BTreeMap<String, (Option<u32>, u64)>,
+    errors: Vec<Refused>,
+}
+
+/// Events that Keen refused for one reason, since Envoy was told.
+#[derive(Debug)]
+struct Refused {
+    error: String,
+    id: Option<u32>,
+    events: u64,
 }
 
 /// Whether Keen takes a destination's events.
@@ -101,7 +108,7 @@ impl Metrics {
             pending: host::metric(Metric::Gauge, "keen_edge_pending_bytes"),
             told_pending: 0,
             up: projects.map(up).collect(),
-            errors: BTreeMap::new(),
+            errors: Vec::new(),
         };
         metrics.flush(0);
         metrics
@@ -110,11 +117,17 @@ impl Metrics {
     /// Counts an event that Keen refused. True where a counter of its own tells of it.
     pub(super) fn refused(&mut self, error: &str) {
         self.counted.events_refused = self.counted.events_refused.saturating_add(1);
-        let name = if self.errors.len() < MOST_ERRORS || self.errors.contains_key(error) { error } else { "other" };
-        let entry = self.errors.entry(name.to_owned()).or_insert_with(|| {
-            (host::metric(Metric::Counter, &format!("keen_edge_events_refused_by_error.error.{name}")), 0)
+        let place = |errors: &[Refused], name: &str| errors.iter().position(|refused| refused.error == name);
+        let known = place(&self.errors, error);
+        let name = if known.is_some() || self.errors.len() < MOST_ERRORS { error } else { "other" };
+        let at = known.or_else(|| place(&self.errors, name)).unwrap_or_else(|| {
+            let id = host::metric(Metric::Counter, &format!("keen_edge_events_refused_by_error.error.{name}"));
+            self.errors.push(Refused { error: name.to_owned(), id, events: 0 });
+            self.errors.len().saturating_sub(1)
         });
-        entry.1 = entry.1.saturating_add(1);
+        if let Some(refused) = self.errors.get_mut(at) {
+            refused.events = refused.events.saturating_add(1);
+        }
     }
 
     /// Keen has taken a destination's events, or will not take any.
@@ -132,9 +145,9 @@ impl Metrics {
                 host::count(*id, by);
             }
         }
-        for (id, by) in self.errors.values_mut() {
-            if let Some(id) = id {
-                host::count(*id, std::mem::take(by));
+        for refused in &mut self.errors {
+            if let Some(id) = refused.id {
+                host::count(id, std::mem::take(&mut refused.events));
             }
         }
         for known in &mut self.up {

@@ -5,6 +5,7 @@
 
 use super::name;
 use crate::json::{self, Cursor, Malformed, Members, Read, Str, Value};
+use crate::order::order;
 use std::ops::Range;
 
 /// The largest event that Keen takes (its documentation of limits); a larger one would cost those beside it a call.
@@ -397,12 +398,13 @@ impl<'o> EventWriter<'o> {
 
     /// Takes out what is overwritten. What stands in another that is taken out goes with it.
     fn take_out(&mut self) {
-        let mut ranges = std::mem::take(&mut self.notes.overwritten);
-        ranges.sort_unstable_by_key(|range| range.start);
+        let ranges = std::mem::take(&mut self.notes.overwritten);
+        let start = |at| ranges.get(at).map(|range: &Range<usize>| range.start);
+        let sorted = order(ranges.len(), &mut |a, b| start(a).cmp(&start(b)));
         let end = self.out.len();
-        let Some(first) = ranges.first().map(|range| range.start.min(end)) else { return };
+        let Some(first) = sorted.first().and_then(|at| Some(start(*at)?.min(end))) else { return };
         let (mut to, mut from) = (first, first);
-        for range in ranges.into_iter().chain(std::iter::once(end..end)) {
+        for range in sorted.into_iter().filter_map(|at| ranges.get(at)).chain(std::iter::once(&(end..end))) {
             let start = range.start.min(end);
             if start >= from {
                 self.out.copy_within(from..start, to);
@@ -438,15 +440,16 @@ fn overwritten(out: &[u8], members: &[Member], found: &mut Vec<Range<usize>>) {
             return;
         }
     }
-    // Sorted rather than hashed: no choice of names makes it slow. Each with the one behind it, where there is one.
-    let behind = members.iter().skip(1).map(Some).chain(std::iter::once(None));
-    let mut sorted: Vec<_> = members.iter().zip(behind).collect();
-    sorted.sort_unstable_by(|(a, _), (b, _)| name(a).cmp(name(b)).then(b.start.cmp(&a.start)));
+    // Sorted rather than hashed: no choice of names makes it slow.
+    let name_at = |at| members.get(at).map(name);
+    let sorted = order(members.len(), &mut |a, b| name_at(a).cmp(&name_at(b)));
     for pair in sorted.windows(2) {
-        if let [(later, _), (earlier, Some(behind))] = pair
-            && name(later) == name(earlier)
+        if let &[earlier, later] = pair
+            && name_at(later) == name_at(earlier)
+            // One that is overwritten has another behind it.
+            && let (Some(it), Some(behind)) = (members.get(earlier), members.get(earlier.saturating_add(1)))
         {
-            found.push(earlier.start..behind.start);
+            found.push(it.start..behind.start);
         }
     }
 }

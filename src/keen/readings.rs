@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 static PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/readings.z"));
 
 static READINGS: LazyLock<Readings> = LazyLock::new(|| {
-    let text = miniz_oxide::inflate::decompress_to_vec_zlib(PACKED).unwrap_or_default();
+    let text = miniz_oxide::inflate::decompress_to_vec(PACKED).unwrap_or_default();
     let text = String::from_utf8(text).unwrap_or_default();
     let mut at = 0_u32;
     let lines = text
