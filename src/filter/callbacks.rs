@@ -21,15 +21,26 @@ pub(super) enum Action {
 thread_local! {
     static CONTEXTS: RefCell<Contexts> = const {
         RefCell::new(Contexts {
-            roots: ById::with_hasher(BuildHasherDefault::new()),
+            roots: Vec::new(),
             streams: ById::with_hasher(BuildHasherDefault::new()),
         })
     };
 }
 
 struct Contexts {
-    roots: ById<Root>,
+    /// One a configuration: two while a new one takes over.
+    roots: Vec<(u32, Root)>,
     streams: ById<Stream>,
+}
+
+impl Contexts {
+    fn root(&mut self, id: u32) -> Option<&mut Root> {
+        self.roots.iter_mut().find(|(root, _)| *root == id).map(|(_, root)| root)
+    }
+
+    fn end_root(&mut self, id: u32) {
+        self.roots.retain(|(root, _)| *root != id);
+    }
 }
 
 fn contexts<T>(act: impl FnOnce(&mut Contexts) -> Option<T>) -> Option<T> {
@@ -37,7 +48,7 @@ fn contexts<T>(act: impl FnOnce(&mut Contexts) -> Option<T>) -> Option<T> {
 }
 
 fn root<T>(id: u32, act: impl FnOnce(&mut Root) -> T) -> Option<T> {
-    contexts(|contexts| contexts.roots.get_mut(&id).map(act))
+    contexts(|contexts| contexts.root(id).map(act))
 }
 
 fn stream(id: u32, act: impl FnOnce(&mut Stream) -> Action) -> u32 {
@@ -62,8 +73,8 @@ extern "C" fn malloc(size: usize) -> *mut u8 {
 extern "C" fn proxy_on_context_create(id: u32, root: u32) {
     contexts(|contexts| {
         if root == 0 {
-            contexts.roots.insert(id, Root::new(id));
-        } else if let Some(stream) = contexts.roots.get_mut(&root).and_then(|root| root.stream(id)) {
+            contexts.roots.push((id, Root::new(id)));
+        } else if let Some(stream) = contexts.root(root).and_then(|root| root.stream(id)) {
             contexts.streams.insert(id, stream);
         }
         Some(())
@@ -108,7 +119,7 @@ extern "C" fn proxy_on_queue_ready(id: u32, _queue: u32) {
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_tick(id: u32) {
     if root(id, Root::on_tick) == Some(true) {
-        contexts(|contexts| contexts.roots.remove(&id));
+        contexts(|contexts| Some(contexts.end_root(id)));
     }
 }
 
@@ -120,7 +131,7 @@ extern "C" fn proxy_on_done(id: u32) -> u32 {
     }
     let ended = root(id, Root::on_done).unwrap_or(true);
     if ended {
-        contexts(|contexts| contexts.roots.remove(&id));
+        contexts(|contexts| Some(contexts.end_root(id)));
     }
     ended.into()
 }

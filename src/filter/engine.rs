@@ -49,8 +49,8 @@ pub(super) struct Engine {
     taken: Pairs,
     /// Origins of waiting browsers: their answers carry CORS.
     origins: ById<String>,
-    /// Envoy's tokens of the calls under way.
-    calls: ById<CallId>,
+    /// Envoy's tokens of the calls under way: a few, in the order they were made.
+    calls: VecDeque<(u32, CallId)>,
     /// Kinds of trouble, and when they were logged last.
     logged: Vec<(String, u64)>,
     /// Envoy asked the root context to end.
@@ -74,7 +74,7 @@ impl Engine {
             told: 0,
             taken: Pairs::new(&answer_headers(Answer::Taken, None, &[])),
             origins: ById::default(),
-            calls: ById::default(),
+            calls: VecDeque::new(),
             logged: Vec::new(),
             ending: false,
             config,
@@ -299,7 +299,8 @@ impl Engine {
 
     /// Envoy's callout `token` has ended.
     pub(super) fn called(&mut self, token: u32, has_headers: bool) {
-        let Some(call) = self.calls.remove(&token) else { return };
+        let place = self.calls.iter().position(|(of, _)| *of == token);
+        let Some((_, call)) = place.and_then(|place| self.calls.remove(place)) else { return };
         let status = if has_headers { host::call_status() } else { None };
         let reply = if status.is_some() { host::call_body(REPLY_BYTES) } else { Vec::new() };
         let retry_after = if matches!(status, Some(429 | 503)) { host::call_header("retry-after") } else { Vec::new() };
@@ -357,9 +358,7 @@ impl Engine {
         ];
         headers.extend(destination.write_key.as_deref().map(|key| ("authorization", key)));
         match host::call(&destination.cluster, &Pairs::new(&headers), &call.body, call.timeout_ms) {
-            Ok(token) => {
-                self.calls.insert(token, call.id);
-            }
+            Ok(token) => self.calls.push_back((token, call.id)),
             Err(status) => {
                 let cluster = destination.cluster.clone();
                 self.log_once(&format!("no call to {cluster}"), || {

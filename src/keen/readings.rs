@@ -1,28 +1,49 @@
 //! How a character reads in ASCII, as the crate `any_ascii` has it: its own tables would make up most of the module.
 
+use miniz_oxide::inflate::decompress_to_vec;
+use std::ops::Range;
 use std::sync::LazyLock;
 
-/// The readings of U+0080 to U+FFFF, one a line, but for those of Hangul's syllables.
-static PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/readings.z"));
+/// The readings of U+0080 to U+FFFF but for those of Hangul's syllables, as `build.rs` packs them.
+static TEXT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/readings.z"));
+static PLACES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/places.z"));
 
-static READINGS: LazyLock<Readings> = LazyLock::new(|| {
-    let text = miniz_oxide::inflate::decompress_to_vec(PACKED).unwrap_or_default();
-    let text = String::from_utf8(text).unwrap_or_default();
-    let mut at = 0_u32;
-    let lines = text
-        .split('\n')
-        .map(|line| {
-            let start = at;
-            at = at.saturating_add(u32::try_from(line.len()).unwrap_or(0)).saturating_add(1);
-            start
-        })
-        .collect();
-    Readings { text, lines }
-});
+/// Han characters: tens of thousands that share some hundred readings.
+const HAN: Range<usize> = 0x3400..0xa000;
+const FIRST: usize = 0x80;
 
+static READINGS: LazyLock<Readings> = LazyLock::new(|| Readings::unpacked().unwrap_or_default());
+
+#[derive(Default)]
 struct Readings {
+    /// One a line.
     text: String,
-    lines: Vec<u32>,
+    /// Where the reading of each character starts in it.
+    starts: Vec<u32>,
+}
+
+impl Readings {
+    fn unpacked() -> Option<Self> {
+        let text = String::from_utf8(decompress_to_vec(TEXT).ok()?).ok()?;
+        let places = decompress_to_vec(PLACES).ok()?;
+        let mut at = 0_u32;
+        let mut lines = Vec::new();
+        for line in text.split('\n') {
+            lines.push(at);
+            at = at.checked_add(u32::try_from(line.len()).ok()?)?.checked_add(1)?;
+        }
+        let (before, lines) = lines.split_at_checked(HAN.start.checked_sub(FIRST)?)?;
+        let (after, of_han) = lines.split_at_checked(0x1_0000_usize.checked_sub(HAN.end)?)?;
+        let (near, far) = places.split_at_checked(HAN.len())?;
+        let mut far = far.as_chunks::<2>().0.iter().map(|place| usize::from(u16::from_le_bytes(*place)));
+        let mut starts = before.to_vec();
+        for &place in near {
+            let place = if place == u8::MAX { far.next()? } else { usize::from(place) };
+            starts.push(*of_han.get(place)?);
+        }
+        starts.extend_from_slice(after);
+        Some(Self { text, starts })
+    }
 }
 
 /// Appends the reading of `c`, which is not ASCII; nothing where it has none.
@@ -31,9 +52,9 @@ pub(super) fn write(out: &mut String, c: char) {
         return write_syllable(out, syllable);
     }
     let readings: &Readings = &READINGS;
-    let line = u32::from(c).checked_sub(0x80).and_then(|line| usize::try_from(line).ok());
-    let reading = line
-        .and_then(|line| readings.lines.get(line))
+    let place = usize::try_from(u32::from(c)).ok().and_then(|c| c.checked_sub(FIRST));
+    let reading = place
+        .and_then(|place| readings.starts.get(place))
         .and_then(|&start| readings.text.get(usize::try_from(start).ok()?..))
         .and_then(|rest| rest.split('\n').next());
     out.push_str(reading.unwrap_or_default());

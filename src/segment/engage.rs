@@ -6,7 +6,6 @@
 use super::endpoint::Kind;
 use super::message::Message;
 use crate::json::{Cursor, Value, write_string};
-use heck::ToSnakeCase;
 
 /// What an identify call of Engage's says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,11 +60,34 @@ pub fn engage(message: &Message<'_>) -> Option<Engage> {
     Some(engage)
 }
 
-/// The snake_case of a name: `Order Completed Last 30days` is `order_completed_last_30days`. A name without letters and
-/// digits stays as it is.
+/// The snake_case of a name: `Order Completed Last 30days` is `order_completed_last_30days`. Words end where a letter or
+/// digit does, before a capital behind a small letter, and before the last of several capitals. Only ASCII's letters have a
+/// case: Engage's own names have no others. A name without letters and digits stays as it is.
 #[must_use]
 pub fn snake_case(name: &str) -> String {
-    let snake = name.to_snake_case();
+    let mut snake = String::with_capacity(name.len().saturating_add(8));
+    for word in name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
+        if !snake.is_empty() {
+            snake.push('_');
+        }
+        let mut letters = word.chars().peekable();
+        // Whether the last letter with a case was a capital; none since the last word ended.
+        let mut capital = None;
+        while let Some(letter) = letters.next() {
+            let next = letters.peek().copied().unwrap_or_default();
+            if capital == Some(true) && letter.is_ascii_uppercase() && next.is_ascii_lowercase() {
+                snake.push('_');
+                capital = None;
+            } else if letter.is_ascii_alphabetic() {
+                capital = Some(letter.is_ascii_uppercase());
+            }
+            snake.push(letter.to_ascii_lowercase());
+            if capital == Some(false) && next.is_ascii_uppercase() {
+                snake.push('_');
+                capital = None;
+            }
+        }
+    }
     if snake.is_empty() { name.to_owned() } else { snake }
 }
 
@@ -73,6 +95,7 @@ pub fn snake_case(name: &str) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use heck::ToSnakeCase;
 
     fn read(body: &str) -> Message<'_> {
         let mut message = Message::default();
@@ -93,6 +116,14 @@ mod tests {
             ("!?", "!?"),
         ] {
             assert_eq!(snake_case(name), want);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn ascii_names_are_read_as_the_crate_heck_reads_them(name in "[a-zA-Z0-9 _-]{0,24}") {
+            let want = name.to_snake_case();
+            proptest::prop_assert_eq!(snake_case(&name), if want.is_empty() { name } else { want });
         }
     }
 
