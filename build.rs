@@ -31,7 +31,8 @@ fn readings() -> (Vec<u8>, Vec<u8>) {
     };
     let mut counts = BTreeMap::new();
     for c in HAN {
-        *counts.entry(reading(c)).or_insert(0_usize) += 1;
+        let count = counts.entry(reading(c)).or_insert(0_usize);
+        *count = count.saturating_add(1);
     }
     let mut of_han: Vec<&str> = counts.keys().copied().collect();
     of_han.sort_by_key(|reading| std::cmp::Reverse(counts.get(reading)));
