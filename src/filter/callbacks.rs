@@ -37,10 +37,6 @@ impl Contexts {
     fn root(&mut self, id: u32) -> Option<&mut Root> {
         self.roots.iter_mut().find(|(root, _)| *root == id).map(|(_, root)| root)
     }
-
-    fn end_root(&mut self, id: u32) {
-        self.roots.retain(|(root, _)| *root != id);
-    }
 }
 
 fn contexts<T>(act: impl FnOnce(&mut Contexts) -> Option<T>) -> Option<T> {
@@ -53,6 +49,13 @@ fn root<T>(id: u32, act: impl FnOnce(&mut Root) -> T) -> Option<T> {
 
 fn stream(id: u32, act: impl FnOnce(&mut Stream) -> Action) -> u32 {
     contexts(|contexts| contexts.streams.get_mut(&id).map(act)).unwrap_or(Action::Continue) as u32
+}
+
+fn end_root(id: u32) {
+    contexts(|contexts| {
+        contexts.roots.retain(|(root, _)| *root != id);
+        Some(())
+    });
 }
 
 #[unsafe(no_mangle)]
@@ -119,7 +122,7 @@ extern "C" fn proxy_on_queue_ready(id: u32, _queue: u32) {
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_tick(id: u32) {
     if root(id, Root::on_tick) == Some(true) {
-        contexts(|contexts| Some(contexts.end_root(id)));
+        end_root(id);
     }
 }
 
@@ -131,7 +134,7 @@ extern "C" fn proxy_on_done(id: u32) -> u32 {
     }
     let ended = root(id, Root::on_done).unwrap_or(true);
     if ended {
-        contexts(|contexts| Some(contexts.end_root(id)));
+        end_root(id);
     }
     ended.into()
 }
