@@ -5,7 +5,7 @@ use crate::json::{self, Cursor, Malformed, Read};
 use std::collections::BTreeMap;
 
 /// Values inside each other, at most. A configuration has five levels.
-pub const DEPTH: usize = 32;
+pub const DEPTH: usize = 128;
 
 /// Members of an object, in the order of their names.
 pub type Members = BTreeMap<String, Tree>;

@@ -74,6 +74,36 @@ fn callers_share_calls() {
 }
 
 #[test]
+fn callers_who_were_answered_leave_together_again() {
+    let mut vm = vm();
+    let first = [vm.post("/v1/track", TRACK), vm.post("/v1/track", TRACK)];
+    vm.turn();
+    assert_eq!(vm.confirm().len(), 2);
+    vm.turn();
+    first.into_iter().for_each(|id| vm.close(id));
+    // One of the two has sent again, and the other follows.
+    vm.post("/v1/track", TRACK);
+    vm.turn();
+    assert_eq!((vm.callouts().len(), vm.tick_period()), (0, 1));
+    vm.post("/v1/track", TRACK);
+    vm.turn();
+    assert_eq!(vm.confirm().len(), 2);
+    vm.turn();
+    vm.tick(1);
+    assert_eq!(vm.tick_period(), 0, "nothing is there to leave");
+    // The other does not: nobody waits for it longer than a moment.
+    let last = vm.post("/v1/track", TRACK);
+    vm.turn();
+    assert_eq!((vm.callouts().len(), vm.tick_period()), (0, 1));
+    for _ in 0..4 {
+        vm.tick(1);
+    }
+    assert_eq!(vm.confirm().len(), 1);
+    vm.turn();
+    assert_eq!(status(&vm, last), 200);
+}
+
+#[test]
 fn a_batch_is_answered_when_its_last_event_is_in_keen() {
     let mut config = harness::default_config();
     config["delivery"]["maxBatchEvents"] = json!(3);
