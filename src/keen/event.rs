@@ -4,6 +4,7 @@
 //! wins: Keen refuses the first two, and JSON readers disagree on the third.
 
 use super::name;
+use super::twice::{self, Table};
 use crate::json::{self, Cursor, Malformed, Members, Read, Str, Value};
 use crate::order::order;
 use std::ops::Range;
@@ -33,6 +34,7 @@ pub struct Notes {
     members: Vec<Member>,
     /// What later members overwrite: taken out at the end, in one go, however deep it nests.
     overwritten: Vec<Range<usize>>,
+    table: Table,
 }
 
 #[derive(Debug)]
@@ -390,9 +392,16 @@ impl<'o> EventWriter<'o> {
     fn close(&mut self) {
         let Some(container) = self.notes.open.pop() else { return };
         if container.object {
-            let Notes { members, overwritten: found, .. } = &mut *self.notes;
-            overwritten(self.out, members.get(container.members..).unwrap_or_default(), found);
-            self.notes.members.truncate(container.members);
+            let Notes { members, overwritten, table, .. } = &mut *self.notes;
+            let list = members.get(container.members..).unwrap_or_default();
+            let name = |at: usize| list.get(at).and_then(|m| self.out.get(m.start..m.name_end)).unwrap_or_default();
+            twice::overwritten(list.len(), name, table, |at| {
+                // One that is overwritten has another behind it: it goes with the comma between them.
+                if let (Some(member), Some(behind)) = (list.get(at), list.get(at.saturating_add(1))) {
+                    overwritten.push(member.start..behind.start);
+                }
+            });
+            members.truncate(container.members);
         }
     }
 
@@ -425,50 +434,6 @@ fn place(out: &[u8], run: &Run<'_>, at: usize) -> usize {
 #[inline]
 fn is_simple(s: Str<'_>) -> bool {
     s.raw.len() < STRING_LIMIT && !(s.escaped && (s.raw.contains("\\ud") || s.raw.contains("\\uD")))
-}
-
-/// Adds to `found` where members stand that later ones of the same name overwrite, with the commas behind them.
-fn overwritten(out: &[u8], members: &[Member], found: &mut Vec<Range<usize>>) {
-    let name = |m: &Member| out.get(m.start..m.name_end).unwrap_or_default();
-    if members.len() <= 16 {
-        if all_differ(members.iter().map(name)) {
-            return;
-        }
-        let shared =
-            |(i, m): (usize, &Member)| members.iter().skip(i.saturating_add(1)).any(|later| name(later) == name(m));
-        if !members.iter().enumerate().any(shared) {
-            return;
-        }
-    }
-    // Sorted rather than hashed: no choice of names makes it slow.
-    let name_at = |at| members.get(at).map(name);
-    let sorted = order(members.len(), &mut |a, b| name_at(a).cmp(&name_at(b)));
-    for pair in sorted.windows(2) {
-        if let &[earlier, later] = pair
-            && name_at(later) == name_at(earlier)
-            // One that is overwritten has another behind it.
-            && let (Some(it), Some(behind)) = (members.get(earlier), members.get(earlier.saturating_add(1)))
-        {
-            found.push(it.start..behind.start);
-        }
-    }
-}
-
-/// Whether a length and three letters of each name are enough to tell them apart, as they mostly are.
-fn all_differ<'n>(names: impl Iterator<Item = &'n [u8]>) -> bool {
-    let mut seen = [0_u64; 4];
-    for name in names {
-        let letter = |at: usize| name.get(at).copied().map_or(0, usize::from);
-        let (middle, last) = (letter(name.len() >> 1), letter(name.len().saturating_sub(2)));
-        let mixed = name.len() ^ letter(1).wrapping_mul(7) ^ middle.wrapping_mul(29) ^ last.wrapping_mul(113);
-        let bit = 1_u64 << (mixed & 63);
-        let Some(word) = seen.get_mut((mixed >> 6) & 3) else { return false };
-        if *word & bit != 0 {
-            return false;
-        }
-        *word |= bit;
-    }
-    true
 }
 
 /// Whether a string is one of those that Keen replaces by what it sees of the caller (keen.io/docs/streams, "IP to geo" and

@@ -6,3 +6,4 @@ pub mod bulk;
 pub mod event;
 pub mod name;
 mod readings;
+mod twice;
