@@ -49,14 +49,23 @@ fn file() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fuel.json")
 }
 
+/// A track of many properties.
+fn wide(properties: usize) -> Vec<u8> {
+    let each = (0..properties).map(|at| (format!("property {at}"), json!("a value as is usual")));
+    let properties: serde_json::Map<String, Value> = each.collect();
+    json!({"event": "Wide", "userId": "u", "messageId": "m", "properties": properties}).to_string().into_bytes()
+}
+
 #[test]
 fn a_request_costs_no_more_than_committed() {
     let data = harness::root().join("benches/data");
     let body = |name: &str| fs::read(data.join(name)).unwrap();
     let mut found = json!({});
-    for (name, path, body, callers) in
-        [("track", "/v1/track", body("track.json"), CALLERS), ("batch", "/v1/batch", body("batch.json"), 1)]
-    {
+    for (name, path, body, callers) in [
+        ("track", "/v1/track", body("track.json"), CALLERS),
+        ("track of 40 properties", "/v1/track", wide(40), CALLERS),
+        ("batch", "/v1/batch", body("batch.json"), 1),
+    ] {
         let usage = cost(path, &body, callers);
         let each = |count: u64| count as f64 / callers as f64;
         println!("{name}: {:.0} of fuel a request", each(usage.fuel));
