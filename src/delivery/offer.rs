@@ -1,6 +1,7 @@
 //! The events of one request, before they are taken.
 
-use crate::keen::event::MAX_BYTES;
+use crate::keen::event::{MAX_BYTES, Notes};
+use crate::mapping::Write;
 use crate::mapping::request::Destinations;
 use std::ops::Range;
 
@@ -9,6 +10,8 @@ use std::ops::Range;
 pub struct Offer {
     bytes: Vec<u8>,
     events: Vec<Entry>,
+    /// Of the event that is being written.
+    notes: Notes,
     limit: usize,
     over: bool,
 }
@@ -34,7 +37,7 @@ impl Offer {
     /// written into each event, so that a small body can make a thousand times its size.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { bytes: Vec::new(), events: Vec::new(), limit, over: false }
+        Self { bytes: Vec::new(), events: Vec::new(), notes: Notes::default(), limit, over: false }
     }
 
     /// Whether it went over its limit, and does not hold all events.
@@ -49,6 +52,7 @@ impl Offer {
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_BYTES);
         self.events.clear();
+        self.notes.shrink(KEPT_BYTES);
     }
 
     /// How many events there are.
@@ -80,7 +84,7 @@ impl Offer {
 }
 
 impl Destinations for Offer {
-    fn event(&mut self, destination: usize, collection: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> u32) -> bool {
+    fn event(&mut self, destination: usize, collection: &str, write: &mut Write<'_>) -> bool {
         self.over |= self.bytes.len() >= self.limit;
         if self.over {
             return true;
@@ -88,7 +92,7 @@ impl Destinations for Offer {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(collection.as_bytes());
         let middle = self.bytes.len();
-        write(&mut self.bytes);
+        write(&mut self.bytes, &mut self.notes);
         let end = self.bytes.len();
         if end.saturating_sub(middle) > MAX_BYTES {
             self.bytes.truncate(start);

@@ -21,7 +21,7 @@ fn machine(settings: config::Delivery) -> Delivery {
 fn offer(events: &[(usize, &str, &str)]) -> Offer {
     let mut offer = Offer::default();
     for (destination, collection, event) in events {
-        offer.event(*destination, collection, &mut |out| {
+        offer.event(*destination, collection, &mut |out, _| {
             out.extend_from_slice(event.as_bytes());
             0
         });
@@ -435,7 +435,7 @@ fn an_offer_over_its_limit_takes_no_more_and_is_refused() {
     let mut big = Offer::new(1000);
     let mut written = 0;
     for _ in 0..1_000_000 {
-        big.event(0, "a", &mut |out| {
+        big.event(0, "a", &mut |out, _| {
             written += 1;
             out.extend_from_slice(&[b'1'; 100]);
             0

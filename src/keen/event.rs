@@ -37,6 +37,15 @@ pub struct Notes {
     table: Table,
 }
 
+impl Notes {
+    /// Gives room back over some `most` bytes: one wide event must not hold it for ever.
+    pub fn shrink(&mut self, most: usize) {
+        if self.members.capacity().saturating_mul(size_of::<Member>()) > most {
+            *self = Self::default();
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Container {
     object: bool,

@@ -50,10 +50,12 @@ pub struct Mapped {
 
 /// Where events are written to, one after the other.
 pub trait Sink {
-    /// Takes an event: its collection, and what writes it at the end of a buffer and tells how much it mended. False
-    /// where it is larger than Keen takes.
-    fn event(&mut self, collection: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> u32) -> bool;
+    /// Takes an event: its collection, and what writes it. False where it is larger than Keen takes.
+    fn event(&mut self, collection: &str, write: &mut Write<'_>) -> bool;
 }
+
+/// Writes an event at the end of a buffer, with room for its notes, and tells how much it mended.
+pub type Write<'w> = dyn FnMut(&mut Vec<u8>, &mut Notes) -> u32 + 'w;
 
 /// Maps the messages of one request, one after the other.
 #[derive(Debug)]
@@ -62,14 +64,13 @@ pub struct Mapper<'c> {
     client: Client<'c>,
     /// When they came, in milliseconds since 1970.
     now: i64,
-    notes: Notes,
 }
 
 impl<'c> Mapper<'c> {
     /// For messages of `client`, received at `now` (milliseconds since 1970).
     #[must_use]
     pub fn new(client: Client<'c>, now: i64) -> Self {
-        Self { client, now, notes: Notes::default() }
+        Self { client, now }
     }
 
     /// Maps `message`, whose `properties` have these members.
@@ -79,7 +80,7 @@ impl<'c> Mapper<'c> {
     /// # Errors
     /// Why nothing goes to Keen.
     pub fn map(
-        &mut self,
+        &self,
         message: &Message<'_>,
         properties: Members<'_>,
         source: &Source,
@@ -99,8 +100,8 @@ impl<'c> Mapper<'c> {
         let (mut events, mut mended, mut too_large) = (0_usize, 0_u32, 0_usize);
         for original in collections.into_iter().flatten() {
             let collection = name::collection(&original);
-            let taken = sink.event(&collection, &mut |out| {
-                let changed = facts.write(out, &mut self.notes, (collection != original).then_some(original.as_ref()));
+            let taken = sink.event(&collection, &mut |out, notes| {
+                let changed = facts.write(out, notes, (collection != original).then_some(original.as_ref()));
                 mended = mended.saturating_add(changed);
                 changed
             });

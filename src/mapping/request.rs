@@ -1,6 +1,6 @@
 //! One request -> the events of all its messages, each for its own source's destination.
 
-use super::{Client, Dropped, Mapper, Sink, audience, without_placeholder};
+use super::{Client, Dropped, Mapper, Sink, Write, audience, without_placeholder};
 use crate::config::{Config, Mode, Source};
 use crate::json::Members;
 use crate::segment::answer::Refusal;
@@ -27,7 +27,7 @@ pub struct Request<'a> {
 pub trait Destinations {
     /// Takes an event for the destination at that place in [`Config::destinations`].
     /// False where it is larger than Keen takes.
-    fn event(&mut self, destination: usize, collection: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> u32) -> bool;
+    fn event(&mut self, destination: usize, collection: &str, write: &mut Write<'_>) -> bool;
 }
 
 /// What became of a request's messages.
@@ -172,7 +172,7 @@ struct To<'d, D> {
 }
 
 impl<D: Destinations> Sink for To<'_, D> {
-    fn event(&mut self, collection: &str, write: &mut dyn FnMut(&mut Vec<u8>) -> u32) -> bool {
+    fn event(&mut self, collection: &str, write: &mut Write<'_>) -> bool {
         self.destinations.event(self.destination, collection, write)
     }
 }

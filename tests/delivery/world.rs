@@ -132,7 +132,7 @@ impl World {
         for (destination, collection, length) in events {
             let text = format!("{{\"id\":{},\"pad\":\"{}\"}}", self.events.len(), "x".repeat(*length));
             let collection = format!("c{collection}");
-            offer.event(*destination, &collection, &mut |out| {
+            offer.event(*destination, &collection, &mut |out, _| {
                 out.extend_from_slice(text.as_bytes());
                 0
             });
