@@ -6,17 +6,10 @@
 #![allow(unsafe_code, missing_docs, reason = "the names, unmangled, are what the ABI is")]
 
 use super::root::Root;
-use super::stream::Stream;
+use super::stream::{Action, Stream};
 use crate::by_id::ById;
 use std::cell::RefCell;
 use std::hash::BuildHasherDefault;
-
-/// What becomes of the request, or the answer, that a callback was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Action {
-    Continue = 0,
-    Pause = 1,
-}
 
 thread_local! {
     static CONTEXTS: RefCell<Contexts> = const {

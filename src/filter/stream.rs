@@ -1,6 +1,5 @@
 //! One request.
 
-use super::callbacks::Action;
 use super::engine::Engine;
 use super::head::Head;
 use super::headers::{Headers, Name};
@@ -13,6 +12,13 @@ use crate::segment::page_load::{self, Asked};
 use crate::segment::{cors, pixel, settings};
 use std::cell::RefCell;
 use std::rc::Rc;
+
+/// What becomes of the request, or the answer, that a callback was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    Continue = 0,
+    Pause = 1,
+}
 
 /// Envoy's callbacks for one request.
 pub(super) struct Stream {
