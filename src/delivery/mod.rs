@@ -229,6 +229,8 @@ pub struct Delivery {
     next_call: CallId,
     /// Where the search for the next call begins, so that no project is always first.
     turn: usize,
+    /// Someone looks again in a moment, where a call is to leave then.
+    timed: bool,
     /// What has come to some project leaves in a moment.
     gathers: bool,
     pending_bytes: usize,
@@ -253,6 +255,7 @@ impl Delivery {
             calls: ById::default(),
             next_call: 1,
             turn: 0,
+            timed: false,
             gathers: false,
             pending_bytes: 0,
             answers: VecDeque::new(),
@@ -368,7 +371,7 @@ impl Delivery {
             Outcome::Verdicts(verdicts) => {
                 let answers = self.answers.len();
                 let all = self.verdicts(&mut batch, verdicts, &mut settled);
-                if let Some(project) = self.projects.get_mut(destination) {
+                if let (true, Some(project)) = (self.timed, self.projects.get_mut(destination)) {
                     project.round.begin(self.answers.len().saturating_sub(answers), project.open.callers(), now);
                 }
                 if all {
@@ -568,6 +571,11 @@ impl Delivery {
     #[must_use]
     pub fn is_pressed(&self) -> bool {
         self.pending_bytes > self.settings.max_pending_bytes >> 1
+    }
+
+    /// There is a timer: from now on callers may be waited for, and whoever [gathers](Self::gathers) is looked after.
+    pub fn has_timer(&mut self) {
+        self.timed = true;
     }
 
     /// Whether a call is due within milliseconds of when it was last asked for, though nothing else may happen until then.

@@ -59,6 +59,7 @@ fn the_first_leaves_at_once_and_the_rest_together() {
 fn those_who_were_answered_are_waited_for_a_moment() {
     let event = offer(&[(0, "a", "{}")]);
     let mut m = machine(SETTINGS);
+    m.has_timer();
     let send = |m: &mut Delivery, waiters: std::ops::RangeInclusive<u32>, now| {
         waiters.for_each(|waiter| assert_eq!(m.offer(Some(waiter), &event, now), Offered::Taken));
     };
@@ -94,6 +95,18 @@ fn those_who_were_answered_are_waited_for_a_moment() {
     m.offer(None, &event, 51);
     m.settle(call.id, recorded(1), 52);
     assert!(m.take(52).is_some());
+}
+
+#[test]
+fn without_a_timer_nobody_is_waited_for() {
+    let event = offer(&[(0, "a", "{}")]);
+    let mut m = machine(SETTINGS);
+    m.offer(Some(1), &event, 0);
+    m.offer(Some(2), &event, 0);
+    let call = m.take(0).unwrap();
+    m.settle(call.id, recorded(2), 1);
+    m.offer(Some(3), &event, 1);
+    assert!(m.take(1).is_some());
 }
 
 #[test]
@@ -204,7 +217,7 @@ fn too_large_and_rejected_are_split_down_to_the_one() {
             m.offer(Some(waiter), &offer(&[(0, "a", &waiter.to_string())]), 0);
         }
         m.settle(first.id, recorded(1), 0);
-        while let Some(call) = m.take(ROUND_MS) {
+        while let Some(call) = m.take(0) {
             let body = String::from_utf8(call.body).unwrap();
             let outcome = if body.contains('3') {
                 outcome.clone()
@@ -318,9 +331,9 @@ fn a_project_that_fails_keeps_no_events_from_another() {
     assert_eq!(failing.destination, 0);
     assert_eq!(m.settle(failing.id, Outcome::Misconfigured, 1).failed, 1);
     m.settle(busy.id, recorded(1), 2);
-    let other = m.take(2 + ROUND_MS).unwrap();
+    let other = m.take(2).unwrap();
     assert_eq!(other.body, br#"{"b":[2]}"#);
-    m.settle(other.id, recorded(1), 9);
+    m.settle(other.id, recorded(1), 3);
     assert_eq!(answers(&mut m), [(1, Answer::Taken), (2, Answer::Unavailable)]);
     assert!(m.idle());
 }

@@ -258,6 +258,9 @@ impl Engine {
     /// Time has passed. True where the root context, asked to end, may.
     pub(super) fn tick(&mut self) -> bool {
         let now = self.now();
+        if now > 0 {
+            self.delivery.has_timer();
+        }
         // Should Envoy have lost a ring, the next is heard.
         self.rung = false;
         self.map_arrivals(self.root);

@@ -82,8 +82,12 @@ pub struct World {
 
 impl World {
     pub fn new(settings: config::Delivery, seed: u64) -> Self {
+        let mut machine = Delivery::new(settings, TIMEOUT_MS, PROJECTS, seed);
+        if seed.is_multiple_of(2) {
+            machine.has_timer();
+        }
         Self {
-            machine: Delivery::new(settings, TIMEOUT_MS, PROJECTS, seed),
+            machine,
             settings,
             now: 1_000_000,
             events: Vec::new(),

@@ -81,6 +81,12 @@ fn callers_who_were_answered_leave_together_again() {
     assert_eq!(vm.confirm().len(), 2);
     vm.turn();
     first.into_iter().for_each(|id| vm.close(id));
+    vm.tick(50);
+    let first = [vm.post("/v1/track", TRACK), vm.post("/v1/track", TRACK)];
+    vm.turn();
+    assert_eq!(vm.confirm().len(), 2);
+    vm.turn();
+    first.into_iter().for_each(|id| vm.close(id));
     // One of the two has sent again, and the other follows.
     vm.post("/v1/track", TRACK);
     vm.turn();

@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use abi::{Status, Vm};
+use abi::{Status, StreamId, Vm};
 use std::collections::BTreeSet;
 
 const TRACK: &[u8] = br#"{"event": "Purchased", "userId": "u", "properties": {"price": 19.99}}"#;
@@ -125,11 +125,21 @@ fn the_least_that_delivers() {
         "proxy_replace_header_map_value",
         "proxy_set_buffer_bytes",
     ];
-    let builder = extras.iter().fold(Vm::builder(), |builder, extra| builder.without(extra));
-    let mut vm = builder.start().unwrap_or_else(|trap| panic!("{trap}"));
-    let id = vm.post("/v1/track", TRACK);
-    vm.turn();
-    assert_eq!(vm.confirm().len(), 1);
-    vm.turn();
-    assert_eq!(vm.response(id).unwrap().status, 200);
+    let all = extras.iter().fold(Vm::builder(), |builder, extra| builder.without(extra));
+    for builder in extras.iter().map(|extra| Vm::builder().without(extra)).chain([all]) {
+        let mut vm = builder.start().unwrap_or_else(|trap| panic!("{trap}"));
+        // Two at once, and then one of them alone: there need be no timer for it to go.
+        for callers in [2, 1, 1] {
+            let streams: Vec<StreamId> = (0..callers).map(|_| vm.post("/v1/track", TRACK)).collect();
+            vm.turn();
+            (0..5).for_each(|_| vm.tick(1));
+            assert_eq!(vm.confirm().len(), callers);
+            vm.turn();
+            for id in streams {
+                assert_eq!(vm.response(id).unwrap().status, 200);
+                vm.close(id);
+            }
+            vm.tick(50);
+        }
+    }
 }
