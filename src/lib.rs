@@ -12,8 +12,7 @@
 //! | [`delivery`] | events with their waiters, and what became of calls | calls to make, answers to give |
 //! | `filter` | Envoy's callbacks | host calls: the only code that knows proxy-wasm |
 //!
-//! [`json`] reads the text that all of them speak, [`tree`] holds what is small of it, [`by_id`] finds what has a number, [`order`]
-//! sorts.
+//! [`json`] reads the text that all of them speak, [`tree`] holds what is small of it, [`by_id`] finds what has a number.
 
 pub mod by_id;
 pub mod config;
@@ -21,7 +20,6 @@ pub mod delivery;
 pub mod json;
 pub mod keen;
 pub mod mapping;
-pub mod order;
 pub mod segment;
 pub mod tree;
 pub mod users;

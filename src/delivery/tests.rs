@@ -15,7 +15,9 @@ const SETTINGS: config::Delivery = config::Delivery {
 };
 
 fn machine(settings: config::Delivery) -> Delivery {
-    Delivery::new(settings, 5000, 2, 7)
+    let mut machine = Delivery::new(settings, 5000, 2, 7);
+    machine.has_timer();
+    machine
 }
 
 fn offer(events: &[(usize, &str, &str)]) -> Offer {
@@ -59,7 +61,6 @@ fn the_first_leaves_at_once_and_the_rest_together() {
 fn those_who_were_answered_are_waited_for_a_moment() {
     let event = offer(&[(0, "a", "{}")]);
     let mut m = machine(SETTINGS);
-    m.has_timer();
     let send = |m: &mut Delivery, waiters: std::ops::RangeInclusive<u32>, now| {
         waiters.for_each(|waiter| assert_eq!(m.offer(Some(waiter), &event, now), Offered::Taken));
     };
@@ -100,7 +101,7 @@ fn those_who_were_answered_are_waited_for_a_moment() {
 #[test]
 fn without_a_timer_nobody_is_waited_for() {
     let event = offer(&[(0, "a", "{}")]);
-    let mut m = machine(SETTINGS);
+    let mut m = Delivery::new(SETTINGS, 5000, 2, 7);
     m.offer(Some(1), &event, 0);
     m.offer(Some(2), &event, 0);
     let call = m.take(0).unwrap();
@@ -133,6 +134,19 @@ fn room_of_many_bytes_is_given_back() {
     let event = "1".repeat(500_000);
     for (count, kept) in [(1, true), (5, false)] {
         m.offer(Some(1), &offer(&vec![(0, "a", event.as_str()); count]), 0);
+        let call = m.take(0).unwrap();
+        m.settle(call.id, recorded(count), 0);
+        assert_eq!(m.spare.has_room(), kept);
+    }
+}
+
+#[test]
+fn names_of_many_collections_are_given_back() {
+    let mut m = machine(SETTINGS);
+    for (count, kept) in [(64, true), (65, false)] {
+        let names: Vec<String> = (0..count).map(|at| format!("c{at}")).collect();
+        let events: Vec<(usize, &str, &str)> = names.iter().map(|name| (0, name.as_str(), "{}")).collect();
+        m.offer(Some(1), &offer(&events), 0);
         let call = m.take(0).unwrap();
         m.settle(call.id, recorded(count), 0);
         assert_eq!(m.spare.has_room(), kept);
@@ -217,7 +231,7 @@ fn too_large_and_rejected_are_split_down_to_the_one() {
             m.offer(Some(waiter), &offer(&[(0, "a", &waiter.to_string())]), 0);
         }
         m.settle(first.id, recorded(1), 0);
-        while let Some(call) = m.take(0) {
+        while let Some(call) = m.take(ROUND_MS) {
             let body = String::from_utf8(call.body).unwrap();
             let outcome = if body.contains('3') {
                 outcome.clone()
@@ -331,9 +345,9 @@ fn a_project_that_fails_keeps_no_events_from_another() {
     assert_eq!(failing.destination, 0);
     assert_eq!(m.settle(failing.id, Outcome::Misconfigured, 1).failed, 1);
     m.settle(busy.id, recorded(1), 2);
-    let other = m.take(2).unwrap();
+    let other = m.take(2 + ROUND_MS).unwrap();
     assert_eq!(other.body, br#"{"b":[2]}"#);
-    m.settle(other.id, recorded(1), 3);
+    m.settle(other.id, recorded(1), 9);
     assert_eq!(answers(&mut m), [(1, Answer::Taken), (2, Answer::Unavailable)]);
     assert!(m.idle());
 }

@@ -6,7 +6,7 @@
 use super::name;
 use super::twice::{self, Table};
 use crate::json::{self, Cursor, Malformed, Members, Read, Str, Value};
-use crate::order::order;
+use std::collections::BinaryHeap;
 use std::ops::Range;
 
 /// The largest event that Keen takes (its documentation of limits); a larger one would cost those beside it a call.
@@ -416,19 +416,18 @@ impl<'o> EventWriter<'o> {
 
     /// Takes out what is overwritten. What stands in another that is taken out goes with it.
     fn take_out(&mut self) {
-        let ranges = std::mem::take(&mut self.notes.overwritten);
-        let start = |at| ranges.get(at).map(|range: &Range<usize>| range.start);
-        let sorted = order(ranges.len(), &mut |a, b| start(a).cmp(&start(b)));
+        let ranges = self.notes.overwritten.drain(..).map(|range| (range.start, range.end));
+        let ranges = BinaryHeap::from_iter(ranges).into_sorted_vec();
         let end = self.out.len();
-        let Some(first) = sorted.first().and_then(|at| Some(start(*at)?.min(end))) else { return };
+        let Some(first) = ranges.first().map(|(start, _)| *start.min(&end)) else { return };
         let (mut to, mut from) = (first, first);
-        for range in sorted.into_iter().filter_map(|at| ranges.get(at)).chain(std::iter::once(&(end..end))) {
-            let start = range.start.min(end);
+        for (start, behind) in ranges.into_iter().chain(std::iter::once((end, end))) {
+            let start = start.min(end);
             if start >= from {
                 self.out.copy_within(from..start, to);
                 to = to.saturating_add(start.saturating_sub(from));
             }
-            from = from.max(range.end.min(end));
+            from = from.max(behind.min(end));
         }
         self.out.truncate(to);
     }

@@ -9,7 +9,7 @@ use super::ledger::{Ledger, SHARDS};
 use super::record::Said;
 use super::session::{Kept, Open, Users, apply, read};
 use super::shard::{Moment, Weight};
-use crate::order::order;
+use std::collections::BinaryHeap;
 
 /// How often a write that others outran is tried.
 const ATTEMPTS: usize = 100;
@@ -100,15 +100,12 @@ impl<S: SharedData> Users<'_, S> {
     /// Writes the shards of a partition, those that shrink first: the room they leave is the others'. Ends where another
     /// worker was quicker; that shard is read again, and what was said is said again.
     fn write(&mut self, partition: u64, reserved: &mut Weight) {
-        let changed: Vec<(Weight, Place)> = self
-            .changed()
-            .filter(|(place, _)| place.partition == partition)
-            .map(|(place, open)| (open.growth(), *place))
-            .collect();
-        let growth = |at| changed.get(at).map(|(growth, _): &(Weight, Place)| (growth.bytes, growth.users));
-        let sorted = order(changed.len(), &mut |a, b| growth(a).cmp(&growth(b)));
+        let changed = self.changed().filter(|(place, _)| place.partition == partition);
+        let growth = |(place, open): (&Place, &Open)| (open.growth().bytes, open.growth().users, *place);
+        let grown: BinaryHeap<(i64, i64, Place)> = changed.map(growth).collect();
         let limits = self.limits();
-        for &(growth, place) in sorted.into_iter().filter_map(|at| changed.get(at)) {
+        for (bytes, users, place) in grown.into_sorted_vec() {
+            let growth = Weight { users, bytes };
             let Some(open) = self.open.get_mut(&place) else { continue };
             if self.shared.set(&place.key(self.settings), open.shard.bytes(), open.version) {
                 let said = open.said.iter().filter(|(_, _, said)| *said != Said::Heard).count();
