@@ -114,8 +114,15 @@ function start(path, body) {
   };
 }
 
-for (const [name, path, events, callers] of [['track', '/v1/track', 1, 30], ['batch', '/v1/batch', 100, 4]]) {
-  const round = start(path, readFileSync(new URL(`data/${name}.json`, import.meta.url)));
+const data = (name) => readFileSync(new URL(`data/${name}.json`, import.meta.url));
+const properties = Object.fromEntries(Array.from({ length: 40 }, (_, at) => [`property ${at}`, 'a value as is usual']));
+const wide = Buffer.from(JSON.stringify({ event: 'Wide', userId: 'u', messageId: 'm', properties }));
+for (const [name, path, body, events, callers] of [
+  ['track', '/v1/track', data('track'), 1, 30],
+  ['40 properties', '/v1/track', wide, 1, 30],
+  ['batch', '/v1/batch', data('batch'), 100, 4],
+]) {
+  const round = start(path, body);
   const least = [Infinity, Infinity, Infinity];
   const end = Date.now() + 4000;
   while (Date.now() < end) {

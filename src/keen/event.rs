@@ -556,4 +556,17 @@ mod tests {
         event.finish();
         assert_eq!(String::from_utf8(out).unwrap(), r#"{"a":{"userId":1},"userId":"u"}"#);
     }
+
+    #[test]
+    fn one_wide_event_keeps_no_room() {
+        let mut notes = Notes::default();
+        for (members, kept) in [(100, true), (50_000, false)] {
+            let mut out = Vec::new();
+            let mut event = EventWriter::new(&mut out, &mut notes);
+            (0..members).for_each(|at| event.text(&format!("member{at}"), "x"));
+            event.finish();
+            notes.shrink(100_000);
+            assert_eq!(notes.members.capacity() > 0, kept);
+        }
+    }
 }

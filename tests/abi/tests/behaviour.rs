@@ -50,6 +50,12 @@ fn a_struct_and_json_configure_alike() {
         assert_eq!(vm.confirm().len(), 1);
         assert_eq!(status(&vm, id), 200);
     }
+    // As deep as it may be, and one level more: each is an answer, and no trap.
+    for levels in [127, 128, 100_000] {
+        let deep = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        let refused = Vm::builder().raw_config(deep).start().map(drop).unwrap_err();
+        assert!(refused.to_string().contains("configuration refused"), "{levels}: {refused}");
+    }
     let refused = Vm::builder().config(&json!({"keen": {}})).start().map(drop).unwrap_err();
     assert!(refused.to_string().contains("/keen/cluster"), "{refused}");
 }
