@@ -5,6 +5,7 @@
 
 mod growth;
 mod load;
+mod profile;
 mod rivals;
 mod rows;
 mod start;
@@ -43,6 +44,9 @@ struct Options {
     /// What keen-edge adds to Envoy's start and memory, in place of the rows.
     #[arg(long)]
     start: bool,
+    /// Where a track's time goes, by samples of `perf`, in place of the rows.
+    #[arg(long)]
+    profile: bool,
     /// Whether memory grows over this many events, in place of the rows.
     #[arg(long)]
     soak: Option<u64>,
@@ -70,6 +74,9 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     if options.start {
         return start::run(address, options.rounds).await;
+    }
+    if options.profile {
+        return profile::run(address).await;
     }
     if let Some(events) = options.soak {
         return growth::soak(address, events).await;
