@@ -40,7 +40,10 @@ fn readings() -> (Vec<u8>, Vec<u8>) {
     let lines: Vec<&str> = others.chain(of_han.iter().copied()).collect();
     let (mut near, mut far) = (Vec::new(), Vec::new());
     for c in HAN {
-        let place = of_han.iter().position(|each| *each == reading(c)).and_then(|place| u16::try_from(place).ok());
+        let place = of_han
+            .iter()
+            .position(|each| *each == reading(c))
+            .and_then(|place| u16::try_from(place).ok());
         let place = place.unwrap_or_default();
         near.push(u8::try_from(place).unwrap_or(u8::MAX));
         if place >= u16::from(u8::MAX) {

@@ -3,18 +3,24 @@
 //!
 //! `cargo bench --bench transform`
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
-mod tree;
+mod serde_baseline;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use keen_edge::config::Config;
-use keen_edge::delivery::Offer;
 use keen_edge::mapping::Client;
-use keen_edge::mapping::request::{Request, map_request};
-use keen_edge::segment::endpoint::{Endpoint, Kind};
-use keen_edge::users::Users;
+use keen_edge::mapping::EventBuffer;
+use keen_edge::mapping::pipeline::{Request, map_request};
+use keen_edge::segment::http::route::Endpoint;
+use keen_edge::segment::message::MessageType;
+use keen_edge::users::UserTransaction;
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -32,38 +38,55 @@ fn config() -> Config {
         "projectId": "5181bcd23843312d87000000", "writeKey": "ABCDEF0123456789ABCDEF0123456789",
         "ipAddon": true, "uaAddon": true, "urlAddon": true, "referrerAddon": true,
     });
-    Config::read(json!({"keen": {"cluster": "keen"}, "sources": {"writeKey": source}}).to_string().as_bytes()).unwrap()
+    Config::read(
+        json!({"keen": {"cluster": "keen"}, "sources": {"writeKey": source}})
+            .to_string()
+            .as_bytes(),
+    )
+    .unwrap()
 }
 
-fn ours(config: &Config, endpoint: Endpoint<'_>, body: &[u8], offer: &mut Offer) {
+fn ours(config: &Config, endpoint: Endpoint<'_>, body: &[u8], offer: &mut EventBuffer) {
     offer.clear();
     let request = Request { endpoint, header_key: Some("writeKey"), body, now: NOW };
-    let client = Client { source_address: b"203.0.113.7:4711", user_agent: b"analytics-node/2.2.0", referer: b"" };
+    let client = Client {
+        source_address: b"203.0.113.7:4711",
+        user_agent: b"analytics-node/2.2.0",
+        referer: b"",
+    };
     let mut nobody = BTreeMap::new();
-    let mut users = Users::new(&mut nobody, config.users, 0);
+    let mut users = UserTransaction::new(&mut nobody, config.users, 0);
     map_request(config, request, |_| client, || "made".to_owned(), &mut users, offer).unwrap();
 }
 
 /// A yardstick that does something else measures nothing.
 fn same_events() {
-    let mut offer = Offer::default();
+    let mut offer = EventBuffer::default();
     let config = config();
-    for (endpoint, body) in [(Endpoint::Single(Kind::Track), TRACK), (Endpoint::Batch, BATCH)] {
+    for (endpoint, body) in
+        [(Endpoint::Single(MessageType::Track), TRACK), (Endpoint::Batch, BATCH)]
+    {
         ours(&config, endpoint, body, &mut offer);
-        let mine: Vec<(String, serde_json::Value)> =
-            offer.events().map(|(_, name, event)| (name.to_owned(), serde_json::from_slice(event).unwrap())).collect();
+        let mine: Vec<(String, serde_json::Value)> = offer
+            .events()
+            .map(|keen_edge::keen::bulk::Event { collection: name, json: event, .. }| {
+                (name.to_owned(), serde_json::from_slice(event).unwrap())
+            })
+            .collect();
         let mut out = Vec::new();
-        let trees = tree::map(body, NOW, &mut out);
-        let events = trees.iter().map(|(name, at)| (name.clone(), serde_json::from_slice(&out[at.clone()]).unwrap()));
+        let trees = serde_baseline::map(body, NOW, &mut out);
+        let events = trees
+            .iter()
+            .map(|(name, at)| (name.clone(), serde_json::from_slice(&out[at.clone()]).unwrap()));
         assert_eq!(mine, events.collect::<Vec<_>>());
     }
 }
 
 #[divan::bench]
 fn track_keen_edge(bencher: Bencher) {
-    let (config, mut offer) = (config(), Offer::default());
+    let (config, mut offer) = (config(), EventBuffer::default());
     bencher.counter(ItemsCount::new(1_u32)).bench_local(|| {
-        ours(&config, Endpoint::Single(Kind::Track), black_box(TRACK), &mut offer);
+        ours(&config, Endpoint::Single(MessageType::Track), black_box(TRACK), &mut offer);
     });
 }
 
@@ -72,13 +95,13 @@ fn track_tree(bencher: Bencher) {
     let mut out = Vec::new();
     bencher.counter(ItemsCount::new(1_u32)).bench_local(|| {
         out.clear();
-        tree::map(black_box(TRACK), NOW, &mut out)
+        serde_baseline::map(black_box(TRACK), NOW, &mut out)
     });
 }
 
 #[divan::bench]
 fn batch_keen_edge(bencher: Bencher) {
-    let (config, mut offer) = (config(), Offer::default());
+    let (config, mut offer) = (config(), EventBuffer::default());
     bencher.counter(ItemsCount::new(100_u32)).bench_local(|| {
         ours(&config, Endpoint::Batch, black_box(BATCH), &mut offer);
     });
@@ -89,6 +112,6 @@ fn batch_tree(bencher: Bencher) {
     let mut out = Vec::new();
     bencher.counter(ItemsCount::new(100_u32)).bench_local(|| {
         out.clear();
-        tree::map(black_box(BATCH), NOW, &mut out)
+        serde_baseline::map(black_box(BATCH), NOW, &mut out)
     });
 }

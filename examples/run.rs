@@ -42,19 +42,29 @@ async fn run() -> Result<()> {
     ports.check()?;
 
     let keen = MockKeen::start(Options { addr: local(ports.keen), ..Options::default() }).await?;
-    let envoy = Envoy::builder().keen(keen.addr()).port(ports.envoy).admin_port(ports.admin).start().await?;
+    let envoy = Envoy::builder()
+        .keen(keen.addr())
+        .port(ports.envoy)
+        .admin_port(ports.admin)
+        .start()
+        .await?;
     println!("{}", what_to_try(&envoy, &keen));
 
     loop {
         tokio::time::sleep(Duration::from_millis(200)).await;
         if let Some(status) = envoy.exited() {
-            return Err(format!("Envoy ended ({status}); the end of its log:\n{}", envoy.log_tail(20)).into());
+            return Err(format!(
+                "Envoy ended ({status}); the end of its log:\n{}",
+                envoy.log_tail(20)
+            )
+            .into());
         }
     }
 }
 
 fn what_to_try(envoy: &Envoy, keen: &MockKeen) -> String {
-    let (segment, keen, admin, log) = (envoy.addr(), keen.addr(), envoy.admin_addr(), envoy.log_path().display());
+    let (segment, keen, admin, log) =
+        (envoy.addr(), keen.addr(), envoy.admin_addr(), envoy.log_path().display());
     format!(
         r#"
 Envoy with keen-edge   http://{segment}/        where SDKs send to; write key: writeKey
@@ -79,13 +89,19 @@ struct Ports {
 
 impl Ports {
     fn from_environment() -> Result<Self> {
-        Ok(Self { envoy: port("PORT", 8080)?, keen: port("KEEN_PORT", 8089)?, admin: port("ADMIN_PORT", 9901)? })
+        Ok(Self {
+            envoy: port("PORT", 8080)?,
+            keen: port("KEEN_PORT", 8089)?,
+            admin: port("ADMIN_PORT", 9901)?,
+        })
     }
 
     /// Envoy shares a port with another Envoy without a word, so whether each is free is asked here, of all at once.
     fn check(&self) -> Result<()> {
         let mut held = Vec::new();
-        for (name, port) in [("PORT", self.envoy), ("KEEN_PORT", self.keen), ("ADMIN_PORT", self.admin)] {
+        for (name, port) in
+            [("PORT", self.envoy), ("KEEN_PORT", self.keen), ("ADMIN_PORT", self.admin)]
+        {
             let listener = TcpListener::bind(local(port)).map_err(|error| match error.kind() {
                 io::ErrorKind::AddrInUse => {
                     format!("port {port} is taken; choose another: make run {name}=<port>")
@@ -100,7 +116,9 @@ impl Ports {
 
 fn port(name: &str, default: u16) -> Result<u16> {
     match env::var(name) {
-        Ok(text) => text.parse().map_err(|_| format!("{name} must be a port number, not {text}").into()),
+        Ok(text) => {
+            text.parse().map_err(|_| format!("{name} must be a port number, not {text}").into())
+        }
         Err(_) => Ok(default),
     }
 }

@@ -11,7 +11,7 @@ for package in lua-cjson nginx libnginx-mod-http-lua libnginx-mod-http-js; do
   dpkg-query --show "$package" >/dev/null 2>&1 || (apt_install "$package") || say "left out: what needs $package"
 done
 ENVOY="$(scripts/envoy.sh)"
-scripts/build.sh build naive
+scripts/build.sh build minimal-filter
 KEEN_EDGE_WASM="$root/target/keen_edge.wasm"
 export ENVOY KEEN_EDGE_WASM
 exec cargo run --quiet --release --package compare -- "$@"

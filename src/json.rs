@@ -63,7 +63,10 @@ impl<'a> Value<'a> {
         match self {
             Self::Absent | Self::Null => false,
             Self::Bool(b) => *b,
-            Self::Number(n) => n.bytes().take_while(|b| !matches!(b, b'e' | b'E')).any(|b| matches!(b, b'1'..=b'9')),
+            Self::Number(n) => n
+                .bytes()
+                .take_while(|b| !matches!(b, b'e' | b'E'))
+                .any(|b| matches!(b, b'1'..=b'9')),
             Self::String(s) => !s.raw.is_empty(),
             Self::Array(_) | Self::Object(_) => true,
         }
@@ -186,7 +189,11 @@ impl<'a> Cursor<'a> {
     /// Reads `text` if just that comes next.
     pub fn eat_text(&mut self, text: &str) -> bool {
         self.peek();
-        let found = self.text.as_bytes().get(self.at..).is_some_and(|rest| rest.starts_with(text.as_bytes()));
+        let found = self
+            .text
+            .as_bytes()
+            .get(self.at..)
+            .is_some_and(|rest| rest.starts_with(text.as_bytes()));
         if found {
             self.step(text.len());
         }
@@ -263,7 +270,9 @@ impl<'a> Cursor<'a> {
                 Some(b'\\') => {
                     self.step(1);
                     match bytes.get(self.at) {
-                        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.step(1),
+                        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                            self.step(1)
+                        }
                         Some(b'u') => {
                             self.step(1);
                             for _ in 0..4 {
@@ -648,7 +657,9 @@ fn unescape(raw: &str) -> String {
             Some('u') => {
                 let high = hex4(&mut chars);
                 let mut ahead = chars.clone();
-                let pair = (0xd800..0xdc00).contains(&high) && ahead.next() == Some('\\') && ahead.next() == Some('u');
+                let pair = (0xd800..0xdc00).contains(&high)
+                    && ahead.next() == Some('\\')
+                    && ahead.next() == Some('u');
                 let low = if pair { hex4(&mut ahead) } else { 0 };
                 if (0xdc00..0xe000).contains(&low) {
                     chars = ahead;

@@ -149,7 +149,9 @@ fn read(cursor: &mut Cursor<'_>, depth: usize, twice: &mut Vec<String>) -> Read<
         }
         _ => Ok(match cursor.value()? {
             json::Value::Bool(flag) => Tree::Bool(flag),
-            json::Value::Number(digits) => Tree::Number(digits.parse().map_err(|_| Malformed)?, digits.to_owned()),
+            json::Value::Number(digits) => {
+                Tree::Number(digits.parse().map_err(|_| Malformed)?, digits.to_owned())
+            }
             json::Value::String(text) => Tree::Text(text.decode().into_owned()),
             _ => Tree::Null,
         }),
@@ -163,8 +165,11 @@ mod tests {
 
     #[test]
     fn what_is_read_is_written_as_it_was() {
-        for text in [r#"{"a":[1,-2.5e3,{"b":null}],"c":"\"\\\nü","d":{},"e":[],"f":true,"g":false}"#, "\"x\"", "0.10"]
-        {
+        for text in [
+            r#"{"a":[1,-2.5e3,{"b":null}],"c":"\"\\\nü","d":{},"e":[],"f":true,"g":false}"#,
+            "\"x\"",
+            "0.10",
+        ] {
             let mut out = Vec::new();
             Tree::read(text).unwrap().write(&mut out);
             let (out, text): (serde_json::Value, serde_json::Value) =
@@ -177,7 +182,9 @@ mod tests {
     fn what_is_wrong_has_a_place() {
         assert_eq!(Tree::read("{\"a\": tru}"), Err(Wrong::Malformed(6)));
         assert_eq!(Tree::read("[1] 2"), Err(Wrong::Malformed(4)));
-        let names = |names: &[&str]| Err(Wrong::Twice(names.iter().map(|name| (*name).to_owned()).collect()));
+        let names = |names: &[&str]| {
+            Err(Wrong::Twice(names.iter().map(|name| (*name).to_owned()).collect()))
+        };
         assert_eq!(Tree::read(r#"{"a": [0, {"b": 1, "\u0062": 2}]}"#), names(&["a", "1", "b"]));
         assert_eq!(Tree::read(r#"{"a": 1, "b": 2, "a": 3}"#), names(&["a"]));
         let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));

@@ -67,19 +67,24 @@ async fn caller(number: u64, seed: u64, addr: SocketAddr, seen: Arc<Seen>) {
     let mut client = reqwest::Client::new();
     let mut count = 0;
     while !seen.stop.load(Ordering::Relaxed) {
-        let ids: Vec<String> = (0..1 + random.below(4)).map(|i| format!("{number}-{}", count + i)).collect();
+        let ids: Vec<String> =
+            (0..1 + random.below(4)).map(|i| format!("{number}-{}", count + i)).collect();
         count += 4;
         let (path, body) = match ids.as_slice() {
             [one] => ("/v1/track", event(one)),
-            many => ("/v1/batch", json!({"batch": many.iter().map(|id| event(id)).collect::<Vec<_>>()})),
+            many => {
+                ("/v1/batch", json!({"batch": many.iter().map(|id| event(id)).collect::<Vec<_>>()}))
+            }
         };
         let body = body.to_string();
         seen.sent.fetch_add(ids.len() as u64, Ordering::Relaxed);
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let request =
-                client.post(format!("http://{addr}{path}")).basic_auth("writeKey", Some("")).body(body.clone());
+            let request = client
+                .post(format!("http://{addr}{path}"))
+                .basic_auth("writeKey", Some(""))
+                .body(body.clone());
             // Some hang up in the middle, and most of them come back.
             let hangs_up = random.below(12) == 0;
             let patience = Duration::from_millis(if hangs_up { random.below(40) } else { 15_000 });
@@ -126,7 +131,8 @@ async fn start(keen: &MockKeen, port: u16, variant: u64) -> Envoy {
     // The port of one that has just been killed is free again soon.
     let limit = Instant::now() + Duration::from_secs(20);
     loop {
-        let builder = Envoy::builder().keen(keen.addr()).config(config(variant)).concurrency(2).port(port);
+        let builder =
+            Envoy::builder().keen(keen.addr()).config(config(variant)).concurrency(2).port(port);
         match builder.from_file(Dynamic::Filter).start().await {
             Ok(envoy) => return envoy,
             Err(error) => assert!(Instant::now() < limit, "{error}"),
@@ -137,7 +143,11 @@ async fn start(keen: &MockKeen, port: u16, variant: u64) -> Envoy {
 /// A configuration that is refused is logged as a failure too; a VM that ends says where.
 fn did_not_fail(envoy: &Envoy) {
     let log = envoy.log();
-    assert!(!log.contains("panicked") && !log.contains("Function: proxy_on_"), "{}", envoy.log_tail(20));
+    assert!(
+        !log.contains("panicked") && !log.contains("Function: proxy_on_"),
+        "{}",
+        envoy.log_tail(20)
+    );
 }
 
 fn faults(keen: &MockKeen, random: &mut Random) {
@@ -167,12 +177,17 @@ async fn everything_acknowledged_is_in_keen_once() {
     let mut envoy = start(&keen, 0, 0).await;
     let addr = envoy.addr();
     let seen = Arc::new(Seen::default());
-    let callers: Vec<_> = (0..CALLERS).map(|i| tokio::spawn(caller(i, seed, addr, seen.clone()))).collect();
+    let callers: Vec<_> =
+        (0..CALLERS).map(|i| tokio::spawn(caller(i, seed, addr, seen.clone()))).collect();
 
     // What happens when, in hundredths of the whole.
     let away = 100 * 10 / seconds;
-    let mut plan: Vec<(u64, &str)> =
-        vec![(20, "Keen goes"), (20 + away.min(30), "Keen comes"), (60, "SIGTERM"), (80, "SIGKILL")];
+    let mut plan: Vec<(u64, &str)> = vec![
+        (20, "Keen goes"),
+        (20 + away.min(30), "Keen comes"),
+        (60, "SIGTERM"),
+        (80, "SIGKILL"),
+    ];
     plan.extend((1..20).map(|i| (5 * i, "configuration")));
     plan.extend((1..50).map(|i| (2 * i, "faults")));
     plan.sort_by_key(|(at, _)| *at);
@@ -216,7 +231,11 @@ async fn everything_acknowledged_is_in_keen_once() {
         *stored.entry(kept.event["id"].as_str().unwrap().to_owned()).or_default() += 1;
     }
     let counts = keen.counts();
-    println!("sent {} events, acknowledged {}", seen.sent.load(Ordering::Relaxed), acknowledged.len());
+    println!(
+        "sent {} events, acknowledged {}",
+        seen.sent.load(Ordering::Relaxed),
+        acknowledged.len()
+    );
     println!(
         "answers {:?}, unreachable {}, hung up {}, abandoned events {}",
         seen.statuses.lock().unwrap(),
@@ -233,7 +252,8 @@ async fn everything_acknowledged_is_in_keen_once() {
 
     let lost: Vec<&String> = acknowledged.iter().filter(|id| !stored.contains_key(*id)).collect();
     assert!(lost.is_empty(), "acknowledged and not in Keen: {lost:?}");
-    let twice: Vec<&String> = stored.iter().filter(|(_, count)| **count > 1).map(|(id, _)| id).collect();
+    let twice: Vec<&String> =
+        stored.iter().filter(|(_, count)| **count > 1).map(|(id, _)| id).collect();
     assert!(twice.is_empty(), "in Keen twice: {twice:?}");
     assert_eq!(counts.stored, stored.len() as u64);
     // It was chaos, and work was done in it.

@@ -9,12 +9,12 @@
     clippy::arithmetic_side_effects
 )]
 
-#[path = "delivery/world.rs"]
-mod world;
+#[path = "delivery/model.rs"]
+mod model;
 
 use keen_edge::config;
+use model::{Fate, PROJECTS, STATUSES, Step, World};
 use proptest::prelude::*;
-use world::{Fate, PROJECTS, STATUSES, Step, World};
 
 fn fate() -> impl Strategy<Value = Fate> {
     prop_oneof![
@@ -40,8 +40,8 @@ prop_compose! {
     fn settings()(
         retries in 0..5_u32, max_in_flight in 1..4_usize, max_batch_events in 1..20_usize,
         max_batch_bytes in 1..2_000_usize, max_pending_bytes in 1_000..20_000_usize, hold_ms in 1..10_000_u64,
-    ) -> config::Delivery {
-        config::Delivery { accepted: false, hold_ms, retries, max_in_flight, max_batch_events, max_batch_bytes, max_pending_bytes }
+    ) -> config::DeliverySettings {
+        config::DeliverySettings { accepted: false, hold_ms, retries, max_in_flight, max_batch_events, max_batch_bytes, max_pending_bytes }
     }
 }
 
@@ -57,11 +57,11 @@ proptest! {
         seed in any::<u64>(),
         steps in proptest::collection::vec(step(), 0..300),
     ) {
-        let mut world = World::new(settings, seed);
+        let mut model = World::new(settings, seed);
         for step in &steps {
-            world.step(step);
+            model.step(step);
         }
-        world.drain();
+        model.drain();
     }
 
     #[test]
@@ -70,10 +70,10 @@ proptest! {
         seed in any::<u64>(),
         steps in proptest::collection::vec(step(), 0..100),
     ) {
-        let mut world = World::new(settings, seed);
+        let mut model = World::new(settings, seed);
         for step in &steps {
-            world.step(step);
+            model.step(step);
         }
-        world.close();
+        model.close();
     }
 }

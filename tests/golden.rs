@@ -7,12 +7,12 @@ mod cases;
 
 use cases::{Case, Received};
 use keen_edge::config::Config;
-use keen_edge::delivery::Offer;
 use keen_edge::mapping::Client;
-use keen_edge::mapping::request::{Request, map_request};
-use keen_edge::segment::endpoint::endpoint;
-use keen_edge::segment::write_key;
-use keen_edge::users::Users;
+use keen_edge::mapping::EventBuffer;
+use keen_edge::mapping::pipeline::{Request, map_request};
+use keen_edge::segment::http::route::endpoint;
+use keen_edge::segment::http::write_key;
+use keen_edge::users::UserTransaction;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -22,7 +22,8 @@ const NOW_IN_KEEN: &str = "2026-11-23T22:03:12.908Z";
 
 fn mapped(case: &Case) -> Vec<(String, Value)> {
     let config = json!({"keen": {"cluster": "keen"}, "sources": {"writeKey": case.settings}});
-    let config = Config::read(config.to_string().as_bytes()).unwrap_or_else(|error| panic!("{}: {error}", case.id));
+    let config = Config::read(config.to_string().as_bytes())
+        .unwrap_or_else(|error| panic!("{}: {error}", case.id));
     let key = write_key::from_authorization(case.header("authorization").as_bytes());
     let request = Request {
         endpoint: endpoint(b"POST", case.path.as_bytes()).unwrap(),
@@ -36,14 +37,16 @@ fn mapped(case: &Case) -> Vec<(String, Value)> {
         user_agent: case.header("user-agent").as_bytes(),
         referer: case.header("referer").as_bytes(),
     };
-    let mut offer = Offer::default();
+    let mut offer = EventBuffer::default();
     let mut nobody = BTreeMap::new();
-    let mut users = Users::new(&mut nobody, config.users, 0);
-    map_request(&config, request, |_| client, || "made".to_owned(), &mut users, &mut offer).unwrap();
-    let events = offer.events().map(|(_, collection, event)| {
-        let parsed = serde_json::from_slice(event);
-        (collection.to_owned(), parsed.unwrap_or_else(|error| panic!("{}: {error}", case.id)))
-    });
+    let mut users = UserTransaction::new(&mut nobody, config.users, 0);
+    map_request(&config, request, |_| client, || "made".to_owned(), &mut users, &mut offer)
+        .unwrap();
+    let events =
+        offer.events().map(|keen_edge::keen::bulk::Event { collection, json: event, .. }| {
+            let parsed = serde_json::from_slice(event);
+            (collection.to_owned(), parsed.unwrap_or_else(|error| panic!("{}: {error}", case.id)))
+        });
     events.collect()
 }
 
@@ -51,7 +54,8 @@ fn mapped(case: &Case) -> Vec<(String, Value)> {
 fn every_case() {
     let cases = cases::all();
     let received = Received { address: ADDRESS, between: [NOW_IN_KEEN, NOW_IN_KEEN] };
-    let failed: Vec<String> = cases.iter().filter_map(|case| case.judge(&mapped(case), &received).err()).collect();
+    let failed: Vec<String> =
+        cases.iter().filter_map(|case| case.judge(&mapped(case), &received).err()).collect();
     println!("{} cases run", cases.len());
     assert!(failed.is_empty(), "{} of {} cases:\n{}", failed.len(), cases.len(), failed.join("\n"));
     assert!(cases.len() >= 52, "{} cases", cases.len());

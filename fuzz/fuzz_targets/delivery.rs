@@ -4,7 +4,7 @@
 #[path = "../../tests/delivery/world.rs"]
 mod world;
 
-use keen_edge::config::Delivery;
+use keen_edge::config::DeliverySettings;
 use libfuzzer_sys::fuzz_target;
 use world::{Fate, PROJECTS, STATUSES, Step, World};
 
@@ -35,7 +35,7 @@ impl Bytes<'_> {
             0..90 => {
                 let (waits, count) = (self.next() % 5 > 0, self.next() % 12);
                 let event = |bytes: &mut Self| (bytes.next() % PROJECTS, (bytes.next() % 4) as u8, bytes.next());
-                Step::Offer { waits, events: (0..count).map(|_| event(self)).collect() }
+                Step::EventBuffer { waits, events: (0..count).map(|_| event(self)).collect() }
             }
             90..190 => Step::Settle { which: self.next(), fate: self.fate() },
             190..200 => Step::HangUp { which: self.next() },

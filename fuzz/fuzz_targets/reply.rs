@@ -1,7 +1,7 @@
 //! Keen's reply: its word on each event asked about, or nothing is known of any of them.
 #![no_main]
 
-use keen_edge::delivery::{Ended, Outcome, outcome};
+use keen_edge::delivery::{CalloutResponse, CalloutOutcome, outcome};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -18,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
         _ => Some(200),
     };
     let retry_after = &reply[..reply.len().min(8)];
-    if let Outcome::Verdicts(verdicts) = outcome::read(Ended { status, reply, retry_after }, asked) {
+    if let CalloutOutcome::Results(verdicts) = outcome::read(CalloutResponse { status, reply, retry_after }, asked) {
         assert_eq!(verdicts.len(), asked.iter().map(|(_, count)| count).sum::<usize>());
         assert!(matches!(status, Some(200 | 201)));
     }

@@ -3,11 +3,11 @@
 #![no_main]
 
 use keen_edge::config::Config;
-use keen_edge::delivery::Offer;
+use keen_edge::mapping::EventBuffer;
 use keen_edge::mapping::Client;
-use keen_edge::mapping::request::{Request, Tally, map_request};
-use keen_edge::segment::{endpoint, inflate, write_key};
-use keen_edge::users::Users;
+use keen_edge::mapping::pipeline::{Request, Tally, map_request};
+use keen_edge::segment::http::{content_encoding, route, write_key};
+use keen_edge::users::UserTransaction;
 use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -41,10 +41,10 @@ fuzz_target!(|data: &[u8]| {
     let Some((head, body)) = data.split_at_checked(4) else { return };
     let pick = |from: &[&'static [u8]], by: u8| from[usize::from(by) % from.len()];
     let encoding: &[u8] = if head[3] % 4 == 3 { b"gzip" } else { b"" };
-    let Ok(body) = inflate::inflate(body, encoding, 524_288) else { return };
+    let Ok(body) = content_encoding::inflate(body, encoding, 524_288) else { return };
     let key = write_key::from_authorization(pick(&KEYS, head[1]));
     let request = Request {
-        endpoint: endpoint::endpoint(b"POST", pick(&PATHS, head[0])).unwrap(),
+        endpoint: route::endpoint(b"POST", pick(&PATHS, head[0])).unwrap(),
         header_key: key.as_deref(),
         body: &body,
         now: 1_795_471_392_908,
@@ -57,8 +57,8 @@ fuzz_target!(|data: &[u8]| {
     let mut memory = BTreeMap::new();
     for now in [1_795_471_392_908_000, 1_795_471_393_908_000] {
         // The second time the users are known.
-        let mut users = Users::new(&mut memory, config().users, now);
-        let mut offer = Offer::new(LIMIT);
+        let mut users = UserTransaction::new(&mut memory, config().users, now);
+        let mut offer = EventBuffer::new(LIMIT);
         let Ok(tally) = map_request(config(), request, |_| client, || "made".to_owned(), &mut users, &mut offer) else {
             return;
         };
@@ -70,7 +70,7 @@ fuzz_target!(|data: &[u8]| {
     assert!(bytes <= 4_112 + 2_000, "{bytes} bytes of users");
 });
 
-fn keen_takes(offer: &Offer, tally: &Tally) {
+fn keen_takes(offer: &EventBuffer, tally: &Tally) {
     assert!(offer.is_over() || tally.events == offer.len() as u64);
     for (destination, collection, event) in offer.events() {
         assert!(destination < config().destinations.len());

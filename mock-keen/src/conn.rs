@@ -66,7 +66,10 @@ async fn connection(stream: TcpStream, router: Router) {
             match response.extensions().get::<Cut>() {
                 Some(Cut) => Err(CutError),
                 None => {
-                    response.headers_mut().entry(header::SERVER).or_insert(HeaderValue::from_static("mock-keen"));
+                    response
+                        .headers_mut()
+                        .entry(header::SERVER)
+                        .or_insert(HeaderValue::from_static("mock-keen"));
                     Ok(response)
                 }
             }
@@ -139,13 +142,21 @@ fn page_400() -> Vec<u8> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for NginxErrors<S> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buf)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for NginxErrors<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         if this.page.is_empty() && !is_bare_400(buf) {
             return Pin::new(&mut this.stream).poll_write(context, buf);

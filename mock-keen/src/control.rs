@@ -67,9 +67,9 @@ struct Wanted {
 /// The events as they were sent, oldest first; the newest of them, where there are too many.
 async fn events(State(shared): State<Arc<Shared>>, Query(wanted): Query<Wanted>) -> Response {
     let matches = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|w| w == is);
-    let events = shared
-        .store
-        .texts(|project, collection| matches(&wanted.project, project) && matches(&wanted.collection, collection));
+    let events = shared.store.texts(|project, collection| {
+        matches(&wanted.project, project) && matches(&wanted.collection, collection)
+    });
     let skipped = events.len().saturating_sub(wanted.limit.unwrap_or(ANSWERED_EVENTS));
     let mut body = String::from("[");
     for (place, stored) in events.iter().skip(skipped).enumerate() {
@@ -158,7 +158,11 @@ struct From {
 }
 
 /// Server-sent events: what happened since the `Last-Event-ID` of the page, then what happens.
-async fn stream(State(shared): State<Arc<Shared>>, Query(from): Query<From>, headers: HeaderMap) -> Response {
+async fn stream(
+    State(shared): State<Arc<Shared>>,
+    Query(from): Query<From>,
+    headers: HeaderMap,
+) -> Response {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let place = last.or(from.last.as_deref()).and_then(read_place).unwrap_or_default();
     let body = streamed(async move |sender| {
@@ -187,7 +191,8 @@ async fn stream(State(shared): State<Arc<Shared>>, Query(from): Query<From>, hea
             }
         }
     });
-    let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
+    let headers =
+        [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     (headers, body).into_response()
 }
 
@@ -209,7 +214,10 @@ fn message(news: &News, shared: &Shared) -> String {
         // What the page's example call needs.
         let projects = shared.projects.read().unwrap_or_else(PoisonError::into_inner);
         let first = projects.values().next();
-        data["hint"] = first.map_or(Value::Null, |project| json!({"id": project.id, "write_key": project.write_key}));
+        data["hint"] = first.map_or(
+            Value::Null,
+            |project| json!({"id": project.id, "write_key": project.write_key}),
+        );
     }
     format!("retry: 1000\nid: {}-{}\ndata: {data}\n\n", news.epoch, news.seq)
 }

@@ -332,7 +332,8 @@ impl Faults {
     /// The faults not yet used up, with what is left of them.
     pub(crate) fn list(&self) -> Vec<Fault> {
         let queue = self.lock();
-        let left = queue.iter().map(|ordered| Fault { times: ordered.left, ..ordered.fault.clone() });
+        let left =
+            queue.iter().map(|ordered| Fault { times: ordered.left, ..ordered.fault.clone() });
         left.collect()
     }
 
@@ -344,7 +345,9 @@ impl Faults {
     /// The fault that a call to this project meets, used up by one.
     pub(crate) fn meet(&self, project: &str) -> Option<Fault> {
         let mut queue = self.lock();
-        let place = queue.iter().position(|ordered| ordered.fault.is_for(project) && !ordered.fault.is_refusal())?;
+        let place = queue
+            .iter()
+            .position(|ordered| ordered.fault.is_for(project) && !ordered.fault.is_refusal())?;
         let ordered = &mut queue[place];
         ordered.spend();
         let mut fault = ordered.fault.clone();
@@ -367,7 +370,9 @@ impl Faults {
     /// The refusals ordered for a call to this project, with their places.
     pub(crate) fn refusals(&self, project: &str) -> Vec<FaultKind> {
         let queue = self.lock();
-        let ours = queue.iter().filter(|ordered| ordered.fault.is_refusal() && ordered.fault.is_for(project));
+        let ours = queue
+            .iter()
+            .filter(|ordered| ordered.fault.is_refusal() && ordered.fault.is_for(project));
         ours.map(|ordered| ordered.fault.kind.clone()).collect()
     }
 
@@ -417,7 +422,11 @@ fn next(state: &mut u64) -> u64 {
 }
 
 /// The name and text of the refusal, where this event meets it.
-pub(crate) fn refuses(kind: &FaultKind, collection: &str, event: &Value) -> Option<crate::rules::Refusal> {
+pub(crate) fn refuses(
+    kind: &FaultKind,
+    collection: &str,
+    event: &Value,
+) -> Option<crate::rules::Refusal> {
     let (meets, name, description) = match kind {
         FaultKind::RefuseCollection { collection: refused, name, description } => {
             (refused == collection, name, description)

@@ -120,7 +120,9 @@ impl Call {
             }
         }
         match fault.take().map(|fault| fault.kind) {
-            None | Some(FaultKind::Delay { .. } | FaultKind::Hang) => self.send(self.judge(&target).0),
+            None | Some(FaultKind::Delay { .. } | FaultKind::Hang) => {
+                self.send(self.judge(&target).0)
+            }
             Some(FaultKind::Status { status, body, retry_after, location }) => {
                 let mut reply = Reply::ordered(status, self.key().as_deref());
                 if let Some(body) = body {
@@ -233,7 +235,8 @@ impl Call {
     /// The key as sent: the bare header, or the query.
     fn key(&self) -> Option<String> {
         let bare = self.parts.headers.get(header::AUTHORIZATION);
-        bare.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).or_else(|| self.query("api_key"))
+        bare.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+            .or_else(|| self.query("api_key"))
     }
 
     fn query(&self, wanted: &str) -> Option<String> {
@@ -295,7 +298,11 @@ impl Call {
     fn check_encoding(&self) -> Result<(), Rejection> {
         match self.parts.headers.get(header::CONTENT_ENCODING) {
             Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => {
-                Err(Rejection::new(400, "InvalidJSONError", "The request body is not valid JSON: it is encoded."))
+                Err(Rejection::new(
+                    400,
+                    "InvalidJSONError",
+                    "The request body is not valid JSON: it is encoded.",
+                ))
             }
             _ => Ok(()),
         }
@@ -340,8 +347,9 @@ impl Call {
             let mut taken = Vec::with_capacity(events.len());
             for event in events {
                 let text = event.text;
-                let result =
-                    named.clone().and_then(|()| self.take(project, &collection, event, &autofill, &mut ordered));
+                let result = named
+                    .clone()
+                    .and_then(|()| self.take(project, &collection, event, &autofill, &mut ordered));
                 if let Err(refusal) = &result {
                     self.shared.store.refuse(project, &collection, 200, refusal, text);
                 }
@@ -353,7 +361,12 @@ impl Call {
     }
 
     /// G1 to G4: an event in the query, for places where only a GET will do.
-    fn by_get(&self, project: &str, collection: &str, data: &str) -> Result<(Reply, Results), Rejection> {
+    fn by_get(
+        &self,
+        project: &str,
+        collection: &str,
+        data: &str,
+    ) -> Result<(Reply, Results), Rejection> {
         let autofill = self.admit(project)?;
         let json = decode_base64(data)?;
         let event = rules::read_event(&json)?;
@@ -416,7 +429,10 @@ struct Ordered {
 impl Ordered {
     fn new(shared: &Arc<Shared>, project: &str) -> Self {
         let refusals = shared.faults.refusals(project);
-        Self { shared: shared.clone(), refusals: refusals.into_iter().map(|kind| (kind, false)).collect() }
+        Self {
+            shared: shared.clone(),
+            refusals: refusals.into_iter().map(|kind| (kind, false)).collect(),
+        }
     }
 
     fn check(&mut self, collection: &str, event: &Value) -> Result<(), Refusal> {
@@ -448,14 +464,14 @@ fn decode_base64(data: &str) -> Result<Vec<u8>, Rejection> {
         .with_decode_allow_trailing_bits(true);
     const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, CONFIG);
     const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, CONFIG);
-    STANDARD
-        .decode(data)
-        .or_else(|_| URL_SAFE.decode(data))
-        .map_err(|_| Rejection::new(400, "InvalidJSONError", "The data parameter is not valid base64."))
+    STANDARD.decode(data).or_else(|_| URL_SAFE.decode(data)).map_err(|_| {
+        Rejection::new(400, "InvalidJSONError", "The data parameter is not valid base64.")
+    })
 }
 
 fn is_script_name(name: &str) -> bool {
-    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '$' | '.'))
+    !name.is_empty()
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '$' | '.'))
 }
 
 fn describe(fault: &Fault) -> String {

@@ -170,7 +170,8 @@ impl MockKeen {
             connection_close: options.connection_close,
             stops: watch::Sender::new(0),
         });
-        let mut mock = Self { shared, addr: options.addr, runtime: Some(runtime), serving: Mutex::new(None) };
+        let mut mock =
+            Self { shared, addr: options.addr, runtime: Some(runtime), serving: Mutex::new(None) };
         mock.addr = mock.serve().await?;
         Ok(mock)
     }
@@ -264,7 +265,9 @@ impl MockKeen {
         };
         match tokio::time::timeout(timeout, enough).await {
             Ok(()) => Ok(()),
-            Err(_) => Err(TimedOut { wanted, stored: self.stored(), refused: self.counts().refused }),
+            Err(_) => {
+                Err(TimedOut { wanted, stored: self.stored(), refused: self.counts().refused })
+            }
         }
     }
 

@@ -49,7 +49,8 @@ impl Reply {
 
     /// The image of G2.
     pub(crate) fn pixel() -> Self {
-        const GIF: &[u8] = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\xff\xff\xff\x00\x00\x00!\xf9\x04\x01\
+        const GIF: &[u8] =
+            b"GIF89a\x01\x00\x01\x00\x80\x00\x00\xff\xff\xff\x00\x00\x00!\xf9\x04\x01\
             \x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;";
         Self::new(200, "image/gif", GIF)
     }
@@ -132,7 +133,8 @@ impl Reply {
             }
         }
         let mut response = Response::new(Body::from(self.body));
-        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() =
+            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         *response.headers_mut() = headers;
         response
     }
@@ -147,7 +149,10 @@ fn add(headers: &mut HeaderMap, more: &[(HeaderName, &'static str)]) {
 const API_HEADERS: [(HeaderName, &str); 3] = [
     (header::VARY, "Accept-Encoding"),
     (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-    (header::ACCESS_CONTROL_ALLOW_HEADERS, "origin, content-type, accept, authorization, user-agent"),
+    (
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        "origin, content-type, accept, authorization, user-agent",
+    ),
 ];
 
 /// On successes only, as the recordings in KeenClient-PHP have it.
@@ -159,11 +164,14 @@ const CACHE_HEADERS: [(HeaderName, &str); 3] = [
 
 fn takes_gzip(request: &HeaderMap) -> bool {
     let accepted = request.get_all(header::ACCEPT_ENCODING).iter();
-    accepted.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|coding| {
-        let (name, quality) = coding.split_once(';').unwrap_or((coding, ""));
-        let quality = quality.trim().strip_prefix("q=").unwrap_or("1");
-        name.trim().eq_ignore_ascii_case("gzip") && quality.parse::<f32>().is_ok_and(|quality| quality > 0.0)
-    })
+    accepted.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(
+        |coding| {
+            let (name, quality) = coding.split_once(';').unwrap_or((coding, ""));
+            let quality = quality.trim().strip_prefix("q=").unwrap_or("1");
+            name.trim().eq_ignore_ascii_case("gzip")
+                && quality.parse::<f32>().is_ok_and(|quality| quality > 0.0)
+        },
+    )
 }
 
 fn gzip(body: &[u8]) -> Bytes {
@@ -180,7 +188,11 @@ pub(crate) fn no_project() -> Rejection {
 /// A1, A2: Keen echoes the key, and `None` (it is Python) where there was none.
 pub(crate) fn invalid_key(key: Option<&str>) -> Rejection {
     let key = key.unwrap_or("None");
-    Rejection::new(401, "InvalidApiKeyError", format!("Specified API Key is invalid. API Key: '{key}'."))
+    Rejection::new(
+        401,
+        "InvalidApiKeyError",
+        format!("Specified API Key is invalid. API Key: '{key}'."),
+    )
 }
 
 pub(crate) fn blocked() -> Rejection {

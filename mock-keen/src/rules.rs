@@ -115,7 +115,9 @@ pub fn check_event(event: &Value) -> Result<(), Refusal> {
     match properties.get("keen") {
         None => Ok(()),
         Some(Value::Object(keen)) => check_keen(keen, properties),
-        Some(_) => Err(Refusal::new("NamespaceTypeError", "The 'keen' property must be a JSON object.")),
+        Some(_) => {
+            Err(Refusal::new("NamespaceTypeError", "The 'keen' property must be a JSON object."))
+        }
     }
 }
 
@@ -164,12 +166,14 @@ fn check_string(text: &str) -> Result<(), Refusal> {
 /// -2^63, so the two cannot be told apart.
 fn check_number(number: &Number) -> Result<(), Refusal> {
     const EDGE: f64 = 9_223_372_036_854_775_808.0;
-    let fits =
-        number.as_i64().is_some() || (number.as_u64().is_none() && number.as_f64().is_some_and(|n| n.abs() < EDGE));
+    let fits = number.as_i64().is_some()
+        || (number.as_u64().is_none() && number.as_f64().is_some_and(|n| n.abs() < EDGE));
     if fits {
         return Ok(());
     }
-    Err(invalid_value(&format!("Numeric property values must be between -2^63 and 2^63-1. You specified: '{number}'.")))
+    Err(invalid_value(&format!(
+        "Numeric property values must be between -2^63 and 2^63-1. You specified: '{number}'."
+    )))
 }
 
 fn invalid_value(description: &str) -> Refusal {
@@ -228,8 +232,11 @@ fn read_timestamp(text: &[u8]) -> Option<()> {
             digits(fraction, length)?.1
         }
     };
-    let legal =
-        (1..=days_in_month(year, month)?).contains(&day) && hour < 24 && minute < 60 && second < 60 && is_zone(rest);
+    let legal = (1..=days_in_month(year, month)?).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second < 60
+        && is_zone(rest);
     legal.then_some(())
 }
 
@@ -275,7 +282,9 @@ fn check_location(value: &Value) -> Result<(), Refusal> {
     };
     match pair {
         Some((longitude, latitude)) if longitude.abs() <= 180.0 && latitude.abs() <= 90.0 => Ok(()),
-        _ => Err(invalid_value("The 'keen.location.coordinates' property must be an array of longitude and latitude.")),
+        _ => Err(invalid_value(
+            "The 'keen.location.coordinates' property must be an array of longitude and latitude.",
+        )),
     }
 }
 
@@ -283,7 +292,9 @@ fn check_location(value: &Value) -> Result<(), Refusal> {
 fn check_token(value: &Value) -> Result<(), Refusal> {
     match value.as_str().map(|token| token.chars().count()) {
         Some(1..=MAX_TOKEN_CHARS) => Ok(()),
-        _ => Err(invalid_value("The 'keen.uniqueness_token' property must be a string of at most 64 characters.")),
+        _ => Err(invalid_value(
+            "The 'keen.uniqueness_token' property must be a string of at most 64 characters.",
+        )),
     }
 }
 

@@ -257,9 +257,16 @@ impl Store {
     }
 
     /// Stores an accepted event, unless its token was seen in this project and collection.
-    pub(crate) fn take(&self, project: &str, collection: &str, text: &str, token: Option<&str>) -> Taken {
+    pub(crate) fn take(
+        &self,
+        project: &str,
+        collection: &str,
+        text: &str,
+        token: Option<&str>,
+    ) -> Taken {
         let mut inner = self.lock();
-        let taken = if token.is_some_and(|token| self.seen(&mut inner, project, collection, token)) {
+        let taken = if token.is_some_and(|token| self.seen(&mut inner, project, collection, token))
+        {
             Taken::Duplicate
         } else {
             Taken::Stored
@@ -302,7 +309,14 @@ impl Store {
         }
     }
 
-    fn keep(&self, inner: &mut Inner, project: &Arc<str>, collection: &Arc<str>, text: &Arc<str>, at: SystemTime) {
+    fn keep(
+        &self,
+        inner: &mut Inner,
+        project: &Arc<str>,
+        collection: &Arc<str>,
+        text: &Arc<str>,
+        at: SystemTime,
+    ) {
         inner.event_bytes += text.len();
         let (_, gone) = inner.events.push(Kept {
             project: project.clone(),
@@ -318,7 +332,14 @@ impl Store {
     }
 
     /// Notes a refused event or call.
-    pub(crate) fn refuse(&self, project: &str, collection: &str, status: u16, why: &rules::Refusal, text: &str) {
+    pub(crate) fn refuse(
+        &self,
+        project: &str,
+        collection: &str,
+        status: u16,
+        why: &rules::Refusal,
+        text: &str,
+    ) {
         let text = &text[..text.floor_char_boundary(REFUSED_TEXT)];
         let at = SystemTime::now();
         let mut inner = self.lock();
@@ -341,7 +362,14 @@ impl Store {
     /// Notes that an ordered fault met a call.
     pub(crate) fn faulted(&self, project: &str, what: String) {
         let mut inner = self.lock();
-        note(&mut inner, Kind::Fault { what }, project.into(), "".into(), "".into(), SystemTime::now());
+        note(
+            &mut inner,
+            Kind::Fault { what },
+            project.into(),
+            "".into(),
+            "".into(),
+            SystemTime::now(),
+        );
         drop(inner);
         self.changed.send_replace(());
     }
@@ -380,7 +408,8 @@ impl Store {
     /// The same as text, cheap enough to be done while calls come in.
     pub(crate) fn texts(&self, wanted: impl Fn(&str, &str) -> bool) -> Vec<Kept> {
         let inner = self.lock();
-        let wanted = inner.events.items.iter().filter(|kept| wanted(&kept.project, &kept.collection));
+        let wanted =
+            inner.events.items.iter().filter(|kept| wanted(&kept.project, &kept.collection));
         wanted.cloned().collect()
     }
 
@@ -400,7 +429,9 @@ impl Store {
         let inner = self.lock();
         let counts = inner.counts.iter();
         counts
-            .map(|((project, collection), (counts, _))| (project.clone(), collection.clone(), counts.clone()))
+            .map(|((project, collection), (counts, _))| {
+                (project.clone(), collection.clone(), counts.clone())
+            })
             .collect()
     }
 
@@ -420,7 +451,9 @@ impl Store {
             totals: inner.totals.clone(),
             faults: inner.faults,
             collections: changed
-                .map(|((project, collection), (counts, _))| (project.clone(), collection.clone(), counts.clone()))
+                .map(|((project, collection), (counts, _))| {
+                    (project.clone(), collection.clone(), counts.clone())
+                })
                 .collect(),
         }
     }
@@ -433,7 +466,14 @@ impl Store {
 }
 
 /// Counts a happening and holds it for the page.
-fn note(inner: &mut Inner, kind: Kind, project: Arc<str>, collection: Arc<str>, text: Arc<str>, at: SystemTime) {
+fn note(
+    inner: &mut Inner,
+    kind: Kind,
+    project: Arc<str>,
+    collection: Arc<str>,
+    text: Arc<str>,
+    at: SystemTime,
+) {
     inner.seq += 1;
     let seq = inner.seq;
     let mut key = (project.clone(), collection.clone());

@@ -132,7 +132,9 @@ async fn cors_is_open_and_a_preflight_is_answered() {
 #[tokio::test]
 async fn replies_are_gzipped_for_those_who_ask() {
     let keen = keen().await;
-    for (accept, zipped) in [("gzip", true), ("deflate, gzip;q=0.5", true), ("gzip;q=0", false), ("br", false)] {
+    for (accept, zipped) in
+        [("gzip", true), ("deflate, gzip;q=0.5", true), ("gzip;q=0", false), ("br", false)]
+    {
         let reply = call(&keen, &single_head("a"), &[AUTH, ("accept-encoding", accept)], "{}");
         assert_eq!(reply.header("content-encoding"), zipped.then_some("gzip"), "{accept}");
         let mut text = String::new();
@@ -157,7 +159,8 @@ async fn connections_are_kept_unless_told_otherwise() {
 
 #[tokio::test]
 async fn connections_are_closed_after_each_reply_if_told_so() {
-    let keen = MockKeen::start(Options { connection_close: true, ..Options::default() }).await.unwrap();
+    let keen =
+        MockKeen::start(Options { connection_close: true, ..Options::default() }).await.unwrap();
     let mut connection = Connection::open(keen.addr());
     let reply = connection.call(&single_head("a"), &[AUTH], b"{}").unwrap();
     assert_eq!(reply.header("connection"), Some("close"));
@@ -204,7 +207,8 @@ async fn g1_a_get_records_an_event_in_every_base64() {
     }
     // In a query a raw plus is a space, which PyPI's keen overlooks.
     assert_eq!(get(&keen, "a", &format!("data={plus}")).status, 400);
-    let stored: Vec<_> = keen.events().into_iter().map(|stored| stored.event["a"].clone()).collect();
+    let stored: Vec<_> =
+        keen.events().into_iter().map(|stored| stored.event["a"].clone()).collect();
     assert_eq!(stored, ["ab?", "ab?", "ab?", "ab?", "ab>>", "ab>>"]);
 }
 
@@ -213,7 +217,10 @@ async fn g1_what_is_no_base64_or_no_json_is_refused() {
     let keen = keen().await;
     assert_eq!(get(&keen, "a", "data=!").status, 400);
     assert_eq!(get(&keen, "a", &format!("data={}", data("{"))).status, 400);
-    assert_eq!(get(&keen, "a", &format!("data={}", data("{\"a.b\":1}"))).code(), "InvalidPropertyNameError");
+    assert_eq!(
+        get(&keen, "a", &format!("data={}", data("{\"a.b\":1}"))).code(),
+        "InvalidPropertyNameError"
+    );
     assert_eq!(keen.events(), []);
 }
 
@@ -237,7 +244,11 @@ async fn g3_jsonp_gets_a_script() {
 #[tokio::test]
 async fn g4_a_redirect_goes_on() {
     let keen = keen().await;
-    let reply = get(&keen, "a", &format!("data={}&redirect=http%3A%2F%2Fshop%2F%3Fa%3D1%26b%3D2", data("{}")));
+    let reply = get(
+        &keen,
+        "a",
+        &format!("data={}&redirect=http%3A%2F%2Fshop%2F%3Fa%3D1%26b%3D2", data("{}")),
+    );
     assert_eq!(reply.status, 302);
     assert_eq!(reply.header("location"), Some("http://shop/?a=1&b=2"));
     assert_eq!(keen.events().len(), 1);
@@ -248,7 +259,8 @@ async fn g4_a_redirect_goes_on() {
 #[tokio::test]
 async fn a1_no_key_is_refused_as_none() {
     let keen = keen().await;
-    let quoted: Value = serde_json::from_str(include_str!("replies/quoted-401-no-key.json")).unwrap();
+    let quoted: Value =
+        serde_json::from_str(include_str!("replies/quoted-401-no-key.json")).unwrap();
     for head in [single_head("a"), bulk_head()] {
         let reply = call(&keen, &head, &[], "{}");
         assert_eq!(reply.status, 401);
@@ -274,7 +286,8 @@ async fn a3_a_read_key_is_forbidden() {
     let keen = keen().await;
     let key = Project::new(PROJECT, "").read_key;
     let reply = call(&keen, &single_head("a"), &[("authorization", &key)], "{}");
-    let quoted: Value = serde_json::from_str(include_str!("replies/quoted-403-forbidden.json")).unwrap();
+    let quoted: Value =
+        serde_json::from_str(include_str!("replies/quoted-403-forbidden.json")).unwrap();
     assert_eq!(reply.status, 403);
     assert_eq!(reply.json(), quoted);
 }
@@ -315,11 +328,21 @@ async fn an_access_key_writes_what_it_fills_in() {
         permitted: vec!["writes".to_owned()],
         autofill: json!({"customer": 7}).as_object().unwrap().clone(),
     };
-    let queries =
-        AccessKey { key: "MAYREAD".to_owned(), permitted: vec!["queries".to_owned()], ..AccessKey::default() };
+    let queries = AccessKey {
+        key: "MAYREAD".to_owned(),
+        permitted: vec!["queries".to_owned()],
+        ..AccessKey::default()
+    };
     let project = Project { access_keys: vec![writes, queries], ..Project::new("p", "WRITE") };
     keen.add_project(project);
-    let send = |key| call(&keen, "POST /3.0/projects/p/events", &[("authorization", key)], "{\"a\": [{\"b\": 1}]}");
+    let send = |key| {
+        call(
+            &keen,
+            "POST /3.0/projects/p/events",
+            &[("authorization", key)],
+            "{\"a\": [{\"b\": 1}]}",
+        )
+    };
     assert_eq!(send("MAYREAD").status, 403);
     assert_eq!(send("MAYWRITE").status, 200);
     assert_eq!(keen.events_in("p")[0].event, json!({"b": 1, "customer": 7}));
@@ -340,10 +363,19 @@ async fn a_blocked_project_is_answered_402() {
 #[tokio::test]
 async fn c1_to_c4_a_bad_collection_refuses_the_single_call() {
     let keen = keen().await;
-    for collection in ["c".repeat(65), "caf%C3%A9".to_owned(), "a%0Ab".to_owned(), "a%0Db".to_owned(), "%FF".to_owned()]
-    {
+    for collection in [
+        "c".repeat(65),
+        "caf%C3%A9".to_owned(),
+        "a%0Ab".to_owned(),
+        "a%0Db".to_owned(),
+        "%FF".to_owned(),
+    ] {
         let reply = post(&keen, &collection, "{}");
-        assert_eq!((reply.status, &*reply.code()), (400, "InvalidCollectionNameError"), "{collection}");
+        assert_eq!(
+            (reply.status, &*reply.code()),
+            (400, "InvalidCollectionNameError"),
+            "{collection}"
+        );
     }
     assert_eq!(post(&keen, &"c".repeat(64), "{}").status, 201);
     // Python writes ASCII only.
@@ -354,7 +386,8 @@ async fn c1_to_c4_a_bad_collection_refuses_the_single_call() {
 async fn strict_names_can_be_switched_off() {
     let strict = keen().await;
     assert_eq!(post(&strict, "_a", "{}").status, 400);
-    let lenient = MockKeen::start(Options { strict_names: false, ..Options::default() }).await.unwrap();
+    let lenient =
+        MockKeen::start(Options { strict_names: false, ..Options::default() }).await.unwrap();
     assert_eq!(post(&lenient, "_a", "{}").status, 201);
 }
 
@@ -374,19 +407,26 @@ async fn k10_of_equal_tokens_the_first_event_is_kept() {
     assert_eq!(post(&keen, "a", &event(2)).text(), CREATED);
     let bulk = format!("{{\"a\": [{}], \"b\": [{}, {}]}}", event(3), event(4), event(5));
     assert_eq!(post_bulk(&keen, &bulk).text().matches("\"success\": true").count(), 3);
-    let stored: Vec<_> =
-        keen.events().into_iter().map(|stored| (stored.collection, stored.event["n"].clone())).collect();
+    let stored: Vec<_> = keen
+        .events()
+        .into_iter()
+        .map(|stored| (stored.collection, stored.event["n"].clone()))
+        .collect();
     assert_eq!(stored, [("a".to_owned(), json!(1)), ("b".to_owned(), json!(4))]);
     assert_eq!(keen.duplicates(), 3);
     keen.add_project(Project::new("p", "WRITE"));
-    let other = call(&keen, "POST /3.0/projects/p/events/a", &[("authorization", "WRITE")], &event(6));
+    let other =
+        call(&keen, "POST /3.0/projects/p/events/a", &[("authorization", "WRITE")], &event(6));
     assert_eq!((other.status, keen.events_in("p").len()), (201, 1));
 }
 
 #[tokio::test]
 async fn a_refused_event_does_not_use_its_token_up() {
     let keen = keen().await;
-    assert_eq!(post(&keen, "a", "{\"b.c\": 1, \"keen\": {\"uniqueness_token\": \"t\"}}").status, 400);
+    assert_eq!(
+        post(&keen, "a", "{\"b.c\": 1, \"keen\": {\"uniqueness_token\": \"t\"}}").status,
+        400
+    );
     assert_eq!(post(&keen, "a", "{\"keen\": {\"uniqueness_token\": \"t\"}}").status, 201);
     assert_eq!((keen.events().len(), keen.duplicates()), (1, 0));
 }
@@ -426,7 +466,8 @@ async fn b0_collections_and_events_keep_their_order() {
         .map(|result| result["success"].as_bool().unwrap())
         .collect();
     assert_eq!(failures, [true, false, false, true]);
-    let places: Vec<_> = ["\"z\"", "\"a\"", "\"m\": []"].map(|name| reply.text().find(name).unwrap()).into();
+    let places: Vec<_> =
+        ["\"z\"", "\"a\"", "\"m\": []"].map(|name| reply.text().find(name).unwrap()).into();
     assert!(places.is_sorted());
 }
 
@@ -456,7 +497,8 @@ async fn b2_a_batch_refused_in_whole_is_still_answered_200() {
 #[tokio::test]
 async fn b3_a_bad_collection_refuses_each_of_its_events() {
     let keen = keen().await;
-    let reply = post_bulk(&keen, &format!("{{\"{}\": [{{}}, {{}}], \"good\": [{{}}]}}", "c".repeat(65)));
+    let reply =
+        post_bulk(&keen, &format!("{{\"{}\": [{{}}, {{}}], \"good\": [{{}}]}}", "c".repeat(65)));
     assert_eq!(reply.status, 200);
     for result in reply.json()["c".repeat(65)].as_array().unwrap() {
         assert_eq!(result["error"]["name"], "InvalidCollectionNameError");
@@ -475,7 +517,16 @@ async fn b4_an_empty_batch_is_answered_with_no_results() {
 #[tokio::test]
 async fn b5_a_batch_is_an_object_of_arrays() {
     let keen = keen().await;
-    for body in ["[]", "[{}]", "1", "\"a\"", "null", "{\"a\": {}}", "{\"a\": null}", "{\"a\": [{}], \"b\": 1}"] {
+    for body in [
+        "[]",
+        "[{}]",
+        "1",
+        "\"a\"",
+        "null",
+        "{\"a\": {}}",
+        "{\"a\": null}",
+        "{\"a\": [{}], \"b\": 1}",
+    ] {
         let reply = post_bulk(&keen, body);
         assert_eq!((reply.status, &*reply.code()), (400, "InvalidBatchError"), "{body}");
     }
@@ -539,14 +590,25 @@ async fn z2_a_batch_over_10000000_bytes_is_answered_413() {
 #[tokio::test]
 async fn z3_invalid_json_is_answered_400() {
     let keen = keen().await;
-    for body in ["", " ", "{", "{\"a\": }", "{\"a\": 1} x", "{'a': 1}", "{\"a\": NaN}", "{\"a\": 1e400}", "\u{feff}{}"]
-    {
+    for body in [
+        "",
+        " ",
+        "{",
+        "{\"a\": }",
+        "{\"a\": 1} x",
+        "{'a': 1}",
+        "{\"a\": NaN}",
+        "{\"a\": 1e400}",
+        "\u{feff}{}",
+    ] {
         for reply in [post(&keen, "a", body), post_bulk(&keen, &format!("{{\"c\": [{body}"))] {
             assert_eq!(reply.status, 400, "{body}");
             assert!(reply.json()["message"].is_string());
         }
     }
-    let invalid = Connection::open(keen.addr()).call(&single_head("a"), &[AUTH], b"{\"a\": \"\xff\"}").unwrap();
+    let invalid = Connection::open(keen.addr())
+        .call(&single_head("a"), &[AUTH], b"{\"a\": \"\xff\"}")
+        .unwrap();
     assert_eq!(invalid.status, 400);
     assert_eq!(keen.events(), []);
 }
@@ -577,8 +639,9 @@ async fn chunked_bodies_and_expect_are_understood() {
     let keen = keen().await;
     let mut connection = Connection::open(keen.addr());
     let head = single_head("a");
-    let text =
-        format!("{head} HTTP/1.1\r\nhost: k\r\nauthorization: {WRITE_KEY}\r\ntransfer-encoding: chunked\r\n\r\n");
+    let text = format!(
+        "{head} HTTP/1.1\r\nhost: k\r\nauthorization: {WRITE_KEY}\r\ntransfer-encoding: chunked\r\n\r\n"
+    );
     connection.send_raw(text.as_bytes()).unwrap();
     connection.send_raw(b"1\r\n{\r\n1\r\n}\r\n0\r\n\r\n").unwrap();
     assert_eq!(connection.read().unwrap().status, 201);
@@ -592,7 +655,8 @@ async fn many_callers_at_once_are_all_answered() {
             scope.spawn(|| {
                 let mut connection = Connection::open(keen.addr());
                 for _ in 0..20 {
-                    let reply = connection.call(&bulk_head(), &[AUTH], b"{\"a\": [{}, {}]}").unwrap();
+                    let reply =
+                        connection.call(&bulk_head(), &[AUTH], b"{\"a\": [{}, {}]}").unwrap();
                     assert_eq!(reply.status, 200);
                 }
             });

@@ -3,7 +3,9 @@
 mod common;
 
 use common::*;
-use mock_keen::{Fault, FaultKind, Limits, MockKeen, Options, PROJECT, Project, TimedOut, Times, WRITE_KEY};
+use mock_keen::{
+    Fault, FaultKind, Limits, MockKeen, Options, PROJECT, Project, TimedOut, Times, WRITE_KEY,
+};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Stdio};
@@ -53,7 +55,8 @@ async fn nothing_grows_past_its_bound() {
         post(&keen, "a", &format!("{{\"n\": {n}, \"keen\": {{\"uniqueness_token\": \"{n}\"}}}}"));
         post(&keen, "a", "{\"b.c\": 1}");
     }
-    let stored: Vec<_> = keen.events().iter().map(|stored| stored.event["n"].as_u64().unwrap()).collect();
+    let stored: Vec<_> =
+        keen.events().iter().map(|stored| stored.event["n"].as_u64().unwrap()).collect();
     assert_eq!(stored, (20..30).collect::<Vec<u64>>());
     assert_eq!((keen.calls().len(), keen.refusals().len()), (5, 5));
     assert_eq!((keen.counts().stored, keen.counts().refused), (30, 30));
@@ -105,7 +108,10 @@ async fn a_status_is_answered_with_keens_body_and_stores_nothing() {
         let reply = post_bulk(&keen, BATCH);
         assert_eq!(reply.status, status);
         assert_eq!(reply.header("content-type"), Some("application/json"), "{status}");
-        assert!(reply.json()["message"].is_string() && reply.json()["error_code"].is_string(), "{status}");
+        assert!(
+            reply.json()["message"].is_string() && reply.json()["error_code"].is_string(),
+            "{status}"
+        );
     }
     for status in [502, 503, 504, 408, 418] {
         keen.fault(Fault::status(status));
@@ -156,7 +162,9 @@ async fn a_fault_may_be_for_one_project() {
     keen.add_project(Project::new("p", "WRITE"));
     keen.fault(Fault::status(503).project("p"));
     assert_eq!(post(&keen, "a", EVENT).status, 201);
-    let ours = || call(&keen, "POST /3.0/projects/p/events/a", &[("authorization", "WRITE")], EVENT).status;
+    let ours = || {
+        call(&keen, "POST /3.0/projects/p/events/a", &[("authorization", "WRITE")], EVENT).status
+    };
     assert_eq!((ours(), ours()), (503, 201));
 }
 
@@ -267,7 +275,8 @@ async fn events_with_a_value_are_refused_as_ordered() {
     let keen = keen().await;
     keen.fault(Fault::refuse_property("user.id", 7, "SomeError").forever());
     let reply = post_bulk(&keen, "{\"a\": [{\"user\": {\"id\": 7}}, {\"user\": {\"id\": 8}}, {}]}");
-    let failures: Vec<_> = (0..3).map(|place| reply.json()["a"][place]["success"].clone()).collect();
+    let failures: Vec<_> =
+        (0..3).map(|place| reply.json()["a"][place]["success"].clone()).collect();
     assert_eq!(failures, [json!(false), json!(true), json!(true)]);
 }
 
@@ -303,7 +312,8 @@ async fn chaos_is_the_same_for_the_same_seed_and_loses_nothing_quietly() {
         for n in 0..60 {
             let event = format!("{{\"keen\": {{\"uniqueness_token\": \"{n}\"}}}}");
             loop {
-                let reply = try_call(&keen, &bulk_head(), &[AUTH], &format!("{{\"a\": [{event}]}}"));
+                let reply =
+                    try_call(&keen, &bulk_head(), &[AUTH], &format!("{{\"a\": [{event}]}}"));
                 ends.push(reply.as_ref().ok().map(|reply| reply.status));
                 if reply.is_ok_and(|reply| reply.text() == "{\"a\": [{\"success\": true}]}") {
                     break;
@@ -322,7 +332,10 @@ async fn chaos_is_the_same_for_the_same_seed_and_loses_nothing_quietly() {
 #[test]
 fn faults_are_written_as_documented() {
     let written = |fault: Fault| serde_json::to_value(fault).unwrap();
-    assert_eq!(written(Fault::status(503).times(3)), json!({"kind": "status", "status": 503, "times": 3}));
+    assert_eq!(
+        written(Fault::status(503).times(3)),
+        json!({"kind": "status", "status": 503, "times": 3})
+    );
     assert_eq!(
         written(Fault::delay(5).forever().project("p").after_ms(1)),
         json!({"kind": "delay", "ms": 5, "times": "forever", "project": "p", "after_ms": 1})
@@ -332,11 +345,13 @@ fn faults_are_written_as_documented() {
     let help = String::from_utf8(help.stdout).unwrap();
     let docs = include_str!("../src/lib.rs");
     for text in [&*help, docs] {
-        let faults: Vec<&str> = text.split("{\"kind\"").skip(1).map(|rest| rest.split_once('}').unwrap().0).collect();
+        let faults: Vec<&str> =
+            text.split("{\"kind\"").skip(1).map(|rest| rest.split_once('}').unwrap().0).collect();
         assert!(faults.len() >= 13, "{faults:?}");
         for fault in faults {
             let fault = format!("{{\"kind\"{fault}}}");
-            serde_json::from_str::<Fault>(&fault).unwrap_or_else(|error| panic!("{fault}: {error}"));
+            serde_json::from_str::<Fault>(&fault)
+                .unwrap_or_else(|error| panic!("{fault}: {error}"));
         }
     }
     let chaos: Fault = serde_json::from_value(json!({"kind": "hang"})).unwrap();
@@ -375,8 +390,15 @@ async fn faults_can_be_ordered_over_http() {
     assert_eq!(keen.faults().len(), 3);
     assert_eq!(post(&keen, "a", EVENT).status, 503);
     let faults = call(&keen, "GET /_mock/faults", &[], "").json();
-    assert_eq!(faults, json!([{"kind": "cut_before", "times": 1}, {"kind": "delay", "ms": 1, "times": 1}]));
-    for wrong in ["{", "{\"kind\": \"none\"}", "{\"kind\": \"status\", \"status\": 503, \"times\": \"twice\"}"] {
+    assert_eq!(
+        faults,
+        json!([{"kind": "cut_before", "times": 1}, {"kind": "delay", "ms": 1, "times": 1}])
+    );
+    for wrong in [
+        "{",
+        "{\"kind\": \"none\"}",
+        "{\"kind\": \"status\", \"status\": 503, \"times\": \"twice\"}",
+    ] {
         let reply = order(wrong);
         assert_eq!(reply.status, 400);
         assert!(reply.json()["error"].as_str().unwrap().starts_with("this is no fault: "));
@@ -400,7 +422,10 @@ fn message(lines: &mut impl Iterator<Item = std::io::Result<String>>) -> (String
     panic!("the stream ended");
 }
 
-fn stream(keen: &MockKeen, last: Option<&str>) -> impl Iterator<Item = std::io::Result<String>> + use<> {
+fn stream(
+    keen: &MockKeen,
+    last: Option<&str>,
+) -> impl Iterator<Item = std::io::Result<String>> + use<> {
     use std::io::Write as _;
     let mut stream = std::net::TcpStream::connect(keen.addr()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -498,19 +523,27 @@ async fn dropping_it_stops_it() {
 
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mock-keen"));
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).env_remove("KEEN_PORT").env_remove("KEEN_ADDRESS");
+    command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .env_remove("KEEN_PORT")
+        .env_remove("KEEN_ADDRESS");
     command
 }
 
 #[test]
 fn the_program_says_where_it_is_serves_and_ends_cleanly() {
     for signal in ["-INT", "-TERM"] {
-        let mut child = program().args(["--port", "0", "--project", "p1:K1", "--project", "p2:K2"]).spawn().unwrap();
+        let mut child = program()
+            .args(["--port", "0", "--project", "p1:K1", "--project", "p2:K2"])
+            .spawn()
+            .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = lines.next().unwrap().unwrap();
         let addr = first.split_once("http://").unwrap().1.trim_end_matches('/').parse().unwrap();
         let mut connection = Connection::open(addr);
-        let reply = connection.call("POST /3.0/projects/p2/events/a", &[("authorization", "K2")], b"{}");
+        let reply =
+            connection.call("POST /3.0/projects/p2/events/a", &[("authorization", "K2")], b"{}");
         assert_eq!(reply.unwrap().status, 201);
         let pid = child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());

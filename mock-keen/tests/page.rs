@@ -30,24 +30,43 @@ fn chromium() -> PathBuf {
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let names = ["chromium", "chromium-browser", "google-chrome"];
-    let found =
-        std::env::split_paths(&path).flat_map(|dir| names.map(|name| dir.join(name))).find(|program| program.is_file());
-    found.unwrap_or_else(|| panic!("no Chromium found; install it with: apt-get install -y chromium"))
+    let found = std::env::split_paths(&path)
+        .flat_map(|dir| names.map(|name| dir.join(name)))
+        .find(|program| program.is_file());
+    found.unwrap_or_else(|| {
+        panic!("no Chromium found; install it with: apt-get install -y chromium")
+    })
 }
 
 impl Browser {
     fn open() -> Self {
         let profile = std::env::temp_dir().join(format!("mock-keen-page-{}", std::process::id()));
         let mut process = Command::new(chromium())
-            .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
-            .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
-            .args(["--disable-dev-shm-usage", "--remote-debugging-port=0", "--force-color-profile=srgb"])
+            .args([
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--no-first-run",
+            ])
+            .args([
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+            ])
+            .args([
+                "--disable-dev-shm-usage",
+                "--remote-debugging-port=0",
+                "--force-color-profile=srgb",
+            ])
             .arg(format!("--user-data-dir={}", profile.display()))
             .arg("about:blank")
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("Chromium does not start: {error}; apt-get install -y chromium"));
+            .unwrap_or_else(|error| {
+                panic!("Chromium does not start: {error}; apt-get install -y chromium")
+            });
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let addr = lines.by_ref().map_while(Result::ok).find_map(|line| {
             let addr = line.strip_prefix("DevTools listening on ws://")?;
@@ -107,7 +126,10 @@ impl Browser {
             if is == wanted {
                 return;
             }
-            assert!(since.elapsed() < Duration::from_secs(10), "{script} is {is:?}, not {wanted:?}");
+            assert!(
+                since.elapsed() < Duration::from_secs(10),
+                "{script} is {is:?}, not {wanted:?}"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -128,7 +150,10 @@ impl Browser {
     }
 
     fn click(&mut self, selector: &str) {
-        assert_eq!(self.run(&format!("document.querySelector({}).click()", json!(selector))), Value::Null);
+        assert_eq!(
+            self.run(&format!("document.querySelector({}).click()", json!(selector))),
+            Value::Null
+        );
     }
 
     fn key(&mut self, key: &str, text: &str) {
@@ -142,7 +167,9 @@ impl Browser {
         if let Some(dir) = std::env::var_os("PAGE_SHOTS") {
             std::thread::sleep(Duration::from_millis(1_400));
             let shot = self.call("Page.captureScreenshot", &json!({"format": "png"}));
-            let png = base64::engine::general_purpose::STANDARD.decode(shot["data"].as_str().unwrap()).unwrap();
+            let png = base64::engine::general_purpose::STANDARD
+                .decode(shot["data"].as_str().unwrap())
+                .unwrap();
             std::fs::write(PathBuf::from(dir).join(format!("{name}.png")), png).unwrap();
         }
     }
@@ -167,7 +194,8 @@ impl Drop for Browser {
 }
 
 const ROWS: &str = "document.querySelectorAll('.row').length";
-const COLLECTIONS: &str = "[...document.querySelectorAll('.row .where')].map(node => node.textContent).join()";
+const COLLECTIONS: &str =
+    "[...document.querySelectorAll('.row .where')].map(node => node.textContent).join()";
 
 fn order(id: &str, total: f64) -> String {
     json!({
@@ -191,7 +219,10 @@ async fn the_page_shows_what_happens() {
     browser.view(1280, 860, "light");
     browser.show(&keen);
     browser.wait("document.querySelector('.none h3').textContent", "Waiting for events");
-    browser.wait(&format!("document.getElementById('curl').textContent.includes('{}')", keen.addr()), true);
+    browser.wait(
+        &format!("document.getElementById('curl').textContent.includes('{}')", keen.addr()),
+        true,
+    );
     browser.wait("document.getElementById('n-stored').textContent", "0");
     browser.shot("empty-desktop");
     browser.view(375, 740, "light");
@@ -206,13 +237,19 @@ async fn the_page_shows_what_happens() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "{\"created\": true}");
     browser.wait(COLLECTIONS, "signups");
     browser.wait("document.querySelector('.none')", Value::Null);
-    browser.wait("document.querySelector('.row .json').textContent", "{\n  \"plan\": \"pro\",\n  \"seats\": 3\n}");
+    browser.wait(
+        "document.querySelector('.row .json').textContent",
+        "{\n  \"plan\": \"pro\",\n  \"seats\": 3\n}",
+    );
 
     // Events appear live, the newest first, big numbers unharmed.
     post(&keen, "Order%20Completed", &order("c6d74c08-1", 27.5));
     browser.wait(COLLECTIONS, "Order Completed,signups");
     post(&keen, "numbers", "{\"n\": 9223372036854775807}");
-    browser.wait("document.querySelector('.row .json').textContent", "{\n  \"n\": 9223372036854775807\n}");
+    browser.wait(
+        "document.querySelector('.row .json').textContent",
+        "{\n  \"n\": 9223372036854775807\n}",
+    );
     browser.wait("document.getElementById('n-stored').textContent", "3");
 
     // What was refused says why, and looks it.
@@ -222,7 +259,9 @@ async fn the_page_shows_what_happens() {
         "InvalidPropertyNameError: Property name is invalid. Must be <= 256 characters, cannot contain the '.' \
          symbol anywhere. You specified: 'broken.purchase'.",
     );
-    let colour = |row: &str| format!("getComputedStyle(document.querySelector('{row} .line')).backgroundColor");
+    let colour = |row: &str| {
+        format!("getComputedStyle(document.querySelector('{row} .line')).backgroundColor")
+    };
     assert_ne!(browser.run(&colour(".row.refused")), browser.run(&colour(".row.stored")));
     call(&keen, &bulk_head(), &[("authorization", "wrong")], "{}");
     browser.wait("document.querySelector('.row .tag').textContent", "refused 401");
@@ -239,9 +278,15 @@ async fn the_page_shows_what_happens() {
     // Markup in an event is text.
     let hostile = r#"{"<img src=x onerror='hurt=1'>": "<script>window.hurt=1</script>"}"#;
     post(&keen, "%3Cscript%3Ewindow.hurt=1%3C%2Fscript%3E", hostile);
-    browser.wait("document.querySelector('.row .where').textContent", "<script>window.hurt=1</script>");
+    browser.wait(
+        "document.querySelector('.row .where').textContent",
+        "<script>window.hurt=1</script>",
+    );
     browser.click(".row summary");
-    browser.wait("document.querySelector('.row .json .s').textContent", "\"<script>window.hurt=1</script>\"");
+    browser.wait(
+        "document.querySelector('.row .json .s').textContent",
+        "\"<script>window.hurt=1</script>\"",
+    );
     assert_eq!(browser.run("window.hurt"), Value::Null);
     assert_eq!(browser.run("document.querySelectorAll('main script, main img').length"), 0);
 
@@ -306,9 +351,11 @@ async fn the_page_shows_what_happens() {
     browser.wait(ROWS, 12);
 
     // Many events: the page keeps up, and keeps no more than it shows.
-    let batch = format!("{{\"load\": [{}]}}", vec![order("x", 1.0).replace("\"x\"", "\"\""); 1].join(","));
+    let batch =
+        format!("{{\"load\": [{}]}}", vec![order("x", 1.0).replace("\"x\"", "\"\""); 1].join(","));
     assert_eq!(post_bulk(&keen, &batch).json()["load"][0]["success"], false);
-    let load = format!("{{\"load\": [{}]}}", vec!["{\"plan\": \"pro\", \"seats\": 3}"; 50].join(","));
+    let load =
+        format!("{{\"load\": [{}]}}", vec!["{\"plan\": \"pro\", \"seats\": 3}"; 50].join(","));
     browser.run(
         "window.slowest = 0; let then = performance.now(); requestAnimationFrame(function step(now) { \
          slowest = Math.max(slowest, now - then); then = now; requestAnimationFrame(step); })",

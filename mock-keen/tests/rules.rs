@@ -1,6 +1,8 @@
 //! Keen's rules on names, values, the `keen` object and add-ons, each named by its id.
 
-use mock_keen::rules::{MAX_DEPTH, check_collection_name, check_collection_name_lenient, check_event, read_event};
+use mock_keen::rules::{
+    MAX_DEPTH, check_collection_name, check_collection_name_lenient, check_event, read_event,
+};
 use serde_json::{Value, json};
 
 /// The error's name, or nothing where the event is accepted.
@@ -17,7 +19,9 @@ fn verdict_of(text: &str) -> String {
 }
 
 fn keen(keen: Value) -> String {
-    verdict(json!({"ip": "1.2.3.4", "ua": "", "url": "http://a/", "ref": null, "at": {"when": "2026"}, "keen": keen}))
+    verdict(
+        json!({"ip": "1.2.3.4", "ua": "", "url": "http://a/", "ref": null, "at": {"when": "2026"}, "keen": keen}),
+    )
 }
 
 fn addon(name: &str, input: Value, output: &str) -> String {
@@ -43,7 +47,8 @@ fn c2_65_characters_are_refused_in_keens_words() {
     let name = "get-post-put-head-delete-options-trace-copy-lock-mkcol-move-purge-propfind-proppatch-unlock-report-\
                 mkactivity-checkout-merge-m-search-notify-subscribe-unsubscribe-patch-search-connect-*";
     let refusal = check_collection_name(name).unwrap_err();
-    let quoted: Value = serde_json::from_str(include_str!("replies/quoted-400-collection-name.json")).unwrap();
+    let quoted: Value =
+        serde_json::from_str(include_str!("replies/quoted-400-collection-name.json")).unwrap();
     assert_eq!(refusal.description, quoted["message"]);
     assert_eq!(refusal.name, "InvalidCollectionNameError");
     assert!(check_collection_name(&"c".repeat(65)).is_err());
@@ -86,7 +91,8 @@ fn strict_names_refuse_what_the_guide_of_2014_forbids() {
 #[test]
 fn p1_a_property_name_has_no_dot_in_keens_words() {
     let refusal = check_event(&json!({"broken.purchase": 1})).unwrap_err();
-    let quoted: Value = serde_json::from_str(include_str!("replies/quoted-400-property-name.json")).unwrap();
+    let quoted: Value =
+        serde_json::from_str(include_str!("replies/quoted-400-property-name.json")).unwrap();
     assert_eq!(refusal.description, quoted["message"]);
     assert_eq!(refusal.name, quoted["error_code"]);
 }
@@ -128,7 +134,9 @@ fn p7_a_string_of_9999_characters_is_accepted() {
 
 #[test]
 fn p8_numbers_at_the_bounds_are_accepted() {
-    for number in ["-9223372036854775808", "9223372036854775807", "0", "-0.0", "1.5e18", "1e-400", "9.2e18"] {
+    for number in
+        ["-9223372036854775808", "9223372036854775807", "0", "-0.0", "1.5e18", "1e-400", "9.2e18"]
+    {
         assert_eq!(verdict_of(&format!("{{\"a\": {number}}}")), ACCEPTED, "{number}");
     }
 }
@@ -161,7 +169,10 @@ fn p10_the_rules_hold_inside_lists_and_dictionaries() {
 
 #[test]
 fn s7_null_empty_bool_and_float_are_accepted() {
-    assert_eq!(verdict(json!({"a": null, "b": {}, "c": [], "d": true, "e": 1.5, "f": ""})), ACCEPTED);
+    assert_eq!(
+        verdict(json!({"a": null, "b": {}, "c": [], "d": true, "e": 1.5, "f": ""})),
+        ACCEPTED
+    );
 }
 
 #[test]
@@ -187,7 +198,10 @@ fn a_deep_event_is_accepted() {
 #[test]
 fn a_bottomless_event_is_refused() {
     assert_eq!(verdict_of(&"{\"a\":".repeat(100_000)), "InvalidJSONError");
-    assert_eq!(verdict_of(&format!("{{\"a\":{}{}}}", "[".repeat(400_000), "]".repeat(400_000))), "InvalidJSONError");
+    assert_eq!(
+        verdict_of(&format!("{{\"a\":{}{}}}", "[".repeat(400_000), "]".repeat(400_000))),
+        "InvalidJSONError"
+    );
 }
 
 #[test]
@@ -226,7 +240,9 @@ fn k2_no_timestamp_is_fine() {
 
 #[test]
 fn k2_leap_days_are_known() {
-    for (day, accepted) in [("2024-02-29", true), ("2000-02-29", true), ("2023-02-29", false), ("1900-02-29", false)] {
+    for (day, accepted) in
+        [("2024-02-29", true), ("2000-02-29", true), ("2023-02-29", false), ("1900-02-29", false)]
+    {
         let verdict = keen(json!({"timestamp": format!("{day}T00:00:00Z")}));
         assert_eq!(verdict == ACCEPTED, accepted, "{day}");
     }
@@ -325,7 +341,10 @@ fn k10_a_longer_token_or_none_is_refused() {
 #[test]
 fn d1_every_addon_with_its_input_is_accepted() {
     assert_eq!(addon("keen:ip_to_geo", json!({"ip": "ip"}), "geo"), ACCEPTED);
-    assert_eq!(addon("keen:ip_to_geo", json!({"ip": "ip", "remove_ip_property": true}), "geo"), ACCEPTED);
+    assert_eq!(
+        addon("keen:ip_to_geo", json!({"ip": "ip", "remove_ip_property": true}), "geo"),
+        ACCEPTED
+    );
     assert_eq!(addon("keen:ua_parser", json!({"ua_string": "ua"}), "tech"), ACCEPTED);
     assert_eq!(addon("keen:url_parser", json!({"url": "url"}), "a.b"), ACCEPTED);
     assert_eq!(addon("keen:date_time_parser", json!({"date_time": "at.when"}), "time"), ACCEPTED);
@@ -344,8 +363,15 @@ fn d2_an_input_names_a_property_that_is_there() {
 
 #[test]
 fn d3_addons_are_a_list_of_objects_in_keens_words() {
-    let quoted: Value = serde_json::from_str(include_str!("replies/quoted-400-addons-not-array.json")).unwrap();
-    for wrong in [json!({"name": "keen:date_time_parser"}), json!("a"), json!(null), json!(["a"]), json!([{}, 1])] {
+    let quoted: Value =
+        serde_json::from_str(include_str!("replies/quoted-400-addons-not-array.json")).unwrap();
+    for wrong in [
+        json!({"name": "keen:date_time_parser"}),
+        json!("a"),
+        json!(null),
+        json!(["a"]),
+        json!([{}, 1]),
+    ] {
         let refusal = check_event(&json!({"keen": {"addons": wrong}})).unwrap_err();
         assert!(refusal.description.starts_with(quoted["message"].as_str().unwrap()), "{refusal}");
     }
@@ -353,15 +379,24 @@ fn d3_addons_are_a_list_of_objects_in_keens_words() {
 
 #[test]
 fn d4_the_timestamp_is_an_input_even_where_the_event_has_none() {
-    assert_eq!(addon("keen:date_time_parser", json!({"date_time": "keen.timestamp"}), "time"), ACCEPTED);
+    assert_eq!(
+        addon("keen:date_time_parser", json!({"date_time": "keen.timestamp"}), "time"),
+        ACCEPTED
+    );
 }
 
 #[test]
 fn d5_the_referrer_parser_has_two_inputs() {
-    assert_eq!(addon("keen:referrer_parser", json!({"referrer_url": "ref", "page_url": "url"}), "r"), ACCEPTED);
+    assert_eq!(
+        addon("keen:referrer_parser", json!({"referrer_url": "ref", "page_url": "url"}), "r"),
+        ACCEPTED
+    );
     assert_eq!(addon("keen:referrer_parser", json!({"referrer_url": "ref"}), "r"), ADDON);
     assert_eq!(addon("keen:referrer_parser", json!({"page_url": "url"}), "r"), ADDON);
-    assert_eq!(addon("keen:referrer_parser", json!({"referrer_url": "absent", "page_url": "url"}), "r"), ADDON);
+    assert_eq!(
+        addon("keen:referrer_parser", json!({"referrer_url": "absent", "page_url": "url"}), "r"),
+        ADDON
+    );
 }
 
 #[test]
@@ -386,7 +421,10 @@ fn d8_an_empty_list_of_addons_is_accepted() {
 #[test]
 fn an_addon_has_no_other_input() {
     assert_eq!(addon("keen:ua_parser", json!({"ua_string": "ua", "ip": "ip"}), "tech"), ADDON);
-    assert_eq!(addon("keen:ip_to_geo", json!({"ip": "ip", "remove_ip_property": "yes"}), "geo"), ADDON);
+    assert_eq!(
+        addon("keen:ip_to_geo", json!({"ip": "ip", "remove_ip_property": "yes"}), "geo"),
+        ADDON
+    );
 }
 
 #[test]

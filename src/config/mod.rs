@@ -3,14 +3,14 @@
 //! A wrong configuration is refused with the JSON pointer of what is wrong, the rule, and what was found. Keys of
 //! sources are shown by their first characters only; Keen keys never.
 
-mod node;
+mod protobuf_struct;
+mod reader;
 mod source;
-mod wire;
 
 use crate::tree::{Tree, Wrong};
-use node::Node;
+use reader::Node;
 
-pub use node::ConfigError;
+pub use reader::ConfigError;
 pub use source::{BrowserKeys, Destination, Mode, Source};
 
 /// Settings, ready to run on.
@@ -31,9 +31,9 @@ pub struct Config {
     /// `intercept: forward`: Keen gets its copy, and the call goes on to the route.
     pub forward: bool,
     /// How events get to Keen.
-    pub delivery: Delivery,
+    pub delivery: DeliverySettings,
     /// `users`: what `rememberUsers` may hold.
-    pub users: Users,
+    pub users: UsersSettings,
     /// `limits.bodyBytes`: a body, after decompression.
     pub body_bytes: usize,
     /// `cors.allowOrigins`
@@ -44,8 +44,8 @@ pub struct Config {
 
 /// `users`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Users {
-    /// Users, of all sources together.
+pub struct UsersSettings {
+    /// UsersSettings, of all sources together.
     pub max: u64,
     /// Bytes of what is remembered of them.
     pub max_bytes: u64,
@@ -55,7 +55,7 @@ pub struct Users {
 
 /// `delivery`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Delivery {
+pub struct DeliverySettings {
     /// `ack: accepted`: callers are answered at once, their events delivered from memory.
     pub accepted: bool,
     /// The longest a caller waits, in milliseconds.
@@ -101,10 +101,14 @@ impl Config {
             sources: Vec::new(),
             by_key: Vec::new(),
             destinations: Vec::new(),
-            authority: keen.opt("authority", |n| n.header())?.unwrap_or_else(|| "api.keen.io".to_owned()),
+            authority: keen
+                .opt("authority", |n| n.header())?
+                .unwrap_or_else(|| "api.keen.io".to_owned()),
             timeout_ms: keen.opt("timeoutMs", |n| n.integer(1, 600_000))?.unwrap_or(5000),
-            reject_unknown: root.opt("unknownSource", |n| n.one_of(&["accept", "reject"], &[]))? == Some("reject"),
-            forward: root.opt("intercept", |n| n.one_of(&["respond", "forward"], &[]))? == Some("forward"),
+            reject_unknown: root.opt("unknownSource", |n| n.one_of(&["accept", "reject"], &[]))?
+                == Some("reject"),
+            forward: root.opt("intercept", |n| n.one_of(&["respond", "forward"], &[]))?
+                == Some("forward"),
             delivery: read_delivery(&root)?,
             users: read_users(&root)?,
             body_bytes: read_limits(&root)?,
@@ -131,15 +135,20 @@ impl Config {
     fn read_sources(&mut self, sources: &Node<'_>, cluster: &str) -> Result<(), ConfigError> {
         for (key, node) in sources.entries()? {
             let (source, destination) = source::read(&node, key, cluster)?;
-            let place = self.destinations.iter().position(|d| *d == destination).unwrap_or_else(|| {
-                self.destinations.push(destination);
-                self.destinations.len().saturating_sub(1)
-            });
+            let place =
+                self.destinations.iter().position(|d| *d == destination).unwrap_or_else(|| {
+                    self.destinations.push(destination);
+                    self.destinations.len().saturating_sub(1)
+                });
             let at = self.by_key.partition_point(|(before, _)| before.as_ref() < key);
             self.by_key.insert(at, (key.into(), self.sources.len()));
             self.sources.push(Source { destination: place, ..source });
         }
-        if self.sources.is_empty() { Err(sources.wrong("must name at least one source", "none")) } else { Ok(()) }
+        if self.sources.is_empty() {
+            Err(sources.wrong("must name at least one source", "none"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -150,19 +159,26 @@ fn tree(text: &[u8]) -> Result<Tree, ConfigError> {
         Err(error) => Err(Wrong::Malformed(error.valid_up_to())),
     };
     read.or_else(|wrong| match wrong {
-        Wrong::Twice(names) => Err(Node::root(&Tree::Null).at(&names).wrong("must stand once", "twice")),
-        Wrong::Malformed(at) => wire::structure(text, 0).ok_or_else(|| {
+        Wrong::Twice(names) => {
+            Err(Node::root(&Tree::Null).at(&names).wrong("must stand once", "twice"))
+        }
+        Wrong::Malformed(at) => protobuf_struct::structure(text, 0).ok_or_else(|| {
             let before = text.get(..at).unwrap_or_default();
             let line = before.iter().filter(|byte| **byte == b'\n').count().saturating_add(1);
-            let column = before.rsplit(|byte| *byte == b'\n').next().unwrap_or_default().len().saturating_add(1);
+            let column = before
+                .rsplit(|byte| *byte == b'\n')
+                .next()
+                .unwrap_or_default()
+                .len()
+                .saturating_add(1);
             let found = format!("an error in line {line}, column {column}");
             ConfigError::new("", "must be JSON or a google.protobuf.Struct", &found)
         }),
     })
 }
 
-fn read_delivery(root: &Node<'_>) -> Result<Delivery, ConfigError> {
-    let mut delivery = Delivery {
+fn read_delivery(root: &Node<'_>) -> Result<DeliverySettings, ConfigError> {
+    let mut delivery = DeliverySettings {
         accepted: false,
         hold_ms: 7000,
         retries: 3,
@@ -172,20 +188,31 @@ fn read_delivery(root: &Node<'_>) -> Result<Delivery, ConfigError> {
         max_pending_bytes: 16_777_216,
     };
     root.opt("delivery", |node| {
-        node.only(&["ack", "holdMs", "retries", "maxInFlight", "maxBatchEvents", "maxBatchBytes", "maxPendingBytes"])?;
-        delivery.accepted = node.opt("ack", |n| n.one_of(&["confirmed", "accepted"], &[]))? == Some("accepted");
+        node.only(&[
+            "ack",
+            "holdMs",
+            "retries",
+            "maxInFlight",
+            "maxBatchEvents",
+            "maxBatchBytes",
+            "maxPendingBytes",
+        ])?;
+        delivery.accepted =
+            node.opt("ack", |n| n.one_of(&["confirmed", "accepted"], &[]))? == Some("accepted");
         let size = |name: &str, low, high, default: usize| -> Result<usize, ConfigError> {
             let found = node.opt(name, |n| n.integer(low, high))?;
             Ok(found.and_then(|n| usize::try_from(n).ok()).unwrap_or(default))
         };
-        delivery.hold_ms = node.opt("holdMs", |n| n.integer(1, 600_000))?.unwrap_or(delivery.hold_ms);
+        delivery.hold_ms =
+            node.opt("holdMs", |n| n.integer(1, 600_000))?.unwrap_or(delivery.hold_ms);
         let retries = node.opt("retries", |n| n.integer(0, 100))?;
         delivery.retries = retries.and_then(|n| u32::try_from(n).ok()).unwrap_or(delivery.retries);
         delivery.max_in_flight = size("maxInFlight", 1, 1000, delivery.max_in_flight)?;
         delivery.max_batch_events = size("maxBatchEvents", 1, 100_000, delivery.max_batch_events)?;
         // Keen refuses a body over 10,000,000 bytes; what surrounds the events needs room.
         delivery.max_batch_bytes = size("maxBatchBytes", 1, 9_000_000, delivery.max_batch_bytes)?;
-        delivery.max_pending_bytes = size("maxPendingBytes", 1, 536_870_912, delivery.max_pending_bytes)?;
+        delivery.max_pending_bytes =
+            size("maxPendingBytes", 1, 536_870_912, delivery.max_pending_bytes)?;
         Ok(())
     })?;
     Ok(delivery)
@@ -199,13 +226,15 @@ fn read_limits(root: &Node<'_>) -> Result<usize, ConfigError> {
     Ok(bytes.flatten().and_then(|n| usize::try_from(n).ok()).unwrap_or(524_288))
 }
 
-fn read_users(root: &Node<'_>) -> Result<Users, ConfigError> {
-    let mut users = Users { max: 10_000, max_bytes: 8_388_608, expire_ms: 2_592_000_000 };
+fn read_users(root: &Node<'_>) -> Result<UsersSettings, ConfigError> {
+    let mut users = UsersSettings { max: 10_000, max_bytes: 8_388_608, expire_ms: 2_592_000_000 };
     root.opt("users", |node| {
         node.only(&["max", "maxBytes", "expireMs"])?;
         users.max = node.opt("max", |n| n.integer(1, 10_000_000))?.unwrap_or(users.max);
-        users.max_bytes = node.opt("maxBytes", |n| n.integer(1, 536_870_912))?.unwrap_or(users.max_bytes);
-        users.expire_ms = node.opt("expireMs", |n| n.integer(1, 3_153_600_000_000))?.unwrap_or(users.expire_ms);
+        users.max_bytes =
+            node.opt("maxBytes", |n| n.integer(1, 536_870_912))?.unwrap_or(users.max_bytes);
+        users.expire_ms =
+            node.opt("expireMs", |n| n.integer(1, 3_153_600_000_000))?.unwrap_or(users.expire_ms);
         Ok(())
     })?;
     Ok(users)
@@ -214,7 +243,9 @@ fn read_users(root: &Node<'_>) -> Result<Users, ConfigError> {
 fn read_cors(root: &Node<'_>) -> Result<Vec<String>, ConfigError> {
     let origins = root.opt("cors", |node| {
         node.only(&["allowOrigins"])?;
-        node.opt("allowOrigins", |n| n.elements()?.iter().map(Node::origin).collect::<Result<Vec<_>, _>>())
+        node.opt("allowOrigins", |n| {
+            n.elements()?.iter().map(Node::origin).collect::<Result<Vec<_>, _>>()
+        })
     })?;
     Ok(origins.flatten().unwrap_or_else(|| vec!["*".to_owned()]))
 }
@@ -248,9 +279,14 @@ mod tests {
         let config = read(&base()).unwrap();
         assert_eq!(config.source("wk_4f1c00112233"), Some(0));
         assert_eq!(config.authority, "api.keen.io");
-        assert_eq!((config.timeout_ms, config.body_bytes, config.reject_unknown), (5000, 524_288, false));
+        assert_eq!(
+            (config.timeout_ms, config.body_bytes, config.reject_unknown),
+            (5000, 524_288, false)
+        );
         let source = config.sources.first().unwrap();
-        assert!(source.track_categorized_pages && source.track_named_pages && !source.track_all_pages);
+        assert!(
+            source.track_categorized_pages && source.track_named_pages && !source.track_all_pages
+        );
         // A Struct's numbers are doubles.
         let mut float = base();
         float["delivery"] = json!({"holdMs": 7000.0});
@@ -292,9 +328,18 @@ mod tests {
                 source(json!({"readKey": format!("{KEY}-")})),
                 "/sources/wk_4f1c…/readKey: must be 32 or more letters and digits, found another character among them",
             ),
-            (source(json!({"writeKey": null})), "/sources/wk_4f1c…/writeKey: must be a string, found null"),
-            (source(json!({"bundled": true})), "/sources/wk_4f1c…/bundled: needs \"mode\": \"device\", found cloud"),
-            (source(json!({"ipAddon": "yes"})), "/sources/wk_4f1c…/ipAddon: must be true or false, found a string"),
+            (
+                source(json!({"writeKey": null})),
+                "/sources/wk_4f1c…/writeKey: must be a string, found null",
+            ),
+            (
+                source(json!({"bundled": true})),
+                "/sources/wk_4f1c…/bundled: needs \"mode\": \"device\", found cloud",
+            ),
+            (
+                source(json!({"ipAddon": "yes"})),
+                "/sources/wk_4f1c…/ipAddon: must be true or false, found a string",
+            ),
             (source(json!({"ipAdon": true})), "/sources/wk_4f1c…/ipAdon: is not a setting"),
             (
                 source(json!({"writeKey": "short"})),
@@ -335,14 +380,25 @@ mod tests {
             assert!(error.starts_with(want), "{error}");
             assert!(!error.contains(KEY) && !error.contains("00112233"), "{error}");
         }
-        assert_eq!(Config::read(b"").unwrap_err().to_string(), ": a configuration is required, found none");
+        assert_eq!(
+            Config::read(b"").unwrap_err().to_string(),
+            ": a configuration is required, found none"
+        );
         let twice = format!(r#"{{"sources": {{"{KEY}": {{}}, "b": [{{}}], "{KEY}": {{}}}}}}"#);
         let error = Config::read(twice.as_bytes()).unwrap_err().to_string();
         assert_eq!(error, "/sources/ABCDEF0…: must stand once, found twice");
         let twice = br#"{"delivery": {"holdMs": 1, "ack": "accepted", "hold\u004ds": 2}}"#;
-        assert_eq!(Config::read(twice).unwrap_err().to_string(), "/delivery/holdMs: must stand once, found twice");
+        assert_eq!(
+            Config::read(twice).unwrap_err().to_string(),
+            "/delivery/holdMs: must stand once, found twice"
+        );
         let cut = b"{\"keen\":\n {\"cluster\": keen}}";
-        assert!(Config::read(cut).unwrap_err().to_string().ends_with("found an error in line 2, column 14"));
+        assert!(
+            Config::read(cut)
+                .unwrap_err()
+                .to_string()
+                .ends_with("found an error in line 2, column 14")
+        );
         assert!(Config::read(b"[]").unwrap_err().to_string().starts_with(": must be an object"));
     }
 }

@@ -1,8 +1,8 @@
 //! `sources`: a Segment source and its Keen destination.
 
 use super::ConfigError;
-use super::node::{self, Node};
-use crate::keen::name;
+use super::reader::{self, Node};
+use crate::keen::names;
 use std::fmt;
 
 /// A Segment source and its Keen destination's settings, under Segment's names.
@@ -80,7 +80,11 @@ impl fmt::Debug for BrowserKeys {
 }
 
 /// Reads the source with the write key `key`. `cluster`: where the configuration names no other.
-pub(super) fn read(node: &Node<'_>, key: &str, cluster: &str) -> Result<(Source, Destination), ConfigError> {
+pub(super) fn read(
+    node: &Node<'_>,
+    key: &str,
+    cluster: &str,
+) -> Result<(Source, Destination), ConfigError> {
     node.only(&[
         "projectId",
         "writeKey",
@@ -116,9 +120,9 @@ pub(super) fn read(node: &Node<'_>, key: &str, cluster: &str) -> Result<(Source,
     let mode = if mode == Some("device") { Mode::Device } else { Mode::Cloud };
     let flag = |name, default| Ok(node.opt(name, |n| n.boolean())?.unwrap_or(default));
     let source = Source {
-        name: node.opt("name", |n| n.name())?.unwrap_or_else(|| node::shortened(key)),
+        name: node.opt("name", |n| n.name())?.unwrap_or_else(|| reader::shortened(key)),
         destination: 0,
-        scope: name::number(key.as_bytes()),
+        scope: names::number(key.as_bytes()),
         mode,
         remember_users: flag("rememberUsers", mode == Mode::Device)?,
         audience_events: flag("audienceEvents", false)?,
@@ -141,13 +145,19 @@ pub(super) fn read(node: &Node<'_>, key: &str, cluster: &str) -> Result<(Source,
 }
 
 /// Pages get Keen keys where that is asked for in so many words, and nowhere else.
-fn read_bundled(node: &Node<'_>, mode: Mode, project_id: &str) -> Result<Option<BrowserKeys>, ConfigError> {
+fn read_bundled(
+    node: &Node<'_>,
+    mode: Mode,
+    project_id: &str,
+) -> Result<Option<BrowserKeys>, ConfigError> {
     let read_key = node.opt("readKey", |n| n.keen_key())?;
     let write_key = node.opt("writeKey", |n| n.keen_key())?;
     let keys = node.opt("bundled", |n| match (n.boolean()?, mode, &write_key) {
         (false, _, _) => Ok(None),
         (true, Mode::Cloud, _) => Err(n.wrong("needs \"mode\": \"device\"", "cloud")),
-        (true, Mode::Device, None) => Err(n.wrong("needs a writeKey, which pages are given", "none")),
+        (true, Mode::Device, None) => {
+            Err(n.wrong("needs a writeKey, which pages are given", "none"))
+        }
         (true, Mode::Device, Some(write_key)) => Ok(Some(BrowserKeys {
             project_id: project_id.to_owned(),
             write_key: write_key.clone(),

@@ -52,8 +52,10 @@ impl Collection {
     }
 
     fn events(&self) -> impl Iterator<Item = (Option<WaiterId>, &[u8])> {
-        let starts = std::iter::once(0).chain(self.events.iter().map(|event| event.end.saturating_add(1)));
-        let text = |(start, event): (usize, &Event)| self.text.get(start..event.end).unwrap_or_default();
+        let starts =
+            std::iter::once(0).chain(self.events.iter().map(|event| event.end.saturating_add(1)));
+        let text =
+            |(start, event): (usize, &Event)| self.text.get(start..event.end).unwrap_or_default();
         starts.zip(&self.events).map(move |each| (each.1.waiter, text(each)))
     }
 }
@@ -140,9 +142,13 @@ impl Batch {
     }
 
     fn all(&self) -> impl Iterator<Item = (&str, Option<WaiterId>, &[u8])> {
-        let events =
-            |(name, collection)| Collection::events(collection).map(move |(waiter, event)| (name, waiter, event));
-        self.collections.iter().map(|(name, collection)| (name.as_ref(), collection)).flat_map(events)
+        let events = |(name, collection)| {
+            Collection::events(collection).map(move |(waiter, event)| (name, waiter, event))
+        };
+        self.collections
+            .iter()
+            .map(|(name, collection)| (name.as_ref(), collection))
+            .flat_map(events)
     }
 
     /// The same without its events, which have been delivered: their room is the next batch's, where it is no more than

@@ -1,7 +1,7 @@
 //! Group commit, retry and back-pressure, as a pure state machine: no clock, no I/O.
 //!
-//! Callers are *waiters*. What a caller sends is [offered](Delivery::offer); events of many callers leave together in
-//! one [call](Delivery::take) to Keen; its [outcome](Delivery::settle) answers them all. Where no call for a project is
+//! Callers are *waiters*. What a caller sends is [submitted](Delivery::submit); events of many callers leave together in
+//! one [call](Delivery::next_callout) to Keen; its [outcome](Delivery::settle) answers them all. Where no call for a project is
 //! in flight the first event leaves at once; while one is, events gather. Callers who were answered this moment are
 //! waited for, a few milliseconds at most. Times are milliseconds of any one clock.
 //!
@@ -9,18 +9,15 @@
 //! They are tried until Keen has them, for as long as they fit.
 
 mod batch;
-mod clock;
-mod offer;
-pub mod outcome;
+pub mod classify;
+mod monotonic_clock;
 
-pub use clock::Clock;
-pub use offer::Offer;
-pub use outcome::{Ended, Outcome};
+pub use classify::{CalloutOutcome, CalloutResponse};
+pub use monotonic_clock::MonotonicClock;
 
 use crate::by_id::ById;
 use crate::config;
-use crate::keen::bulk::{self, Verdict};
-use crate::segment::answer::Answer;
+use crate::keen::bulk::{self, Event, EventResult};
 use batch::Batch;
 use std::collections::VecDeque;
 use std::iter::{repeat, repeat_n};
@@ -29,7 +26,7 @@ use std::mem::take;
 /// Who waits: the filter's name for a paused stream.
 pub type WaiterId = u32;
 /// A call to Keen that is under way.
-pub type CallId = u32;
+pub type CalloutId = u32;
 
 /// While a call is in flight, another leaves only with events that have gathered this long: one fuller call costs less
 /// than two, and a hung one must not hold up the rest.
@@ -53,20 +50,29 @@ const EVENT_OVERHEAD: usize = 64;
 
 /// What became of an offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Offered {
+pub enum Admission {
     /// Nothing to deliver: answer now.
-    Nothing,
-    /// Taken; the waiter, if any, is answered later. There may be a [call](Delivery::take) to make now.
-    Taken,
+    Empty,
+    /// Taken; the waiter, if any, is answered later. There may be a [call](Delivery::next_callout) to make now.
+    Admitted,
     /// Over the bound: nothing of it is kept.
-    Full,
+    Rejected,
+}
+
+/// What a waiter is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ack {
+    /// Keen has a result for each of its events.
+    Delivered,
+    /// Keen has not confirmed all of its events: the client retries.
+    Unconfirmed,
 }
 
 /// A call to make.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Call {
+pub struct Callout {
     /// Give it back with the outcome.
-    pub id: CallId,
+    pub id: CalloutId,
     /// Place in the configuration's destinations.
     pub destination: usize,
     /// The bulk request's body.
@@ -77,7 +83,7 @@ pub struct Call {
 
 /// What a call came to, for metrics and logs.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Settled {
+pub struct SettleReport {
     /// Place in the configuration's destinations.
     pub destination: usize,
     /// Events Keen has.
@@ -94,10 +100,10 @@ pub struct Settled {
 
 /// What waited to its end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Expired {
+pub struct ExpiryReport {
     /// Callers told to send again.
     pub callers: u64,
-    /// Events without a waiter that were given up, as the machine [closes](Delivery::close).
+    /// Events without a waiter that were given up, as the machine [closes](Delivery::begin_drain).
     pub dropped: u64,
 }
 
@@ -171,14 +177,17 @@ impl Project {
 
     /// Whether what has come leaves in a moment, though nothing else may happen until then.
     fn gathers(&self, now: u64) -> bool {
-        !self.open.is_empty() && self.in_flight == 0 && self.round.is_short_of(self.open.callers(), now)
+        !self.open.is_empty()
+            && self.in_flight == 0
+            && self.round.is_short_of(self.open.callers(), now)
     }
 
     /// The fewer slots are left, the longer events gather: up to a slot's share of the time that a call takes.
     fn gather_ms(&self, slots: usize) -> u64 {
         let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let whole = number(slots).saturating_mul(number(slots.saturating_sub(1)));
-        let share = self.call_ms.saturating_mul(number(self.in_flight)).checked_div(whole).unwrap_or(0);
+        let share =
+            self.call_ms.saturating_mul(number(self.in_flight)).checked_div(whole).unwrap_or(0);
         share.clamp(GATHER_MS, GATHER_MOST_MS)
     }
 
@@ -219,14 +228,14 @@ struct UnderWay {
 /// The state machine.
 #[derive(Debug)]
 pub struct Delivery {
-    settings: config::Delivery,
+    settings: config::DeliverySettings,
     timeout_ms: u64,
     projects: Vec<Project>,
     waiters: ById<Waiter>,
     /// Deadlines in order: all callers wait equally long.
     deadlines: VecDeque<(u64, WaiterId)>,
     calls: ById<UnderWay>,
-    next_call: CallId,
+    next_call: CalloutId,
     /// Where the search for the next call begins, so that no project is always first.
     turn: usize,
     /// Someone looks again in a moment, where a call is to leave then.
@@ -234,7 +243,7 @@ pub struct Delivery {
     /// What has come to some project leaves in a moment.
     gathers: bool,
     pending_bytes: usize,
-    answers: VecDeque<(WaiterId, Answer)>,
+    answers: VecDeque<(WaiterId, Ack)>,
     /// One that has been delivered: the next batch is written where it stood.
     spare: Batch,
     jitter: u64,
@@ -245,7 +254,12 @@ pub struct Delivery {
 impl Delivery {
     /// A machine for `destinations` projects. `seed` scatters its pauses.
     #[must_use]
-    pub fn new(settings: config::Delivery, timeout_ms: u64, destinations: usize, seed: u64) -> Self {
+    pub fn new(
+        settings: config::DeliverySettings,
+        timeout_ms: u64,
+        destinations: usize,
+        seed: u64,
+    ) -> Self {
         Self {
             settings,
             timeout_ms,
@@ -266,19 +280,30 @@ impl Delivery {
     }
 
     /// Takes all events of a caller, or none. Without a `waiter` nobody is told of their end.
-    pub fn offer(&mut self, waiter: Option<WaiterId>, offer: &Offer, now: u64) -> Offered {
-        if offer.is_empty() {
-            return Offered::Nothing;
+    pub fn submit<'e>(
+        &mut self,
+        waiter: Option<WaiterId>,
+        events: impl Iterator<Item = Event<'e>> + Clone,
+        now: u64,
+    ) -> Admission {
+        let (mut count, mut cost) = (0_usize, 0_usize);
+        for event in events.clone() {
+            count = count.saturating_add(1);
+            let bytes = event.collection.len().saturating_add(event.json.len());
+            cost = cost.saturating_add(bytes).saturating_add(EVENT_OVERHEAD);
         }
-        let cost = offer.len().saturating_mul(EVENT_OVERHEAD).saturating_add(offer.bytes());
-        if offer.is_over() || self.pending_bytes.saturating_add(cost) > self.settings.max_pending_bytes {
-            return Offered::Full;
+        if count == 0 {
+            return Admission::Empty;
+        }
+        if self.pending_bytes.saturating_add(cost) > self.settings.max_pending_bytes {
+            return Admission::Rejected;
         }
         self.pending_bytes = self.pending_bytes.saturating_add(cost);
-        for (destination, collection, event) in offer.events() {
+        for Event { destination, collection, json: event } in events {
             let Some(project) = self.projects.get_mut(destination) else { continue };
             let too_many = project.open.len() >= self.settings.max_batch_events;
-            let too_large = project.open.bytes().saturating_add(event.len()) > self.settings.max_batch_bytes;
+            let too_large =
+                project.open.bytes().saturating_add(event.len()) > self.settings.max_batch_bytes;
             if !project.open.is_empty() && (too_many || too_large) {
                 project.ready.push_back(take(&mut project.open));
             }
@@ -292,23 +317,24 @@ impl Delivery {
         }
         if let Some(waiter) = waiter {
             let deadline = now.saturating_add(self.settings.hold_ms);
-            self.waiters.insert(waiter, Waiter { deadline, left: offer.len(), failed: false, connected: true });
+            self.waiters
+                .insert(waiter, Waiter { deadline, left: count, failed: false, connected: true });
             self.deadlines.push_back((deadline, waiter));
             if self.deadlines.len() > self.waiters.len().saturating_mul(2).saturating_add(1024) {
                 // One that waits long stands in front of many that have been answered.
                 self.deadlines.retain(|(_, waiter)| self.waiters.contains_key(waiter));
             }
         }
-        Offered::Taken
+        Admission::Admitted
     }
 
     /// The next call to make now, if any. Ask until there is none.
-    pub fn take(&mut self, now: u64) -> Option<Call> {
+    pub fn next_callout(&mut self, now: u64) -> Option<Callout> {
         self.gathers = false;
         let count = self.projects.len();
         for offset in 0..count {
             let destination = self.turn.saturating_add(offset).checked_rem(count)?;
-            if let Some(call) = self.take_of(destination, now) {
+            if let Some(call) = self.next_callout_for(destination, now) {
                 self.turn = destination.saturating_add(1);
                 return Some(call);
             }
@@ -321,14 +347,15 @@ impl Delivery {
         Slots { all, free: self.calls.len() < all }
     }
 
-    fn take_of(&mut self, destination: usize, now: u64) -> Option<Call> {
+    fn next_callout_for(&mut self, destination: usize, now: u64) -> Option<Callout> {
         let slots = self.slots();
         let waiters = &self.waiters;
         let project = self.projects.get_mut(destination)?;
         while project.due(now, slots) {
             let mut batch = project.next(now);
             // Whoever got a 503 sends these again.
-            let cost = batch.keep(|waiter| waiter.is_none_or(|waiter| waiters.contains_key(&waiter)));
+            let cost =
+                batch.keep(|waiter| waiter.is_none_or(|waiter| waiters.contains_key(&waiter)));
             self.pending_bytes = self.pending_bytes.saturating_sub(cost);
             let Some(latest) = latest_deadline(&batch, waiters) else { continue };
             project.in_flight = project.in_flight.saturating_add(1);
@@ -337,7 +364,7 @@ impl Delivery {
             let id = self.next_call;
             self.next_call = self.next_call.wrapping_add(1);
             self.calls.insert(id, UnderWay { destination, batch, since: now });
-            return Some(Call { id, destination, body, timeout_ms });
+            return Some(Callout { id, destination, body, timeout_ms });
         }
         self.gathers |= project.gathers(now);
         None
@@ -345,48 +372,60 @@ impl Delivery {
 
     /// Reads how a call ended: needs to know what was asked.
     #[must_use]
-    pub fn outcome(&self, call: CallId, ended: Ended<'_>) -> Outcome {
+    pub fn classify(&self, call: CalloutId, ended: CalloutResponse<'_>) -> CalloutOutcome {
         let asked = self.calls.get(&call).map(|call| call.batch.asked()).unwrap_or_default();
-        outcome::read(ended, &asked)
+        classify::read(ended, &asked)
     }
 
-    /// Takes what became of a call. Answers follow from [`Delivery::answers`].
-    pub fn settle(&mut self, call: CallId, outcome: Outcome, now: u64) -> Settled {
+    /// Takes what became of a call. Answers follow from [`Delivery::pop_ack`].
+    pub fn settle(&mut self, call: CalloutId, outcome: CalloutOutcome, now: u64) -> SettleReport {
         let Some(UnderWay { destination, mut batch, since }) = self.calls.remove(&call) else {
-            return Settled::default();
+            return SettleReport::default();
         };
-        let mut settled = Settled { destination, ..Settled::default() };
+        let mut settled = SettleReport { destination, ..SettleReport::default() };
         if let Some(project) = self.projects.get_mut(destination) {
             project.in_flight = project.in_flight.saturating_sub(1);
             // A quarter of what is new: three or four calls tell how Keen is.
             let took = now.saturating_sub(since);
             project.call_ms = project.call_ms.saturating_mul(3).saturating_add(took) >> 2;
-            if !matches!(outcome, Outcome::Retry(_) | Outcome::Broken | Outcome::Misconfigured) {
+            if !matches!(
+                outcome,
+                CalloutOutcome::RetryAfter(_)
+                    | CalloutOutcome::ServerError
+                    | CalloutOutcome::Misconfigured
+            ) {
                 project.not_before = 0;
                 project.aside_until = 0;
                 project.splits_in_vain = 0;
             }
         }
         match outcome {
-            Outcome::Verdicts(verdicts) => {
+            CalloutOutcome::Results(verdicts) => {
                 let answers = self.answers.len();
                 let all = self.verdicts(&mut batch, verdicts, &mut settled);
                 if let (true, Some(project)) = (self.timed, self.projects.get_mut(destination)) {
-                    project.round.begin(self.answers.len().saturating_sub(answers), project.open.callers(), now);
+                    project.round.begin(
+                        self.answers.len().saturating_sub(answers),
+                        project.open.callers(),
+                        now,
+                    );
                 }
                 if all {
                     self.spare = batch.emptied(SPARE_BYTES);
                     return settled;
                 }
-                self.again(destination, batch, &Outcome::Retry(0), now, &mut settled);
+                self.again(destination, batch, &CalloutOutcome::RetryAfter(0), now, &mut settled);
             }
-            Outcome::TooLarge | Outcome::Rejected(_) if batch.len() > 1 => {
+            CalloutOutcome::PayloadTooLarge | CalloutOutcome::Rejected(_) if batch.len() > 1 => {
                 self.halves(destination, &batch);
                 settled.retried = true;
             }
-            Outcome::TooLarge => self.refused(&batch, "TooLarge", &mut settled),
-            Outcome::Rejected(Some(name)) => self.refused(&batch, &name, &mut settled),
-            Outcome::Rejected(None) | Outcome::Misconfigured | Outcome::Retry(_) | Outcome::Broken => {
+            CalloutOutcome::PayloadTooLarge => self.refused(&batch, "TooLarge", &mut settled),
+            CalloutOutcome::Rejected(Some(name)) => self.refused(&batch, &name, &mut settled),
+            CalloutOutcome::Rejected(None)
+            | CalloutOutcome::Misconfigured
+            | CalloutOutcome::RetryAfter(_)
+            | CalloutOutcome::ServerError => {
                 self.again(destination, batch, &outcome, now, &mut settled);
             }
         }
@@ -394,26 +433,35 @@ impl Delivery {
     }
 
     /// Sends a batch again after a pause, without those that are not to be tried again.
-    fn again(&mut self, destination: usize, mut batch: Batch, why: &Outcome, now: u64, settled: &mut Settled) {
+    fn again(
+        &mut self,
+        destination: usize,
+        mut batch: Batch,
+        why: &CalloutOutcome,
+        now: u64,
+        settled: &mut SettleReport,
+    ) {
         if batch.is_empty() {
             return;
         }
         batch.attempts = batch.attempts.saturating_add(1);
-        let asked_for = if let Outcome::Retry(ms) = why { (*ms).min(BACKOFF_MOST_MS) } else { 0 };
+        let asked_for =
+            if let CalloutOutcome::RetryAfter(ms) = why { (*ms).min(BACKOFF_MOST_MS) } else { 0 };
         let at = now.saturating_add(self.pause(batch.attempts).max(asked_for));
-        let passing = matches!(why, Outcome::Retry(_) | Outcome::Broken);
+        let passing = matches!(why, CalloutOutcome::RetryAfter(_) | CalloutOutcome::ServerError);
         let tries_left = batch.attempts <= self.settings.retries;
         let in_time = latest_deadline(&batch, &self.waiters).is_some_and(|latest| latest > at);
         if !(passing && tries_left && in_time) {
             // Whoever waits is told, and sends again.
             for (waiter, _, count) in batch.runs().filter(|(waiter, _, _)| waiter.is_some()) {
-                settled.failed = settled.failed.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+                settled.failed =
+                    settled.failed.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
                 self.ended(waiter, count, false);
             }
             self.forget(&mut batch, |waiter| waiter.is_none());
         }
         // An event that Keen refuses without a word would be refused for ever.
-        let hopeless = matches!(why, Outcome::Rejected(_)) && !tries_left;
+        let hopeless = matches!(why, CalloutOutcome::Rejected(_)) && !tries_left;
         if hopeless || self.closes.is_some_and(|closes| closes <= at) {
             settled.dropped = settled.dropped.saturating_add(unanswered(&batch));
             self.forget(&mut batch, |waiter| waiter.is_some());
@@ -429,7 +477,7 @@ impl Delivery {
             return;
         }
         project.not_before = project.not_before.max(at);
-        let twice = *why == Outcome::Broken && batch.attempts > 1;
+        let twice = *why == CalloutOutcome::ServerError && batch.attempts > 1;
         if twice && batch.len() > 1 && project.splits_in_vain < SPLITS_IN_VAIN {
             project.splits_in_vain = project.splits_in_vain.saturating_add(1);
             batch.attempts = 1;
@@ -454,22 +502,29 @@ impl Delivery {
     }
 
     /// A call that could not be made, and so was never seen by Keen: as if Keen had not answered.
-    pub fn not_made(&mut self, call: CallId, now: u64) -> Settled {
-        self.settle(call, Outcome::Retry(0), now)
+    pub fn on_dispatch_failed(&mut self, call: CalloutId, now: u64) -> SettleReport {
+        self.settle(call, CalloutOutcome::RetryAfter(0), now)
     }
 
     /// Leaves in the batch what Keen failed over. True where that is nothing, and the batch is as it was.
-    fn verdicts(&mut self, batch: &mut Batch, verdicts: Vec<Verdict>, settled: &mut Settled) -> bool {
+    fn verdicts(
+        &mut self,
+        batch: &mut Batch,
+        verdicts: Vec<EventResult>,
+        settled: &mut SettleReport,
+    ) -> bool {
         let mut failed = Vec::with_capacity(batch.len());
-        let mut verdicts = verdicts.into_iter().chain(repeat(Verdict::Failed));
+        let mut verdicts = verdicts.into_iter().chain(repeat(EventResult::Failed));
         for (waiter, collection, count) in batch.runs() {
             let mut ended = 0_usize;
             for verdict in verdicts.by_ref().take(count) {
-                failed.push(verdict == Verdict::Failed);
+                failed.push(verdict == EventResult::Failed);
                 match verdict {
-                    Verdict::Recorded => settled.recorded = settled.recorded.saturating_add(1),
-                    Verdict::Refused(name) => settled.refused.push((collection.to_owned(), name)),
-                    Verdict::Failed => continue,
+                    EventResult::Recorded => settled.recorded = settled.recorded.saturating_add(1),
+                    EventResult::Rejected(name) => {
+                        settled.refused.push((collection.to_owned(), name))
+                    }
+                    EventResult::Failed => continue,
                 }
                 ended = ended.saturating_add(1);
             }
@@ -481,7 +536,7 @@ impl Delivery {
         all
     }
 
-    fn refused(&mut self, batch: &Batch, name: &str, settled: &mut Settled) {
+    fn refused(&mut self, batch: &Batch, name: &str, settled: &mut SettleReport) {
         for (waiter, collection, count) in batch.runs() {
             settled.refused.extend(repeat_n((collection.to_owned(), name.to_owned()), count));
             self.ended(waiter, count, true);
@@ -491,24 +546,27 @@ impl Delivery {
 
     /// Events of the waiter's have come to their end: Keen has spoken, or (`done` false) their caller is to send them again.
     fn ended(&mut self, waiter: Option<WaiterId>, events: usize, done: bool) {
-        let Some((waiter, state)) = waiter.and_then(|w| Some((w, self.waiters.get_mut(&w)?))) else { return };
+        let Some((waiter, state)) = waiter.and_then(|w| Some((w, self.waiters.get_mut(&w)?)))
+        else {
+            return;
+        };
         state.failed |= !done;
         state.left = state.left.saturating_sub(events);
         if state.left == 0 {
-            let answer = if state.failed { Answer::Unavailable } else { Answer::Taken };
+            let answer = if state.failed { Ack::Unconfirmed } else { Ack::Delivered };
             self.answer(waiter, answer);
         }
     }
 
-    fn answer(&mut self, waiter: WaiterId, answer: Answer) {
+    fn answer(&mut self, waiter: WaiterId, answer: Ack) {
         if self.waiters.remove(&waiter).is_some_and(|state| state.connected) {
             self.answers.push_back((waiter, answer));
         }
     }
 
     /// Answers those who have waited to the end. `ahead`: how long until the next look, so that nobody waits longer.
-    pub fn expire(&mut self, now: u64, ahead: u64) -> Expired {
-        let mut expired = Expired::default();
+    pub fn expire(&mut self, now: u64, ahead: u64) -> ExpiryReport {
+        let mut expired = ExpiryReport::default();
         while let Some(&(deadline, waiter)) = self.deadlines.front() {
             let waits = self.waiters.get(&waiter).is_some_and(|state| state.deadline == deadline);
             if waits && deadline > now.saturating_add(ahead) {
@@ -517,12 +575,14 @@ impl Delivery {
             self.deadlines.pop_front();
             if waits {
                 expired.callers = expired.callers.saturating_add(1);
-                self.answer(waiter, Answer::Unavailable);
+                self.answer(waiter, Ack::Unconfirmed);
             }
         }
         if self.closes.is_some_and(|closes| closes <= now) {
             let queues = self.projects.iter_mut();
-            let queued = queues.flat_map(|p| p.aside.drain(..).chain(p.ready.drain(..)).chain([take(&mut p.open)]));
+            let queued = queues.flat_map(|p| {
+                p.aside.drain(..).chain(p.ready.drain(..)).chain([take(&mut p.open)])
+            });
             for batch in queued {
                 expired.dropped = expired.dropped.saturating_add(unanswered(&batch));
                 self.pending_bytes = self.pending_bytes.saturating_sub(batch.cost());
@@ -532,7 +592,7 @@ impl Delivery {
     }
 
     /// The waiter has hung up. Its events still go.
-    pub fn gone(&mut self, waiter: WaiterId) {
+    pub fn disconnect(&mut self, waiter: WaiterId) {
         if let Some(state) = self.waiters.get_mut(&waiter) {
             state.connected = false;
         }
@@ -540,47 +600,50 @@ impl Delivery {
 
     /// Whether the waiter is still to be answered.
     #[must_use]
-    pub fn waits(&self, waiter: WaiterId) -> bool {
+    pub fn is_waiting(&self, waiter: WaiterId) -> bool {
         self.waiters.contains_key(&waiter)
     }
 
     /// The next answer to give.
-    pub fn answers(&mut self) -> Option<(WaiterId, Answer)> {
+    pub fn pop_ack(&mut self) -> Option<(WaiterId, Ack)> {
         self.answers.pop_front()
     }
 
     /// Whether answers are waiting to be given.
     #[must_use]
-    pub fn has_answers(&self) -> bool {
+    pub fn has_acks(&self) -> bool {
         !self.answers.is_empty()
     }
 
     /// Comes to an end: what nobody waits for is tried for as long as a caller would wait, and no longer.
-    pub fn close(&mut self, now: u64) {
+    pub fn begin_drain(&mut self, now: u64) {
         self.closes = Some(now.saturating_add(self.settings.hold_ms));
     }
 
     /// Whether nothing is held, under way or owed.
     #[must_use]
-    pub fn idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         let nothing_queued = self.projects.iter().all(Project::is_empty);
-        self.waiters.is_empty() && self.calls.is_empty() && self.answers.is_empty() && nothing_queued
+        self.waiters.is_empty()
+            && self.calls.is_empty()
+            && self.answers.is_empty()
+            && nothing_queued
     }
 
     /// Whether more than half of what may be pending is.
     #[must_use]
-    pub fn is_pressed(&self) -> bool {
+    pub fn is_above_watermark(&self) -> bool {
         self.pending_bytes > self.settings.max_pending_bytes >> 1
     }
 
-    /// There is a timer: from now on callers may be waited for, and whoever [gathers](Self::gathers) is looked after.
-    pub fn has_timer(&mut self) {
+    /// There is a timer: from now on callers may be waited for, and whoever [gathers](Self::is_lingering) is looked after.
+    pub fn enable_timer(&mut self) {
         self.timed = true;
     }
 
     /// Whether a call is due within milliseconds of when it was last asked for, though nothing else may happen until then.
     #[must_use]
-    pub fn gathers(&self) -> bool {
+    pub fn is_lingering(&self) -> bool {
         self.gathers
     }
 
@@ -604,7 +667,9 @@ impl Delivery {
 
 /// When the last of a batch's callers gives up: never, where an event has no caller. None of an empty batch.
 fn latest_deadline(batch: &Batch, waiters: &ById<Waiter>) -> Option<u64> {
-    let deadline = |waiter: Option<WaiterId>| waiter.map_or(Some(u64::MAX), |w| waiters.get(&w).map(|w| w.deadline));
+    let deadline = |waiter: Option<WaiterId>| {
+        waiter.map_or(Some(u64::MAX), |w| waiters.get(&w).map(|w| w.deadline))
+    };
     batch.runs().filter_map(|(waiter, _, _)| deadline(waiter)).max()
 }
 

@@ -67,18 +67,23 @@ impl Headers {
 
     /// The first value of a header that few requests are asked for.
     pub(super) fn rare(&self, name: &str) -> &[u8] {
-        each(&self.pairs).find(|(found, _, _)| *found == name.as_bytes()).map_or(&[], |(_, value, _)| value)
+        each(&self.pairs)
+            .find(|(found, _, _)| *found == name.as_bytes())
+            .map_or(&[], |(_, value, _)| value)
     }
 }
 
 /// Name and value of each header, and where the value stands among the pairs.
 fn each(pairs: &[u8]) -> impl Iterator<Item = (&[u8], &[u8], usize)> {
-    let number = |bytes: &[u8; 4]| usize::try_from(u32::from_le_bytes(*bytes)).unwrap_or(usize::MAX);
+    let number =
+        |bytes: &[u8; 4]| usize::try_from(u32::from_le_bytes(*bytes)).unwrap_or(usize::MAX);
     let count = pairs.first_chunk::<4>().map_or(0, number);
-    let sizes = count.checked_mul(8).and_then(|length| pairs.get(4..)?.get(..length)).unwrap_or_default();
+    let sizes =
+        count.checked_mul(8).and_then(|length| pairs.get(4..)?.get(..length)).unwrap_or_default();
     let mut at = sizes.len().saturating_add(4);
     sizes.as_chunks::<8>().0.iter().map_while(move |size| {
-        let (name_size, value_size) = (number(size.first_chunk::<4>()?), number(size.last_chunk::<4>()?));
+        let (name_size, value_size) =
+            (number(size.first_chunk::<4>()?), number(size.last_chunk::<4>()?));
         // Each ends in NUL.
         let name_end = at.checked_add(name_size)?;
         let value_start = name_end.checked_add(1)?;

@@ -73,7 +73,12 @@ pub(super) fn act_for(context: u32) -> bool {
 }
 
 /// Starts a callout.
-pub(super) fn call(cluster: &str, headers: &Pairs, body: &[u8], timeout_ms: u64) -> Result<u32, Status> {
+pub(super) fn call(
+    cluster: &str,
+    headers: &Pairs,
+    body: &[u8],
+    timeout_ms: u64,
+) -> Result<u32, Status> {
     // Envoy takes 0 for never.
     let timeout_ms = u32::try_from(timeout_ms).unwrap_or(u32::MAX).max(1);
     hostcalls::http_call(cluster, headers, body, timeout_ms)

@@ -14,12 +14,37 @@ unsafe extern "C" {
     fn proxy_log(level: u32, text: *const u8, len: usize) -> u32;
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
-    fn proxy_get_buffer_bytes(which: u32, start: usize, most: usize, data: *mut *mut u8, len: *mut usize) -> u32;
+    fn proxy_get_buffer_bytes(
+        which: u32,
+        start: usize,
+        most: usize,
+        data: *mut *mut u8,
+        len: *mut usize,
+    ) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, len: *mut usize) -> u32;
-    fn proxy_get_header_map_value(map: u32, key: *const u8, len: usize, data: *mut *mut u8, size: *mut usize) -> u32;
-    fn proxy_get_property(path: *const u8, len: usize, data: *mut *mut u8, size: *mut usize) -> u32;
-    fn proxy_get_shared_data(key: *const u8, len: usize, data: *mut *mut u8, size: *mut usize, cas: *mut u32) -> u32;
-    fn proxy_set_shared_data(key: *const u8, len: usize, value: *const u8, size: usize, cas: u32) -> u32;
+    fn proxy_get_header_map_value(
+        map: u32,
+        key: *const u8,
+        len: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_get_property(path: *const u8, len: usize, data: *mut *mut u8, size: *mut usize)
+    -> u32;
+    fn proxy_get_shared_data(
+        key: *const u8,
+        len: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+        cas: *mut u32,
+    ) -> u32;
+    fn proxy_set_shared_data(
+        key: *const u8,
+        len: usize,
+        value: *const u8,
+        size: usize,
+        cas: u32,
+    ) -> u32;
     fn proxy_register_shared_queue(name: *const u8, len: usize, id: *mut u32) -> u32;
     fn proxy_enqueue_shared_queue(id: u32, value: *const u8, len: usize) -> u32;
     fn proxy_dequeue_shared_queue(id: u32, data: *mut *mut u8, len: *mut usize) -> u32;
@@ -104,7 +129,7 @@ fn check(status: u32) -> Given<()> {
     if status == 0 { Ok(()) } else { Err(Status(status)) }
 }
 
-/// Runs a call that hands bytes over: the host has allocated them by [`malloc`](super::callbacks).
+/// Runs a call that hands bytes over: the host has allocated them by [`malloc`](super::dispatcher).
 fn bytes(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Given<Vec<u8>> {
     let (mut data, mut len) = (null_mut(), 0);
     check(call(&raw mut data, &raw mut len))?;
@@ -151,7 +176,9 @@ pub(super) fn header_pairs(map: Map) -> Given<Vec<u8>> {
 /// The first value of a header.
 pub(super) fn header(map: Map, name: &str) -> Given<Vec<u8>> {
     // SAFETY: the host reads the name during the call; see `bytes`.
-    bytes(|data, len| unsafe { proxy_get_header_map_value(map as u32, name.as_ptr(), name.len(), data, len) })
+    bytes(|data, len| unsafe {
+        proxy_get_header_map_value(map as u32, name.as_ptr(), name.len(), data, len)
+    })
 }
 
 /// A property; the parts of `path` are separated by NUL.
@@ -164,14 +191,18 @@ pub(super) fn property(path: &str) -> Given<Vec<u8>> {
 pub(super) fn shared_data(key: &str) -> Given<(Vec<u8>, u32)> {
     let mut cas = 0;
     // SAFETY: the host reads the key during the call and writes one number; see `bytes`.
-    let value = bytes(|data, len| unsafe { proxy_get_shared_data(key.as_ptr(), key.len(), data, len, &raw mut cas) })?;
+    let value = bytes(|data, len| unsafe {
+        proxy_get_shared_data(key.as_ptr(), key.len(), data, len, &raw mut cas)
+    })?;
     Ok((value, cas))
 }
 
 /// Sets it, where its version still is `cas`; 0 sets it whatever it is.
 pub(super) fn set_shared_data(key: &str, value: &[u8], cas: u32) -> Given<()> {
     // SAFETY: the host reads both during the call.
-    check(unsafe { proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas) })
+    check(unsafe {
+        proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas)
+    })
 }
 
 /// Makes a queue that wakes this root context.
@@ -199,12 +230,26 @@ pub(super) fn send_local_response(status: u32, headers: &Pairs, body: &[u8]) -> 
     let headers = &headers.0;
     // SAFETY: the host reads all of it during the call.
     check(unsafe {
-        proxy_send_local_response(status, null_mut(), 0, body.as_ptr(), body.len(), headers.as_ptr(), headers.len(), -1)
+        proxy_send_local_response(
+            status,
+            null_mut(),
+            0,
+            body.as_ptr(),
+            body.len(),
+            headers.as_ptr(),
+            headers.len(),
+            -1,
+        )
     })
 }
 
 /// Starts a callout of the root context; its token.
-pub(super) fn http_call(upstream: &str, headers: &Pairs, body: &[u8], timeout_ms: u32) -> Given<u32> {
+pub(super) fn http_call(
+    upstream: &str,
+    headers: &Pairs,
+    body: &[u8],
+    timeout_ms: u32,
+) -> Given<u32> {
     let headers = &headers.0;
     let mut token = 0;
     // SAFETY: the host reads all of it during the call and writes one number.

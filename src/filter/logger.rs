@@ -29,7 +29,7 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// Call once, at the start of the VM.
+/// Callout once, at the start of the VM.
 pub(super) fn start() {
     if log::set_logger(&Logger).is_ok() {
         log::set_max_level(LevelFilter::Info);

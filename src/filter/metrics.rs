@@ -57,7 +57,7 @@ counters! {
     calls,
     /// What was remembered of users.
     users_remembered,
-    /// Users forgotten because there were more than may be.
+    /// UserTransaction forgotten because there were more than may be.
     users_evicted,
     /// What was not remembered: too large.
     users_refused,
@@ -99,7 +99,8 @@ impl Metrics {
     /// Defines them. `projects`: the destinations' project ids.
     pub(super) fn new<'a>(projects: impl Iterator<Item = &'a str>) -> Self {
         let up = |project| {
-            let id = host::metric(Metric::Gauge, &format!("keen_edge_destination_up.project.{project}"));
+            let id =
+                host::metric(Metric::Gauge, &format!("keen_edge_destination_up.project.{project}"));
             Up { id, up: true, learnt: true }
         };
         let mut metrics = Self {
@@ -117,11 +118,16 @@ impl Metrics {
     /// Counts an event that Keen refused. True where a counter of its own tells of it.
     pub(super) fn refused(&mut self, error: &str) {
         self.counted.events_refused = self.counted.events_refused.saturating_add(1);
-        let place = |errors: &[Refused], name: &str| errors.iter().position(|refused| refused.error == name);
+        let place = |errors: &[Refused], name: &str| {
+            errors.iter().position(|refused| refused.error == name)
+        };
         let known = place(&self.errors, error);
         let name = if known.is_some() || self.errors.len() < MOST_ERRORS { error } else { "other" };
         let at = known.or_else(|| place(&self.errors, name)).unwrap_or_else(|| {
-            let id = host::metric(Metric::Counter, &format!("keen_edge_events_refused_by_error.error.{name}"));
+            let id = host::metric(
+                Metric::Counter,
+                &format!("keen_edge_events_refused_by_error.error.{name}"),
+            );
             self.errors.push(Refused { error: name.to_owned(), id, events: 0 });
             self.errors.len().saturating_sub(1)
         });

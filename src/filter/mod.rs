@@ -5,15 +5,15 @@
 //! may end in trailers; callouts belong to the root context; a callback may answer some 300 streams and no more; a new
 //! configuration may run in the same VM, so all state hangs on the root context.
 
-mod callbacks;
-mod engine;
-mod head;
+mod dispatcher;
 mod headers;
 mod host;
 mod hostcalls;
-mod intake;
+mod http_context;
 mod logger;
 mod metrics;
-mod root;
-mod shared;
-mod stream;
+mod request_head;
+mod request_queue;
+mod root_context;
+mod user_store;
+mod worker;

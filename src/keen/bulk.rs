@@ -2,13 +2,24 @@
 
 use crate::json::{self, Cursor, Malformed, Read, Value};
 
-/// Keen's word on one event.
+/// An event on its way to a Keen project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event<'a> {
+    /// Index of the configuration's destination.
+    pub destination: usize,
+    /// Name of the collection.
+    pub collection: &'a str,
+    /// The event as Keen takes it.
+    pub json: &'a [u8],
+}
+
+/// Keen's result for one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum EventResult {
     /// Recorded, or known by its uniqueness token.
     Recorded,
     /// Refused for what it holds; the error's name.
-    Refused(String),
+    Rejected(String),
     /// Not recorded, and not for what it holds: Keen itself failed. It can be sent again.
     Failed,
 }
@@ -39,15 +50,19 @@ pub fn body<'a>(collections: impl Iterator<Item = (&'a str, &'a [u8])>, room: us
 ///
 /// # Errors
 /// The reply is not JSON, or does not speak of all these events: then nothing is known of any of them.
-pub fn verdicts(reply: &[u8], asked: &[(&str, usize)]) -> Read<Vec<Verdict>> {
+pub fn verdicts(reply: &[u8], asked: &[(&str, usize)]) -> Read<Vec<EventResult>> {
     let text = std::str::from_utf8(reply).map_err(|_| Malformed)?;
-    let mut found: Vec<Option<Vec<Verdict>>> = vec![None; asked.len()];
+    let mut found: Vec<Option<Vec<EventResult>>> = vec![None; asked.len()];
     let mut cursor = Cursor::new(text);
     let mut next = 0_usize;
     cursor.object(|collection, cursor| {
         // Keen keeps the order, so the search is short; it need not keep it.
         let in_order = asked.get(next).is_some_and(|(name, _)| collection.is(name));
-        let place = if in_order { Some(next) } else { asked.iter().position(|(name, _)| collection.is(name)) };
+        let place = if in_order {
+            Some(next)
+        } else {
+            asked.iter().position(|(name, _)| collection.is(name))
+        };
         let of_place = place.and_then(|place| asked.get(place).zip(found.get_mut(place)));
         // A word on something else takes nothing from the words on these.
         let Some(((_, count), slot)) = of_place else { return cursor.skip().map(drop) };
@@ -64,14 +79,14 @@ pub fn verdicts(reply: &[u8], asked: &[(&str, usize)]) -> Read<Vec<Verdict>> {
         Ok(())
     })?;
     cursor.end()?;
-    let found: Option<Vec<Vec<Verdict>>> = found.into_iter().collect();
+    let found: Option<Vec<Vec<EventResult>>> = found.into_iter().collect();
     Ok(found.ok_or(Malformed)?.into_iter().flatten().collect())
 }
 
-fn verdict(cursor: &mut Cursor<'_>) -> Read<Verdict> {
+fn verdict(cursor: &mut Cursor<'_>) -> Read<EventResult> {
     // As Keen writes nearly all of them.
     if cursor.eat_text("{\"success\": true}") || cursor.eat_text("{\"success\":true}") {
-        return Ok(Verdict::Recorded);
+        return Ok(EventResult::Recorded);
     }
     let mut success = None;
     let mut name = None;
@@ -95,16 +110,20 @@ fn verdict(cursor: &mut Cursor<'_>) -> Read<Verdict> {
         Ok(())
     })?;
     match success {
-        Some(true) => Ok(Verdict::Recorded),
-        Some(false) if name.as_deref() == Some(OWN_FAILURE) => Ok(Verdict::Failed),
-        Some(false) => Ok(Verdict::Refused(name.map_or_else(|| "unnamed".to_owned(), |n| label(&n)))),
+        Some(true) => Ok(EventResult::Recorded),
+        Some(false) if name.as_deref() == Some(OWN_FAILURE) => Ok(EventResult::Failed),
+        Some(false) => {
+            Ok(EventResult::Rejected(name.map_or_else(|| "unnamed".to_owned(), |n| label(&n))))
+        }
         None => Err(Malformed),
     }
 }
 
 /// An error's name as metrics and logs may carry it: Keen's names are words, anything else is not repeated.
 fn label(name: &str) -> String {
-    let word = !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let word = !name.is_empty()
+        && name.len() <= 64
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     if word { name.to_owned() } else { "unnamed".to_owned() }
 }
 
@@ -123,7 +142,14 @@ mod tests {
     fn verdicts_come_in_order() {
         let reply = br#"{"b": [{"success": false, "error": {"name": "InvalidPropertyNameError", "description": "x"}}], "a": [{"success": true}, {"success": true}]}"#;
         let got = verdicts(reply, &[("a", 2), ("b", 1)]).unwrap();
-        assert_eq!(got, [Verdict::Recorded, Verdict::Recorded, Verdict::Refused("InvalidPropertyNameError".into())]);
+        assert_eq!(
+            got,
+            [
+                EventResult::Recorded,
+                EventResult::Recorded,
+                EventResult::Rejected("InvalidPropertyNameError".into())
+            ]
+        );
     }
 
     #[test]

@@ -3,12 +3,14 @@
 use super::without_members;
 use crate::config::Source;
 use crate::json::{Cursor, Value};
-use crate::keen::event::{EventWriter, write_legal};
+use crate::keen::event_writer::{EventWriter, write_legal};
 use std::net::IpAddr;
 
 const IP: &str = r#"{"name":"keen:ip_to_geo","input":{"ip":"ip_address"},"output":"ip_geo_info"}"#;
-const UA: &str = r#"{"name":"keen:ua_parser","input":{"ua_string":"user_agent"},"output":"parsed_user_agent"}"#;
-const URL: &str = r#"{"name":"keen:url_parser","input":{"url":"page_url"},"output":"parsed_page_url"}"#;
+const UA: &str =
+    r#"{"name":"keen:ua_parser","input":{"ua_string":"user_agent"},"output":"parsed_user_agent"}"#;
+const URL: &str =
+    r#"{"name":"keen:url_parser","input":{"url":"page_url"},"output":"parsed_page_url"}"#;
 const REFERRER: &str = r#"{"name":"keen:referrer_parser","input":{"referrer_url":"referrer_url","page_url":"page_url"},"output":"referrer_info"}"#;
 
 /// The add-ons of an event, in Segment's order.
@@ -63,7 +65,8 @@ pub(super) fn location(out: &mut Vec<u8>, own: &str) {
         });
         Ok(())
     });
-    let on_earth = matches!(numbers.as_slice(), [lng, lat] if lng.abs() <= 180.0 && lat.abs() <= 90.0);
+    let on_earth =
+        matches!(numbers.as_slice(), [lng, lat] if lng.abs() <= 180.0 && lat.abs() <= 90.0);
     if read.is_ok() && on_earth {
         out.extend_from_slice(b",\"location\":");
         let before = out.len();

@@ -1,7 +1,7 @@
 //! What a request tells of the client: used where the message does not say it, and only of a visitor's own request.
 
 use crate::json::{Str, Value};
-use crate::keen::event::is_placeholder;
+use crate::keen::event_writer::is_placeholder;
 use crate::segment::message::Context;
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -49,7 +49,8 @@ impl<'a> Client<'a> {
         if context.direct == Value::Bool(true) {
             return true;
         }
-        let library = context.library.as_str().is_some_and(|name| is_server_library(name.as_bytes()));
+        let library =
+            context.library.as_str().is_some_and(|name| is_server_library(name.as_bytes()));
         !library && !is_server_library(self.user_agent)
     }
 
@@ -83,17 +84,23 @@ impl<'a> Client<'a> {
 pub(super) fn is_server_library(name: &[u8]) -> bool {
     // A browser's name ends here.
     let Some(first) = name.first().map(u8::to_ascii_lowercase) else { return false };
-    SERVER_LIBRARIES.iter().filter(|library| library.as_bytes().first() == Some(&first)).any(|library| {
-        name.get(..library.len()).is_some_and(|start| start.eq_ignore_ascii_case(library.as_bytes()))
-            && !name.get(library.len()).is_some_and(u8::is_ascii_alphanumeric)
-    })
+    SERVER_LIBRARIES.iter().filter(|library| library.as_bytes().first() == Some(&first)).any(
+        |library| {
+            name.get(..library.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(library.as_bytes()))
+                && !name.get(library.len()).is_some_and(u8::is_ascii_alphanumeric)
+        },
+    )
 }
 
 /// An IP address in one of the forms it comes in (`1.2.3.4`, `1.2.3.4:5`, `2001:db8::1`, `[2001:db8::1]:5`), bare.
 #[must_use]
 pub fn bare_address(text: &str) -> Option<String> {
     let text = text.trim();
-    let ip = text.parse::<IpAddr>().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip())).ok();
+    let ip = text
+        .parse::<IpAddr>()
+        .or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip()))
+        .ok();
     let ip = ip.or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok())?;
     Some(ip.to_canonical().to_string())
 }
@@ -137,7 +144,9 @@ mod tests {
         ] {
             assert!(is_server_library(name.as_bytes()), "{name}");
         }
-        for name in ["analytics.js", "Mozilla/5.0", "analytics-kotlin", "analytics-nodes", "", "curl/8"] {
+        for name in
+            ["analytics.js", "Mozilla/5.0", "analytics-kotlin", "analytics-nodes", "", "curl/8"]
+        {
             assert!(!is_server_library(name.as_bytes()), "{name}");
         }
     }

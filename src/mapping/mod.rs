@@ -3,20 +3,23 @@
 //! `mode: cloud` is the server-side one, `mode: device` the browser's, which says less of the client.
 
 mod addons;
-mod audience;
+mod audience_events;
 mod client;
-pub mod request;
+mod event_buffer;
+pub mod identity;
+pub mod pipeline;
 
 pub use client::{Client, bare_address};
+pub use event_buffer::EventBuffer;
 
 use crate::config::{Mode, Source};
 use crate::json::{Cursor, Members, Value, write_string};
-use crate::keen::event::{EventWriter, Notes, is_placeholder};
-use crate::keen::name;
-use crate::segment::endpoint::Kind;
+use crate::keen::event_writer::{EventWriter, Notes, is_placeholder};
+use crate::keen::names;
 use crate::segment::message::Message;
-use crate::segment::name_like::{First, alike};
-use crate::segment::timestamp;
+use crate::segment::message::MessageType;
+use crate::segment::message::key_match::{First, alike};
+use crate::segment::message::timestamp;
 use crate::users::User;
 use std::borrow::Cow;
 
@@ -99,9 +102,10 @@ impl<'c> Mapper<'c> {
         let facts = Facts::of(message, properties, source, &self.client, self.now, token, user);
         let (mut events, mut mended, mut too_large) = (0_usize, 0_u32, 0_usize);
         for original in collections.into_iter().flatten() {
-            let collection = name::collection(&original);
+            let collection = names::collection(&original);
             let taken = sink.event(&collection, &mut |out, notes| {
-                let changed = facts.write(out, notes, (collection != original).then_some(original.as_ref()));
+                let changed =
+                    facts.write(out, notes, (collection != original).then_some(original.as_ref()));
                 mended = mended.saturating_add(changed);
                 changed
             });
@@ -113,15 +117,21 @@ impl<'c> Mapper<'c> {
 }
 
 /// The collections a message goes to, as Segment names them. `Viewed {category} Page` and its like stand beside each other.
-fn collections<'a>(kind: Kind, message: &Message<'a>, source: &Source) -> Result<[Option<Cow<'a, str>>; 3], Dropped> {
+fn collections<'a>(
+    kind: MessageType,
+    message: &Message<'a>,
+    source: &Source,
+) -> Result<[Option<Cow<'a, str>>; 3], Dropped> {
     let noun = match kind {
-        Kind::Track => {
+        MessageType::Track => {
             let event = name_text(message.event).ok_or(Dropped::NoEventName)?;
             return Ok([Some(event), None, None]);
         }
-        Kind::Page => "Page",
-        Kind::Screen => "Screen",
-        Kind::Identify | Kind::Group | Kind::Alias => return Err(Dropped::NoEffect),
+        MessageType::Page => "Page",
+        MessageType::Screen => "Screen",
+        MessageType::Identify | MessageType::Group | MessageType::Alias => {
+            return Err(Dropped::NoEffect);
+        }
     };
     let named = |value: Value<'a>| if value.truthy() { name_text(value) } else { None };
     let (name, category) = (named(message.name), named(message.category));
@@ -143,12 +153,18 @@ fn name_text(name: Value<'_>) -> Option<Cow<'_, str>> {
     /// Whole numbers below are written with all their digits.
     const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53
     match name {
-        Value::Number(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => Some(Cow::Borrowed(digits)),
+        Value::Number(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+            Some(Cow::Borrowed(digits))
+        }
         Value::Number(digits) => {
             let number: f64 = digits.parse().unwrap_or(f64::NAN);
             let whole = number.fract() == 0.0 && number.abs() < EXACT;
             #[allow(clippy::cast_possible_truncation, reason = "it is whole, and below 2^53")]
-            Some(if whole { Cow::Owned((number as i64).to_string()) } else { Cow::Borrowed(digits) })
+            Some(if whole {
+                Cow::Owned((number as i64).to_string())
+            } else {
+                Cow::Borrowed(digits)
+            })
         }
         other => other.text(),
     }
@@ -183,17 +199,19 @@ impl<'m> Facts<'m> {
         let context = &message.context;
         // Asked only where it counts: most messages say all of their client, or are a server's.
         let visitor = || client.is_visitor(context);
-        let original = timestamp::read(message.original_timestamp).or_else(|| timestamp::read(message.timestamp));
+        let original = timestamp::read(message.original_timestamp)
+            .or_else(|| timestamp::read(message.timestamp));
         let id = match message.message_id {
             Value::String(id) if !id.raw.is_empty() => id.decode(),
             Value::Number(id) => Cow::Borrowed(id),
             _ => Cow::Owned(token()),
         };
-        let token = match name::token(&id) {
+        let token = match names::token(&id) {
             Cow::Borrowed(_) => id.clone(),
             Cow::Owned(hashed) => Cow::Owned(hashed),
         };
-        let (ip, user_agent) = (without_placeholder(context.ip), without_placeholder(context.user_agent));
+        let (ip, user_agent) =
+            (without_placeholder(context.ip), without_placeholder(context.user_agent));
         let bare_ip = match ip {
             ip if ip.is_given() => ip.as_str().and_then(|text| without_port(&text)),
             _ if source.ip_addon && visitor() => client.address(),
@@ -208,7 +226,11 @@ impl<'m> Facts<'m> {
             bare_ip,
             user_agent,
             header_user_agent: if fills_agent { client.user_agent() } else { None },
-            referer: if !context.page && !client.referer.is_empty() && visitor() { client.referer() } else { None },
+            referer: if !context.page && !client.referer.is_empty() && visitor() {
+                client.referer()
+            } else {
+                None
+            },
             at: timestamp::corrected(original, timestamp::read(message.sent_at), now),
             token,
             user,
@@ -226,7 +248,11 @@ impl<'m> Facts<'m> {
                 let (mut keen_name, mut url_name) = (First::default(), First::default());
                 event.properties(self.properties, |key, value| {
                     if alike(key, "url") && url_name.takes(key) {
-                        url = if matches!(value, Value::Array(_) | Value::Object(_)) { Value::Absent } else { value };
+                        url = if matches!(value, Value::Array(_) | Value::Object(_)) {
+                            Value::Absent
+                        } else {
+                            value
+                        };
                     }
                     let keen = alike(key, "keen") && keen_name.takes(key);
                     if keen {
@@ -238,7 +264,7 @@ impl<'m> Facts<'m> {
             other if other.is_given() => event.field("segment_properties", other),
             _ => {}
         }
-        if matches!(message.kind, Some(Kind::Page | Kind::Screen)) {
+        if matches!(message.kind, Some(MessageType::Page | MessageType::Screen)) {
             for (field, value) in [("category", message.category), ("name", message.name)] {
                 if value.truthy() {
                     event.field(field, value);

@@ -15,17 +15,18 @@
 //! | `keep` | writes that back by compare-and-swap, within the bounds |
 //! | `identity` | messages as they concern users: who is meant, what an audience is called |
 
-pub mod identity;
-mod keep;
-mod layout;
-mod ledger;
+mod commit;
 mod record;
-mod session;
 mod shard;
+mod sharding;
+mod transaction;
+mod usage_index;
 
 use std::collections::BTreeMap;
 
-pub use session::{Kept, Users};
+pub(crate) use record::{Update, UserKey, merge_objects, sanitize_object};
+pub(crate) use transaction::json_to_text;
+pub use transaction::{CommitReport, UserTransaction};
 
 /// What users are kept in: values under keys, each with a version.
 ///
@@ -44,7 +45,10 @@ pub trait SharedData {
 impl SharedData for BTreeMap<String, (Vec<u8>, u32)> {
     fn get(&mut self, key: &str) -> (Vec<u8>, Option<u32>) {
         let found = BTreeMap::get(self, key);
-        (found.map(|(value, _)| value.clone()).unwrap_or_default(), found.map(|(_, version)| *version))
+        (
+            found.map(|(value, _)| value.clone()).unwrap_or_default(),
+            found.map(|(_, version)| *version),
+        )
     }
 
     fn set(&mut self, key: &str, value: &[u8], version: Option<u32>) -> bool {

@@ -2,13 +2,13 @@
 //!
 //! Bytes stay bytes: looking one user up reads over the others without an allocation, and a change copies them as they are.
 
-use super::record::{Record, Who};
+use super::record::{Record, UserKey};
 
 /// When a user was last heard of: microseconds since 1970, and in the lower 13 bits the place within a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Moment(pub(super) u64);
+pub(super) struct SeenAt(pub(super) u64);
 
-impl Moment {
+impl SeenAt {
     pub(super) fn of(micros: u64, place: u64) -> Self {
         Self((micros << 13) | place.min(0x1fff))
     }
@@ -20,20 +20,26 @@ impl Moment {
 
 /// What records weigh.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Weight {
-    /// Users: an `anonymousId` that only names one is none.
+pub(super) struct Usage {
+    /// UserTransaction: an `anonymousId` that only names one is none.
     pub(super) users: i64,
     /// Bytes, with what a record costs beside its own.
     pub(super) bytes: i64,
 }
 
-impl Weight {
+impl Usage {
     pub(super) fn plus(self, other: Self) -> Self {
-        Self { users: self.users.saturating_add(other.users), bytes: self.bytes.saturating_add(other.bytes) }
+        Self {
+            users: self.users.saturating_add(other.users),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
     }
 
     pub(super) fn minus(self, other: Self) -> Self {
-        Self { users: self.users.saturating_sub(other.users), bytes: self.bytes.saturating_sub(other.bytes) }
+        Self {
+            users: self.users.saturating_sub(other.users),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
     }
 
     /// Whether there is more of either than of `most`.
@@ -50,7 +56,7 @@ impl Weight {
 /// A record as it lies in a shard. Its texts are read when they are asked for: an event passes by those of many others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry<'b> {
-    pub(super) heard: Moment,
+    pub(super) heard: SeenAt,
     scope: u64,
     kind: u8,
     is_user: bool,
@@ -68,21 +74,27 @@ const GRAIN: usize = 32;
 
 impl<'b> Entry<'b> {
     pub(super) fn record(&self) -> Option<Record<'b>> {
-        let (first, second) = (std::str::from_utf8(self.first).ok()?, std::str::from_utf8(self.second).ok()?);
+        let (first, second) =
+            (std::str::from_utf8(self.first).ok()?, std::str::from_utf8(self.second).ok()?);
         match self.kind {
-            KNOWN => Some(Record::Known { traits: first, computed: second }),
-            NAMED => Some(Record::Named(first)),
+            KNOWN => Some(Record::Profile { traits: first, computed: second }),
+            NAMED => Some(Record::Link(first)),
             _ => None,
         }
     }
 
-    pub(super) fn weight(&self) -> Weight {
-        let bytes = self.bytes.len().saturating_add(OVERHEAD).checked_next_multiple_of(GRAIN).unwrap_or(usize::MAX);
+    pub(super) fn weight(&self) -> Usage {
+        let bytes = self
+            .bytes
+            .len()
+            .saturating_add(OVERHEAD)
+            .checked_next_multiple_of(GRAIN)
+            .unwrap_or(usize::MAX);
         let users = i64::from(self.kind == KNOWN);
-        Weight { users, bytes: i64::try_from(bytes).unwrap_or(i64::MAX) }
+        Usage { users, bytes: i64::try_from(bytes).unwrap_or(i64::MAX) }
     }
 
-    fn is(&self, who: &Who) -> bool {
+    fn is(&self, who: &UserKey) -> bool {
         self.scope == who.scope && self.is_user == who.is_user && self.id == who.id.as_bytes()
     }
 }
@@ -113,7 +125,7 @@ impl Shard {
         })
     }
 
-    pub(super) fn find(&self, who: &Who) -> Option<Entry<'_>> {
+    pub(super) fn find(&self, who: &UserKey) -> Option<Entry<'_>> {
         self.entries().find(|entry| entry.is(who))
     }
 
@@ -122,12 +134,18 @@ impl Shard {
         self.entries().last()
     }
 
-    pub(super) fn weight(&self) -> Weight {
-        self.entries().fold(Weight::default(), |sum, entry| sum.plus(entry.weight()))
+    pub(super) fn weight(&self) -> Usage {
+        self.entries().fold(Usage::default(), |sum, entry| sum.plus(entry.weight()))
     }
 
     /// Puts a record in front, in place of the one of the same id. Those not heard of since `expired` go.
-    pub(super) fn put(&mut self, who: &Who, heard: Moment, record: Record<'_>, expired: Moment) {
+    pub(super) fn put(
+        &mut self,
+        who: &UserKey,
+        heard: SeenAt,
+        record: Record<'_>,
+        expired: SeenAt,
+    ) {
         let mut bytes = Vec::with_capacity(self.0.len().saturating_add(256));
         write(&mut bytes, who, heard, record);
         for entry in self.entries().filter(|entry| !entry.is(who) && entry.heard >= expired) {
@@ -139,15 +157,16 @@ impl Shard {
     /// Forgets the least recently used.
     pub(super) fn evict(&mut self) {
         let length = self.oldest().map_or(0, |entry| entry.bytes.len());
-        let kept = self.entries().map(|entry| entry.bytes.len()).fold(0_usize, usize::saturating_add);
+        let kept =
+            self.entries().map(|entry| entry.bytes.len()).fold(0_usize, usize::saturating_add);
         self.0.truncate(kept.saturating_sub(length));
     }
 }
 
-fn write(out: &mut Vec<u8>, who: &Who, heard: Moment, record: Record<'_>) {
+fn write(out: &mut Vec<u8>, who: &UserKey, heard: SeenAt, record: Record<'_>) {
     let (kind, first, second) = match record {
-        Record::Known { traits, computed } => (KNOWN, traits, computed),
-        Record::Named(user) => (NAMED, user, ""),
+        Record::Profile { traits, computed } => (KNOWN, traits, computed),
+        Record::Link(user) => (NAMED, user, ""),
     };
     out.extend_from_slice(&heard.0.to_le_bytes());
     out.extend_from_slice(&who.scope.to_le_bytes());
@@ -180,7 +199,7 @@ fn read(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
     let [id, first, second] = lengths;
     let (id, first, second) = (text(id)?, text(first)?, text(second)?);
     let entry = Entry {
-        heard: Moment(u64::from_le_bytes(*heard)),
+        heard: SeenAt(u64::from_le_bytes(*heard)),
         scope: u64::from_le_bytes(*scope),
         kind: (kind == KNOWN || kind == NAMED).then_some(kind)?,
         is_user: is_user == 1,
@@ -196,8 +215,8 @@ fn read(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
 mod tests {
     use super::*;
 
-    fn who(id: &str) -> Who {
-        Who { scope: 7, is_user: true, id: id.to_owned() }
+    fn who(id: &str) -> UserKey {
+        UserKey { scope: 7, is_user: true, id: id.to_owned() }
     }
 
     fn id(entry: Entry<'_>) -> &str {
@@ -205,14 +224,19 @@ mod tests {
     }
 
     fn known(traits: &str) -> Record<'_> {
-        Record::Known { traits, computed: "" }
+        Record::Profile { traits, computed: "" }
     }
 
     #[test]
     fn the_latest_is_first_and_the_oldest_goes() {
         let mut shard = Shard::default();
         for (at, id) in [(1, "a"), (2, "b"), (3, "c"), (4, "a")] {
-            shard.put(&who(id), Moment::of(at, 0), known(&format!("{{\"at\":{at}}}")), Moment::default());
+            shard.put(
+                &who(id),
+                SeenAt::of(at, 0),
+                known(&format!("{{\"at\":{at}}}")),
+                SeenAt::default(),
+            );
         }
         let ids: Vec<&str> = shard.entries().map(id).collect();
         assert_eq!(ids, ["a", "c", "b"]);
@@ -222,16 +246,16 @@ mod tests {
         assert_eq!(shard.find(&who("b")), None);
         assert_eq!(shard.oldest().map(id), Some("c"));
         // Whoever was not heard of since goes when another comes.
-        shard.put(&who("d"), Moment::of(5, 0), known(""), Moment::of(4, 0));
+        shard.put(&who("d"), SeenAt::of(5, 0), known(""), SeenAt::of(4, 0));
         assert_eq!(shard.entries().map(id).collect::<Vec<_>>(), ["d", "a"]);
     }
 
     #[test]
     fn ids_of_other_kinds_and_sources_are_others() {
         let mut shard = Shard::default();
-        shard.put(&who("a"), Moment::of(1, 0), known("{\"x\":1}"), Moment::default());
-        assert_eq!(shard.find(&Who { scope: 8, ..who("a") }), None);
-        assert_eq!(shard.find(&Who { is_user: false, ..who("a") }), None);
+        shard.put(&who("a"), SeenAt::of(1, 0), known("{\"x\":1}"), SeenAt::default());
+        assert_eq!(shard.find(&UserKey { scope: 8, ..who("a") }), None);
+        assert_eq!(shard.find(&UserKey { is_user: false, ..who("a") }), None);
         assert_eq!(shard.find(&who("A")), None);
     }
 
@@ -239,7 +263,7 @@ mod tests {
     fn bytes_of_any_kind_are_read() {
         let mut shard = Shard::default();
         for id in ["a", "b"] {
-            shard.put(&who(id), Moment::of(1, 0), known("{\"x\":1}"), Moment::default());
+            shard.put(&who(id), SeenAt::of(1, 0), known("{\"x\":1}"), SeenAt::default());
         }
         for cut in 0..shard.bytes().len() {
             let cut = Shard::of(shard.bytes().iter().copied().take(cut).collect());

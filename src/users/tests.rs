@@ -1,39 +1,59 @@
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic
+)]
 
-use super::identity::Page;
 use super::*;
 use crate::config::{self, Mode, Source};
 use crate::json::Cursor;
-use crate::segment::endpoint::Kind;
+use crate::mapping::identity::Page;
 use crate::segment::message::Message;
+use crate::segment::message::MessageType;
 use proptest::prelude::*;
 
 type Memory = BTreeMap<String, (Vec<u8>, u32)>;
 
-const PLENTY: config::Users = config::Users { max: 10_000, max_bytes: 8_388_608, expire_ms: 1_000_000 };
+const PLENTY: config::UsersSettings =
+    config::UsersSettings { max: 10_000, max_bytes: 8_388_608, expire_ms: 1_000_000 };
 
 fn source(scope: u64, mode: Mode) -> Source {
     Source { scope, mode, remember_users: true, ..Source::default() }
 }
 
-fn message(kind: Kind, body: &str) -> Message<'_> {
+fn message(kind: MessageType, body: &str) -> Message<'_> {
     let mut message = Message::default();
-    message.read(&mut Cursor::new(body), &mut Vec::new(), |_, cursor| cursor.skip().map(drop)).unwrap();
+    message
+        .read(&mut Cursor::new(body), &mut Vec::new(), |_, cursor| cursor.skip().map(drop))
+        .unwrap();
     message.kind = Some(kind);
     message
 }
 
 /// Identifies at `now` (milliseconds), in a request of its own.
-fn identify(memory: &mut Memory, settings: config::Users, now: u64, of: &Source, body: &str) -> Kept {
-    let mut users = Users::new(memory, settings, now * 1000);
-    users.identify(of, &message(Kind::Identify, body), None);
+fn identify(
+    memory: &mut Memory,
+    settings: config::UsersSettings,
+    now: u64,
+    of: &Source,
+    body: &str,
+) -> CommitReport {
+    let mut users = UserTransaction::new(memory, settings, now * 1000);
+    users.identify(of, &message(MessageType::Identify, body), None);
     users.keep()
 }
 
 /// What an event shows at `now`, in a request of its own.
-fn shown(memory: &mut Memory, settings: config::Users, now: u64, of: &Source, body: &str) -> Option<String> {
-    let mut users = Users::new(memory, settings, now * 1000);
-    let user = users.of_event(of, &message(Kind::Track, body), None);
+fn shown(
+    memory: &mut Memory,
+    settings: config::UsersSettings,
+    now: u64,
+    of: &Source,
+    body: &str,
+) -> Option<String> {
+    let mut users = UserTransaction::new(memory, settings, now * 1000);
+    let user = users.of_event(of, &message(MessageType::Track, body), None);
     users.keep();
     user.map(|user| {
         let mut out = Vec::new();
@@ -44,10 +64,10 @@ fn shown(memory: &mut Memory, settings: config::Users, now: u64, of: &Source, bo
 
 /// What all shards hold, and what the ledgers say they hold: users and bytes.
 fn held(memory: &Memory) -> ((i64, i64), (i64, i64)) {
-    let (mut held, mut booked) = (shard::Weight::default(), shard::Weight::default());
+    let (mut held, mut booked) = (shard::Usage::default(), shard::Usage::default());
     for (key, (value, _)) in memory {
         match key.matches('.').count() {
-            3 => booked = booked.plus(ledger::Ledger::of(value).used),
+            3 => booked = booked.plus(usage_index::PartitionUsage::of(value).used),
             4 => held = held.plus(shard::Shard::of(value.clone()).weight()),
             _ => {}
         }
@@ -59,7 +79,13 @@ fn held(memory: &Memory) -> ((i64, i64), (i64, i64)) {
 fn a_user_is_found_by_both_ids_and_nobody_else_is() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
-    identify(&mut memory, PLENTY, 1, &shop, r#"{"userId":"u","anonymousId":"a","traits":{"plan":"pro"}}"#);
+    identify(
+        &mut memory,
+        PLENTY,
+        1,
+        &shop,
+        r#"{"userId":"u","anonymousId":"a","traits":{"plan":"pro"}}"#,
+    );
     identify(&mut memory, PLENTY, 1, &shop, r#"{"anonymousId":"b","traits":{"seen":1}}"#);
     let mut of = |source: &Source, body: &str| shown(&mut memory, PLENTY, 2, source, body);
     let known = Some(r#"{"userId":"u","traits":{"plan":"pro"}}"#.to_owned());
@@ -67,13 +93,18 @@ fn a_user_is_found_by_both_ids_and_nobody_else_is() {
     assert_eq!(of(&shop, r#"{"userId":"u","anonymousId":"b"}"#), known);
     assert_eq!(of(&shop, r#"{"anonymousId":"a"}"#), known);
     assert_eq!(of(&shop, r#"{"anonymousId":"b"}"#).as_deref(), Some(r#"{"traits":{"seen":1}}"#));
-    for stranger in [r#"{"userId":"v","anonymousId":"a"}"#, r#"{"anonymousId":"u"}"#, r#"{"userId":"b"}"#, "{}"] {
+    for stranger in
+        [r#"{"userId":"v","anonymousId":"a"}"#, r#"{"anonymousId":"u"}"#, r#"{"userId":"b"}"#, "{}"]
+    {
         assert_eq!(of(&shop, stranger), None, "{stranger}");
     }
     assert_eq!(of(&source(2, Mode::Cloud), r#"{"userId":"u","anonymousId":"a"}"#), None);
-    // Who shares the device is another.
+    // UserKey shares the device is another.
     identify(&mut memory, PLENTY, 3, &shop, r#"{"userId":"w","anonymousId":"a"}"#);
-    assert_eq!(shown(&mut memory, PLENTY, 4, &shop, r#"{"anonymousId":"a"}"#).as_deref(), Some(r#"{"userId":"w"}"#));
+    assert_eq!(
+        shown(&mut memory, PLENTY, 4, &shop, r#"{"anonymousId":"a"}"#).as_deref(),
+        Some(r#"{"userId":"w"}"#)
+    );
 }
 
 #[test]
@@ -101,10 +132,19 @@ fn what_engage_computed_outlasts_the_next_identify() {
             r#"{{"userId":"u","context":{{"personas":{{"computation_key":"big_spender"}}}},"traits":{{"Big Spender":{value}}}}}"#
         )
     };
-    identify(&mut memory, PLENTY, 1, &shop, r#"{"userId":"u","anonymousId":"a","traits":{"plan":"pro"}}"#);
+    identify(
+        &mut memory,
+        PLENTY,
+        1,
+        &shop,
+        r#"{"userId":"u","anonymousId":"a","traits":{"plan":"pro"}}"#,
+    );
     identify(&mut memory, PLENTY, 2, &shop, &audience(true));
     let of = |memory: &mut Memory, body: &str| shown(memory, PLENTY, 3, &shop, body).unwrap();
-    assert_eq!(of(&mut memory, r#"{"userId":"u"}"#), r#"{"userId":"u","traits":{"plan":"pro","big_spender":true}}"#);
+    assert_eq!(
+        of(&mut memory, r#"{"userId":"u"}"#),
+        r#"{"userId":"u","traits":{"plan":"pro","big_spender":true}}"#
+    );
     // By the visitor that the user is known as, too.
     let by_visitor = audience(false).replace("userId", "anonymousId").replace("\"u\"", "\"a\"");
     identify(&mut memory, PLENTY, 3, &shop, &by_visitor);
@@ -125,7 +165,10 @@ fn the_message_itself_says_who_it_is_of_where_nobody_is_remembered() {
         Some(r#"{"userId":"u","traits":{"plan":"pro"}}"#)
     );
     assert_eq!(shown(&mut memory, PLENTY, 1, &phone, r#"{"userId":"u"}"#), None);
-    assert_eq!(shown(&mut memory, PLENTY, 1, &phone, r#"{"userId":"u","context":{"traits":{}}}"#), None);
+    assert_eq!(
+        shown(&mut memory, PLENTY, 1, &phone, r#"{"userId":"u","context":{"traits":{}}}"#),
+        None
+    );
     identify(&mut memory, PLENTY, 2, &phone, r#"{"userId":"u","traits":{"plan":"free"}}"#);
     assert_eq!(
         shown(&mut memory, PLENTY, 3, &phone, event).as_deref(),
@@ -137,17 +180,28 @@ fn the_message_itself_says_who_it_is_of_where_nobody_is_remembered() {
 fn an_anonymous_identify_holds_for_the_rest_of_its_page() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Device);
-    let mut users = Users::new(&mut memory, PLENTY, 1);
+    let mut users = UserTransaction::new(&mut memory, PLENTY, 1);
     let mut page = Page::default();
-    let track = message(Kind::Track, r#"{"anonymousId":"b"}"#);
+    let track = message(MessageType::Track, r#"{"anonymousId":"b"}"#);
     assert_eq!(users.of_event(&shop, &track, Some(&page)), None);
-    users.identify(&shop, &message(Kind::Identify, r#"{"anonymousId":"a","traits":{"x":1}}"#), Some(&mut page));
+    users.identify(
+        &shop,
+        &message(MessageType::Identify, r#"{"anonymousId":"a","traits":{"x":1}}"#),
+        Some(&mut page),
+    );
     let shown = users.of_event(&shop, &track, Some(&page)).unwrap();
     assert_eq!((shown.id, shown.traits.as_str()), (None, r#"{"x":1}"#));
     assert_eq!(users.of_event(&source(2, Mode::Device), &track, Some(&page)), None);
-    assert_eq!(users.of_event(&shop, &message(Kind::Track, r#"{"userId":"u"}"#), Some(&page)), None);
+    assert_eq!(
+        users.of_event(&shop, &message(MessageType::Track, r#"{"userId":"u"}"#), Some(&page)),
+        None
+    );
     // Whoever has a userId is somebody, and others are not that.
-    users.identify(&shop, &message(Kind::Identify, r#"{"userId":"u","anonymousId":"a"}"#), Some(&mut page));
+    users.identify(
+        &shop,
+        &message(MessageType::Identify, r#"{"userId":"u","anonymousId":"a"}"#),
+        Some(&mut page),
+    );
     assert_eq!(users.of_event(&shop, &track, Some(&page)), None);
 }
 
@@ -155,21 +209,29 @@ fn an_anonymous_identify_holds_for_the_rest_of_its_page() {
 fn order_counts_within_a_request() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
-    let track = message(Kind::Track, r#"{"userId":"u"}"#);
-    let mut users = Users::new(&mut memory, PLENTY, 1);
+    let track = message(MessageType::Track, r#"{"userId":"u"}"#);
+    let mut users = UserTransaction::new(&mut memory, PLENTY, 1);
     assert_eq!(users.of_event(&shop, &track, None), None);
-    users.identify(&shop, &message(Kind::Identify, r#"{"userId":"u","traits":{"n":1}}"#), None);
+    users.identify(
+        &shop,
+        &message(MessageType::Identify, r#"{"userId":"u","traits":{"n":1}}"#),
+        None,
+    );
     assert_eq!(users.of_event(&shop, &track, None).unwrap().traits, r#"{"n":1}"#);
-    users.identify(&shop, &message(Kind::Identify, r#"{"userId":"u","traits":{"n":2}}"#), None);
+    users.identify(
+        &shop,
+        &message(MessageType::Identify, r#"{"userId":"u","traits":{"n":2}}"#),
+        None,
+    );
     assert_eq!(users.of_event(&shop, &track, None).unwrap().traits, r#"{"n":2}"#);
-    assert_eq!(users.keep(), Kept { written: 2, ..Kept::default() });
+    assert_eq!(users.keep(), CommitReport { written: 2, ..CommitReport::default() });
 }
 
 #[test]
 fn the_least_recently_used_goes_first_wherever_it_lies() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
-    let three = config::Users { max: 3, ..PLENTY };
+    let three = config::UsersSettings { max: 3, ..PLENTY };
     let body = |id: u64| format!(r#"{{"userId":"u{id}","traits":{{"n":{id}}}}}"#);
     for id in 1..=3 {
         assert_eq!(identify(&mut memory, three, id, &shop, &body(id)).evicted, 0);
@@ -177,17 +239,21 @@ fn the_least_recently_used_goes_first_wherever_it_lies() {
     assert!(shown(&mut memory, three, 10, &shop, r#"{"userId":"u1"}"#).is_some());
     assert_eq!(identify(&mut memory, three, 11, &shop, &body(4)).evicted, 1);
     let left: Vec<u64> = (1..=4)
-        .filter(|id| shown(&mut memory, three, 12, &shop, &format!(r#"{{"userId":"u{id}"}}"#)).is_some())
+        .filter(|id| {
+            shown(&mut memory, three, 12, &shop, &format!(r#"{{"userId":"u{id}"}}"#)).is_some()
+        })
         .collect();
     assert_eq!(left, [1, 3, 4]);
     // A whole sync in one request: the last of it stay.
-    let mut users = Users::new(&mut memory, three, 20_000);
+    let mut users = UserTransaction::new(&mut memory, three, 20_000);
     for id in 100..150 {
-        users.identify(&shop, &message(Kind::Identify, &body(id)), None);
+        users.identify(&shop, &message(MessageType::Identify, &body(id)), None);
     }
     users.keep();
     let left: Vec<u64> = (1..150)
-        .filter(|id| shown(&mut memory, three, 21, &shop, &format!(r#"{{"userId":"u{id}"}}"#)).is_some())
+        .filter(|id| {
+            shown(&mut memory, three, 21, &shop, &format!(r#"{{"userId":"u{id}"}}"#)).is_some()
+        })
         .collect();
     assert_eq!(left, [147, 148, 149]);
     assert_eq!(held(&memory).0.0, 3);
@@ -197,17 +263,17 @@ fn the_least_recently_used_goes_first_wherever_it_lies() {
 fn as_many_as_may_be_are_remembered() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
-    Users::prepare(&mut memory, PLENTY);
+    UserTransaction::prepare(&mut memory, PLENTY);
     for request in 0..100 {
-        let mut users = Users::new(&mut memory, PLENTY, (1 + request) * 1000);
+        let mut users = UserTransaction::new(&mut memory, PLENTY, (1 + request) * 1000);
         for n in 0..100 {
             let id = request * 100 + n;
             let body = format!(
                 r#"{{"userId":"user-{id}","context":{{"personas":{{"computation_key":"vip"}}}},"traits":{{"vip":true}}}}"#
             );
-            users.identify(&shop, &message(Kind::Identify, &body), None);
+            users.identify(&shop, &message(MessageType::Identify, &body), None);
         }
-        assert_eq!(users.keep(), Kept { written: 100, ..Kept::default() });
+        assert_eq!(users.keep(), CommitReport { written: 100, ..CommitReport::default() });
     }
     let (held, booked) = held(&memory);
     assert_eq!((held.0, held), (10_000, booked));
@@ -234,16 +300,29 @@ fn whoever_is_not_heard_of_is_forgotten() {
 fn traits_that_are_too_large_are_not_remembered_and_the_earlier_ones_neither() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
-    let large = format!(r#"{{"userId":"u","traits":{{"a":"{}","b":"{}"}}}}"#, "x".repeat(9_000), "y".repeat(9_000));
+    let large = format!(
+        r#"{{"userId":"u","traits":{{"a":"{}","b":"{}"}}}}"#,
+        "x".repeat(9_000),
+        "y".repeat(9_000)
+    );
     identify(&mut memory, PLENTY, 1, &shop, r#"{"userId":"u","traits":{"n":1}}"#);
     assert_eq!(identify(&mut memory, PLENTY, 2, &shop, &large).refused, 1);
-    assert_eq!(shown(&mut memory, PLENTY, 3, &shop, r#"{"userId":"u"}"#).as_deref(), Some(r#"{"userId":"u"}"#));
+    assert_eq!(
+        shown(&mut memory, PLENTY, 3, &shop, r#"{"userId":"u"}"#).as_deref(),
+        Some(r#"{"userId":"u"}"#)
+    );
     let id = "i".repeat(600);
-    let kept = identify(&mut memory, PLENTY, 4, &shop, &format!(r#"{{"userId":"{id}","traits":{{"n":1}}}}"#));
+    let kept = identify(
+        &mut memory,
+        PLENTY,
+        4,
+        &shop,
+        &format!(r#"{{"userId":"{id}","traits":{{"n":1}}}}"#),
+    );
     assert_eq!((kept.refused, kept.written), (1, 0));
     assert_eq!(shown(&mut memory, PLENTY, 5, &shop, &format!(r#"{{"userId":"{id}"}}"#)), None);
     // A bound that not even one record fits.
-    let none = config::Users { max_bytes: 10, ..PLENTY };
+    let none = config::UsersSettings { max_bytes: 10, ..PLENTY };
     let mut memory = Memory::new();
     identify(&mut memory, none, 1, &shop, r#"{"userId":"u","traits":{"n":1}}"#);
     assert_eq!(held(&memory), ((0, 0), (0, 0)));
@@ -253,10 +332,17 @@ fn traits_that_are_too_large_are_not_remembered_and_the_earlier_ones_neither() {
 fn events_of_one_request_show_only_so_many_bytes() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
-    identify(&mut memory, PLENTY, 1, &shop, &format!(r#"{{"userId":"u","traits":{{"a":"{}"}}}}"#, "x".repeat(9_000)));
-    let mut users = Users::new(&mut memory, PLENTY, 2_000);
-    let track = message(Kind::Track, r#"{"userId":"u"}"#);
-    let bytes: usize = (0..5_000).map(|_| users.of_event(&shop, &track, None).unwrap().traits.len()).sum();
+    identify(
+        &mut memory,
+        PLENTY,
+        1,
+        &shop,
+        &format!(r#"{{"userId":"u","traits":{{"a":"{}"}}}}"#, "x".repeat(9_000)),
+    );
+    let mut users = UserTransaction::new(&mut memory, PLENTY, 2_000);
+    let track = message(MessageType::Track, r#"{"userId":"u"}"#);
+    let bytes: usize =
+        (0..5_000).map(|_| users.of_event(&shop, &track, None).unwrap().traits.len()).sum();
     assert!((4_000_000..=4_194_304).contains(&bytes), "{bytes}");
     assert!(users.keep().not_shown > 4_000);
 }
@@ -265,10 +351,10 @@ fn events_of_one_request_show_only_so_many_bytes() {
 fn one_request_says_only_so_much() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
-    let mut users = Users::new(&mut memory, PLENTY, 1_000);
+    let mut users = UserTransaction::new(&mut memory, PLENTY, 1_000);
     for n in 0..10_000 {
         let body = format!(r#"{{"userId":"u","traits":{{"n":{n}}}}}"#);
-        users.identify(&shop, &message(Kind::Identify, &body), None);
+        users.identify(&shop, &message(MessageType::Identify, &body), None);
     }
     let kept = users.keep();
     assert_eq!((kept.written, kept.refused), (8_191, 1_809));
@@ -279,24 +365,42 @@ fn one_request_says_only_so_much() {
 fn a_store_of_another_size_leaves_nothing_behind() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
-    let large = config::Users { max: 40_000, max_bytes: 40_000_000, ..PLENTY };
-    Users::prepare(&mut memory, large);
+    let large = config::UsersSettings { max: 40_000, max_bytes: 40_000_000, ..PLENTY };
+    UserTransaction::prepare(&mut memory, large);
     for id in 0..2_000 {
-        identify(&mut memory, large, 1, &shop, &format!(r#"{{"userId":"u{id}","traits":{{"n":{id}}}}}"#));
+        identify(
+            &mut memory,
+            large,
+            1,
+            &shop,
+            &format!(r#"{{"userId":"u{id}","traits":{{"n":{id}}}}}"#),
+        );
     }
     assert!(shown(&mut memory, large, 2, &shop, r#"{"userId":"u1500"}"#).is_some());
     assert_eq!(held(&memory).0, held(&memory).1);
     // The same size: nothing is lost.
-    Users::prepare(&mut memory, large);
+    UserTransaction::prepare(&mut memory, large);
     assert_eq!(held(&memory).0.0, 2_000);
-    Users::prepare(&mut memory, PLENTY);
+    UserTransaction::prepare(&mut memory, PLENTY);
     assert_eq!(held(&memory), ((0, 0), (0, 0)));
     identify(&mut memory, PLENTY, 3, &shop, r#"{"userId":"u","traits":{"n":1}}"#);
     // A bound that has become smaller is kept to from the next identify on.
     for id in 0..200 {
-        identify(&mut memory, PLENTY, 4, &shop, &format!(r#"{{"userId":"u{id}","traits":{{"n":{id}}}}}"#));
+        identify(
+            &mut memory,
+            PLENTY,
+            4,
+            &shop,
+            &format!(r#"{{"userId":"u{id}","traits":{{"n":{id}}}}}"#),
+        );
     }
-    identify(&mut memory, config::Users { max: 5, ..PLENTY }, 5, &shop, r#"{"userId":"last","traits":{"n":1}}"#);
+    identify(
+        &mut memory,
+        config::UsersSettings { max: 5, ..PLENTY },
+        5,
+        &shop,
+        r#"{"userId":"last","traits":{"n":1}}"#,
+    );
     assert_eq!(held(&memory).0.0, 5);
 }
 
@@ -327,18 +431,25 @@ impl SharedData for Busy<'_> {
 fn what_others_say_meanwhile_is_not_lost() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
-    Users::prepare(&mut memory, TIGHT);
-    let audience = r#"{"userId":"u","context":{"personas":{"computation_key":"vip"}},"traits":{"vip":true}}"#;
+    UserTransaction::prepare(&mut memory, TIGHT);
+    let audience =
+        r#"{"userId":"u","context":{"personas":{"computation_key":"vip"}},"traits":{"vip":true}}"#;
     // Between our read and our first write, to the ledger; and between that and our write to the shard.
     for turn in 1..=2 {
         let mut others = vec![(turn, audience.replace("vip", &format!("vip_{turn}")))];
-        others.resize(usize::try_from(turn).unwrap(), (turn, r#"{"userId":"other","traits":{"n":1}}"#.to_owned()));
+        others.resize(
+            usize::try_from(turn).unwrap(),
+            (turn, r#"{"userId":"other","traits":{"n":1}}"#.to_owned()),
+        );
         others.reverse();
         let mut busy = Busy { memory: &mut memory, others };
-        let mut users = Users::new(&mut busy, TIGHT, turn * 1000);
+        let mut users = UserTransaction::new(&mut busy, TIGHT, turn * 1000);
         users.identify(
             &shop,
-            &message(Kind::Identify, &format!(r#"{{"userId":"u","traits":{{"said":{turn}}}}}"#)),
+            &message(
+                MessageType::Identify,
+                &format!(r#"{{"userId":"u","traits":{{"said":{turn}}}}}"#),
+            ),
             None,
         );
         assert_eq!(users.keep().refused, 0);
@@ -347,7 +458,8 @@ fn what_others_say_meanwhile_is_not_lost() {
     assert_eq!(shown, r#"{"userId":"u","traits":{"said":2,"vip_1":true,"vip_2":true}}"#);
 }
 
-const TIGHT: config::Users = config::Users { max: 20, max_bytes: 4_000, expire_ms: 500 };
+const TIGHT: config::UsersSettings =
+    config::UsersSettings { max: 20, max_bytes: 4_000, expire_ms: 500 };
 
 fn anyone() -> impl Strategy<Value = (u8, u8, Option<bool>, usize)> {
     (0_u8..40, 0_u8..10, proptest::option::of(any::<bool>()), 0_usize..60)
@@ -382,15 +494,15 @@ proptest! {
     ) {
         let mut memory = Memory::new();
         let shop = source(1, Mode::Cloud);
-        Users::prepare(&mut memory, TIGHT);
+        UserTransaction::prepare(&mut memory, TIGHT);
         let mut now = 1_000;
         for (said, others, later) in requests {
             now += later;
             let others = others.into_iter().map(|(u, d, c, p)| (now, body(u, d, c, p))).collect();
             let mut busy = Busy { memory: &mut memory, others };
-            let mut users = Users::new(&mut busy, TIGHT, now * 1000);
+            let mut users = UserTransaction::new(&mut busy, TIGHT, now * 1000);
             for (user, device, computed, padding) in said {
-                users.identify(&shop, &message(Kind::Identify, &body(user, device, computed, padding)), None);
+                users.identify(&shop, &message(MessageType::Identify, &body(user, device, computed, padding)), None);
             }
             users.keep();
             let (held, booked) = held(&memory);

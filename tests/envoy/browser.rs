@@ -1,6 +1,6 @@
 //! What pages in a browser need: CORS on every answer, settings, and answers in place of Envoy's own.
 
-use super::setting::{PATIENCE, Setting, ok, raw, track};
+use super::fixture::{PATIENCE, TestEnv, ok, raw, track};
 use mock_keen::Fault;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 const ORIGIN: &str = "https://shop.example.com";
 
 async fn send(
-    s: &Setting,
+    s: &TestEnv,
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
@@ -41,10 +41,11 @@ async fn every_answer_to_a_page_can_be_read_by_it() {
     let mut config = harness::default_config();
     config["delivery"]["holdMs"] = json!(300);
     config["delivery"]["maxPendingBytes"] = json!(2000);
-    let s = Setting::with(config).await;
+    let s = TestEnv::with(config).await;
     let key = ("authorization", "Basic d3JpdGVLZXk6");
     let large = " ".repeat(600_000);
-    let full = json!({"event": "e", "userId": "u", "properties": {"text": "x".repeat(3000)}}).to_string();
+    let full =
+        json!({"event": "e", "userId": "u", "properties": {"text": "x".repeat(3000)}}).to_string();
     for (method, path, body, status) in [
         ("POST", "/v1/t", track("taken"), 200),
         ("POST", "/v1/i", "{}".to_owned(), 200),
@@ -60,14 +61,24 @@ async fn every_answer_to_a_page_can_be_read_by_it() {
         let (got, headers, body) = send(&s, method, path, &[key, ("origin", ORIGIN)], body).await;
         assert_eq!(got, status, "{method} {path}: {body}");
         assert!(readable(&headers), "{method} {path}: {headers:?}");
-        assert_eq!(got == 429, headers.contains_key("retry-after") && headers.contains_key("x-ratelimit-reset"));
+        assert_eq!(
+            got == 429,
+            headers.contains_key("retry-after") && headers.contains_key("x-ratelimit-reset")
+        );
         // Without an origin there is nothing to allow, and a cache must know why.
         let (_, headers, _) = send(&s, "GET", "/v1/t", &[], "").await;
-        assert_eq!((value(&headers, "access-control-allow-origin"), value(&headers, "vary")), ("", "Origin"));
+        assert_eq!(
+            (value(&headers, "access-control-allow-origin"), value(&headers, "vary")),
+            ("", "Origin")
+        );
     }
     s.keen.fault(Fault::status(503).forever());
-    let (status, headers, body) = send(&s, "POST", "/v1/t", &[key, ("origin", ORIGIN)], track("failed")).await;
-    assert!(status == 503 && readable(&headers) && headers.contains_key("retry-after"), "{status} {headers:?}");
+    let (status, headers, body) =
+        send(&s, "POST", "/v1/t", &[key, ("origin", ORIGIN)], track("failed")).await;
+    assert!(
+        status == 503 && readable(&headers) && headers.contains_key("retry-after"),
+        "{status} {headers:?}"
+    );
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["success"], false);
     assert_eq!(s.collections(), ["taken"]);
     s.envoy.no_panic_in_log();
@@ -75,8 +86,15 @@ async fn every_answer_to_a_page_can_be_read_by_it() {
 
 #[tokio::test]
 async fn preflights_let_every_sdk_through() {
-    let s = Setting::new().await;
-    for path in ["/v1/t", "/v1/b", "/v1/batch", "/v1/m", "/v1/projects/writeKey/settings", "/v1/pixel/track"] {
+    let s = TestEnv::new().await;
+    for path in [
+        "/v1/t",
+        "/v1/b",
+        "/v1/batch",
+        "/v1/m",
+        "/v1/projects/writeKey/settings",
+        "/v1/pixel/track",
+    ] {
         for (asked, want) in [
             ("authorization,x-retry-count", "authorization,x-retry-count"),
             ("x-customers-own", "x-customers-own"),
@@ -102,7 +120,7 @@ async fn preflights_let_every_sdk_through() {
 async fn only_allowed_origins_are_reflected() {
     let mut config = harness::default_config();
     config["cors"] = json!({"allowOrigins": ["https://shop.example.com", "https://*.example.org"]});
-    let s = Setting::with(config).await;
+    let s = TestEnv::with(config).await;
     for (origin, allowed) in [
         (ORIGIN, true),
         ("https://www.example.org", true),
@@ -112,10 +130,20 @@ async fn only_allowed_origins_are_reflected() {
         ("null", false),
     ] {
         for method in ["POST", "OPTIONS"] {
-            let (status, headers, _) =
-                send(&s, method, "/v1/i", &[("origin", origin), ("authorization", "Basic d3JpdGVLZXk6")], "{}").await;
+            let (status, headers, _) = send(
+                &s,
+                method,
+                "/v1/i",
+                &[("origin", origin), ("authorization", "Basic d3JpdGVLZXk6")],
+                "{}",
+            )
+            .await;
             let got = value(&headers, "access-control-allow-origin");
-            assert_eq!((status, got), (200, if allowed { origin } else { "" }), "{method} {origin}");
+            assert_eq!(
+                (status, got),
+                (200, if allowed { origin } else { "" }),
+                "{method} {origin}"
+            );
             assert_eq!(headers.contains_key("access-control-allow-credentials"), allowed);
             assert_eq!(value(&headers, "vary"), "Origin");
         }
@@ -125,19 +153,23 @@ async fn only_allowed_origins_are_reflected() {
 
 #[tokio::test]
 async fn no_header_is_split() {
-    let s = Setting::new().await;
+    let s = TestEnv::new().await;
     for (name, origin, asked) in [
         ("bytes", &b"https://a.b\xff\xfe"[..], &b"\xff"[..]),
         ("controls", b"https://a.b\tx: y", b"a\tb: c"),
         ("long", &[b'a'; 9_000], &[b'b'; 9_000]),
     ] {
-        let mut request = b"OPTIONS /v1/t HTTP/1.1\r\nhost: e\r\nconnection: close\r\norigin: ".to_vec();
+        let mut request =
+            b"OPTIONS /v1/t HTTP/1.1\r\nhost: e\r\nconnection: close\r\norigin: ".to_vec();
         request.extend_from_slice(origin);
         request.extend_from_slice(b"\r\naccess-control-request-headers: ");
         request.extend_from_slice(asked);
         request.extend_from_slice(b"\r\n\r\n");
         let reply = raw(s.envoy.addr(), request).await.to_lowercase();
-        assert!(reply.starts_with("http/1.1 200") || reply.starts_with("http/1.1 400"), "{name}: {reply}");
+        assert!(
+            reply.starts_with("http/1.1 200") || reply.starts_with("http/1.1 400"),
+            "{name}: {reply}"
+        );
         assert!(
             !reply.contains("x: y") && !reply.contains("b: c") && !reply.contains("allow-origin"),
             "{name}: {reply}"
@@ -151,7 +183,7 @@ async fn no_header_is_split() {
 async fn what_envoy_answers_by_itself_is_said_in_segments_words() {
     let mut config = harness::default_config();
     config["delivery"]["holdMs"] = json!(10_000);
-    let s = Setting::patched(config, |bootstrap| {
+    let s = TestEnv::patched(config, |bootstrap| {
         let manager = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
         let manager = bootstrap.pointer_mut(manager).unwrap();
         manager["request_timeout"] = json!("1s");
@@ -171,13 +203,22 @@ async fn what_envoy_answers_by_itself_is_said_in_segments_words() {
         ("504", [head(track("slow").len()), track("slow")].concat(), 503, "not confirmed in time"),
     ] {
         let reply = raw_until_answered(&s, request).await;
-        let (head, body) = reply.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{name}: {reply}"));
+        let (head, body) =
+            reply.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{name}: {reply}"));
         assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{name}: {reply}");
-        let body: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{name}: {error}: {reply}"));
-        assert_eq!((&body["success"], body["message"].as_str().unwrap()), (&json!(false), message), "{name}");
+        let body: Value =
+            serde_json::from_str(body).unwrap_or_else(|error| panic!("{name}: {error}: {reply}"));
+        assert_eq!(
+            (&body["success"], body["message"].as_str().unwrap()),
+            (&json!(false), message),
+            "{name}"
+        );
         assert!(body["code"].is_string());
         let head = head.to_lowercase();
-        assert!(head.contains(&format!("access-control-allow-origin: {ORIGIN}\r\n")), "{name}: {head}");
+        assert!(
+            head.contains(&format!("access-control-allow-origin: {ORIGIN}\r\n")),
+            "{name}: {head}"
+        );
         assert!(head.contains("content-type: application/json"), "{name}: {head}");
         assert_eq!(head.contains("\r\nretry-after: "), status == 503, "{name}: {head}");
     }
@@ -188,7 +229,7 @@ async fn what_envoy_answers_by_itself_is_said_in_segments_words() {
 }
 
 /// What is answered before the body is sent: the answer, as far as its length says.
-async fn raw_until_answered(s: &Setting, request: String) -> String {
+async fn raw_until_answered(s: &TestEnv, request: String) -> String {
     use std::io::{Read, Write};
     let addr = s.envoy.addr();
     tokio::task::spawn_blocking(move || {
@@ -216,15 +257,19 @@ async fn raw_until_answered(s: &Setting, request: String) -> String {
 fn is_whole(reply: &[u8]) -> bool {
     let text = String::from_utf8_lossy(reply);
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-    let length = head.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-    length.is_some_and(|length: usize| body.len() >= length) || head.contains("chunked") && body.ends_with("0\r\n\r\n")
+    let length = head
+        .to_lowercase()
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    length.is_some_and(|length: usize| body.len() >= length)
+        || head.contains("chunked") && body.ends_with("0\r\n\r\n")
 }
 
 #[tokio::test]
 async fn settings_name_the_key_they_were_asked_with() {
     let mut config = harness::default_config();
     config["settings"] = json!({"apiHost": "edge.example.com/v1"});
-    let s = Setting::with(config).await;
+    let s = TestEnv::with(config).await;
     for path in ["/v1/projects/writeKey/settings", "/v1/projects/projects/writeKey/settings/?x=1"] {
         let (status, headers, body) = send(&s, "GET", path, &[("origin", ORIGIN)], "").await;
         assert_eq!((status, value(&headers, "content-type")), (200, "application/json"), "{path}");
@@ -239,7 +284,7 @@ async fn settings_name_the_key_they_were_asked_with() {
         assert!(settings["plan"].is_object());
     }
     assert_eq!(send(&s, "HEAD", "/v1/projects/writeKey/settings", &[], "").await.0, 200);
-    let s = Setting::new().await;
+    let s = TestEnv::new().await;
     let (_, _, body) = send(&s, "GET", "/v1/projects/writeKey/settings", &[], "").await;
     assert!(!body.contains("apiHost"), "{body}");
     s.envoy.no_panic_in_log();

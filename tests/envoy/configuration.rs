@@ -1,6 +1,6 @@
 //! Configurations, as Envoy takes or refuses them.
 
-use super::setting::{Setting, ok, track};
+use super::fixture::{TestEnv, ok, track};
 use harness::Envoy;
 use mock_keen::{MockKeen, Options};
 use serde_json::json;
@@ -19,7 +19,9 @@ async fn a_wrong_one_does_not_start_and_says_where() {
     ] {
         let mut config = harness::default_config();
         *config.pointer_mut(pointer).unwrap() = value;
-        let Err(error) = Envoy::builder().config(config).start().await else { panic!("{pointer} was taken") };
+        let Err(error) = Envoy::builder().config(config).start().await else {
+            panic!("{pointer} was taken")
+        };
         let log = format!("{error:?}");
         assert!(log.contains(want), "{pointer}: {log}");
         assert!(!log.contains("ABCDEF0123456789"), "a key in the log");
@@ -40,7 +42,11 @@ async fn what_is_no_configuration_does_not_start_either() {
         harness::keen_edge(bootstrap).as_object_mut().unwrap().remove("configuration");
     });
     refused(without, "configuration refused: : a configuration is required, found none").await;
-    refused(Envoy::builder().raw_config("keen: {cluster: keen}"), "must be JSON or a google.protobuf.Struct").await;
+    refused(
+        Envoy::builder().raw_config("keen: {cluster: keen}"),
+        "must be JSON or a google.protobuf.Struct",
+    )
+    .await;
     refused(Envoy::builder().raw_config("[]"), ": must be an object, found an array").await;
     let mut unknown = harness::default_config();
     unknown["delivery"]["holdMS"] = json!(5000);
@@ -54,7 +60,7 @@ async fn what_is_no_configuration_does_not_start_either() {
 async fn a_string_value_is_as_good_as_a_struct() {
     let keen = MockKeen::start(Options::default()).await.unwrap();
     let envoy = Envoy::builder().keen(keen.addr()).string_config().start().await.unwrap();
-    let s = Setting { envoy, keen, client: reqwest::Client::new() };
+    let s = TestEnv { envoy, keen, client: reqwest::Client::new() };
     assert_eq!(s.post("/v1/track", track("string")).await, ok());
     assert_eq!(s.collections(), ["string"]);
 }

@@ -1,6 +1,6 @@
 //! Delivery under fault: what each answer of Keen's means to the caller.
 
-use super::setting::{PATIENCE, Setting, ok, track};
+use super::fixture::{PATIENCE, TestEnv, ok, track};
 use mock_keen::Fault;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -14,11 +14,14 @@ fn quick() -> serde_json::Value {
 
 #[tokio::test]
 async fn two_hundred_callers_share_calls() {
-    let s = Setting::new().await;
+    let s = TestEnv::new().await;
     s.keen.fault(Fault::delay(20).forever());
     let calls = (0..200).map(|i| {
-        let request =
-            s.client.post(s.envoy.url("/v1/track")).basic_auth("writeKey", Some("")).body(track(&format!("e{i}")));
+        let request = s
+            .client
+            .post(s.envoy.url("/v1/track"))
+            .basic_auth("writeKey", Some(""))
+            .body(track(&format!("e{i}")));
         tokio::spawn(async move { request.send().await.unwrap().status().as_u16() })
     });
     for call in calls.collect::<Vec<_>>() {
@@ -31,7 +34,7 @@ async fn two_hundred_callers_share_calls() {
 
 #[tokio::test]
 async fn passing_trouble_is_retried_and_nothing_doubles() {
-    let s = Setting::new().await;
+    let s = TestEnv::new().await;
     for (name, fault) in [
         ("503", Fault::status(503)),
         ("500", Fault::status(500)),
@@ -51,7 +54,7 @@ async fn passing_trouble_is_retried_and_nothing_doubles() {
 
 #[tokio::test]
 async fn lasting_trouble_is_a_503_with_retry_after() {
-    let s = Setting::with(quick()).await;
+    let s = TestEnv::with(quick()).await;
     for (name, fault) in [
         ("401", Fault::status(401)),
         ("402", Fault::status(402)),
@@ -61,7 +64,11 @@ async fn lasting_trouble_is_a_503_with_retry_after() {
     ] {
         s.keen.fault(fault);
         let start = Instant::now();
-        let request = s.client.post(s.envoy.url("/v1/track")).basic_auth("writeKey", Some("")).body(track(name));
+        let request = s
+            .client
+            .post(s.envoy.url("/v1/track"))
+            .basic_auth("writeKey", Some(""))
+            .body(track(name));
         let reply = request.send().await.unwrap();
         assert_eq!(reply.status(), 503, "{name}");
         assert!(reply.headers().contains_key("retry-after"), "{name}");
@@ -76,7 +83,7 @@ async fn lasting_trouble_is_a_503_with_retry_after() {
 
 #[tokio::test]
 async fn a_refused_event_does_not_harm_its_neighbours() {
-    let s = Setting::new().await;
+    let s = TestEnv::new().await;
     s.keen.fault(Fault::refuse_collection("bad", "InvalidEventError").forever());
     let batch = json!({"batch": [
         {"type": "track", "event": "good", "userId": "u"},
@@ -94,7 +101,7 @@ async fn a_refused_event_does_not_harm_its_neighbours() {
 
 #[tokio::test]
 async fn keen_down_and_back() {
-    let s = Setting::with(quick()).await;
+    let s = TestEnv::with(quick()).await;
     assert_eq!(s.post("/v1/track", track("before")).await, ok());
     s.keen.stop().await;
     assert_eq!(s.post("/v1/track", track("during")).await.0, 503);
@@ -112,11 +119,14 @@ async fn keen_down_and_back() {
 async fn over_the_bound_callers_are_told_at_once() {
     let mut config = quick();
     config["delivery"]["maxPendingBytes"] = json!(2000);
-    let s = Setting::with(config).await;
+    let s = TestEnv::with(config).await;
     s.keen.fault(Fault::hang().forever());
     let calls = (0..30).map(|i| {
-        let request =
-            s.client.post(s.envoy.url("/v1/track")).basic_auth("writeKey", Some("")).body(track(&format!("e{i}")));
+        let request = s
+            .client
+            .post(s.envoy.url("/v1/track"))
+            .basic_auth("writeKey", Some(""))
+            .body(track(&format!("e{i}")));
         tokio::spawn(async move { request.send().await.unwrap().status().as_u16() })
     });
     let mut statuses = Vec::new();

@@ -1,7 +1,7 @@
 //! The golden cases, through Envoy to Keen: each case is a source of its own in one Envoy.
 
 use super::cases::{self, Received};
-use super::setting::Setting;
+use super::fixture::TestEnv;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -28,9 +28,12 @@ async fn every_case() {
         .collect();
     config["sources"] = Value::Object(sources);
     let started = chrono::Utc::now();
-    let s = Setting::with(config).await;
+    let s = TestEnv::with(config).await;
     for (i, case) in cases.iter().enumerate() {
-        s.keen.add_project(mock_keen::Project::new(&project(i), case.settings["writeKey"].as_str().unwrap()));
+        s.keen.add_project(mock_keen::Project::new(
+            &project(i),
+            case.settings["writeKey"].as_str().unwrap(),
+        ));
     }
     for (i, case) in cases.iter().enumerate() {
         let mut call = s.client.post(s.envoy.url(&case.path)).body(case.body_with(&key(i)));
@@ -46,13 +49,16 @@ async fn every_case() {
     for event in s.keen.events() {
         stored.entry(event.project).or_default().push((event.collection, event.event));
     }
-    let keen_form = |at: chrono::DateTime<chrono::Utc>| at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
+    let keen_form =
+        |at: chrono::DateTime<chrono::Utc>| at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
     let between = [keen_form(started), keen_form(chrono::Utc::now())];
     let received = Received { address: "127.0.0.1", between: [&between[0], &between[1]] };
     let failed: Vec<String> = cases
         .iter()
         .enumerate()
-        .filter_map(|(i, case)| case.judge(&stored.remove(&project(i)).unwrap_or_default(), &received).err())
+        .filter_map(|(i, case)| {
+            case.judge(&stored.remove(&project(i)).unwrap_or_default(), &received).err()
+        })
         .collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));
     assert!(s.keen.refusals().is_empty(), "{:?}", s.keen.refusals());

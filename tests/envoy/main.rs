@@ -12,26 +12,26 @@
     reason = "tests may fail loudly"
 )]
 
-mod accepted;
+mod ack_accepted;
 mod browser;
-mod captures;
 #[path = "../golden/cases.rs"]
 mod cases;
+mod client_address;
+mod config_reload;
 mod configuration;
+mod credential_injection;
 mod delivery;
-mod edge;
-mod faults;
-mod forward;
+mod dynamic_config;
+mod fixture;
 mod golden;
-mod hostile;
-mod keys;
+mod http_edge_cases;
+mod initial_pageview;
+mod intercept_forward;
+mod malicious_input;
 mod metrics;
-mod page_load;
 mod pixel;
-mod replaced;
-mod setting;
-mod updates;
+mod recorded_requests;
+mod segment_api;
+mod upstream_faults;
 mod users;
-mod visitors;
-mod vm;
-mod wire;
+mod vm_restart;

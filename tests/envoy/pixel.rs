@@ -1,6 +1,6 @@
 //! Calls that come as the address of an image.
 
-use super::setting::{Setting, ok, track};
+use super::fixture::{TestEnv, ok, track};
 use mock_keen::Fault;
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ const GIF: &[u8] =
     b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\
 \x01\x00\x01\x00\x00\x02\x01D\x00;";
 
-async fn shown(s: &Setting, path: &str) -> reqwest::header::HeaderMap {
+async fn shown(s: &TestEnv, path: &str) -> reqwest::header::HeaderMap {
     let reply = s.client.get(s.envoy.url(path)).send().await.unwrap();
     assert_eq!(reply.status(), 200, "{path}");
     assert_eq!(reply.headers()["content-type"], "image/gif", "{path}");
@@ -26,7 +26,7 @@ fn opened(event: &str) -> String {
 async fn a_message_in_every_form_of_data() {
     use base64::Engine;
     use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
-    let s = Setting::new().await;
+    let s = TestEnv::new().await;
     let percent = |text: String| text.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
     for (name, data) in [
         ("base64", STANDARD.encode(opened("base64"))),
@@ -38,7 +38,7 @@ async fn a_message_in_every_form_of_data() {
         let headers = shown(&s, &format!("/v1/pixel/track?data={data}")).await;
         assert!(headers["cache-control"].to_str().unwrap().contains("no-store"), "{name}");
     }
-    s.keen.wait_for_events(5, super::setting::PATIENCE).await.unwrap();
+    s.keen.wait_for_events(5, super::fixture::PATIENCE).await.unwrap();
     for stored in s.keen.events() {
         let (event, properties) = (&stored.event, ("?>?>~~", 1, "ü?>"));
         assert_eq!(
@@ -53,7 +53,7 @@ async fn a_message_in_every_form_of_data() {
 
 #[tokio::test]
 async fn a_message_in_the_query() {
-    let s = Setting::new().await;
+    let s = TestEnv::new().await;
     let track = "userId=user_123&event=Email%20Opened&properties.subject=The%20Electric+Daily&properties.email=jane.kim@example.com";
     shown(&s, &format!("/v1/pixel/track?{track}&writeKey=writeKey")).await;
     shown(&s, "/v1/pixel/page/?anonymousId=a&name=Landing&properties.url=https%3A%2F%2Fexample.com&writeKey=writeKey")
@@ -61,12 +61,16 @@ async fn a_message_in_the_query() {
     shown(&s, "/v1/pixel/screen?userId=u&name=Main&writeKey=writeKey").await;
     // Each showing is a call of its own, as no id says otherwise.
     shown(&s, &format!("/v1/pixel/track?{track}&writeKey=writeKey")).await;
-    shown(&s, &format!("/v1/pixel/track?{track}&writeKey=writeKey&integrations.Keen%20IO=false")).await;
+    shown(&s, &format!("/v1/pixel/track?{track}&writeKey=writeKey&integrations.Keen%20IO=false"))
+        .await;
     for call in ["identify", "group", "alias"] {
         shown(&s, &format!("/v1/pixel/{call}?userId=u&traits.email=a&writeKey=writeKey")).await;
     }
-    s.keen.wait_for_events(4, super::setting::PATIENCE).await.unwrap();
-    assert_eq!(s.collections(), ["Email Opened", "Email Opened", "Viewed Landing Page", "Viewed Main Screen"]);
+    s.keen.wait_for_events(4, super::fixture::PATIENCE).await.unwrap();
+    assert_eq!(
+        s.collections(),
+        ["Email Opened", "Email Opened", "Viewed Landing Page", "Viewed Main Screen"]
+    );
     let stored = s.keen.events();
     let opened = &stored.iter().find(|stored| stored.collection == "Email Opened").unwrap().event;
     assert_eq!(opened["subject"], "The Electric Daily");
@@ -77,7 +81,7 @@ async fn a_message_in_the_query() {
 
 #[tokio::test]
 async fn the_image_is_shown_whatever_is_wrong() {
-    let s = Setting::new().await;
+    let s = TestEnv::new().await;
     for path in [
         "/v1/pixel/track",
         "/v1/pixel/track?",
@@ -97,7 +101,10 @@ async fn the_image_is_shown_whatever_is_wrong() {
     // Whoever asks ahead of a reader, or otherwise, sees nothing and stands for nobody.
     let path = "/v1/pixel/track?writeKey=writeKey&event=ahead&userId=u";
     let head = s.client.head(s.envoy.url(path)).send().await.unwrap();
-    assert_eq!((head.status().as_u16(), head.headers()["content-type"].to_str().unwrap()), (200, "image/gif"));
+    assert_eq!(
+        (head.status().as_u16(), head.headers()["content-type"].to_str().unwrap()),
+        (200, "image/gif")
+    );
     assert_eq!(s.post("/v1/track", track("alive")).await, ok());
     assert_eq!(s.collections(), ["alive"]);
     s.envoy.no_panic_in_log();
@@ -109,14 +116,14 @@ async fn a_call_outlives_the_trouble_of_keen() {
     let mut config = harness::default_config();
     config["delivery"]["holdMs"] = json!(300);
     config["delivery"]["retries"] = json!(0);
-    let s = Setting::with(config).await;
+    let s = TestEnv::with(config).await;
     s.keen.fault(Fault::status(503).times(3));
     let origin = "https://mail.example.com";
     let path = "/v1/pixel/track?writeKey=writeKey&event=opened&userId=u&messageId=once";
     let reply = s.client.get(s.envoy.url(path)).header("origin", origin).send().await.unwrap();
     assert_eq!(reply.headers()["access-control-allow-origin"], origin);
     assert_eq!(reply.bytes().await.unwrap(), GIF);
-    s.keen.wait_for_events(1, super::setting::PATIENCE).await.unwrap();
+    s.keen.wait_for_events(1, super::fixture::PATIENCE).await.unwrap();
     let stored: Vec<Value> = s.keen.events().into_iter().map(|stored| stored.event).collect();
     assert_eq!(stored[0]["keen"]["uniqueness_token"], "once");
     s.envoy.no_panic_in_log();

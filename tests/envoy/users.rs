@@ -1,13 +1,13 @@
 //! What identify says of users, on the way from one worker to another.
 
-use super::setting::{Setting, ok};
+use super::fixture::{TestEnv, ok};
 use harness::{Dynamic, Envoy};
 use mock_keen::{MockKeen, Options};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// Two workers; the source `writeKey` as given, and `other`, which writes to the same project.
-async fn setting(source: Value, users: Value) -> Setting {
+async fn setting(source: Value, users: Value) -> TestEnv {
     let mut config = harness::default_config();
     for (name, value) in source.as_object().unwrap() {
         config["sources"]["writeKey"][name] = value.clone();
@@ -15,22 +15,32 @@ async fn setting(source: Value, users: Value) -> Setting {
     config["sources"]["other"] = config["sources"]["writeKey"].clone();
     config["users"] = users;
     let keen = MockKeen::start(Options::default()).await.unwrap();
-    let envoy = Envoy::builder().keen(keen.addr()).config(config).concurrency(2).start().await.unwrap();
+    let envoy =
+        Envoy::builder().keen(keen.addr()).config(config).concurrency(2).start().await.unwrap();
     // Each request has a connection of its own: the kernel gives it to one of the workers.
-    Setting { envoy, keen, client: reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap() }
+    TestEnv {
+        envoy,
+        keen,
+        client: reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap(),
+    }
 }
 
-async fn post(s: &Setting, path: &str, key: &str, body: Value) {
+async fn post(s: &TestEnv, path: &str, key: &str, body: Value) {
     let request = s.client.post(s.envoy.url(path)).basic_auth(key, Some("")).body(body.to_string());
     assert_eq!(request.send().await.unwrap().status(), 200);
 }
 
 /// `user` of the events of each collection.
-fn users(s: &Setting, collection: &str) -> Vec<Value> {
-    s.keen.events().into_iter().filter(|e| e.collection == collection).map(|e| e.event["user"].clone()).collect()
+fn users(s: &TestEnv, collection: &str) -> Vec<Value> {
+    s.keen
+        .events()
+        .into_iter()
+        .filter(|e| e.collection == collection)
+        .map(|e| e.event["user"].clone())
+        .collect()
 }
 
-async fn stat(s: &Setting, name: &str) -> u64 {
+async fn stat(s: &TestEnv, name: &str) -> u64 {
     let url = format!("http://{}/stats?filter={name}", s.envoy.admin_addr());
     let text = s.client.get(url).send().await.unwrap().text().await.unwrap();
     text.lines().filter_map(|line| line.rsplit_once(": ")?.1.parse::<u64>().ok()).sum()
@@ -49,12 +59,26 @@ async fn identify_on_one_worker_and_track_on_another() {
                 event.as_object_mut().unwrap().extend(ids.as_object().unwrap().clone());
                 event
             };
-            post(&s, "/v1/track", "writeKey", event("by both", json!({"userId": "u-1", "anonymousId": "a-1"}))).await;
-            post(&s, "/v1/track", "writeKey", event("by visitor", json!({"anonymousId": "a-1"}))).await;
-            post(&s, "/v1/track", "writeKey", event("after reset", json!({"anonymousId": "a-2"}))).await;
-            post(&s, "/v1/track", "writeKey", event("of another", json!({"userId": "u-2", "anonymousId": "a-1"})))
+            post(
+                &s,
+                "/v1/track",
+                "writeKey",
+                event("by both", json!({"userId": "u-1", "anonymousId": "a-1"})),
+            )
+            .await;
+            post(&s, "/v1/track", "writeKey", event("by visitor", json!({"anonymousId": "a-1"})))
                 .await;
-            post(&s, "/v1/track", "other", event("of another source", json!({"userId": "u-1"}))).await;
+            post(&s, "/v1/track", "writeKey", event("after reset", json!({"anonymousId": "a-2"})))
+                .await;
+            post(
+                &s,
+                "/v1/track",
+                "writeKey",
+                event("of another", json!({"userId": "u-2", "anonymousId": "a-1"})),
+            )
+            .await;
+            post(&s, "/v1/track", "other", event("of another source", json!({"userId": "u-1"})))
+                .await;
         }
         for worker in ["worker_0.downstream_cx_total", "worker_1.downstream_cx_total"] {
             assert!(stat(&s, worker).await > 0, "{worker} saw nothing");
@@ -64,7 +88,11 @@ async fn identify_on_one_worker_and_track_on_another() {
             traits["id"] = id;
         }
         for name in ["by both", "by visitor"] {
-            assert_eq!(users(&s, name), vec![json!({"userId": "u-1", "traits": traits}); 40], "{mode}: {name}");
+            assert_eq!(
+                users(&s, name),
+                vec![json!({"userId": "u-1", "traits": traits}); 40],
+                "{mode}: {name}"
+            );
         }
         for name in ["after reset", "of another", "of another source"] {
             assert_eq!(users(&s, name), vec![Value::Null; 40], "{mode}: {name}");
@@ -103,25 +131,42 @@ async fn an_audience_of_ten_thousand() {
         json!({"batch": batch})
     };
     for from in (0..10_000).step_by(500) {
-        post(&s, "/v1/batch", "writeKey", sync("Order Completed Last 30days", true, from, from + 500)).await;
+        post(
+            &s,
+            "/v1/batch",
+            "writeKey",
+            sync("Order Completed Last 30days", true, from, from + 500),
+        )
+        .await;
     }
     // A SDK that heard no answer sends again: the same events.
     post(&s, "/v1/batch", "writeKey", sync("Order Completed Last 30days", true, 0, 100)).await;
     post(&s, "/v1/batch", "writeKey", sync("order_completed_last_30days", false, 0, 100)).await;
     for i in [0, 99, 100, 4_321, 9_999] {
-        post(&s, "/v1/track", "writeKey", json!({"event": "Purchased", "userId": format!("user-{i}")})).await;
+        post(
+            &s,
+            "/v1/track",
+            "writeKey",
+            json!({"event": "Purchased", "userId": format!("user-{i}")}),
+        )
+        .await;
     }
     let mut shown: Vec<Value> = users(&s, "Purchased");
     shown.sort_by_key(|user| user["userId"].to_string());
     let user = |i: usize, member: bool| json!({"userId": format!("user-{i}"), "traits": {"order_completed_last_30days": member}});
-    assert_eq!(shown, [user(0, false), user(100, true), user(4_321, true), user(99, false), user(9_999, true)]);
+    assert_eq!(
+        shown,
+        [user(0, false), user(100, true), user(4_321, true), user(99, false), user(9_999, true)]
+    );
     assert_eq!(stat(&s, "keen_edge_users_evicted").await, 0);
-    let entered: Vec<_> = s.keen.events().into_iter().filter(|e| e.collection == "Audience Entered").collect();
+    let entered: Vec<_> =
+        s.keen.events().into_iter().filter(|e| e.collection == "Audience Entered").collect();
     let ids: BTreeSet<String> = entered.iter().map(|e| e.event["userId"].to_string()).collect();
     assert_eq!((entered.len(), ids.len()), (10_000, 10_000));
     assert_eq!(entered[0].event["audience_key"], "order_completed_last_30days");
     assert_eq!(entered[0].event["order_completed_last_30days"], true);
-    let exited: Vec<_> = s.keen.events().into_iter().filter(|e| e.collection == "Audience Exited").collect();
+    let exited: Vec<_> =
+        s.keen.events().into_iter().filter(|e| e.collection == "Audience Exited").collect();
     assert_eq!(exited.len(), 100);
     assert_eq!(exited[0].event["order_completed_last_30days"], false);
     assert!(s.keen.refusals().is_empty(), "{:?}", s.keen.refusals());
@@ -143,7 +188,8 @@ async fn workers_that_write_at_once_lose_nothing() {
         let sent: Vec<_> = calls
             .iter()
             .map(|call| {
-                let request = s.client.post(s.envoy.url("/v1/identify")).basic_auth("writeKey", Some(""));
+                let request =
+                    s.client.post(s.envoy.url("/v1/identify")).basic_auth("writeKey", Some(""));
                 tokio::spawn(request.body(call.to_string()).send())
             })
             .collect();
@@ -170,10 +216,12 @@ async fn no_more_users_than_may_be() {
         post(&s, "/v1/identify", "writeKey", identify).await;
     }
     for i in 0..300 {
-        let event = json!({"event": "e", "userId": format!("u-{i}"), "messageId": format!("m-{i}")});
+        let event =
+            json!({"event": "e", "userId": format!("u-{i}"), "messageId": format!("m-{i}")});
         assert_eq!(s.post("/v1/track", event.to_string()).await, ok());
     }
-    let mut shown: Vec<u64> = users(&s, "e").iter().filter_map(|user| user["traits"]["n"].as_u64()).collect();
+    let mut shown: Vec<u64> =
+        users(&s, "e").iter().filter_map(|user| user["traits"]["n"].as_u64()).collect();
     shown.sort_unstable();
     assert_eq!(shown, (250..300).collect::<Vec<u64>>());
 }
@@ -195,7 +243,12 @@ async fn traits_of_any_kind() {
         "17".to_owned(),
     ];
     for (i, traits) in texts.iter().enumerate() {
-        for user in [format!("\"u-{i}\""), format!("\"u\\u0000-\\ud800-{i}\""), "1e400".to_owned(), "{}".to_owned()] {
+        for user in [
+            format!("\"u-{i}\""),
+            format!("\"u\\u0000-\\ud800-{i}\""),
+            "1e400".to_owned(),
+            "{}".to_owned(),
+        ] {
             let body = format!(
                 r#"{{"batch": [{{"type": "identify", "userId": {user}, "anonymousId": "a-{i}", "traits": {traits}}},
                     {{"type": "track", "event": "e", "userId": {user}, "properties": {{"n": {i}}}}},
@@ -220,15 +273,22 @@ async fn a_host_without_shared_data_remembers_for_each_worker() {
         .concurrency(1)
         .patch(|bootstrap| {
             let allowed = "/vm_config/capability_restriction_config/allowed_capabilities";
-            let allowed = harness::keen_edge(bootstrap).pointer_mut(allowed).unwrap().as_object_mut().unwrap();
+            let allowed = harness::keen_edge(bootstrap)
+                .pointer_mut(allowed)
+                .unwrap()
+                .as_object_mut()
+                .unwrap();
             assert!(allowed.remove("proxy_get_shared_data").is_some());
             assert!(allowed.remove("proxy_set_shared_data").is_some());
         })
         .start()
         .await
         .unwrap();
-    let s = Setting { envoy, keen, client: reqwest::Client::new() };
-    assert_eq!(s.post("/v1/identify", json!({"userId": "u", "traits": {"plan": "pro"}}).to_string()).await, ok());
+    let s = TestEnv { envoy, keen, client: reqwest::Client::new() };
+    assert_eq!(
+        s.post("/v1/identify", json!({"userId": "u", "traits": {"plan": "pro"}}).to_string()).await,
+        ok()
+    );
     assert_eq!(s.post("/v1/track", json!({"userId": "u", "event": "e"}).to_string()).await, ok());
     assert_eq!(users(&s, "e"), [json!({"userId": "u", "traits": {"plan": "pro"}})]);
     assert!(s.envoy.log().contains("each worker remembers users by itself"));
@@ -240,16 +300,22 @@ async fn a_new_configuration_still_knows_the_users() {
     let mut config = harness::default_config();
     config["sources"]["writeKey"]["rememberUsers"] = json!(true);
     let keen = MockKeen::start(Options::default()).await.unwrap();
-    let builder = Envoy::builder().keen(keen.addr()).config(config.clone()).from_file(Dynamic::Filter);
+    let builder =
+        Envoy::builder().keen(keen.addr()).config(config.clone()).from_file(Dynamic::Filter);
     let envoy = builder.start().await.unwrap_or_else(|error| panic!("{error:?}"));
-    let s = Setting { envoy, keen, client: reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap() };
+    let s = TestEnv {
+        envoy,
+        keen,
+        client: reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap(),
+    };
     post(&s, "/v1/identify", "writeKey", json!({"userId": "u", "traits": {"plan": "pro"}})).await;
     config["users"] = json!({"max": 50});
     config["sources"]["second"] = config["sources"]["writeKey"].clone();
     config["unknownSource"] = json!("reject");
     s.envoy.update(&config).unwrap();
     s.until("the new configuration is in force", async || {
-        let request = s.client.post(s.envoy.url("/v1/track")).basic_auth("nobody", Some("")).body("{}");
+        let request =
+            s.client.post(s.envoy.url("/v1/track")).basic_auth("nobody", Some("")).body("{}");
         request.send().await.unwrap().status() == 400
     })
     .await;

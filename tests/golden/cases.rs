@@ -1,6 +1,13 @@
 //! The golden cases as data, and how an outcome is compared. Whoever can map a request runs them.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::expect_used)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::expect_used
+)]
 
 use serde_json::{Map, Value, json, value::RawValue};
 use std::collections::HashMap;
@@ -46,7 +53,10 @@ impl Case {
         let headers: Map<String, Value> = serde_json::from_str(request["headers"].get())?;
         let expected = value(&case["expected"])?;
         let events = expected["events"].as_array().expect("events").iter();
-        assert!(!text(value(&case["source"])?).is_empty(), "a case says where its truth comes from");
+        assert!(
+            !text(value(&case["source"])?).is_empty(),
+            "a case says where its truth comes from"
+        );
         Ok(Self {
             id: text(value(&case["id"])?),
             decision: case.get("decision").map(|raw| value(raw).map(text)).transpose()?,
@@ -71,10 +81,16 @@ impl Case {
     pub fn judge(&self, got: &[(String, Value)], received: &Received<'_>) -> Result<(), String> {
         let mut left = got.to_vec();
         for (collection, want) in &self.events {
-            let same = |(name, event): &(String, Value)| name == collection && is(want, event, received);
+            let same =
+                |(name, event): &(String, Value)| name == collection && is(want, event, received);
             match left.iter().position(same) {
                 Some(at) => drop(left.remove(at)),
-                None => return Err(format!("{}\n  want {collection:?} {want}\n  got  {got:?}", self.id)),
+                None => {
+                    return Err(format!(
+                        "{}\n  want {collection:?} {want}\n  got  {got:?}",
+                        self.id
+                    ));
+                }
             }
         }
         if left.is_empty() { Ok(()) } else { Err(format!("{}\n  too many: {left:?}", self.id)) }

@@ -66,7 +66,9 @@ impl Text {
                     out.push_str(&quoted[1..quoted.len() - 1]);
                 }
                 Piece::Escaped(c) => {
-                    c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| write!(out, "\\u{unit:04X}").unwrap());
+                    c.encode_utf16(&mut [0; 2])
+                        .iter()
+                        .for_each(|unit| write!(out, "\\u{unit:04X}").unwrap());
                 }
                 Piece::Half(unit) => write!(out, "\\u{unit:04x}").unwrap(),
                 Piece::Run(c, times) => (0..*times).for_each(|_| out.push(*c)),
@@ -126,7 +128,8 @@ pub fn text() -> impl Strategy<Value = Text> {
         1 => (0xd800_u16..0xe000).prop_map(Piece::Half),
     ];
     let limits = prop_oneof![254_usize..259, 9_995_usize..10_005];
-    let run = (prop::sample::select(vec!['x', 'é', '😀', '.']), limits).prop_map(|(c, n)| Piece::Run(c, n));
+    let run = (prop::sample::select(vec!['x', 'é', '😀', '.']), limits)
+        .prop_map(|(c, n)| Piece::Run(c, n));
     prop_oneof![
         20 => prop::collection::vec(piece, 0..4).prop_map(Text),
         1 => run.prop_map(|run| Text(vec![run])),
@@ -201,8 +204,10 @@ pub fn json() -> impl Strategy<Value = Json> {
     let tree = leaf.prop_recursive(4, 40, 8, move |inner| {
         let member = (name(), inner.clone());
         prop_oneof![
-            (prop::collection::vec(inner, 0..6), space()).prop_map(|(items, s)| Json::Array(items, s)),
-            (prop::collection::vec(member, 0..8), space()).prop_map(|(members, s)| Json::Object(members, s)),
+            (prop::collection::vec(inner, 0..6), space())
+                .prop_map(|(items, s)| Json::Array(items, s)),
+            (prop::collection::vec(member, 0..8), space())
+                .prop_map(|(members, s)| Json::Object(members, s)),
         ]
     });
     prop_oneof![

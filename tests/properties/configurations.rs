@@ -129,7 +129,8 @@ fn every_setting_is_known() {
         ("/cors/allowOrigins", json!(["*"])),
     ] {
         let plain = Config::read(base().to_string().as_bytes()).unwrap();
-        let explicit = Config::read(with(pointer, value).as_bytes()).unwrap_or_else(|error| panic!("{error}"));
+        let explicit =
+            Config::read(with(pointer, value).as_bytes()).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(format!("{explicit:?}"), format!("{plain:?}"), "{pointer}");
     }
 }

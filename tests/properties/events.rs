@@ -4,11 +4,12 @@ use super::arbitrary::{self, Json, Text};
 use super::oracle::{later_wins, legal, look_up, truthy};
 use super::tree::{self, Tree};
 use keen_edge::config::Config;
-use keen_edge::delivery::Offer;
 use keen_edge::mapping::Client;
-use keen_edge::mapping::request::{Request, map_request};
-use keen_edge::segment::endpoint::{Endpoint, Kind};
-use keen_edge::users::Users;
+use keen_edge::mapping::EventBuffer;
+use keen_edge::mapping::pipeline::{Request, map_request};
+use keen_edge::segment::http::route::Endpoint;
+use keen_edge::segment::message::MessageType;
+use keen_edge::users::UserTransaction;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, TestRunner};
 use serde_json::json;
@@ -26,25 +27,32 @@ fn config(settings: serde_json::Value) -> Config {
 }
 
 fn mapped(config: &Config, endpoint: Endpoint<'_>, body: &str) -> Vec<(String, String)> {
-    let request = Request { endpoint, header_key: Some("k"), body: body.as_bytes(), now: 1_795_471_392_908 };
+    let request =
+        Request { endpoint, header_key: Some("k"), body: body.as_bytes(), now: 1_795_471_392_908 };
     let client = Client {
         source_address: b"[2001:db8::7]:4711",
         user_agent: AGENT.as_bytes(),
         referer: b"https://shop.example/cart",
     };
-    let mut offer = Offer::default();
+    let mut offer = EventBuffer::default();
     let mut nobody = BTreeMap::new();
-    let mut users = Users::new(&mut nobody, config.users, 0);
+    let mut users = UserTransaction::new(&mut nobody, config.users, 0);
     map_request(config, request, |_| client, || "made".to_owned(), &mut users, &mut offer).unwrap();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    offer.events().map(|(_, collection, event)| (collection.to_owned(), text(event))).collect()
+    offer
+        .events()
+        .map(|keen_edge::keen::bulk::Event { collection, json: event, .. }| {
+            (collection.to_owned(), text(event))
+        })
+        .collect()
 }
 
 /// Keen's rules, as the mock has them, on a bulk call with these events.
 fn keen_takes(events: &[(String, String)]) {
     for (collection, event) in events {
         let body = format!("{{{}:[{event}]}}", serde_json::to_string(collection).unwrap());
-        let batch = mock_keen::rules::read_batch(body.as_bytes()).unwrap_or_else(|error| panic!("{error:?}"));
+        let batch = mock_keen::rules::read_batch(body.as_bytes())
+            .unwrap_or_else(|error| panic!("{error:?}"));
         mock_keen::rules::check_collection_name(collection).unwrap();
         for (_, events) in &batch {
             for event in events {
@@ -62,8 +70,11 @@ fn check<S: Strategy>(
     property: impl Fn(S::Value) + Send + 'static,
 ) {
     let run = move || {
-        let mut runner =
-            TestRunner::new(Runs { cases: crate::cases(cases), failure_persistence: None, ..Runs::default() });
+        let mut runner = TestRunner::new(Runs {
+            cases: crate::cases(cases),
+            failure_persistence: None,
+            ..Runs::default()
+        });
         let outcome = runner.run(&strategy(), |value| {
             property(value);
             Ok(())
@@ -94,35 +105,84 @@ struct Track {
 fn track() -> impl Strategy<Value = Track> {
     let properties = prop_oneof![12 => arbitrary::object(), 1 => arbitrary::json()];
     let event = prop_oneof![1 => Just(Text::from("Purchased")), 3 => arbitrary::text()];
-    let scalar = || prop_oneof![3 => arbitrary::text().prop_map(Json::String), 1 => arbitrary::json()];
+    let scalar =
+        || prop_oneof![3 => arbitrary::text().prop_map(Json::String), 1 => arbitrary::json()];
     let ip = prop_oneof![
         2 => prop::sample::select(vec!["1.2.3.4", "2001:DB8::1", "unknown", ""]).prop_map(|ip| Json::String(ip.into())),
         1 => arbitrary::json(),
     ];
     let page = (prop::option::of(scalar()), prop::option::of(scalar()));
-    let ids = (prop::option::of(scalar()), prop::option::of(scalar()), prop::option::of(arbitrary::text()));
+    let ids = (
+        prop::option::of(scalar()),
+        prop::option::of(scalar()),
+        prop::option::of(arbitrary::text()),
+    );
     let context = (prop::option::of(ip), prop::option::of(scalar()), prop::option::of(page));
-    (prop::option::weighted(0.9, properties), event, ids, prop::option::of(arbitrary::json()), context, any::<bool>())
-        .prop_map(|(properties, event, (user_id, anonymous_id, message_id), traits, (ip, agent, page), add_ons)| {
-            Track { properties, event, user_id, anonymous_id, message_id, traits, ip, agent, page, add_ons }
-        })
+    (
+        prop::option::weighted(0.9, properties),
+        event,
+        ids,
+        prop::option::of(arbitrary::json()),
+        context,
+        any::<bool>(),
+    )
+        .prop_map(
+            |(
+                properties,
+                event,
+                (user_id, anonymous_id, message_id),
+                traits,
+                (ip, agent, page),
+                add_ons,
+            )| {
+                Track {
+                    properties,
+                    event,
+                    user_id,
+                    anonymous_id,
+                    message_id,
+                    traits,
+                    ip,
+                    agent,
+                    page,
+                    add_ons,
+                }
+            },
+        )
 }
 
 impl Track {
     fn body(&self) -> String {
-        let mut members: Vec<(Text, Json)> = vec![("event".into(), Json::String(self.event.clone()))];
-        let mut put = |name: &str, value: Option<Json>| members.extend(value.map(|value| (name.into(), value)));
+        let mut members: Vec<(Text, Json)> =
+            vec![("event".into(), Json::String(self.event.clone()))];
+        let mut put = |name: &str, value: Option<Json>| {
+            members.extend(value.map(|value| (name.into(), value)))
+        };
         put("properties", self.properties.clone());
         put("userId", self.user_id.clone());
         put("anonymousId", self.anonymous_id.clone());
         put("messageId", self.message_id.clone().map(Json::String));
         let object = |members: Vec<(&str, Option<Json>)>| {
-            let members = members.into_iter().filter_map(|(name, value)| Some((name.into(), value?)));
+            let members =
+                members.into_iter().filter_map(|(name, value)| Some((name.into(), value?)));
             Json::Object(members.collect(), "")
         };
-        let page = self.page.clone().map(|(url, referrer)| object(vec![("url", url), ("referrer", referrer)]));
-        put("context", Some(object(vec![("ip", self.ip.clone()), ("userAgent", self.agent.clone()), ("page", page)])));
-        put("integrations", Some(object(vec![("Keen IO", Some(object(vec![("traits", self.traits.clone())])))])));
+        let page = self
+            .page
+            .clone()
+            .map(|(url, referrer)| object(vec![("url", url), ("referrer", referrer)]));
+        put(
+            "context",
+            Some(object(vec![
+                ("ip", self.ip.clone()),
+                ("userAgent", self.agent.clone()),
+                ("page", page),
+            ])),
+        );
+        put(
+            "integrations",
+            Some(object(vec![("Keen IO", Some(object(vec![("traits", self.traits.clone())])))])),
+        );
         Json::Object(members, "").text()
     }
 
@@ -130,12 +190,17 @@ impl Track {
     fn expected(&self) -> Vec<(String, Tree)> {
         let mut event: Vec<(String, Tree)> = Vec::new();
         let none = Vec::new();
-        let own = if let Some(Json::Object(members, _)) = &self.properties { members } else { &none };
+        let own =
+            if let Some(Json::Object(members, _)) = &self.properties { members } else { &none };
         let own_keen = look_up(own, "keen");
-        if let Tree::Object(members) = legal(&Json::Object(self.left(own, own_keen.as_ref()), ""), 0) {
+        if let Tree::Object(members) =
+            legal(&Json::Object(self.left(own, own_keen.as_ref()), ""), 0)
+        {
             event.extend(members);
         }
-        let put = |event: &mut Vec<(String, Tree)>, name: &str, value: Tree| event.push((name.to_owned(), value));
+        let put = |event: &mut Vec<(String, Tree)>, name: &str, value: Tree| {
+            event.push((name.to_owned(), value))
+        };
         match &self.properties {
             None | Some(Json::Null | Json::Object(..)) => {}
             Some(other) => put(&mut event, "segment_properties", legal(other, 1)),
@@ -148,13 +213,17 @@ impl Track {
             None | Some((_, Json::Null | Json::Object(..))) => {}
             Some((_, other)) => put(&mut event, "segment_keen", legal(other, 1)),
         }
-        if let Some(id) = [&self.user_id, &self.anonymous_id].into_iter().flatten().find(|id| truthy(id)) {
+        if let Some(id) =
+            [&self.user_id, &self.anonymous_id].into_iter().flatten().find(|id| truthy(id))
+        {
             put(&mut event, "userId", legal(id, 1));
         }
         let (page_url, referrer) = self.page.clone().unwrap_or_default();
         let url = look_up(own, "url").map(|(_, url)| url.clone());
         // A container is no address.
-        let url = url.filter(|url| truthy(url) && !matches!(url, Json::Array(..) | Json::Object(..) | Json::Deep(..)));
+        let url = url.filter(|url| {
+            truthy(url) && !matches!(url, Json::Array(..) | Json::Object(..) | Json::Deep(..))
+        });
         let filled = |event: &[(String, Tree)], name: &str| {
             event.iter().any(|(n, v)| n == name && v.text().is_some_and(|text| !text.is_empty()))
         };
@@ -187,14 +256,22 @@ impl Track {
 
     /// The properties but for the `keen` object.
     fn left(&self, own: &[(Text, Json)], keen: Option<&(String, &Json)>) -> Vec<(Text, Json)> {
-        own.iter().filter(|(name, _)| keen.is_none_or(|(keen, _)| name.decoded() != *keen)).cloned().collect()
+        own.iter()
+            .filter(|(name, _)| keen.is_none_or(|(keen, _)| name.decoded() != *keen))
+            .cloned()
+            .collect()
     }
 
     /// The add-ons that the event's own fields allow.
     fn add_ons(&self, event: &Tree) -> Vec<&'static str> {
-        let text = |name: &str| event.get(name).and_then(Tree::text).filter(|text| !text.is_empty());
+        let text =
+            |name: &str| event.get(name).and_then(Tree::text).filter(|text| !text.is_empty());
         let mut names = Vec::new();
-        names.extend(text("ip_address").filter(|ip| ip.parse::<std::net::IpAddr>().is_ok()).map(|_| "keen:ip_to_geo"));
+        names.extend(
+            text("ip_address")
+                .filter(|ip| ip.parse::<std::net::IpAddr>().is_ok())
+                .map(|_| "keen:ip_to_geo"),
+        );
         names.extend(text("user_agent").map(|_| "keen:ua_parser"));
         names.extend(text("page_url").map(|_| "keen:url_parser"));
         names.extend(text("page_url").and(text("referrer_url")).map(|_| "keen:referrer_parser"));
@@ -225,7 +302,11 @@ fn a_track_call_becomes_what_the_document_says() {
     let (off, on) = (config(json!({})), config(on));
     check(500, track, move |track| {
         let body = track.body();
-        let events = mapped(if track.add_ons { &on } else { &off }, Endpoint::Single(Kind::Track), &body);
+        let events = mapped(
+            if track.add_ons { &on } else { &off },
+            Endpoint::Single(MessageType::Track),
+            &body,
+        );
         let name = track.event.decoded();
         if name.is_empty() {
             assert!(events.is_empty());
@@ -236,7 +317,10 @@ fn a_track_call_becomes_what_the_document_says() {
         if mock_keen::rules::check_collection_name(&name).is_ok() {
             assert_eq!(*collection, name);
         } else {
-            assert!(collection.ends_with(&format!("-{}", &hex(&name)[..8])), "{name:?} -> {collection}");
+            assert!(
+                collection.ends_with(&format!("-{}", &hex(&name)[..8])),
+                "{name:?} -> {collection}"
+            );
         }
         let mut event = tree::read(text);
         let keen = event.remove("keen").expect("keen");
@@ -248,7 +332,9 @@ fn a_track_call_becomes_what_the_document_says() {
             None => assert_eq!(token, "made"),
         }
         let names: Vec<String> = match keen.get("addons") {
-            Some(Tree::Array(addons)) => addons.iter().map(|a| a.get("name").unwrap().text().unwrap().into()).collect(),
+            Some(Tree::Array(addons)) => {
+                addons.iter().map(|a| a.get("name").unwrap().text().unwrap().into()).collect()
+            }
             _ => Vec::new(),
         };
         assert_eq!(names, track.add_ons(&event));
@@ -299,17 +385,21 @@ fn whatever_a_message_holds_keen_takes_its_events() {
         "page.url",
     ];
     let messages = || {
-        let name = |names: &'static [&'static str]| prop::sample::select(names.to_vec()).prop_map(Text::from);
-        let nested = prop::collection::vec((name(&INNER), arbitrary::json()), 0..6).prop_map(|m| Json::Object(m, ""));
-        let nested = prop::collection::vec((name(&INNER), prop_oneof![nested, arbitrary::json()]), 0..8);
+        let name = |names: &'static [&'static str]| {
+            prop::sample::select(names.to_vec()).prop_map(Text::from)
+        };
+        let nested = prop::collection::vec((name(&INNER), arbitrary::json()), 0..6)
+            .prop_map(|m| Json::Object(m, ""));
+        let nested =
+            prop::collection::vec((name(&INNER), prop_oneof![nested, arbitrary::json()]), 0..8);
         let value = prop_oneof![
             2 => arbitrary::json(),
             1 => arbitrary::object(),
             2 => nested.prop_map(|members| Json::Object(members, " ")),
             1 => prop::sample::select(vec!["track", "page", "screen", "identify"]).prop_map(|t| Json::String(t.into())),
         ];
-        let message =
-            prop::collection::vec((name(&MEMBERS), value), 0..16).prop_map(|members| Json::Object(members, ""));
+        let message = prop::collection::vec((name(&MEMBERS), value), 0..16)
+            .prop_map(|members| Json::Object(members, ""));
         (message, any::<bool>())
     };
     let on = json!({"ipAddon": true, "uaAddon": true, "urlAddon": true, "referrerAddon": true});
@@ -318,8 +408,10 @@ fn whatever_a_message_holds_keen_takes_its_events() {
     let configs = [config(json!({})), config(on), config(device)];
     check(150, messages, move |(message, batch)| {
         let text = message.text();
-        let body = if batch { format!("{{\"batch\":[{text},{text}],\"context\":{text}}}") } else { text };
-        let kinds = [Kind::Track, Kind::Page, Kind::Screen].map(Endpoint::Single);
+        let body =
+            if batch { format!("{{\"batch\":[{text},{text}],\"context\":{text}}}") } else { text };
+        let kinds =
+            [MessageType::Track, MessageType::Page, MessageType::Screen].map(Endpoint::Single);
         let endpoints = if batch { &[Endpoint::Batch][..] } else { &kinds[..] };
         for config in &configs {
             for endpoint in endpoints {
@@ -340,7 +432,7 @@ fn depth_costs_no_stack() {
         for value in [deep, objects] {
             let events = mapped(
                 &config,
-                Endpoint::Single(Kind::Track),
+                Endpoint::Single(MessageType::Track),
                 &format!(r#"{{"event":"e","properties":{{"d":{value}}}}}"#),
             );
             let (_, event) = events.first().unwrap();
@@ -375,7 +467,11 @@ fn an_event_over_keens_limit_stays_here_and_its_neighbours_go() {
         let body = json!({"batch": [small, big, small]}).to_string();
         let events = mapped(&config, Endpoint::Batch, &body);
         let names: Vec<&str> = events.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, if sent { vec!["small", "big", "small"] } else { vec!["small", "small"] }, "{bytes}");
+        assert_eq!(
+            names,
+            if sent { vec!["small", "big", "small"] } else { vec!["small", "small"] },
+            "{bytes}"
+        );
         largest = events.iter().map(|(_, event)| event.len()).max().unwrap_or(0).max(largest);
         keen_takes(&events);
     }

@@ -21,14 +21,20 @@ pub fn legal(json: &Json, depth: usize) -> Tree {
             "${keen.ip}" | "${keen.user_agent}" => Tree::Null,
             text => Tree::String(cut(text, 9_999)),
         },
-        Json::Array(items, _) => Tree::Array(items.iter().map(|item| legal(item, depth + 1)).collect()),
+        Json::Array(items, _) => {
+            Tree::Array(items.iter().map(|item| legal(item, depth + 1)).collect())
+        }
         Json::Object(members, _) => Tree::Object(later_wins(
-            members.iter().map(|(name, value)| (legal_name(name), legal(value, depth + 1))).collect(),
+            members
+                .iter()
+                .map(|(name, value)| (legal_name(name), legal(value, depth + 1)))
+                .collect(),
         )),
         Json::Deep(1, inside) => Tree::Array(vec![legal(inside, depth + 1)]),
-        Json::Deep(levels, inside) => {
-            Tree::Array(vec![legal(&Json::Deep(levels - 1, Box::new((**inside).clone())), depth + 1)])
-        }
+        Json::Deep(levels, inside) => Tree::Array(vec![legal(
+            &Json::Deep(levels - 1, Box::new((**inside).clone())),
+            depth + 1,
+        )]),
     }
 }
 
@@ -66,7 +72,9 @@ pub fn truthy(json: &Json) -> bool {
     match json {
         Json::Null => false,
         Json::Bool(flag) => *flag,
-        Json::Number(digits) => !digits.split(['e', 'E']).next().unwrap().chars().all(|c| "-0.".contains(c)),
+        Json::Number(digits) => {
+            !digits.split(['e', 'E']).next().unwrap().chars().all(|c| "-0.".contains(c))
+        }
         Json::String(text) => !text.decoded().is_empty(),
         Json::Array(..) | Json::Object(..) | Json::Deep(..) => true,
     }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, FixedOffset, SecondsFormat, TimeDelta, Utc};
 use keen_edge::json::Cursor;
-use keen_edge::segment::timestamp;
+use keen_edge::segment::message::timestamp;
 use proptest::prelude::*;
 
 fn read(json: &str) -> Option<i64> {
@@ -17,7 +17,8 @@ fn written(at: i64) -> String {
 
 /// Any instant from year 1 to year 9999, to the nanosecond.
 fn instant() -> impl Strategy<Value = DateTime<Utc>> {
-    let seconds = prop_oneof![-62_135_596_800_i64..253_402_300_800, 1_000_000_000_i64..2_000_000_000];
+    let seconds =
+        prop_oneof![-62_135_596_800_i64..253_402_300_800, 1_000_000_000_i64..2_000_000_000];
     (seconds, 0_u32..1_000_000_000).prop_map(|(s, ns)| DateTime::from_timestamp(s, ns).unwrap())
 }
 

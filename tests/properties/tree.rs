@@ -14,7 +14,9 @@ pub enum Tree {
 impl Tree {
     pub fn get(&self, name: &str) -> Option<&Tree> {
         match self {
-            Tree::Object(members) => members.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value),
+            Tree::Object(members) => {
+                members.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value)
+            }
             _ => None,
         }
     }
@@ -34,7 +36,8 @@ impl Tree {
         match self {
             Tree::Array(items) => Tree::Array(items.into_iter().map(Tree::sorted).collect()),
             Tree::Object(members) => {
-                let mut members: Vec<_> = members.into_iter().map(|(n, v)| (n, v.sorted())).collect();
+                let mut members: Vec<_> =
+                    members.into_iter().map(|(n, v)| (n, v.sorted())).collect();
                 members.sort_by(|a, b| a.0.cmp(&b.0));
                 Tree::Object(members)
             }
@@ -109,7 +112,10 @@ fn value(rest: &mut &str) -> Tree {
                 "true" => Tree::Bool(true),
                 "false" => Tree::Bool(false),
                 number => {
-                    assert!(serde_json::from_str::<&serde_json::value::RawValue>(number).is_ok(), "{number:?}");
+                    assert!(
+                        serde_json::from_str::<&serde_json::value::RawValue>(number).is_ok(),
+                        "{number:?}"
+                    );
                     Tree::Number(number.to_owned())
                 }
             }

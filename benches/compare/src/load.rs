@@ -50,7 +50,14 @@ pub(crate) fn round(
     let before = cpu_ns(pids);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("lua/post.lua");
     let output = Command::new("wrk")
-        .args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "--timeout", "10s", "-s"])
+        .args([
+            "-t1",
+            &format!("-c{connections}"),
+            &format!("-d{seconds}s"),
+            "--timeout",
+            "10s",
+            "-s",
+        ])
         .arg(script)
         .arg(format!("http://{address}{}", case.path))
         .env("BODY", &case.body)
@@ -58,8 +65,11 @@ pub(crate) fn round(
         .map_err(|error| format!("wrk: {error}"))?;
     let after = cpu_ns(pids);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let said = text.lines().find_map(|line| serde_json::from_str::<Said>(line.strip_prefix("said ")?).ok());
-    let said = said.ok_or_else(|| format!("wrk: {text}{}", String::from_utf8_lossy(&output.stderr)))?;
+    let said = text
+        .lines()
+        .find_map(|line| serde_json::from_str::<Said>(line.strip_prefix("said ")?).ok());
+    let said =
+        said.ok_or_else(|| format!("wrk: {text}{}", String::from_utf8_lossy(&output.stderr)))?;
     if said.requests == 0 {
         return Err("no request was answered".to_owned());
     }
@@ -76,7 +86,11 @@ pub(crate) fn round(
 
 /// Nanoseconds on a processor so far: the kernel's scheduler counts them for each thread.
 pub(crate) fn cpu_ns(pids: &[u32]) -> u64 {
-    let tasks = pids.iter().filter_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).ok()).flatten().flatten();
+    let tasks = pids
+        .iter()
+        .filter_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).ok())
+        .flatten()
+        .flatten();
     tasks
         .filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok())
         .filter_map(|line| line.split_whitespace().next()?.parse::<u64>().ok())

@@ -3,17 +3,17 @@
 //! Servers are pinned to one core, the load generator and the upstream to the other. Rounds of all rows are interleaved,
 //! so that what disturbs the machine disturbs all of them, and the figures are medians.
 
-mod growth;
+mod baselines;
 mod load;
 mod profile;
-mod rivals;
-mod rows;
+mod scaling;
+mod scenarios;
 mod start;
 mod upstream;
 
 use clap::Parser;
 use load::{Case, Round};
-use rows::Row;
+use scenarios::Row;
 use serde_json::{Value, json};
 use std::error::Error;
 use std::path::Path;
@@ -70,7 +70,7 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     load::pin(std::process::id(), 1)?;
     let (address, seen) = upstream::start(Duration::ZERO)?;
     if options.growth {
-        return growth::run(address, options.rounds).await;
+        return scaling::run(address, options.rounds).await;
     }
     if options.start {
         return start::run(address, options.rounds).await;
@@ -79,36 +79,36 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         return profile::run(address).await;
     }
     if let Some(events) = options.soak {
-        return growth::soak(address, events).await;
+        return scaling::soak(address, events).await;
     }
     let wanted = |name: &str| options.rows.is_empty() || options.rows.iter().any(|row| row == name);
     let mut all = Vec::new();
     if wanted("floor") {
-        all.push(rows::floor(address).await?);
+        all.push(scenarios::floor(address).await?);
     }
     if wanted("proxy") {
-        all.push(rows::proxy(address).await?);
+        all.push(scenarios::proxy(address).await?);
     }
     if wanted("wasm-reply") {
-        all.push(rows::naive(address).await?);
+        all.push(scenarios::minimal_filter(address).await?);
     }
     if wanted("wasm-call") {
-        all.push(rows::naive_call(address).await?);
+        all.push(scenarios::minimal_filter_call(address).await?);
     }
-    for name in rows::STEPS.into_iter().filter(|name| wanted(name)) {
-        all.push(rows::step(name, address).await?);
+    for name in scenarios::STEPS.into_iter().filter(|name| wanted(name)) {
+        all.push(scenarios::step(name, address).await?);
     }
     if wanted("keen-edge") {
-        all.push(rows::keen_edge_row(address).await?);
+        all.push(scenarios::keen_edge_row(address).await?);
     }
     if wanted("keen-edge-users") {
-        all.push(rows::remembering(address).await?);
+        all.push(scenarios::remembering(address).await?);
     }
     for build in &options.builds {
-        all.push(rows::another_build(address, build).await?);
+        all.push(scenarios::another_build(address, build).await?);
     }
-    for name in rivals::ALL.into_iter().filter(|name| wanted(name)) {
-        match rivals::start(name, address).await.and_then(|row| answers(&row).map(|()| row)) {
+    for name in baselines::ALL.into_iter().filter(|name| wanted(name)) {
+        match baselines::start(name, address).await.and_then(|row| answers(&row).map(|()| row)) {
             Ok(row) => all.push(row),
             Err(error) => println!("left out: {name}: {error}"),
         }
@@ -118,7 +118,9 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         Case { name: "track", path: "/v1/track", body: data.join("track.json"), events: 1 },
         Case { name: "batch", path: "/v1/batch", body: data.join("batch.json"), events: 100 },
     ];
-    cases.retain(|case| options.cases.is_empty() || options.cases.iter().any(|name| name == case.name));
+    cases.retain(|case| {
+        options.cases.is_empty() || options.cases.iter().any(|name| name == case.name)
+    });
 
     let mut results = Vec::new();
     for case in &cases {
@@ -127,7 +129,13 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         for turn in 0..options.rounds {
             for (at, row) in all.iter().enumerate() {
                 let (before, _) = seen.so_far();
-                let round = match load::round(row.address, &row.pids, case, options.connections, options.seconds) {
+                let round = match load::round(
+                    row.address,
+                    &row.pids,
+                    case,
+                    options.connections,
+                    options.seconds,
+                ) {
                     Ok(round) => round,
                     // A rival too slow for one round is not the end of the others.
                     Err(error) => {
@@ -148,8 +156,12 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
                 rounds[at].push(round);
             }
         }
-        results
-            .extend(all.iter().zip(rounds).zip(calls).map(|((row, rounds), calls)| summary(row, case, &rounds, calls)));
+        results.extend(
+            all.iter()
+                .zip(rounds)
+                .zip(calls)
+                .map(|((row, rounds), calls)| summary(row, case, &rounds, calls)),
+        );
     }
     for case in &cases {
         print_table(case, &results);
@@ -162,10 +174,18 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
 
 /// A row that cannot answer a track is no row.
 fn answers(row: &Row) -> Result<(), String> {
-    let case =
-        Case { name: "track", path: "/v1/track", body: harness::root().join("benches/data/track.json"), events: 1 };
+    let case = Case {
+        name: "track",
+        path: "/v1/track",
+        body: harness::root().join("benches/data/track.json"),
+        events: 1,
+    };
     let round = load::round(row.address, &row.pids, &case, 1, 1)?;
-    if round.errors > 0 { Err(format!("{} of {} answers are errors", round.errors, round.requests)) } else { Ok(()) }
+    if round.errors > 0 {
+        Err(format!("{} of {} answers are errors", round.errors, round.requests))
+    } else {
+        Ok(())
+    }
 }
 
 fn median(rounds: &[Round], figure: impl Fn(&Round) -> f64) -> f64 {
@@ -197,14 +217,25 @@ fn summary(row: &Row, case: &Case, rounds: &[Round], calls: u64) -> Value {
 
 fn print_table(case: &Case, results: &[Value]) {
     let of = |row: &str, figure: &str| {
-        let found = results.iter().find(|result| result["row"] == row && result["case"] == case.name);
+        let found =
+            results.iter().find(|result| result["row"] == row && result["case"] == case.name);
         found.and_then(|result| result[figure].as_f64()).unwrap_or(f64::NAN)
     };
     let (proxy, floor) = (of("proxy", "cpu_us_per_request"), of("floor", "cpu_us_per_request"));
     println!("\n{}: {} event(s) a request", case.name, case.events);
     println!(
         "{:<15} {:>8} {:>8} {:>8} {:>7} {:>7} {:>9} {:>8} {:>8} {:>7} {:>7}  ",
-        "", "us/req", "least", "us/event", "xproxy", "xfloor", "req/s", "p50 us", "p99 us", "RSS MB", "errors"
+        "",
+        "us/req",
+        "least",
+        "us/event",
+        "xproxy",
+        "xfloor",
+        "req/s",
+        "p50 us",
+        "p99 us",
+        "RSS MB",
+        "errors"
     );
     for result in results.iter().filter(|result| result["case"] == case.name) {
         let figure = |name: &str| result[name].as_f64().unwrap_or(f64::NAN);

@@ -1,7 +1,7 @@
 //! Where a track's time goes, by samples: the module's own code, the host calls it makes, the rest of Envoy, the kernel.
 
 use crate::load::{self, Case};
-use crate::rows::{Row, floor, keen_edge_row, naive};
+use crate::scenarios::{Row, floor, keen_edge_row, minimal_filter};
 use harness::root;
 use serde_json::json;
 use std::error::Error;
@@ -35,17 +35,26 @@ enum Frame {
 pub(crate) async fn run(upstream: SocketAddr) -> Result<(), Box<dyn Error>> {
     let body = root().join("benches/data/track.json");
     let track = Case { name: "track", path: "/v1/track", body, events: 1 };
-    println!("{:<12} {:>8} {:>8} {:>10} {:>8} {:>8}", "", "us/req", "module", "host calls", "Envoy", "kernel");
+    println!(
+        "{:<12} {:>8} {:>8} {:>10} {:>8} {:>8}",
+        "", "us/req", "module", "host calls", "Envoy", "kernel"
+    );
     let mut found = json!({});
-    for row in [floor(upstream).await?, naive(upstream).await?, keen_edge_row(upstream).await?] {
+    for row in
+        [floor(upstream).await?, minimal_filter(upstream).await?, keen_edge_row(upstream).await?]
+    {
         // Sampling takes time of its own: how long a request takes is measured before, and shared out afterwards.
-        let cost = load::round(row.address, &row.pids, &track, CONNECTIONS, SECONDS)?.cpu_us_per_request;
+        let cost =
+            load::round(row.address, &row.pids, &track, CONNECTIONS, SECONDS)?.cpu_us_per_request;
         let samples = sampled(&row, &track)?;
         let all = samples.module + samples.host_calls + samples.envoy + samples.kernel;
         let share = |count: u64| cost * count as f64 / all as f64;
         let [module, calls, envoy, kernel] =
             [samples.module, samples.host_calls, samples.envoy, samples.kernel].map(share);
-        println!("{:<12} {cost:>8.1} {module:>8.1} {calls:>10.1} {envoy:>8.1} {kernel:>8.1}", row.name);
+        println!(
+            "{:<12} {cost:>8.1} {module:>8.1} {calls:>10.1} {envoy:>8.1} {kernel:>8.1}",
+            row.name
+        );
         found[&row.name] = json!({
             "cpu_us_per_request": cost, "samples": all,
             "module_us": module, "host_calls_us": calls, "envoy_us": envoy, "kernel_us": kernel,
@@ -87,7 +96,8 @@ fn read(data: &Path) -> Result<Samples, Box<dyn Error>> {
         .spawn()?;
     let mut samples = Samples::default();
     let mut stack: Vec<Frame> = Vec::new();
-    for line in BufReader::new(script.stdout.take().ok_or("perf script says nothing")?).split(b'\n') {
+    for line in BufReader::new(script.stdout.take().ok_or("perf script says nothing")?).split(b'\n')
+    {
         let line = line?;
         let line = String::from_utf8_lossy(&line);
         if line.trim().is_empty() {

@@ -1,7 +1,7 @@
 //! What keen-edge adds to Envoy's start, and what it keeps in memory for each worker.
 
 use crate::load::{self, Case};
-use crate::rows::{Row, floor, keen_edge_with};
+use crate::scenarios::{Row, floor, keen_edge_with};
 use harness::root;
 use serde_json::json;
 use std::error::Error;
@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 /// One kind of start, and what its rounds came to.
-struct Kind {
+struct MessageType {
     name: &'static str,
     /// With the filter; without it, Envoy alone.
     workers: Option<u32>,
@@ -26,7 +26,14 @@ struct Kind {
 pub(crate) async fn run(upstream: SocketAddr, rounds: usize) -> Result<(), Box<dyn Error>> {
     let body = root().join("benches/data/track.json");
     let track = Case { name: "track", path: "/v1/track", body, events: 1 };
-    let kind = |name, workers, cores| Kind { name, workers, cores, start_ms: vec![], rss_mb: vec![], used_mb: vec![] };
+    let kind = |name, workers, cores| MessageType {
+        name,
+        workers,
+        cores,
+        start_ms: vec![],
+        rss_mb: vec![],
+        used_mb: vec![],
+    };
     let mut kinds = [
         kind("Envoy alone", None, "1"),
         kind("1 worker", Some(1), "1"),
@@ -53,7 +60,8 @@ pub(crate) async fn run(upstream: SocketAddr, rounds: usize) -> Result<(), Box<d
     println!("{:<20} {:>9} {:>12} {:>12}", "", "start ms", "RSS MB", "after load");
     let mut found = json!({});
     for kind in &kinds {
-        let [start, rss, used] = [&kind.start_ms, &kind.rss_mb, &kind.used_mb].map(|figures| median(figures));
+        let [start, rss, used] =
+            [&kind.start_ms, &kind.rss_mb, &kind.used_mb].map(|figures| median(figures));
         println!("{:<20} {start:>9.0} {rss:>12.1} {used:>12.1}", kind.name);
         found[kind.name] = json!({"start_ms": start, "rss_mb": rss, "rss_after_load_mb": used});
     }

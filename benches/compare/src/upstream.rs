@@ -48,7 +48,11 @@ pub(crate) fn start(delay: Duration) -> io::Result<(SocketAddr, Arc<Seen>)> {
     Ok((address, seen))
 }
 
-async fn serve(listener: std::net::TcpListener, seen: Arc<Seen>, delay: Duration) -> io::Result<()> {
+async fn serve(
+    listener: std::net::TcpListener,
+    seen: Arc<Seen>,
+    delay: Duration,
+) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     loop {
         let (stream, _) = listener.accept().await?;
@@ -56,14 +60,19 @@ async fn serve(listener: std::net::TcpListener, seen: Arc<Seen>, delay: Duration
         let seen = Arc::clone(&seen);
         tokio::spawn(async move {
             let service = service_fn(|request| answer(request, &seen, delay));
-            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service);
             // A caller that closes is done.
             let _ = connection.await;
         });
     }
 }
 
-async fn answer(request: Request<Incoming>, seen: &Seen, delay: Duration) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    seen: &Seen,
+    delay: Duration,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let bulk = request.uri().path().ends_with("/events");
     let reply = match request.into_body().collect().await {
         Ok(body) if bulk => recorded(&body.to_bytes(), seen),

@@ -21,7 +21,10 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
+        self.headers
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| &**value)
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -59,7 +62,12 @@ impl Connection {
         self.0.write_all(bytes)
     }
 
-    pub(crate) fn send(&mut self, head: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(
+        &mut self,
+        head: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<()> {
         let mut text = format!("{head} HTTP/1.1\r\nhost: localhost\r\n");
         for (name, value) in headers {
             text += &format!("{name}: {value}\r\n");
@@ -84,7 +92,8 @@ impl Connection {
         let mut lines = head.trim_end().split("\r\n");
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
         let headers = lines.map(|line| line.split_once(':').unwrap());
-        let headers = headers.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
+        let headers =
+            headers.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
         let mut reply = Reply { status, headers, body: Vec::new() };
         let length = reply.header("content-length").map_or(0, |length| length.parse().unwrap());
         reply.body.resize(length, 0);
@@ -97,14 +106,24 @@ impl Connection {
         matches!(self.0.read(&mut [0]), Ok(0) | Err(_))
     }
 
-    pub(crate) fn call(&mut self, head: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Reply> {
+    pub(crate) fn call(
+        &mut self,
+        head: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<Reply> {
         self.send(head, headers, body)?;
         self.read()
     }
 }
 
 /// One call on a connection of its own; an error where there is no whole reply.
-pub(crate) fn try_call(keen: &MockKeen, head: &str, headers: &[(&str, &str)], body: &str) -> io::Result<Reply> {
+pub(crate) fn try_call(
+    keen: &MockKeen,
+    head: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> io::Result<Reply> {
     Connection::try_open(keen.addr())?.call(head, headers, body.as_bytes())
 }
 
@@ -134,6 +153,7 @@ pub(crate) fn post_bulk(keen: &MockKeen, body: &str) -> Reply {
 
 /// Sends a GET to the single endpoint, the key in the query.
 pub(crate) fn get(keen: &MockKeen, collection: &str, query: &str) -> Reply {
-    let head = format!("GET /3.0/projects/{PROJECT}/events/{collection}?api_key={WRITE_KEY}&{query}");
+    let head =
+        format!("GET /3.0/projects/{PROJECT}/events/{collection}?api_key={WRITE_KEY}&{query}");
     call(keen, &head, &[], "")
 }

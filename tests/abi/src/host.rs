@@ -32,7 +32,11 @@ fn entered(call: &mut Call<'_>, name: &'static str) -> Option<Status> {
 fn read(call: &Call<'_>, at: u32, len: u32) -> Result<Vec<u8>> {
     let memory = call.data().memory.ok_or(Status::InvalidMemoryAccess)?;
     let (at, len) = (at as usize, len as usize);
-    memory.data(call).get(at..at.saturating_add(len)).map(<[u8]>::to_vec).ok_or(Status::InvalidMemoryAccess)
+    memory
+        .data(call)
+        .get(at..at.saturating_add(len))
+        .map(<[u8]>::to_vec)
+        .ok_or(Status::InvalidMemoryAccess)
 }
 
 fn text(call: &Call<'_>, at: u32, len: u32) -> Result<String> {
@@ -77,7 +81,8 @@ pub(crate) fn pairs(headers: &Headers) -> Vec<u8> {
 }
 
 fn unpaired(bytes: &[u8]) -> Option<Headers> {
-    let number = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?) as usize);
+    let number =
+        |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?) as usize);
     if bytes.is_empty() {
         return Some(Headers::new());
     }
@@ -134,7 +139,11 @@ fn told(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
         call.data_mut().logs.push((level, line));
         Ok(())
     })?;
-    host_call!(linker, "proxy_get_log_level", |call, out| write(&mut call, out, &2_u32.to_le_bytes()))?;
+    host_call!(linker, "proxy_get_log_level", |call, out| write(
+        &mut call,
+        out,
+        &2_u32.to_le_bytes()
+    ))?;
     host_call!(linker, "proxy_get_current_time_nanoseconds", |call, out| {
         let now = call.data().now_ns;
         write(&mut call, out, &now.to_le_bytes())
@@ -263,21 +272,43 @@ fn messages(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error>
         bytes.splice(start..end, new);
         Ok(())
     })?;
-    host_call!(linker, "proxy_send_local_response", |call, status, _details, _details_size, b, bs, h, hs, _grpc| {
-        let (body, headers) = (read(&call, b, bs)?, unpaired(&read(&call, h, hs)?).ok_or(Status::BadArgument)?);
-        let stream = call.data_mut().stream_mut().ok_or(Status::BadArgument)?;
-        // The first answer wins.
-        stream.response.get_or_insert(LocalResponse { status, headers, body });
-        Ok(())
-    })?;
+    host_call!(
+        linker,
+        "proxy_send_local_response",
+        |call, status, _details, _details_size, b, bs, h, hs, _grpc| {
+            let (body, headers) =
+                (read(&call, b, bs)?, unpaired(&read(&call, h, hs)?).ok_or(Status::BadArgument)?);
+            let stream = call.data_mut().stream_mut().ok_or(Status::BadArgument)?;
+            // The first answer wins.
+            stream.response.get_or_insert(LocalResponse { status, headers, body });
+            Ok(())
+        }
+    )?;
     host_call!(linker, "proxy_continue_stream", |call, _which| {
         call.data_mut().stream_mut().ok_or(Status::BadArgument)?.resumed = true;
         Ok(())
     })?;
-    host_call!(linker, "proxy_close_stream", |call, _which| call.data().stream().map(drop).ok_or(Status::BadArgument))?;
-    host_call!(linker, "proxy_http_call", |call, c, cs, h, hs, b, bs, _t, _ts, timeout_ms, out| {
+    host_call!(linker, "proxy_close_stream", |call, _which| call
+        .data()
+        .stream()
+        .map(drop)
+        .ok_or(Status::BadArgument))?;
+    host_call!(linker, "proxy_http_call", |call,
+                                           c,
+                                           cs,
+                                           h,
+                                           hs,
+                                           b,
+                                           bs,
+                                           _t,
+                                           _ts,
+                                           timeout_ms,
+                                           out| {
         let headers = unpaired(&read(&call, h, hs)?).ok_or(Status::BadArgument)?;
-        if ![":method", ":path", ":authority"].iter().all(|name| headers.iter().any(|(header, _)| header == name)) {
+        if ![":method", ":path", ":authority"]
+            .iter()
+            .all(|name| headers.iter().any(|(header, _)| header == name))
+        {
             return Err(Status::BadArgument);
         }
         let (cluster, body) = (text(&call, c, cs)?, read(&call, b, bs)?);
@@ -319,20 +350,31 @@ fn shared(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
     })?;
     host_call!(linker, "proxy_resolve_shared_queue", |call, _vm, _vm_size, name, size, out| {
         let name = read(&call, name, size)?;
-        let place = call.data().queues.iter().position(|(queue, _)| *queue == name).ok_or(Status::NotFound)?;
+        let place = call
+            .data()
+            .queues
+            .iter()
+            .position(|(queue, _)| *queue == name)
+            .ok_or(Status::NotFound)?;
         write(&mut call, out, &u32::try_from(place + 1).unwrap_or(0).to_le_bytes())
     })?;
     host_call!(linker, "proxy_enqueue_shared_queue", |call, queue, data, size| {
         let item = read(&call, data, size)?;
         let state = call.data_mut();
-        let place = (queue as usize).checked_sub(1).and_then(|at| state.queues.get_mut(at)).ok_or(Status::NotFound)?;
+        let place = (queue as usize)
+            .checked_sub(1)
+            .and_then(|at| state.queues.get_mut(at))
+            .ok_or(Status::NotFound)?;
         place.1.push_back(item);
         state.rung.push(queue);
         Ok(())
     })?;
     host_call!(linker, "proxy_dequeue_shared_queue", |call, queue, out, out_size| {
         let queues = &mut call.data_mut().queues;
-        let place = (queue as usize).checked_sub(1).and_then(|at| queues.get_mut(at)).ok_or(Status::NotFound)?;
+        let place = (queue as usize)
+            .checked_sub(1)
+            .and_then(|at| queues.get_mut(at))
+            .ok_or(Status::NotFound)?;
         let item = place.1.pop_front().ok_or(Status::Empty)?;
         give(&mut call, &item, out, out_size)
     })?;
@@ -348,13 +390,19 @@ fn metrics(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> 
         write(&mut call, out, &id.to_le_bytes())
     })?;
     host_call!(linker, "proxy_increment_metric", |call, id, signed| {
-        let metric = (id as usize).checked_sub(1).and_then(|at| call.data_mut().metrics.get_mut(at));
+        let metric =
+            (id as usize).checked_sub(1).and_then(|at| call.data_mut().metrics.get_mut(at));
         let metric = metric.ok_or(Status::BadArgument)?;
-        metric.1 = metric.1.checked_add_signed(signed).filter(|_| signed != 0).ok_or(Status::BadArgument)?;
+        metric.1 = metric
+            .1
+            .checked_add_signed(signed)
+            .filter(|_| signed != 0)
+            .ok_or(Status::BadArgument)?;
         Ok(())
     })?;
     host_call!(linker, "proxy_record_metric", |call, id, wide| {
-        let metric = (id as usize).checked_sub(1).and_then(|at| call.data_mut().metrics.get_mut(at));
+        let metric =
+            (id as usize).checked_sub(1).and_then(|at| call.data_mut().metrics.get_mut(at));
         metric.ok_or(Status::BadArgument)?.1 = wide;
         Ok(())
     })?;

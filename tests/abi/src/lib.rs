@@ -26,7 +26,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use wasmi::{CompilationMode, Config, Engine, Instance, Linker, Module, Store, WasmParams, WasmResults};
+use wasmi::{
+    CompilationMode, Config, Engine, Instance, Linker, Module, Store, WasmParams, WasmResults,
+};
 
 const ROOT: u32 = 1;
 /// More than any callback may use.
@@ -125,7 +127,8 @@ impl Builder {
         let instance = linker.instantiate_and_start(&mut store, &module).map_err(trap)?;
         let memory = instance.get_memory(&store, "memory");
         let allocate = instance.get_typed_func::<u32, u32>(&store, "malloc");
-        let allocate = allocate.or_else(|_| instance.get_typed_func(&store, "proxy_on_memory_allocate")).ok();
+        let allocate =
+            allocate.or_else(|_| instance.get_typed_func(&store, "proxy_on_memory_allocate")).ok();
         store.data_mut().memory = memory;
         store.data_mut().allocate = allocate;
         for name in self.denied.iter().filter(|name| !name.starts_with("proxy_on_")) {
@@ -203,7 +206,9 @@ impl Vm {
         if self.denied.contains(name) {
             return Ok(None);
         }
-        let Ok(callback) = self.instance.get_typed_func::<P, R>(&self.store, name) else { return Ok(None) };
+        let Ok(callback) = self.instance.get_typed_func::<P, R>(&self.store, name) else {
+            return Ok(None);
+        };
         let state = self.store.data_mut();
         state.effective = context;
         *state.usage.callbacks.entry(name).or_default() += 1;
@@ -225,7 +230,12 @@ impl Vm {
     ///
     /// # Panics
     /// It trapped.
-    fn must<P: WasmParams, R: WasmResults>(&mut self, context: u32, name: &'static str, params: P) -> Option<R> {
+    fn must<P: WasmParams, R: WasmResults>(
+        &mut self,
+        context: u32,
+        name: &'static str,
+        params: P,
+    ) -> Option<R> {
         self.enter(context, name, params).unwrap_or_else(|trap| panic!("{trap}"))
     }
 
@@ -243,11 +253,21 @@ impl Vm {
     }
 
     /// Feeds the request's headers. After [`Action::Continue`] they are gone, as in Envoy.
-    pub fn headers(&mut self, id: StreamId, headers: &[(&str, &[u8])], end_of_stream: bool) -> Action {
-        let headers: Headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
+    pub fn headers(
+        &mut self,
+        id: StreamId,
+        headers: &[(&str, &[u8])],
+        end_of_stream: bool,
+    ) -> Action {
+        let headers: Headers =
+            headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
         let count = u32::try_from(headers.len()).unwrap_or(0);
         self.stream(id).request_headers = Some(headers);
-        let action = Self::action(self.must(id, "proxy_on_request_headers", (id, count, u32::from(end_of_stream))));
+        let action = Self::action(self.must(
+            id,
+            "proxy_on_request_headers",
+            (id, count, u32::from(end_of_stream)),
+        ));
         if action == Action::Continue {
             self.stream(id).request_headers = None;
         }
@@ -259,7 +279,11 @@ impl Vm {
         let stream = self.stream(id);
         stream.body.extend_from_slice(piece);
         let size = u32::try_from(stream.body.len()).unwrap_or(0);
-        let action = Self::action(self.must(id, "proxy_on_request_body", (id, size, u32::from(end_of_stream))));
+        let action = Self::action(self.must(
+            id,
+            "proxy_on_request_body",
+            (id, size, u32::from(end_of_stream)),
+        ));
         if action == Action::Continue {
             self.stream(id).body.clear();
         }
@@ -268,7 +292,8 @@ impl Vm {
 
     /// Feeds the request's trailers, which end it.
     pub fn trailers(&mut self, id: StreamId, trailers: &[(&str, &[u8])]) -> Action {
-        let trailers: Headers = trailers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
+        let trailers: Headers =
+            trailers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
         let count = u32::try_from(trailers.len()).unwrap_or(0);
         self.stream(id).trailers = Some(trailers);
         Self::action(self.must(id, "proxy_on_request_trailers", (id, count)))
@@ -314,13 +339,16 @@ impl Vm {
     fn pass_by(&mut self, id: StreamId, response: LocalResponse) -> LocalResponse {
         let status = (":status".to_owned(), response.status.to_string().into_bytes());
         let stream = self.stream(id);
-        stream.response_headers = Some(std::iter::once(status).chain(response.headers.clone()).collect());
+        stream.response_headers =
+            Some(std::iter::once(status).chain(response.headers.clone()).collect());
         stream.response_body.clone_from(&response.body);
         stream.answered = true;
         let before = stream.response.clone();
-        let (count, empty) = (stream.response_headers.as_ref().map_or(0, Vec::len), response.body.is_empty());
+        let (count, empty) =
+            (stream.response_headers.as_ref().map_or(0, Vec::len), response.body.is_empty());
         let count = u32::try_from(count).unwrap_or(0);
-        let action = Self::action(self.must(id, "proxy_on_response_headers", (id, count, u32::from(empty))));
+        let action =
+            Self::action(self.must(id, "proxy_on_response_headers", (id, count, u32::from(empty))));
         if self.stream(id).response != before {
             // An answer given while another passes by takes its place, and passes by nobody.
             return self.stream(id).response.clone().unwrap_or(response);
@@ -331,8 +359,10 @@ impl Vm {
         }
         let stream = self.stream(id);
         let mut headers = stream.response_headers.take().unwrap_or_default();
-        let status = headers.iter().position(|(name, _)| name == ":status").map(|at| headers.remove(at).1);
-        let status = status.and_then(|text| String::from_utf8(text).ok()?.parse().ok()).unwrap_or(0);
+        let status =
+            headers.iter().position(|(name, _)| name == ":status").map(|at| headers.remove(at).1);
+        let status =
+            status.and_then(|text| String::from_utf8(text).ok()?.parse().ok()).unwrap_or(0);
         LocalResponse { status, headers, body: std::mem::take(&mut stream.response_body) }
     }
 
@@ -340,8 +370,10 @@ impl Vm {
     pub fn turn(&mut self) {
         loop {
             let answered = self.store.data().streams.iter();
-            let answered: Vec<StreamId> =
-                answered.filter(|(_, s)| s.response.is_some() && !s.answered).map(|(id, _)| *id).collect();
+            let answered: Vec<StreamId> = answered
+                .filter(|(_, s)| s.response.is_some() && !s.answered)
+                .map(|(id, _)| *id)
+                .collect();
             for id in &answered {
                 if let Some(response) = self.stream(*id).response.clone() {
                     self.pass_by(*id, response);
@@ -399,7 +431,8 @@ impl Vm {
     fn end_call(&mut self, token: u32, headers: Headers, body: &[u8]) {
         let state = self.store.data_mut();
         state.callouts.remove(&token);
-        let (count, size) = (u32::try_from(headers.len()).unwrap_or(0), u32::try_from(body.len()).unwrap_or(0));
+        let (count, size) =
+            (u32::try_from(headers.len()).unwrap_or(0), u32::try_from(body.len()).unwrap_or(0));
         state.call_headers = Some(headers);
         state.call_body = Some(body.to_vec());
         self.must::<_, ()>(ROOT, "proxy_on_http_call_response", (ROOT, token, count, size, 0_u32));
@@ -476,7 +509,13 @@ impl Vm {
     /// A metric's value: all of that name together.
     #[must_use]
     pub fn metric(&self, name: &str) -> u64 {
-        self.store.data().metrics.iter().filter(|(metric, _)| metric == name).map(|(_, value)| value).sum()
+        self.store
+            .data()
+            .metrics
+            .iter()
+            .filter(|(metric, _)| metric == name)
+            .map(|(_, value)| value)
+            .sum()
     }
 
     /// What the module logged: level and line.
@@ -513,15 +552,21 @@ impl Vm {
 /// The call's body is no bulk request.
 #[must_use]
 pub fn recorded(callout: &Callout) -> (Vec<Event>, Value) {
-    let body: Value = serde_json::from_slice(&callout.body).unwrap_or_else(|error| panic!("{error}: {callout:?}"));
-    let path = callout.headers.iter().find(|(name, _)| name == ":path").map(|(_, value)| value.as_slice());
+    let body: Value = serde_json::from_slice(&callout.body)
+        .unwrap_or_else(|error| panic!("{error}: {callout:?}"));
+    let path =
+        callout.headers.iter().find(|(name, _)| name == ":path").map(|(_, value)| value.as_slice());
     let path = String::from_utf8_lossy(path.unwrap_or_default()).into_owned();
     let project = path.split('/').nth(3).unwrap_or_default().to_owned();
     let mut events = Vec::new();
     let mut reply = json!({});
     for (collection, list) in body.as_object().into_iter().flatten() {
         for event in list.as_array().into_iter().flatten() {
-            events.push(Event { project: project.clone(), collection: collection.clone(), event: event.clone() });
+            events.push(Event {
+                project: project.clone(),
+                collection: collection.clone(),
+                event: event.clone(),
+            });
         }
         let count = list.as_array().map_or(0, Vec::len);
         reply[collection] = vec![json!({"success": true}); count].into();

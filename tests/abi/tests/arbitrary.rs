@@ -9,12 +9,13 @@ mod arbitrary;
 use abi::Vm;
 use arbitrary::Json;
 use keen_edge::config::Config;
-use keen_edge::delivery::Offer;
 use keen_edge::keen::bulk;
 use keen_edge::mapping::Client;
-use keen_edge::mapping::request::{Request, map_request};
-use keen_edge::segment::endpoint::{Endpoint, Kind};
-use keen_edge::users::Users;
+use keen_edge::mapping::EventBuffer;
+use keen_edge::mapping::pipeline::{Request, map_request};
+use keen_edge::segment::http::route::Endpoint;
+use keen_edge::segment::message::MessageType;
+use keen_edge::users::UserTransaction;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -26,14 +27,16 @@ const AGENT: &[u8] = b"Mozilla/5.0";
 
 /// The bulk call that the host code makes of a track call; none where there is nothing to send.
 fn on_the_host(config: &Config, body: &str) -> Option<Vec<u8>> {
-    let endpoint = Endpoint::Single(Kind::Track);
-    let request = Request { endpoint, header_key: Some("writeKey"), body: body.as_bytes(), now: NOW };
+    let endpoint = Endpoint::Single(MessageType::Track);
+    let request =
+        Request { endpoint, header_key: Some("writeKey"), body: body.as_bytes(), now: NOW };
     let client = Client { source_address: b"203.0.113.7:4711", user_agent: AGENT, referer: b"" };
-    let mut offer = Offer::default();
+    let mut offer = EventBuffer::default();
     let mut nobody = BTreeMap::new();
-    let mut users = Users::new(&mut nobody, config.users, 0);
+    let mut users = UserTransaction::new(&mut nobody, config.users, 0);
     map_request(config, request, |_| client, String::new, &mut users, &mut offer).unwrap();
-    let events: Vec<(&str, &[u8])> = offer.events().map(|(_, collection, event)| (collection, event)).collect();
+    let events: Vec<(&str, &[u8])> =
+        offer.events().map(|event| (event.collection, event.json)).collect();
     (!events.is_empty()).then(|| bulk::body(events.into_iter(), 0))
 }
 
@@ -67,7 +70,12 @@ fn the_module_maps_as_the_host_does() {
         vm.turn();
         let calls = vm.callouts();
         let got = calls.first().map(|call| call.body.clone());
-        assert!(got == want, "of {body}\nthe module: {:?}\nthe host:   {:?}", text(got), text(want));
+        assert!(
+            got == want,
+            "of {body}\nthe module: {:?}\nthe host:   {:?}",
+            text(got),
+            text(want)
+        );
         for call in calls {
             let collection = String::from_utf8_lossy(&call.body[1..]).into_owned();
             let name = collection.split(":[{").next().unwrap_or_default().to_owned();

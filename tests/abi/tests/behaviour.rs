@@ -5,7 +5,8 @@
 use abi::{Action, StreamId, Vm};
 use serde_json::{Value, json};
 
-const TRACK: &[u8] = br#"{"event": "Purchased", "userId": "u", "messageId": "m", "properties": {"price": 19.99}}"#;
+const TRACK: &[u8] =
+    br#"{"event": "Purchased", "userId": "u", "messageId": "m", "properties": {"price": 19.99}}"#;
 
 fn vm() -> Vm {
     Vm::builder().start().unwrap_or_else(|trap| panic!("{trap}"))
@@ -28,10 +29,16 @@ fn a_track_from_end_to_end() {
     let events = vm.confirm();
     vm.turn();
     let response = vm.response(id).unwrap();
-    assert_eq!((response.status, response.body.as_slice()), (200, b"{\n  \"success\": true\n}".as_slice()));
+    assert_eq!(
+        (response.status, response.body.as_slice()),
+        (200, b"{\n  \"success\": true\n}".as_slice())
+    );
     assert_eq!(response.header("content-type").as_deref(), Some("application/json"));
     assert_eq!(events.len(), 1);
-    assert_eq!((events[0].collection.as_str(), &events[0].event["price"]), ("Purchased", &json!(19.99)));
+    assert_eq!(
+        (events[0].collection.as_str(), &events[0].event["price"]),
+        ("Purchased", &json!(19.99))
+    );
     assert_eq!(events[0].event["keen"]["uniqueness_token"], "m");
     vm.close(id);
     vm.tick(50);
@@ -120,8 +127,9 @@ fn a_batch_is_answered_when_its_last_event_is_in_keen() {
     let mut config = harness::default_config();
     config["delivery"]["maxBatchEvents"] = json!(3);
     let mut vm = Vm::builder().config(&config).start().unwrap();
-    let messages: Vec<Value> =
-        (0..10).map(|i| json!({"type": "track", "event": format!("e{}", i % 4), "messageId": i})).collect();
+    let messages: Vec<Value> = (0..10)
+        .map(|i| json!({"type": "track", "event": format!("e{}", i % 4), "messageId": i}))
+        .collect();
     let id = vm.post("/v1/batch", json!({"batch": messages}).to_string().as_bytes());
     let mut recorded = 0;
     while recorded < 10 {
@@ -140,8 +148,11 @@ fn every_way_a_body_comes() {
         for ending in ["data", "empty", "trailers"] {
             let mut vm = vm();
             let id = vm.open();
-            let head: [(&str, &[u8]); 3] =
-                [(":method", b"POST"), (":path", b"/v1/track"), ("authorization", b"Basic d3JpdGVLZXk6")];
+            let head: [(&str, &[u8]); 3] = [
+                (":method", b"POST"),
+                (":path", b"/v1/track"),
+                ("authorization", b"Basic d3JpdGVLZXk6"),
+            ];
             assert_eq!(vm.headers(id, &head, false), Action::Pause);
             let size = TRACK.len().div_ceil(pieces);
             let count = TRACK.chunks(size).len();
@@ -165,7 +176,10 @@ fn every_way_a_body_comes() {
 fn what_is_not_segments_passes() {
     let mut vm = vm();
     let id = vm.open();
-    assert_eq!(vm.headers(id, &[(":method", b"POST"), (":path", b"/other")], false), Action::Continue);
+    assert_eq!(
+        vm.headers(id, &[(":method", b"POST"), (":path", b"/other")], false),
+        Action::Continue
+    );
     assert_eq!(vm.body(id, b"x", true), Action::Continue);
     vm.turn();
     assert_eq!(vm.response(id), None);
@@ -177,14 +191,18 @@ fn what_is_not_segments_passes() {
 fn headers_may_be_any_bytes() {
     let mut vm = vm();
     let bytes: Vec<u8> = (1..=255).collect();
-    let headers: [(&str, &[u8]); 3] = [("user-agent", &bytes), ("referer", &bytes), ("origin", b"\xff\xfe")];
+    let headers: [(&str, &[u8]); 3] =
+        [("user-agent", &bytes), ("referer", &bytes), ("origin", b"\xff\xfe")];
     let id = vm.post_with("/v1/track", br#"{"event":"e","writeKey":"writeKey"}"#, &headers);
     vm.turn();
     assert_eq!(vm.confirm().len(), 1);
     vm.turn();
     assert_eq!(status(&vm, id), 200);
     let id = vm.open();
-    assert_eq!(vm.headers(id, &[(":method", b"POST"), (":path", b"/v1/\xfftrack")], true), Action::Continue);
+    assert_eq!(
+        vm.headers(id, &[(":method", b"POST"), (":path", b"/v1/\xfftrack")], true),
+        Action::Continue
+    );
     assert_eq!(vm.headers(id, &[], true), Action::Continue);
 }
 
@@ -192,12 +210,16 @@ fn headers_may_be_any_bytes() {
 fn envoys_own_413_becomes_segments_400() {
     let mut vm = vm();
     let id = vm.open();
-    let head: [(&str, &[u8]); 3] = [(":method", b"POST"), (":path", b"/v1/track"), ("origin", b"https://shop.example")];
+    let head: [(&str, &[u8]); 3] =
+        [(":method", b"POST"), (":path", b"/v1/track"), ("origin", b"https://shop.example")];
     vm.headers(id, &head, false);
     vm.body(id, b"{", false);
     let reply = vm.local_reply(id, 413, b"Payload Too Large");
     assert_eq!(reply.status, 400);
-    assert_eq!(reply.header("access-control-allow-origin").as_deref(), Some("https://shop.example"));
+    assert_eq!(
+        reply.header("access-control-allow-origin").as_deref(),
+        Some("https://shop.example")
+    );
     assert!(String::from_utf8_lossy(&reply.body).contains("Exceed payload limit"), "{reply:?}");
     vm.close(id);
 }
@@ -225,14 +247,19 @@ fn events_of_callers_who_left_still_go() {
 
 #[test]
 fn callers_who_come_together_keep_their_own_addresses() {
-    const BROWSER: &[(&str, &[u8])] = &[("authorization", b"Basic d3JpdGVLZXk6"), ("user-agent", b"Mozilla/5.0")];
+    const BROWSER: &[(&str, &[u8])] =
+        &[("authorization", b"Basic d3JpdGVLZXk6"), ("user-agent", b"Mozilla/5.0")];
     let mut vm = vm();
     let mut events = Vec::new();
     // One of them leaves before the root context has had a turn: its address goes with it.
     for leaves in [None, Some(1)] {
         let streams: Vec<StreamId> = (1..=3)
             .map(|caller| {
-                let id = vm.post_with("/v1/track", format!(r#"{{"event":"e{caller}"}}"#).as_bytes(), BROWSER);
+                let id = vm.post_with(
+                    "/v1/track",
+                    format!(r#"{{"event":"e{caller}"}}"#).as_bytes(),
+                    BROWSER,
+                );
                 vm.set_address(id, &format!("198.51.100.{caller}:4711"));
                 id
             })
@@ -260,7 +287,8 @@ fn many_callers_and_large_bodies_wait_for_no_turn() {
     let mut vm = vm();
     let refused = vm.post("/v1/track", b"{");
     let streams: Vec<StreamId> = (0..200).map(|_| vm.post("/v1/track", TRACK)).collect();
-    let events = vec![String::from_utf8(TRACK.to_vec()).unwrap().replace('{', r#"{"type":"track","#); 3_000];
+    let events =
+        vec![String::from_utf8(TRACK.to_vec()).unwrap().replace('{', r#"{"type":"track","#); 3_000];
     let large = vm.post("/v1/batch", format!(r#"{{"batch":[{}]}}"#, events.join(",")).as_bytes());
     let mut sent = 0;
     while vm.response(large).is_none() {
@@ -403,7 +431,11 @@ fn callbacks_in_any_order_do_not_trap() {
                 if let Some(callout) = vm.callouts().first() {
                     match random(3) {
                         0 => vm.break_off(callout.token),
-                        1 => vm.answer(callout.token, 400, b"{\"error_code\": \"InvalidBatchError\"}"),
+                        1 => vm.answer(
+                            callout.token,
+                            400,
+                            b"{\"error_code\": \"InvalidBatchError\"}",
+                        ),
                         _ => vm.answer(callout.token, 503, b""),
                     }
                 }

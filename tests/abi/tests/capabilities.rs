@@ -25,8 +25,10 @@ fn callbacks() -> BTreeSet<String> {
 #[test]
 fn envoy_yaml_allows_what_the_module_uses_and_nothing_else() {
     let mut bootstrap = harness::envoy_yaml();
-    let restriction = &harness::keen_edge(&mut bootstrap)["vm_config"]["capability_restriction_config"];
-    let allowed: BTreeSet<String> = restriction["allowed_capabilities"].as_object().unwrap().keys().cloned().collect();
+    let restriction =
+        &harness::keen_edge(&mut bootstrap)["vm_config"]["capability_restriction_config"];
+    let allowed: BTreeSet<String> =
+        restriction["allowed_capabilities"].as_object().unwrap().keys().cloned().collect();
     let used: BTreeSet<String> = host_calls().union(&callbacks()).cloned().collect();
     assert_eq!(allowed, used);
 }
@@ -42,8 +44,11 @@ fn it_imports_only_what_envoy_can_restrict() {
 /// All that happens to a request, in all kinds of requests.
 fn exercise(vm: &mut Vm) {
     for path in ["/v1/track", "/v1/batch", "/elsewhere"] {
-        let id =
-            vm.post_with(path, TRACK, &[("authorization", b"Basic d3JpdGVLZXk6"), ("origin", b"https://a.example")]);
+        let id = vm.post_with(
+            path,
+            TRACK,
+            &[("authorization", b"Basic d3JpdGVLZXk6"), ("origin", b"https://a.example")],
+        );
         vm.turn();
         vm.tick(50);
         for callout in vm.callouts() {
@@ -53,7 +58,11 @@ fn exercise(vm: &mut Vm) {
         vm.close(id);
     }
     let id = vm.open();
-    vm.headers(id, &[(":method", b"POST"), (":path", b"/v1/t"), ("origin", b"https://a.example")], false);
+    vm.headers(
+        id,
+        &[(":method", b"POST"), (":path", b"/v1/t"), ("origin", b"https://a.example")],
+        false,
+    );
     vm.local_reply(id, 413, b"Payload Too Large");
     vm.close(id);
     for status in [Some(401), Some(503), None] {
@@ -130,7 +139,8 @@ fn the_least_that_delivers() {
         let mut vm = builder.start().unwrap_or_else(|trap| panic!("{trap}"));
         // Two at once, and then one of them alone: there need be no timer for it to go.
         for callers in [2, 1, 1] {
-            let streams: Vec<StreamId> = (0..callers).map(|_| vm.post("/v1/track", TRACK)).collect();
+            let streams: Vec<StreamId> =
+                (0..callers).map(|_| vm.post("/v1/track", TRACK)).collect();
             vm.turn();
             (0..5).for_each(|_| vm.tick(1));
             assert_eq!(vm.confirm().len(), callers);

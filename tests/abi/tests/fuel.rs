@@ -24,13 +24,17 @@ const MOST_HOST_CALLS: f64 = 9.0;
 /// nothing is counted that happens once.
 fn cost(path: &str, body: &[u8], callers: usize) -> Usage {
     let mut vm = Vm::builder().start().unwrap_or_else(|trap| panic!("{trap}"));
-    let headers: [(&str, &[u8]); 3] =
-        [("authorization", b"Basic d3JpdGVLZXk6"), ("user-agent", b"analytics-node/2.2.0"), ("accept", b"*/*")];
+    let headers: [(&str, &[u8]); 3] = [
+        ("authorization", b"Basic d3JpdGVLZXk6"),
+        ("user-agent", b"analytics-node/2.2.0"),
+        ("accept", b"*/*"),
+    ];
     for _ in 0..2 {
         vm.reset_usage();
         let first = vm.post_with(path, body, &headers);
         vm.turn();
-        let mut streams: Vec<StreamId> = (1..callers).map(|_| vm.post_with(path, body, &headers)).collect();
+        let mut streams: Vec<StreamId> =
+            (1..callers).map(|_| vm.post_with(path, body, &headers)).collect();
         streams.insert(0, first);
         vm.confirm();
         vm.turn();
@@ -53,7 +57,9 @@ fn file() -> PathBuf {
 fn wide(properties: usize) -> Vec<u8> {
     let each = (0..properties).map(|at| (format!("property {at}"), json!("a value as is usual")));
     let properties: serde_json::Map<String, Value> = each.collect();
-    json!({"event": "Wide", "userId": "u", "messageId": "m", "properties": properties}).to_string().into_bytes()
+    json!({"event": "Wide", "userId": "u", "messageId": "m", "properties": properties})
+        .to_string()
+        .into_bytes()
 }
 
 #[test]
@@ -85,7 +91,10 @@ fn a_request_costs_no_more_than_committed() {
         fs::write(file(), format!("{found:#}\n")).unwrap();
         return;
     }
-    let optimized = Command::new("wasm-opt").arg("--version").output().is_ok_and(|output| output.status.success());
+    let optimized = Command::new("wasm-opt")
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| output.status.success());
     let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
     let tolerance = if ci && optimized { TOLERANCE } else { OTHER_TOOLS };
     let committed: Value = serde_json::from_str(&fs::read_to_string(file()).unwrap()).unwrap();

@@ -10,20 +10,27 @@ use cases::Received;
 use serde_json::Value;
 
 /// Where the host says that requests come from, and what its clock stands at.
-const RECEIVED: Received<'_> =
-    Received { address: "203.0.113.7", between: ["2026-11-24T00:00:00.000Z", "2026-11-24T00:00:00.000Z"] };
+const RECEIVED: Received<'_> = Received {
+    address: "203.0.113.7",
+    between: ["2026-11-24T00:00:00.000Z", "2026-11-24T00:00:00.000Z"],
+};
 
 #[test]
 fn every_case() {
     let cases = cases::all();
     let mut config = harness::default_config();
-    let sources = cases.iter().enumerate().map(|(i, case)| (format!("case{i:04}"), case.settings.clone())).collect();
+    let sources = cases
+        .iter()
+        .enumerate()
+        .map(|(i, case)| (format!("case{i:04}"), case.settings.clone()))
+        .collect();
     config["sources"] = Value::Object(sources);
     let mut vm = Vm::builder().config(&config).start().unwrap_or_else(|trap| panic!("{trap}"));
     let mut failed = Vec::new();
     for (i, case) in cases.iter().enumerate() {
         let key = format!("case{i:04}");
-        let authorization = format!("Basic {}", base64::Engine::encode(&base64::prelude::BASE64_STANDARD, &key));
+        let authorization =
+            format!("Basic {}", base64::Engine::encode(&base64::prelude::BASE64_STANDARD, &key));
         let headers: Vec<(&str, &[u8])> = case
             .headers
             .iter()
@@ -34,7 +41,8 @@ fn every_case() {
             .collect();
         let id = vm.post_with(&case.path, case.body_with(&key).as_bytes(), &headers);
         vm.turn();
-        let events: Vec<(String, Value)> = vm.confirm().into_iter().map(|e| (e.collection, e.event)).collect();
+        let events: Vec<(String, Value)> =
+            vm.confirm().into_iter().map(|e| (e.collection, e.event)).collect();
         vm.turn();
         let status = vm.response(id).map(|response| response.status);
         if status != Some(200) {

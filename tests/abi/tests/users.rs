@@ -9,13 +9,20 @@ const USERS: usize = 2_000;
 
 fn vm(source: &Value) -> Vm {
     let mut config = harness::default_config();
-    config["sources"]["writeKey"].as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
+    config["sources"]["writeKey"]
+        .as_object_mut()
+        .unwrap()
+        .extend(source.as_object().unwrap().clone());
     Vm::builder().config(&config).start().unwrap_or_else(|trap| panic!("{trap}"))
 }
 
 /// Posts, and lets Keen take what comes of it.
 fn post(vm: &mut Vm, path: &str, body: &Value) {
-    let id = vm.post_with(path, body.to_string().as_bytes(), &[("authorization", b"Basic d3JpdGVLZXk6")]);
+    let id = vm.post_with(
+        path,
+        body.to_string().as_bytes(),
+        &[("authorization", b"Basic d3JpdGVLZXk6")],
+    );
     vm.turn();
     vm.confirm();
     vm.turn();
@@ -85,6 +92,10 @@ fn an_event_costs_one_read_and_users_of_a_request_share_theirs() {
 
     let mut without = self::vm(&json!({}));
     let (_, _, plain) = cost(&mut without, |vm| post(vm, "/v1/batch", &batch((0..100).map(track))));
-    println!("instructions an event of 100: {} without, {} with its user", plain / 100, many.2 / 100);
+    println!(
+        "instructions an event of 100: {} without, {} with its user",
+        plain / 100,
+        many.2 / 100
+    );
     assert!(many.2 < plain * 4, "{} instructions without, {} with users", plain, many.2);
 }

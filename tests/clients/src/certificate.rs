@@ -1,4 +1,4 @@
-//! A certificate for `localhost`, made anew for each fleet.
+//! A certificate for `localhost`, made anew for each environment.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use std::path::PathBuf;

@@ -1,19 +1,19 @@
 //! Unmodified Segment SDKs, through a real Envoy, to the mock of Keen.
 //!
-//! A [`Fleet`] is Keen and Envoy; a [`Program`] uses an SDK as an application does, and says how that went in the SDK's
-//! own view; a [`Run`] is what each of the three saw. Between program and Envoy stands a [`Tap`]: it counts, and it
+//! A [`TestEnvironment`] is Keen and Envoy; a [`Program`] uses an SDK as an application does, and says how that went in the SDK's
+//! own view; a [`Run`] is what each of the three saw. Between sdk_process and Envoy stands a [`TcpProxy`]: it counts, and it
 //! makes the trouble that a network makes.
 
 mod certificate;
-mod fleet;
-mod program;
+mod environment;
+mod sdk_process;
 mod site;
-mod tap;
+mod tcp_proxy;
 
-pub use fleet::{Fleet, Run, Way};
-pub use program::{Program, Report, home};
+pub use environment::{Run, TestEnvironment, Way};
+pub use sdk_process::{Program, Report, home};
 pub use site::Site;
-pub use tap::{Tap, Trouble};
+pub use tcp_proxy::{TcpProxy, Trouble};
 
 use std::io::Write;
 

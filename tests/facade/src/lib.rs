@@ -32,7 +32,8 @@ pub fn readings(package: &str, messages: &[String]) -> Vec<Value> {
     let output = node.wait_with_output().unwrap_or_else(|error| panic!("node: {error}"));
     let written = writer.join().unwrap_or_else(|_| panic!("the writer failed"));
     assert!(output.status.success() && written.is_ok(), "node: {}, {written:?}", output.status);
-    let read = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    let read =
+        |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
     let readings: Vec<Value> = String::from_utf8_lossy(&output.stdout).lines().map(read).collect();
     assert_eq!(readings.len(), messages.len());
     readings

@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 /// Where the filter's PluginConfig stands in the bootstrap (an RFC 6901 pointer).
-const PLUGIN: &str =
-    "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config/config";
+const PLUGIN: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config/config";
 
 /// Where the filter's configuration stands in the bootstrap, wrapped in its protobuf type.
 pub const CONFIG_POINTER: &str = concat!(
@@ -14,17 +13,16 @@ pub const CONFIG_POINTER: &str = concat!(
     "/configuration"
 );
 
-const ROUTES: &str =
-    "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/routes";
+const ROUTES: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/routes";
 const LISTENER: &str = "/static_resources/listeners/0/address/socket_address";
 const ADMIN: &str = "/admin/address/socket_address";
-const KEEN: &str =
-    "/static_resources/clusters/0/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address";
+const KEEN: &str = "/static_resources/clusters/0/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address";
 
 /// `envoy.yaml` as it stands.
 pub(crate) fn read() -> Result<Value, String> {
     let path = crate::root().join("envoy.yaml");
-    let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let text =
+        std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     serde_saphyr::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
@@ -53,7 +51,9 @@ pub fn envoy_yaml() -> Value {
 #[must_use]
 pub fn default_config() -> Value {
     let bootstrap = read().unwrap_or_else(|error| panic!("{error}"));
-    at(&bootstrap, &format!("{CONFIG_POINTER}/value")).unwrap_or_else(|error| panic!("{error}")).clone()
+    at(&bootstrap, &format!("{CONFIG_POINTER}/value"))
+        .unwrap_or_else(|error| panic!("{error}"))
+        .clone()
 }
 
 /// The `transport_socket` of TLS that `envoy.yaml` has ready for its listener, as comments, with these PEM files.
@@ -72,8 +72,10 @@ pub fn downstream_tls(chain: &Path, key: &Path) -> Value {
     let mut socket: Value = serde_saphyr::from_str(&block.join("\n"))
         .unwrap_or_else(|error| panic!("the TLS of envoy.yaml's listener is no YAML: {error}"));
     let certificate = "/typed_config/common_tls_context/tls_certificates/0";
-    let certificate = socket.pointer_mut(certificate).unwrap_or_else(|| panic!("envoy.yaml: no {certificate}"));
-    *certificate = json!({"certificate_chain": {"filename": chain}, "private_key": {"filename": key}});
+    let certificate =
+        socket.pointer_mut(certificate).unwrap_or_else(|| panic!("envoy.yaml: no {certificate}"));
+    *certificate =
+        json!({"certificate_chain": {"filename": chain}, "private_key": {"filename": key}});
     socket
 }
 
@@ -100,7 +102,8 @@ pub(crate) fn set_ports(bootstrap: &mut Value, port: u16, admin_port: u16) -> Re
 }
 
 pub(crate) fn set_keen(bootstrap: &mut Value, keen: SocketAddr) -> Result<(), String> {
-    *at_mut(bootstrap, KEEN)? = json!({"address": keen.ip().to_string(), "port_value": keen.port()});
+    *at_mut(bootstrap, KEEN)? =
+        json!({"address": keen.ip().to_string(), "port_value": keen.port()});
     Ok(())
 }
 
@@ -110,11 +113,17 @@ pub(crate) fn set_wasm(bootstrap: &mut Value, path: &std::path::Path) -> Result<
 }
 
 pub(crate) fn set_struct(bootstrap: &mut Value, config: &Value) -> Result<(), String> {
-    set_config(bootstrap, json!({"@type": "type.googleapis.com/google.protobuf.Struct", "value": config}))
+    set_config(
+        bootstrap,
+        json!({"@type": "type.googleapis.com/google.protobuf.Struct", "value": config}),
+    )
 }
 
 pub(crate) fn set_string(bootstrap: &mut Value, config: &str) -> Result<(), String> {
-    set_config(bootstrap, json!({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": config}))
+    set_config(
+        bootstrap,
+        json!({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": config}),
+    )
 }
 
 fn set_config(bootstrap: &mut Value, config: Value) -> Result<(), String> {

@@ -25,16 +25,22 @@ pub(crate) struct Resource {
 }
 
 const LISTENERS: &str = "/static_resources/listeners";
-const FILTER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters/0";
+const FILTER: &str =
+    "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters/0";
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 
 impl Resource {
     /// Moves the resource out of a bootstrap and into `file`.
-    pub(crate) fn take(what: Dynamic, bootstrap: &mut Value, file: PathBuf) -> Result<Self, String> {
+    pub(crate) fn take(
+        what: Dynamic,
+        bootstrap: &mut Value,
+        file: PathBuf,
+    ) -> Result<Self, String> {
         let source = json!({"resource_api_version": "V3", "path_config_source": {"path": file}});
         let resource = match what {
             Dynamic::Listener => {
-                let listener = bootstrap::at_mut(bootstrap, LISTENERS)?.as_array_mut().and_then(Vec::pop);
+                let listener =
+                    bootstrap::at_mut(bootstrap, LISTENERS)?.as_array_mut().and_then(Vec::pop);
                 let mut listener = listener.ok_or("envoy.yaml has no listener")?;
                 listener["@type"] = json!("type.googleapis.com/envoy.config.listener.v3.Listener");
                 bootstrap["dynamic_resources"] = json!({"lds_config": source});
@@ -43,7 +49,8 @@ impl Resource {
             Dynamic::Filter => {
                 let filter = bootstrap::at_mut(bootstrap, FILTER)?;
                 let mut resource = filter.clone();
-                resource["@type"] = json!("type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig");
+                resource["@type"] =
+                    json!("type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig");
                 *filter = json!({
                     "name": resource["name"],
                     "config_discovery": {"config_source": source, "type_urls": [WASM]},
@@ -60,7 +67,9 @@ impl Resource {
     pub(crate) fn update(&self, config: &Value) -> Result<(), String> {
         let mut resource = self.resource.clone();
         let place = match self.what {
-            Dynamic::Listener => bootstrap::CONFIG_POINTER.trim_start_matches("/static_resources/listeners/0"),
+            Dynamic::Listener => {
+                bootstrap::CONFIG_POINTER.trim_start_matches("/static_resources/listeners/0")
+            }
             Dynamic::Filter => "/typed_config/config/configuration",
         };
         let value = json!({"@type": "type.googleapis.com/google.protobuf.Struct", "value": config});

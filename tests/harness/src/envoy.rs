@@ -144,12 +144,14 @@ impl Builder {
     /// Where a piece is missing, or Envoy ended: a configuration that the filter refuses ends it.
     pub async fn start(self) -> Result<Envoy, StartError> {
         let program = envoy_path().map_err(StartError::before)?;
-        let files = Files::new().map_err(|error| StartError::before(format!("target/tmp: {error}")))?;
+        let files =
+            Files::new().map_err(|error| StartError::before(format!("target/tmp: {error}")))?;
         let (concurrency, log_level) = (self.concurrency, self.log_level.clone());
         let dynamic = self.dynamic;
         let mut bootstrap = self.bootstrap().map_err(StartError::before)?;
-        let resource =
-            dynamic.map(|what| Resource::take(what, &mut bootstrap, files.config.with_extension("resource.json")));
+        let resource = dynamic.map(|what| {
+            Resource::take(what, &mut bootstrap, files.config.with_extension("resource.json"))
+        });
         let resource = resource.transpose().map_err(StartError::before)?;
         fs::write(&files.config, format!("{bootstrap:#}"))
             .map_err(|error| StartError::before(format!("{}: {error}", files.config.display())))?;
@@ -200,7 +202,9 @@ impl Builder {
         }
         match self.config {
             Config::String(text) => bootstrap::set_string(&mut yaml, &text)?,
-            Config::Struct(config) if self.as_string => bootstrap::set_string(&mut yaml, &config.to_string())?,
+            Config::Struct(config) if self.as_string => {
+                bootstrap::set_string(&mut yaml, &config.to_string())?
+            }
             Config::Struct(config) => bootstrap::set_struct(&mut yaml, &config)?,
             Config::OfTheFile if self.as_string => {
                 let config = bootstrap::default_config().to_string();
@@ -278,7 +282,8 @@ impl Envoy {
 
     /// Where the listener of that name takes calls.
     pub async fn listener(&self, name: &str) -> Option<SocketAddr> {
-        let listeners: Value = serde_json::from_str(&self.admin("/listeners?format=json").await).ok()?;
+        let listeners: Value =
+            serde_json::from_str(&self.admin("/listeners?format=json").await).ok()?;
         let statuses = listeners["listener_statuses"].as_array()?;
         let address = &statuses.iter().find(|status| status["name"] == name)?["local_address"]["socket_address"];
         let port = u16::try_from(address["port_value"].as_u64()?).ok()?;
@@ -315,7 +320,9 @@ impl Envoy {
     /// All that Envoy has written: its log, the filter's and the access log.
     #[must_use]
     pub fn log(&self) -> String {
-        fs::read(&self.files.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        fs::read(&self.files.log)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
     }
 
     /// The log's file, under `target/tmp`.
@@ -346,16 +353,21 @@ impl Envoy {
                     || line.contains("[critical][wasm]")
             })
             .collect();
-        assert!(bad.is_empty(), "the filter failed ({}):\n{}", self.files.log.display(), bad.join("\n"));
+        assert!(
+            bad.is_empty(),
+            "the filter failed ({}):\n{}",
+            self.files.log.display(),
+            bad.join("\n")
+        );
     }
 
     /// Resident memory.
     #[must_use]
     pub fn rss_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
-        let kilobytes = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+        let kilobytes = status.lines().find_map(|line| {
+            line.strip_prefix("VmRSS:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+        });
         kilobytes.unwrap_or(0) * 1024
     }
 
@@ -365,7 +377,12 @@ impl Envoy {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
         // The program's name comes first, in brackets, and may hold anything.
         let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let ticks: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum();
+        let ticks: u64 = after_name
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|t| t.parse::<u64>().ok())
+            .sum();
         // Linux counts in hundredths for user space, whatever its own clock.
         Duration::from_millis(ticks * 10)
     }
@@ -402,7 +419,8 @@ impl Envoy {
 
     async fn ask(&self, method: reqwest::Method, path: &str) -> reqwest::Result<(u16, String)> {
         let url = format!("http://{}{path}", self.admin);
-        let response = self.client.request(method, url).timeout(Duration::from_secs(10)).send().await?;
+        let response =
+            self.client.request(method, url).timeout(Duration::from_secs(10)).send().await?;
         Ok((response.status().as_u16(), response.text().await?))
     }
 
@@ -454,7 +472,8 @@ impl Files {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let dir = root().join("target/tmp");
         fs::create_dir_all(&dir)?;
-        let name = format!("envoy-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name =
+            format!("envoy-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let file = |extension| dir.join(format!("{name}.{extension}"));
         let files = Self { config: file("json"), log: file("log"), admin: file("admin") };
         // Process ids come again: an old file would name another Envoy's port.

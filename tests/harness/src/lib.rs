@@ -16,7 +16,9 @@ mod dynamic;
 mod envoy;
 mod process;
 
-pub use bootstrap::{CONFIG_POINTER, default_config, downstream_tls, envoy_yaml, keen_edge, routes, yaml};
+pub use bootstrap::{
+    CONFIG_POINTER, default_config, downstream_tls, envoy_yaml, keen_edge, routes, yaml,
+};
 pub use dynamic::Dynamic;
 pub use envoy::{Builder, Envoy, StartError};
 
@@ -45,7 +47,9 @@ pub fn envoy_path() -> Result<PathBuf, String> {
     FOUND
         .get_or_init(|| {
             let script = root().join("scripts/envoy.sh");
-            let output = Command::new(&script).output().map_err(|error| format!("{}: {error}", script.display()))?;
+            let output = Command::new(&script)
+                .output()
+                .map_err(|error| format!("{}: {error}", script.display()))?;
             if !output.status.success() {
                 return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
             }
@@ -61,7 +65,11 @@ pub fn envoy_path() -> Result<PathBuf, String> {
 pub fn wasm_path() -> Result<PathBuf, String> {
     if let Some(given) = std::env::var_os("KEEN_EDGE_WASM") {
         let given = PathBuf::from(given);
-        return if given.is_file() { Ok(given) } else { Err(format!("KEEN_EDGE_WASM: no file {}", given.display())) };
+        return if given.is_file() {
+            Ok(given)
+        } else {
+            Err(format!("KEEN_EDGE_WASM: no file {}", given.display()))
+        };
     }
     let path = root().join("target/keen_edge.wasm");
     let built = modified(&path).ok_or("no target/keen_edge.wasm: run `make build`")?;

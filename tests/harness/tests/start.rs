@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 #[tokio::test]
 async fn two_run_side_by_side() -> Result<(), harness::StartError> {
-    let (one, other) = tokio::try_join!(Envoy::builder().start(), Envoy::builder().string_config().start())?;
+    let (one, other) =
+        tokio::try_join!(Envoy::builder().start(), Envoy::builder().string_config().start())?;
     assert_ne!(one.addr(), other.addr());
     assert_eq!(one.admin("/ready").await, "LIVE\n");
     assert_eq!(one.stat("server.live").await, 1);
@@ -30,7 +31,11 @@ async fn a_configuration_that_the_filter_refuses_is_an_error_at_once() {
 
 #[tokio::test]
 async fn an_edit_of_the_file_takes_effect() -> Result<(), harness::StartError> {
-    let envoy = Envoy::builder().concurrency(2).patch(|yaml| yaml["node"]["id"] = json!("another")).start().await?;
+    let envoy = Envoy::builder()
+        .concurrency(2)
+        .patch(|yaml| yaml["node"]["id"] = json!("another"))
+        .start()
+        .await?;
     assert!(envoy.admin("/server_info").await.contains("\"id\": \"another\""));
     assert_eq!(envoy.stat("server.concurrency").await, 2);
     envoy.terminate().await;

@@ -37,13 +37,19 @@ async fn setting() -> Setting {
         source.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         config["sources"][key] = source;
     }
-    let envoy = Envoy::builder().keen(keen.addr()).config(config).start().await.unwrap_or_else(|e| panic!("{e}"));
+    let envoy = Envoy::builder()
+        .keen(keen.addr())
+        .config(config)
+        .start()
+        .await
+        .unwrap_or_else(|e| panic!("{e}"));
     Setting { envoy, keen }
 }
 
 /// Lets the pages run; what they did.
 async fn pages(s: &Setting, mode: &str) -> Value {
-    let chromium = Command::new(harness::root().join("scripts/chromium.sh")).stderr(Stdio::inherit()).output();
+    let chromium =
+        Command::new(harness::root().join("scripts/chromium.sh")).stderr(Stdio::inherit()).output();
     let chromium = chromium.await.unwrap();
     assert!(chromium.status.success(), "scripts/chromium.sh failed; what it said stands above");
     let output = Command::new("node")
@@ -55,7 +61,10 @@ async fn pages(s: &Setting, mode: &str) -> Value {
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(Duration::from_secs(120), output).await.expect("pages in 120 s").unwrap();
+    let output = tokio::time::timeout(Duration::from_secs(120), output)
+        .await
+        .expect("pages in 120 s")
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "device.mjs {mode}:\n{said}{log}");
@@ -68,9 +77,14 @@ async fn pages(s: &Setting, mode: &str) -> Value {
 fn comparable(collection: String, mut event: Value) -> (String, Value) {
     let fields = event.as_object_mut().unwrap();
     // The page leaves it to Keen to find these out, of whoever calls.
-    for (field, placeholder) in [("ip_address", "${keen.ip}"), ("user_agent", "${keen.user_agent}")] {
+    for (field, placeholder) in [("ip_address", "${keen.ip}"), ("user_agent", "${keen.user_agent}")]
+    {
         let value = fields[field].as_str().unwrap();
-        let real = if field == "ip_address" { value == "127.0.0.1" } else { value.starts_with("Mozilla/5.0") };
+        let real = if field == "ip_address" {
+            value == "127.0.0.1"
+        } else {
+            value.starts_with("Mozilla/5.0")
+        };
         assert!(value == placeholder || real, "{collection}: {field} is {value}");
         fields.insert(field.to_owned(), json!("real"));
     }
@@ -87,15 +101,24 @@ fn comparable(collection: String, mut event: Value) -> (String, Value) {
     keen.remove("uniqueness_token");
     keen.remove("location");
     // The page's own address holds the run's key.
-    let text =
-        event.to_string().replace("key=bundled&", "key=K&").replace("key=served&", "key=K&").replace("&bundled", "");
+    let text = event
+        .to_string()
+        .replace("key=bundled&", "key=K&")
+        .replace("key=served&", "key=K&")
+        .replace("&bundled", "");
     (collection, serde_json::from_str(&text).unwrap())
 }
 
 fn events(s: &Setting, project: &str) -> Vec<(String, Value)> {
-    let events = s.keen.events_in(project).into_iter().map(|stored| comparable(stored.collection, stored.event));
+    let events = s
+        .keen
+        .events_in(project)
+        .into_iter()
+        .map(|stored| comparable(stored.collection, stored.event));
     let mut events: Vec<_> = events.collect();
-    events.sort_by(|one, other| one.0.cmp(&other.0).then(one.1.to_string().cmp(&other.1.to_string())));
+    events.sort_by(|one, other| {
+        one.0.cmp(&other.0).then(one.1.to_string().cmp(&other.1.to_string()))
+    });
     events
 }
 
@@ -108,20 +131,29 @@ async fn device_mode_is_what_a_page_sends_itself() {
     // Keen refuses a name with a dot, and the page's event is lost.
     let dotted = |(name, _): &(String, Value)| name == "Downgraded";
     assert!(!page.iter().any(dotted), "Keen took a name with a dot");
-    let kept: Vec<Value> = here.iter().filter(|event| dotted(event)).map(|(_, event)| event.clone()).collect();
+    let kept: Vec<Value> =
+        here.iter().filter(|event| dotted(event)).map(|(_, event)| event.clone()).collect();
     here.retain(|event| !dotted(event));
     assert_eq!(kept.len(), 1);
     // Analytics.js says with each identify all it has heard so far.
     let traits = json!({"seen": true, "plan": "free", "address": {"city": "Köln"}, "id": "u-1"});
-    assert_eq!((&kept[0]["a_b"], &kept[0]["user"]), (&json!(1), &json!({"userId": "u-1", "traits": traits})));
+    assert_eq!(
+        (&kept[0]["a_b"], &kept[0]["user"]),
+        (&json!(1), &json!({"userId": "u-1", "traits": traits}))
+    );
     // Segment's browser library rewrites texts that look like dates.
     for (name, event) in page.iter_mut().chain(&mut here) {
         if name == "Dated" {
             for field in ["on", "at"] {
                 let text = event[field].as_str().unwrap().to_owned();
                 assert!(
-                    ["2026-01-02", "2026-01-02T03:04:05+02:00", "2026-01-02T00:00:00.000Z", "2026-01-02T01:04:05.000Z"]
-                        .contains(&text.as_str()),
+                    [
+                        "2026-01-02",
+                        "2026-01-02T03:04:05+02:00",
+                        "2026-01-02T00:00:00.000Z",
+                        "2026-01-02T01:04:05.000Z"
+                    ]
+                    .contains(&text.as_str()),
                     "{text}"
                 );
                 event[field] = json!("a date");
@@ -145,10 +177,14 @@ async fn a_page_that_loads_twice_is_two_events() {
     for stored in events {
         let (event, page) = (&stored.event, stored.event["page_url"].as_str().unwrap());
         assert_eq!(stored.collection, "Loaded a Page");
-        assert!(page.starts_with("http://127.0.0.1:") && page.contains("/cart?key=loads"), "{page}");
+        assert!(
+            page.starts_with("http://127.0.0.1:") && page.contains("/cart?key=loads"),
+            "{page}"
+        );
         assert_eq!(event["ip_address"], "127.0.0.1");
         assert!(event["user_agent"].as_str().unwrap().contains("Chrome/"), "{event}");
-        let addons: Vec<_> = event["keen"]["addons"].as_array().unwrap().iter().map(|a| a["name"].clone()).collect();
+        let addons: Vec<_> =
+            event["keen"]["addons"].as_array().unwrap().iter().map(|a| a["name"].clone()).collect();
         assert_eq!(addons, ["keen:ip_to_geo", "keen:ua_parser", "keen:url_parser"]);
     }
     assert!(s.keen.refusals().is_empty());

@@ -1,7 +1,7 @@
 //! @segment/analytics-next in a real Chromium, on a page that the same Envoy serves.
 
 use super::expected;
-use clients::{Fleet, Program, Run, Site, Trouble, Way, home, progress};
+use clients::{Program, Run, Site, TestEnvironment, Trouble, Way, home, progress};
 use mock_keen::Fault;
 use serde_json::{Value, json};
 use std::process::Command;
@@ -56,7 +56,8 @@ impl Visit {
     }
 
     fn name(&self) -> String {
-        let word = |yes: bool, one: &'static str, other: &'static str| if yes { one } else { other };
+        let word =
+            |yes: bool, one: &'static str, other: &'static str| if yes { one } else { other };
         let strategy = word(self.batching, "batching", "standard");
         let origin = word(self.cross, "cross origin", "same origin");
         let mut name = format!("analytics-next {} {strategy}, {origin}", self.sdk);
@@ -73,8 +74,9 @@ impl Visit {
         name
     }
 
-    fn program(&self, script: &str, chromium: &str) -> Program {
-        let word = |yes: bool, one: &str, other: &str| if yes { one.to_owned() } else { other.to_owned() };
+    fn sdk_process(&self, script: &str, chromium: &str) -> Program {
+        let word =
+            |yes: bool, one: &str, other: &str| if yes { one.to_owned() } else { other.to_owned() };
         Program {
             name: self.name(),
             command: vec![
@@ -94,7 +96,9 @@ impl Visit {
 
 fn chromium() -> String {
     let script = harness::root().join("scripts/chromium.sh");
-    let output = Command::new(&script).output().unwrap_or_else(|error| panic!("{}: {error}", script.display()));
+    let output = Command::new(&script)
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}", script.display()));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
@@ -112,7 +116,7 @@ async fn pages_in_chromium() {
     .await
     .unwrap_or_else(|error| panic!("{error}"));
     let (script, chromium) = (home.join("browser.mjs").display().to_string(), chromium());
-    let answer = |status, retry_after| Trouble::Answer { status, retry_after };
+    let answer = |status, retry_after| Trouble::Response { status, retry_after };
     let visits = [
         Visit::to(CURRENT, false, false),
         Visit::to(CURRENT, false, true),
@@ -139,28 +143,32 @@ async fn pages_in_chromium() {
         Visit::to(CURRENT, true, true).after(Trouble::LostReply),
         Visit::to(OLD, false, true).after(Trouble::LostReply),
     ];
-    let fleet = Fleet::start_with_site(|_| {}, &site).await;
-    visit_all(&fleet, &visits, &script, &chromium).await;
+    let environment = TestEnvironment::start_with_site(|_| {}, &site).await;
+    visit_all(&environment, &visits, &script, &chromium).await;
     // The filter's own 503: a page reads it, Retry-After and all, and sends again.
-    let fleet =
-        Fleet::start_with_site(|config| config["delivery"] = json!({"holdMs": 1000, "retries": 0}), &site).await;
+    let environment = TestEnvironment::start_with_site(
+        |config| config["delivery"] = json!({"holdMs": 1000, "retries": 0}),
+        &site,
+    )
+    .await;
     // As one batch: calls of their own would share a call to Keen, and its fate.
     let given_up = Visit::to(CURRENT, true, true).with_fault(Fault::status(503));
     let given_up = [Visit { sent_again: true, ..given_up }];
-    visit_all(&fleet, &given_up, &script, &chromium).await;
+    visit_all(&environment, &given_up, &script, &chromium).await;
 }
 
-async fn visit_all(fleet: &Fleet, visits: &[Visit], script: &str, chromium: &str) {
+async fn visit_all(environment: &TestEnvironment, visits: &[Visit], script: &str, chromium: &str) {
     // Each browser keeps a processor busy.
     for pair in visits.chunks(2) {
-        let runs =
-            pair.iter().map(async |visit| (visit, fleet.run(&visit.program(script, chromium), &visit.way).await));
+        let runs = pair.iter().map(async |visit| {
+            (visit, environment.run(&visit.sdk_process(script, chromium), &visit.way).await)
+        });
         for (visit, run) in futures_util::future::join_all(runs).await {
             assert_visit(visit, &run);
             progress(&visit.name());
         }
     }
-    fleet.nothing_refused();
+    environment.nothing_refused();
 }
 
 #[track_caller]
@@ -179,10 +187,15 @@ fn assert_visit(visit: &Visit, run: &Run) {
     }
     let mut events = run.events.clone();
     for (collection, event) in &mut events {
-        let agent = event.as_object_mut().and_then(|event| event.remove("user_agent")).unwrap_or_default();
-        assert!(agent.as_str().is_some_and(|agent| agent.contains("Chrome/")), "{name}: {collection}: {agent}");
+        let agent =
+            event.as_object_mut().and_then(|event| event.remove("user_agent")).unwrap_or_default();
+        assert!(
+            agent.as_str().is_some_and(|agent| agent.contains("Chrome/")),
+            "{name}: {collection}: {agent}"
+        );
     }
-    let page = events.first().map(|(_, event)| event["page_url"].as_str().unwrap_or_default().to_owned());
+    let page =
+        events.first().map(|(_, event)| event["page_url"].as_str().unwrap_or_default().to_owned());
     let page = page.unwrap_or_default();
     assert!(page.ends_with("/site/page.html"), "{name}: {page}");
     expected::assert_events(&name, &events, &expected_events(&page));
@@ -204,6 +217,9 @@ fn expected_events(page: &str) -> Vec<(&'static str, Value)> {
         ),
         ("Viewed Docs Index Page", viewed.clone()),
         ("Viewed Docs Page", viewed),
-        ("Viewed Main Screen", json!({"name": "Main", "page_url": page, "referrer_url": "", "userId": "u-1"})),
+        (
+            "Viewed Main Screen",
+            json!({"name": "Main", "page_url": page, "referrer_url": "", "userId": "u-1"}),
+        ),
     ]
 }

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 fn files(dir: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    let entries =
+        std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
     let paths = entries.flatten().map(|entry| entry.path());
     paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
@@ -20,8 +21,8 @@ fn shown(text: &str) -> Option<String> {
 
 #[test]
 fn each_snippet_is_what_a_program_runs() {
-    let docs =
-        std::fs::read_to_string(harness::root().join("docs/clients.md")).unwrap_or_else(|error| panic!("{error}"));
+    let docs = std::fs::read_to_string(harness::root().join("docs/clients.md"))
+        .unwrap_or_else(|error| panic!("{error}"));
     let mut found = 0;
     for path in files(&harness::root().join("tests/clients/sdk")) {
         let Ok(text) = std::fs::read_to_string(&path) else { continue };

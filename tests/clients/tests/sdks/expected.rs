@@ -1,4 +1,4 @@
-//! The calls that every program makes, as they must stand in Keen.
+//! The calls that every sdk_process makes, as they must stand in Keen.
 
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -52,11 +52,17 @@ pub fn assert_events(name: &str, got: &[(String, Value)], want: &[(&str, Value)]
         let mut event = event.clone();
         let keen = event.as_object_mut().and_then(|event| event.remove("keen")).unwrap_or_default();
         let token = keen["uniqueness_token"].as_str().unwrap_or_default();
-        assert!(!token.is_empty() && tokens.insert((collection, token.to_owned())), "{name}: {collection}: {keen}");
+        assert!(
+            !token.is_empty() && tokens.insert((collection, token.to_owned())),
+            "{name}: {collection}: {keen}"
+        );
         let timestamp = keen["timestamp"].as_str().unwrap_or_default();
         let then = if collection == "Old Event" { OLD } else { OffsetDateTime::now_utc() };
         let off = OffsetDateTime::parse(timestamp, &Rfc3339).map(|at| (at - then).abs());
-        assert!(off.is_ok_and(|off| off < Duration::minutes(2)), "{name}: {collection}: {timestamp} is not {then}");
+        assert!(
+            off.is_ok_and(|off| off < Duration::minutes(2)),
+            "{name}: {collection}: {timestamp} is not {then}"
+        );
         bare.push((collection.as_str(), event));
     }
     let want: Vec<(&str, Value)> = want.to_vec();

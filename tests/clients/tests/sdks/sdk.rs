@@ -1,4 +1,4 @@
-//! The SDKs that servers use, each in a program of its own.
+//! The SDKs that servers use, each in a sdk_process of its own.
 
 use super::expected;
 use clients::{Program, home};
@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// An SDK, and what it does.
 pub struct Sdk {
-    pub program: Program,
+    pub sdk_process: Program,
     /// Its calls as they must stand in Keen.
     pub events: Vec<(&'static str, Value)>,
     /// POSTs for its calls, where nothing goes wrong.
@@ -30,8 +30,8 @@ pub enum Again {
 impl Sdk {
     fn new(name: &str, command: &[&str], again: Again) -> Self {
         let command = command.iter().map(|&word| word.to_owned()).collect();
-        let program = Program { name: name.to_owned(), command, environment: Vec::new() };
-        Self { program, events: expected::events(), posts: 1, again }
+        let sdk_process = Program { name: name.to_owned(), command, environment: Vec::new() };
+        Self { sdk_process, events: expected::events(), posts: 1, again }
     }
 }
 
@@ -41,8 +41,9 @@ fn text(path: &Path) -> String {
 
 pub async fn node() -> Vec<Sdk> {
     let home = home("node").await;
-    let sdk =
-        |package: &str, script: &str, again| Sdk::new(package, &["node", &text(&home.join(script)), package], again);
+    let sdk = |package: &str, script: &str, again| {
+        Sdk::new(package, &["node", &text(&home.join(script)), package], again)
+    };
     // These two send the first call alone, at once.
     let legacy = sdk("analytics-node-legacy-6.2.0", "analytics-node-legacy.mjs", Again::Briefly);
     let rudder = sdk("@rudderstack/rudder-sdk-node", "rudder-sdk-node.mjs", Again::Briefly);
@@ -61,8 +62,9 @@ pub async fn python() -> Vec<Sdk> {
     let script = text(&harness::root().join("tests/clients/sdk/python/analytics_python.py"));
     let sdk = |requirement: &str, module: &str, settings: &[&str]| {
         let name = [&[requirement], settings].concat().join(" ");
-        let mut sdk = Sdk::new(&name, &[&[&python, &script, module], settings].concat(), Again::Patiently);
-        sdk.program.environment.push(("PYTHONPATH".to_owned(), text(&home.join(requirement))));
+        let mut sdk =
+            Sdk::new(&name, &[&[&python, &script, module], settings].concat(), Again::Patiently);
+        sdk.sdk_process.environment.push(("PYTHONPATH".to_owned(), text(&home.join(requirement))));
         sdk
     };
     vec![
@@ -75,7 +77,11 @@ pub async fn python() -> Vec<Sdk> {
 }
 
 pub async fn go() -> Vec<Sdk> {
-    let sdk = Sdk::new("analytics-go v3.3.0", &[&text(&home("go").await.join("clients"))], Again::Patiently);
+    let sdk = Sdk::new(
+        "analytics-go v3.3.0",
+        &[&text(&home("go").await.join("clients"))],
+        Again::Patiently,
+    );
     // Its pages have no category.
     vec![Sdk { events: expected::without_category(), ..sdk }]
 }
@@ -87,6 +93,10 @@ pub async fn java() -> Vec<Sdk> {
 }
 
 pub async fn rust() -> Vec<Sdk> {
-    let sdk = Sdk::new("crate segment 0.2.6", &[&text(&home("rust").await.join("segment-client"))], Again::Never);
+    let sdk = Sdk::new(
+        "crate segment 0.2.6",
+        &[&text(&home("rust").await.join("segment-client"))],
+        Again::Never,
+    );
     vec![Sdk { posts: expected::CALLS, ..sdk }]
 }

@@ -33,7 +33,9 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     Difference {
         what: "a time that cannot be read: when the call came",
         reason: "the facade gives null, which Keen refuses",
-        explains: |case| case.field == "timestamp" && case.is_received() && case.facade == Some(&Value::Null),
+        explains: |case| {
+            case.field == "timestamp" && case.is_received() && case.facade == Some(&Value::Null)
+        },
     },
     Difference {
         what: "a date that does not exist is no time",
@@ -48,12 +50,18 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     Difference {
         what: "a time with a space keeps its offset",
         reason: "the facade then takes the zone of the machine it runs on",
-        explains: |case| case.field == "timestamp" && case.time_is_iso() && case.time().to_string().contains(' '),
+        explains: |case| {
+            case.field == "timestamp" && case.time_is_iso() && case.time().to_string().contains(' ')
+        },
     },
     Difference {
         what: "a count of seconds keeps its fraction, to the nearest millisecond",
         reason: "the facade cuts it, and drops it from a text",
-        explains: |case| case.field == "timestamp" && case.time().to_string().contains('.') && !case.time_is_iso(),
+        explains: |case| {
+            case.field == "timestamp"
+                && case.time().to_string().contains('.')
+                && !case.time_is_iso()
+        },
     },
     Difference {
         what: "strings that look like dates stay",
@@ -89,23 +97,31 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         reason: "Keen looks up addresses, not sockets",
         explains: |case| {
             case.field == "ip_address"
-                && case.facade.is_some_and(|v| v.to_string().contains(":80") || v.to_string().contains("]:443"))
+                && case.facade.is_some_and(|v| {
+                    v.to_string().contains(":80") || v.to_string().contains("]:443")
+                })
         },
     },
     Difference {
         what: "an hour without minutes is a time",
         reason: "ISO 8601 allows it; the facade gives null, which Keen refuses",
-        explains: |case| case.field == "timestamp" && case.time() == "2014-01-02T03" && !case.is_received(),
+        explains: |case| {
+            case.field == "timestamp" && case.time() == "2014-01-02T03" && !case.is_received()
+        },
     },
     Difference {
         what: "a url that has members is none",
         reason: "no add-on reads it; the context's page says where it was",
-        explains: |case| case.field == "page_url" && case.facade == Some(&json!({})) && case.ours != case.facade,
+        explains: |case| {
+            case.field == "page_url" && case.facade == Some(&json!({})) && case.ours != case.facade
+        },
     },
     Difference {
         what: "options that are no object replace no context",
         reason: "nothing can be read from them",
-        explains: |case| case.message.tree.get("options").is_some_and(|options| !options.is_object()),
+        explains: |case| {
+            case.message.tree.get("options").is_some_and(|options| !options.is_object())
+        },
     },
 ];
 
@@ -128,12 +144,17 @@ impl Case<'_> {
     /// Whether flags anywhere in the message name this destination.
     fn names(&self, name: &str) -> bool {
         let tree = &self.message.tree;
-        let places = ["integrations", "context", "options"].into_iter().filter_map(|place| tree.get(place));
-        places.flat_map(|place| [Some(place), place.get("providers")]).flatten().any(|flags| flags.get(name).is_some())
+        let places =
+            ["integrations", "context", "options"].into_iter().filter_map(|place| tree.get(place));
+        places
+            .flat_map(|place| [Some(place), place.get("providers")])
+            .flatten()
+            .any(|flags| flags.get(name).is_some())
     }
 
     fn has_odd_name(&self) -> bool {
-        let odd = |value: &Value| matches!(value, Value::Bool(true) | Value::Object(_) | Value::Array(_));
+        let odd =
+            |value: &Value| matches!(value, Value::Bool(true) | Value::Object(_) | Value::Array(_));
         ["name", "category"].iter().filter_map(|name| self.message.tree.get(name)).any(odd)
     }
 }

@@ -15,11 +15,12 @@ mod messages;
 
 use differences::{Case, DIFFERENCES};
 use keen_edge::config::Config;
-use keen_edge::delivery::Offer;
 use keen_edge::mapping::Client;
-use keen_edge::mapping::request::{Request, map_request};
-use keen_edge::segment::endpoint::{Endpoint, Kind};
-use keen_edge::users::Users;
+use keen_edge::mapping::EventBuffer;
+use keen_edge::mapping::pipeline::{Request, map_request};
+use keen_edge::segment::http::route::Endpoint;
+use keen_edge::segment::message::MessageType;
+use keen_edge::users::UserTransaction;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -72,21 +73,29 @@ fn truthy(value: &Value) -> bool {
 
 /// What keen-edge makes of the message, in the same fields.
 fn mapped(config: &Config, message: &str, page: bool) -> Map<String, Value> {
-    let kind = if page { Kind::Page } else { Kind::Track };
-    let request =
-        Request { endpoint: Endpoint::Single(kind), header_key: Some("k"), body: message.as_bytes(), now: NOW };
+    let kind = if page { MessageType::Page } else { MessageType::Track };
+    let request = Request {
+        endpoint: Endpoint::Single(kind),
+        header_key: Some("k"),
+        body: message.as_bytes(),
+        now: NOW,
+    };
     let client = Client { user_agent: b"analytics-node/6.2.0", ..Client::default() };
-    let mut offer = Offer::default();
+    let mut offer = EventBuffer::default();
     let mut nobody = BTreeMap::new();
-    let mut users = Users::new(&mut nobody, config.users, 0);
+    let mut users = UserTransaction::new(&mut nobody, config.users, 0);
     map_request(config, request, |_| client, || "made".to_owned(), &mut users, &mut offer).unwrap();
-    let events: Vec<(String, Value)> =
-        offer.events().map(|(_, name, event)| (name.to_owned(), serde_json::from_slice(event).unwrap())).collect();
+    let events: Vec<(String, Value)> = offer
+        .events()
+        .map(|event| (event.collection.to_owned(), serde_json::from_slice(event.json).unwrap()))
+        .collect();
     let mut fields = Map::new();
     fields.insert("sent".into(), json!(!events.is_empty()));
     let Some((_, event)) = events.first() else { return fields };
     if page {
-        let own = |(name, event): &(String, Value)| event["segment_event"].as_str().unwrap_or(name).to_owned();
+        let own = |(name, event): &(String, Value)| {
+            event["segment_event"].as_str().unwrap_or(name).to_owned()
+        };
         let mut names: Vec<String> = events.iter().map(own).collect();
         names.sort();
         fields.insert("names".into(), json!(names));
@@ -103,7 +112,8 @@ fn the_document_lists_just_these_differences() {
     let document = std::fs::read_to_string(harness::root().join("docs/mapping.md")).unwrap();
     let (_, section) = document.split_once("### Beside Segment's own reading\n").unwrap();
     let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
-    let listed: Vec<String> = DIFFERENCES.iter().map(|d| format!("| {} | {} |", d.what, d.reason)).collect();
+    let listed: Vec<String> =
+        DIFFERENCES.iter().map(|d| format!("| {} | {} |", d.what, d.reason)).collect();
     assert_eq!(rows, listed);
 }
 
@@ -123,7 +133,8 @@ fn the_facade_reads_messages_as_keen_edge_does() {
             let want = expected(reading, message.page);
             let got = mapped(&config, &message.text, message.page);
             let both_sent = want["sent"] == true && got["sent"] == true;
-            let names: Vec<&String> = if both_sent { want.keys().chain(got.keys()).collect() } else { vec![] };
+            let names: Vec<&String> =
+                if both_sent { want.keys().chain(got.keys()).collect() } else { vec![] };
             let mut names: Vec<&str> = names.into_iter().map(String::as_str).collect();
             names.push("sent");
             names.sort_unstable();
@@ -138,19 +149,33 @@ fn the_facade_reads_messages_as_keen_edge_does() {
                 let case = Case { message, field: name, facade, ours, received: RECEIVED };
                 match DIFFERENCES.iter().find(|difference| (difference.explains)(&case)) {
                     Some(difference) => *seen.entry(difference.what).or_default() += 1,
-                    None => {
-                        unexplained.push(format!("{name}: facade {facade:?}, keen-edge {ours:?}\n    {}", message.text))
-                    }
+                    None => unexplained.push(format!(
+                        "{name}: facade {facade:?}, keen-edge {ours:?}\n    {}",
+                        message.text
+                    )),
                 }
             }
         }
-        println!("{package}: {} messages, {fields} fields, {differing} differ on purpose:", messages.len());
+        println!(
+            "{package}: {} messages, {fields} fields, {differing} differ on purpose:",
+            messages.len()
+        );
         for difference in DIFFERENCES {
-            println!("{:6} {}: {}", seen.get(difference.what).unwrap_or(&0), difference.what, difference.reason);
+            println!(
+                "{:6} {}: {}",
+                seen.get(difference.what).unwrap_or(&0),
+                difference.what,
+                difference.reason
+            );
         }
         let first: Vec<&String> = unexplained.iter().take(12).collect();
-        assert!(unexplained.is_empty(), "{package}: {} unexplained:\n{first:#?}", unexplained.len());
-        let never: Vec<&str> = DIFFERENCES.iter().map(|d| d.what).filter(|what| !seen.contains_key(what)).collect();
+        assert!(
+            unexplained.is_empty(),
+            "{package}: {} unexplained:\n{first:#?}",
+            unexplained.len()
+        );
+        let never: Vec<&str> =
+            DIFFERENCES.iter().map(|d| d.what).filter(|what| !seen.contains_key(what)).collect();
         assert!(never.is_empty(), "{package}: no message shows {never:?}");
         assert!(fields > 20_000 && differing * 4 < fields, "{fields} fields, {differing} differ");
     }

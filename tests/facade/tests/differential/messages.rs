@@ -41,7 +41,18 @@ fn object(members: Vec<(&'static str, BoxedStrategy<String>)>) -> BoxedStrategy<
 
 fn flag() -> BoxedStrategy<String> {
     let options = r#"{"traits":{"a":1}}"#;
-    one_of(&["true", "false", "\"false\"", "0", "null", "{}", options, r#"{"traits":{}}"#, r#"{"traits":"t"}"#, "[]"])
+    one_of(&[
+        "true",
+        "false",
+        "\"false\"",
+        "0",
+        "null",
+        "{}",
+        options,
+        r#"{"traits":{}}"#,
+        r#"{"traits":"t"}"#,
+        "[]",
+    ])
 }
 
 fn flags() -> Vec<(&'static str, BoxedStrategy<String>)> {
@@ -97,7 +108,8 @@ fn context() -> BoxedStrategy<String> {
         ("Referrer", value()),
         ("$url", value()),
     ];
-    let page = || prop_oneof![6 => object(page.clone()), 1 => one_of(&["null", "\"url\"", "[]"])].boxed();
+    let page =
+        || prop_oneof![6 => object(page.clone()), 1 => one_of(&["null", "\"url\"", "[]"])].boxed();
     let mut members = vec![
         ("ip", value()),
         ("IP", value()),
@@ -114,8 +126,14 @@ fn context() -> BoxedStrategy<String> {
     ];
     let mut legacy = members.clone();
     legacy.extend(flags());
-    legacy.push(("providers", prop_oneof![5 => object(flags()), 1 => one_of(&["null", "true"])].boxed()));
-    members.push(("library", one_of(&["{\"name\":\"analytics-node\"}", "\"analytics-node\"", "null"])));
+    legacy.push((
+        "providers",
+        prop_oneof![5 => object(flags()), 1 => one_of(&["null", "true"])].boxed(),
+    ));
+    members.push((
+        "library",
+        one_of(&["{\"name\":\"analytics-node\"}", "\"analytics-node\"", "null"]),
+    ));
     prop_oneof![6 => object(members), 2 => object(legacy), 1 => one_of(&["null"])].boxed()
 }
 
@@ -144,11 +162,18 @@ fn name() -> BoxedStrategy<String> {
 
 fn time() -> BoxedStrategy<String> {
     let two = |low: u32, high: u32| (low..high).prop_map(|n| format!("{n:02}"));
-    let date = (1900_u32..2100, two(1, 13), two(1, 32)).prop_map(|(year, month, day)| format!("{year}-{month}-{day}"));
+    let date = (1900_u32..2100, two(1, 13), two(1, 32))
+        .prop_map(|(year, month, day)| format!("{year}-{month}-{day}"));
     let fraction = prop_oneof![Just(String::new()), "\\.[0-9]{1,9}", ",[0-9]{3}"];
-    let zone = prop_oneof![Just("Z".to_owned()), Just(String::new()), "[-+](0[0-9]|1[0-4])(:?[0-5][0-9])?"];
-    let clock = (prop::sample::select(vec!["T", " "]), two(0, 24), two(0, 60), two(0, 60), fraction, zone);
-    let clock = clock.prop_map(|(t, h, m, s, fraction, zone)| format!("{t}{h}:{m}:{s}{fraction}{zone}"));
+    let zone = prop_oneof![
+        Just("Z".to_owned()),
+        Just(String::new()),
+        "[-+](0[0-9]|1[0-4])(:?[0-5][0-9])?"
+    ];
+    let clock =
+        (prop::sample::select(vec!["T", " "]), two(0, 24), two(0, 60), two(0, 60), fraction, zone);
+    let clock =
+        clock.prop_map(|(t, h, m, s, fraction, zone)| format!("{t}{h}:{m}:{s}{fraction}{zone}"));
     let iso = (date, prop::option::weighted(0.9, clock))
         .prop_map(|(date, clock)| format!("\"{date}{}\"", clock.unwrap_or_default()));
     prop_oneof![
@@ -172,39 +197,46 @@ fn time() -> BoxedStrategy<String> {
 }
 
 fn message() -> BoxedStrategy<Message> {
-    let properties = object(vec![("url", value()), ("Url", value()), ("U_R_L", value()), ("title", value())]);
+    let properties =
+        object(vec![("url", value()), ("Url", value()), ("U_R_L", value()), ("title", value())]);
     let parts = (
         any::<bool>(),
         prop::option::weighted(0.9, time()),
         prop::option::of(integrations()),
         prop::option::weighted(0.8, context()),
-        prop::option::weighted(0.1, prop_oneof![5 => context(), 1 => one_of(&["\"x\"", "0", "[]", "true"])].boxed()),
+        prop::option::weighted(
+            0.1,
+            prop_oneof![5 => context(), 1 => one_of(&["\"x\"", "0", "[]", "true"])].boxed(),
+        ),
         (prop::option::of(name()), prop::option::of(name())),
         (prop::option::of(value()), prop::option::of(value()), prop::option::of(value())),
         prop::option::of(prop_oneof![6 => properties, 1 => one_of(&["null"])]),
     );
     parts
-        .prop_map(|(page, time, integrations, context, options, (name, category), ids, properties)| {
-            let kind = if page { "page" } else { "track" };
-            let mut text = format!("{{\"type\":{kind:?},\"event\":\"e\"");
-            let mut put = |name: &str, value: Option<String>| {
-                if let Some(value) = value {
-                    text.push_str(&format!(",{name:?}:{value}"));
-                }
-            };
-            put("timestamp", time);
-            put("integrations", integrations);
-            put("context", context);
-            put("options", options);
-            put("name", name.filter(|_| page));
-            put("category", category.filter(|_| page));
-            put("userId", ids.0);
-            put("anonymousId", ids.1);
-            put("sessionId", ids.2);
-            put("properties", properties);
-            text.push('}');
-            let tree = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-            Message { text, tree, page }
-        })
+        .prop_map(
+            |(page, time, integrations, context, options, (name, category), ids, properties)| {
+                let kind = if page { "page" } else { "track" };
+                let mut text = format!("{{\"type\":{kind:?},\"event\":\"e\"");
+                let mut put = |name: &str, value: Option<String>| {
+                    if let Some(value) = value {
+                        text.push_str(&format!(",{name:?}:{value}"));
+                    }
+                };
+                put("timestamp", time);
+                put("integrations", integrations);
+                put("context", context);
+                put("options", options);
+                put("name", name.filter(|_| page));
+                put("category", category.filter(|_| page));
+                put("userId", ids.0);
+                put("anonymousId", ids.1);
+                put("sessionId", ids.2);
+                put("properties", properties);
+                text.push('}');
+                let tree =
+                    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+                Message { text, tree, page }
+            },
+        )
         .boxed()
 }

@@ -1,0 +1,11 @@
+//! Segment's HTTP API: routes, write keys, content encodings, and the responses that SDKs expect.
+
+mod base64;
+pub mod content_encoding;
+pub mod cors;
+pub mod initial_pageview;
+pub mod pixel;
+pub mod project_settings;
+pub mod response;
+pub mod route;
+pub mod write_key;

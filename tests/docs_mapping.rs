@@ -1,0 +1,148 @@
+//! docs/mapping.md: its examples are run, and its tables are those of the tests.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::expect_used
+)]
+
+#[path = "golden/cases.rs"]
+mod cases;
+
+use cases::{Case, Received};
+use keen_edge::config::Config;
+use keen_edge::mapping::Client;
+use keen_edge::mapping::EventBuffer;
+use keen_edge::mapping::pipeline::{Request, map_request};
+use keen_edge::segment::http::route::endpoint;
+use keen_edge::users::UserTransaction;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+const DOCUMENT: &str = include_str!("../docs/mapping.md");
+const RECEIVED: Received<'_> = Received {
+    address: "203.0.113.7",
+    between: ["2026-11-23T22:03:12.908Z", "2026-11-23T22:03:12.908Z"],
+};
+const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64)";
+
+/// What stands behind `json` at a block's beginning, and the block.
+fn blocks() -> Vec<(String, String)> {
+    let mut blocks = Vec::new();
+    let mut open: Option<(String, String)> = None;
+    for line in DOCUMENT.lines() {
+        match (&mut open, line.strip_prefix("```")) {
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (Some((_, text)), None) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+            (None, Some(info)) => {
+                let what = info
+                    .strip_prefix("json ")
+                    .unwrap_or_else(|| panic!("a block that no test reads: {line}"));
+                open = Some((what.to_owned(), String::new()));
+            }
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "a block is not closed");
+    blocks
+}
+
+/// Each call with the settings above it and the events below it.
+fn examples() -> Vec<Case> {
+    let mut settings = Value::Null;
+    let mut examples: Vec<Case> = Vec::new();
+    for (what, text) in blocks() {
+        if what == "settings" {
+            settings =
+                serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+            settings["projectId"] = json!("5181bcd23843312d87000000");
+        } else if let Some(path) = what.strip_prefix("POST ") {
+            let (path, body) = (path.to_owned(), text.clone());
+            let id = format!("POST {path} {}", text.trim());
+            let settings = settings.clone();
+            examples.push(Case {
+                id,
+                decision: None,
+                settings,
+                path,
+                headers: vec![],
+                body,
+                events: vec![],
+            });
+        } else {
+            let collection =
+                what.strip_prefix("Keen: ").unwrap_or_else(|| panic!("what is {what:?}?"));
+            if collection != "nothing" {
+                let event =
+                    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+                examples
+                    .last_mut()
+                    .expect("a call before what Keen holds")
+                    .events
+                    .push((collection.to_owned(), event));
+            }
+        }
+    }
+    examples
+}
+
+fn mapped(example: &Case) -> Vec<(String, Value)> {
+    let config = json!({"keen": {"cluster": "keen"}, "sources": {"k": example.settings}});
+    let config =
+        Config::read(config.to_string().as_bytes()).unwrap_or_else(|error| panic!("{error}"));
+    let request = Request {
+        endpoint: endpoint(b"POST", example.path.as_bytes()).unwrap(),
+        header_key: Some("k"),
+        body: example.body.as_bytes(),
+        now: 1_795_471_392_908,
+    };
+    let client = Client {
+        source_address: b"203.0.113.7:4711",
+        user_agent: BROWSER.as_bytes(),
+        referer: b"",
+    };
+    let mut offer = EventBuffer::default();
+    let mut nobody = BTreeMap::new();
+    let mut users = UserTransaction::new(&mut nobody, config.users, 0);
+    map_request(&config, request, |_| client, || "made".to_owned(), &mut users, &mut offer)
+        .unwrap();
+    offer
+        .events()
+        .map(|keen_edge::keen::bulk::Event { collection: name, json: event, .. }| {
+            (name.to_owned(), serde_json::from_slice(event).unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn every_example_is_what_happens() {
+    let examples = examples();
+    for example in &examples {
+        let outcome = example.judge(&mapped(example), &RECEIVED);
+        outcome.unwrap_or_else(|error| panic!("docs/mapping.md: {error}"));
+    }
+    assert!(examples.len() >= 10, "{} examples", examples.len());
+}
+
+/// The first cells of the table under a heading.
+fn table(heading: &str) -> BTreeSet<String> {
+    let (_, section) =
+        DOCUMENT.split_once(&format!("{heading}\n")).unwrap_or_else(|| panic!("no {heading:?}"));
+    let rows = section
+        .lines()
+        .skip_while(|line| !line.starts_with('|'))
+        .take_while(|line| line.starts_with('|'));
+    rows.skip(2).map(|row| row.split('|').nth(1).unwrap().trim().to_owned()).collect()
+}
+
+#[test]
+fn every_decision_has_its_cases() {
+    let decided: BTreeSet<String> =
+        cases::all().into_iter().filter_map(|case| case.decision).collect();
+    assert_eq!(decided, table("## What keen-edge decides"));
+}

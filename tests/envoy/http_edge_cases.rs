@@ -1,0 +1,290 @@
+//! Segment's edge: calls in every form, and the answers.
+
+use super::fixture::{TestEnv, gzip, ok, raw, refused, track};
+use serde_json::json;
+
+#[tokio::test]
+async fn calls_in_every_form_arrive() {
+    let s = TestEnv::new().await;
+    assert_eq!(s.post("/v1/track", track("single")).await, ok());
+    assert_eq!(s.post("/v1/t/", track("short")).await, ok());
+    let batch = json!({"batch": [
+        {"type": "track", "event": "in batch", "userId": "u"},
+        {"type": "identify", "userId": "u", "traits": {"a": 1}},
+        {"type": "page", "name": "Home", "userId": "u"},
+        {"type": "screen", "category": "Main", "userId": "u"},
+        {"type": "track", "userId": "u"},
+    ]});
+    assert_eq!(s.post("/v1/batch", batch.to_string()).await, ok());
+    let packed = gzip(track("packed").as_bytes());
+    assert_eq!(s.post_with("/v1/track", packed, &[("content-encoding", "gzip")]).await, ok());
+    for path in ["/v1/identify", "/v1/group", "/v1/alias", "/v1/m"] {
+        assert_eq!(s.post(path, "{\"userId\": \"u\"}").await, ok(), "{path}");
+    }
+    for path in
+        ["/b", "/v1/b", "/v1/b/b", "/v1/batch/b", "/v1/import/", "//v1/batch", "/v1/v1/batch?x=1"]
+    {
+        let batch = json!({"batch": [{"type": "track", "event": path, "userId": "u"}]});
+        assert_eq!(s.post(path, batch.to_string()).await, ok(), "{path}");
+    }
+    // The key in the body, with an OAuth header that is no key.
+    let body = json!({"event": "by body", "userId": "u", "writeKey": "writeKey"}).to_string();
+    let request = s.client.post(s.envoy.url("/v1/track")).bearer_auth("token").body(body);
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    let names = s.collections();
+    let (paths, names): (Vec<_>, Vec<_>) = names.iter().partition(|name| name.starts_with('/'));
+    assert_eq!(paths.len(), 7);
+    assert_eq!(
+        names,
+        [
+            "Viewed Home Page",
+            "Viewed Main Screen",
+            "by body",
+            "in batch",
+            "packed",
+            "short",
+            "single"
+        ]
+    );
+    assert!(s.keen.refusals().is_empty());
+    s.envoy.no_panic_in_log();
+}
+
+#[tokio::test]
+async fn chunks_and_trailers() {
+    let s = TestEnv::new().await;
+    let body = track("chunked");
+    let (head, tail) = body.split_at(10);
+    for (name, trailer) in [("plain", ""), ("with trailers", "x-checksum: 1\r\n")] {
+        let request = format!(
+            "POST /v1/track HTTP/1.1\r\nhost: e\r\nauthorization: Basic d3JpdGVLZXk6\r\ntransfer-encoding: chunked\r\n\
+             connection: close\r\n\r\n{:x}\r\n{head}\r\n{:x}\r\n{tail}\r\n0\r\n{trailer}\r\n",
+            head.len(),
+            tail.len()
+        );
+        let reply = raw(s.envoy.addr(), request.into_bytes()).await;
+        assert!(reply.starts_with("HTTP/1.1 200"), "{name}: {reply}");
+    }
+    // One token, so one event.
+    assert_eq!(s.collections(), ["chunked"]);
+    s.envoy.no_panic_in_log();
+}
+
+/// Over its own buffer Envoy answers 413, which SDKs send again for ever, and without CORS, which hides it from a browser.
+#[tokio::test]
+async fn envoys_own_413_is_segments_400() {
+    let s = TestEnv::new().await;
+    let body = vec![b' '; 1_500_000];
+    let chunked: Vec<u8> =
+        [format!("{:x}\r\n", body.len()).as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
+    for (length, body) in
+        [("content-length: 1500000", body), ("transfer-encoding: chunked", chunked)]
+    {
+        let head = format!(
+            "POST /v1/track HTTP/1.1\r\nhost: e\r\norigin: https://shop.example\r\n{length}\r\n\r\n"
+        );
+        let reply = raw(s.envoy.addr(), [head.as_bytes(), &body].concat()).await;
+        assert!(reply.starts_with("HTTP/1.1 400"), "{length}: {reply}");
+        assert!(reply.contains("Exceed payload limit"), "{length}: {reply}");
+        assert!(
+            reply.contains("access-control-allow-origin: https://shop.example"),
+            "{length}: {reply}"
+        );
+    }
+    assert_eq!(s.post("/v1/track", track("after")).await, ok());
+    s.envoy.no_panic_in_log();
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_gets_a_400_that_no_sdk_repeats() {
+    let s = TestEnv::new().await;
+    for body in ["", "{", "[]", "\u{fffd}", "{\"batch\": 1}", "[[[[", "{\"event\": 01}"] {
+        assert_eq!(s.post("/v1/batch", body).await, refused("malformed JSON"), "{body}");
+    }
+    assert_eq!(s.post("/v1/track", vec![0xff, 0xfe, 0x00]).await, refused("malformed JSON"));
+    assert_eq!(s.post("/v1/batch", "[".repeat(400_000)).await, refused("malformed JSON"));
+    assert_eq!(s.post("/v1/batch", " ".repeat(600_000)).await, refused("Exceed payload limit"));
+    let bomb = gzip(&vec![b' '; 50_000_000]);
+    assert_eq!(
+        s.post_with("/v1/batch", bomb, &[("content-encoding", "gzip")]).await,
+        refused("Exceed payload limit")
+    );
+    let packed = gzip(track("x").as_bytes());
+    let cut = packed[..packed.len() - 4].to_vec();
+    for (body, encoding) in [(cut, "gzip"), (packed, "br")] {
+        let got = s.post_with("/v1/track", body, &[("content-encoding", encoding)]).await;
+        assert_eq!(got, refused("malformed content encoding"), "{encoding}");
+    }
+    let nobody =
+        s.client.post(s.envoy.url("/v1/track")).body("{\"event\": \"e\"}").send().await.unwrap();
+    assert_eq!(nobody.status(), 400);
+    assert!(nobody.text().await.unwrap().contains("An invalid write key was provided"));
+    for path in ["/v1/track", "/v1/b", "/v1/m", "/v1/import/"] {
+        for method in [reqwest::Method::GET, reqwest::Method::PUT, reqwest::Method::DELETE] {
+            let reply = s
+                .client
+                .request(method, s.envoy.url(path))
+                .basic_auth("writeKey", Some(""))
+                .send()
+                .await
+                .unwrap();
+            assert_eq!(reply.status(), 400, "{path}");
+            assert!(
+                reply.text().await.unwrap().contains("\"message\": \"malformed JSON\""),
+                "{path}"
+            );
+        }
+    }
+    // An unknown key is Segment's 200, and nothing is sent.
+    let stranger =
+        s.client.post(s.envoy.url("/v1/track")).basic_auth("stranger", Some("")).body(track("x"));
+    assert_eq!(stranger.send().await.unwrap().status(), 200);
+    assert_eq!(s.client.get(s.envoy.url("/elsewhere")).send().await.unwrap().status(), 404);
+    assert!(s.keen.events().is_empty());
+    assert_eq!(s.post("/v1/track", track("alive")).await, ok());
+    s.envoy.no_panic_in_log();
+}
+
+#[tokio::test]
+async fn header_bytes_of_any_kind() {
+    let s = TestEnv::new().await;
+    let body = track("bytes");
+    for header in [
+        &b"user-agent: \xff\xfe\x80"[..],
+        b"authorization: Basic \xff",
+        b"referer: \xe9",
+        b"origin: \xff",
+        b"x-any: \x80",
+        b"content-encoding: \xff",
+    ] {
+        let mut request = format!(
+            "POST /v1/track?\u{e9} HTTP/1.1\r\nhost: e\r\nconnection: close\r\ncontent-length: {}\r\n",
+            body.len()
+        )
+        .into_bytes();
+        if !header.starts_with(b"authorization") {
+            request.extend_from_slice(b"authorization: Basic d3JpdGVLZXk6\r\n");
+        }
+        request.extend_from_slice(header);
+        request.extend_from_slice(b"\r\n\r\n");
+        request.extend_from_slice(body.as_bytes());
+        let reply = raw(s.envoy.addr(), request).await;
+        assert!(reply.starts_with("HTTP/1.1 200") || reply.starts_with("HTTP/1.1 400"), "{reply}");
+    }
+    assert_eq!(s.post("/v1/track", track("alive")).await, ok());
+    s.envoy.no_panic_in_log();
+}
+
+#[tokio::test]
+async fn the_address_is_the_one_envoy_vouches_for() {
+    let s = TestEnv::new().await;
+    let browser = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)");
+    s.post_with("/v1/track", track("browser"), &[browser, ("x-forwarded-for", "6.6.6.6")]).await;
+    s.post_with("/v1/track", track("server"), &[("user-agent", "analytics-python/2.4.0")]).await;
+    for stored in s.keen.events() {
+        let (ip, agent) = (&stored.event["ip_address"], &stored.event["user_agent"]);
+        match stored.collection.as_str() {
+            "browser" => assert_eq!((ip, agent), (&json!("127.0.0.1"), &json!(browser.1))),
+            _ => assert!(ip.is_null() && agent.is_null(), "{stored:?}"),
+        }
+    }
+    assert_eq!(s.collections(), ["browser", "server"]);
+}
+
+#[tokio::test]
+async fn each_message_goes_to_its_own_source() {
+    let mut config = harness::default_config();
+    let project = |n: u32| format!("5181bcd23843312d8700000{n}");
+    for n in 1..=2 {
+        config["sources"][format!("key{n}")] =
+            json!({"projectId": project(n), "writeKey": mock_keen::WRITE_KEY});
+    }
+    let s = TestEnv::with(config).await;
+    for n in 1..=2 {
+        s.keen.add_project(mock_keen::Project::new(&project(n), mock_keen::WRITE_KEY));
+    }
+    let message = |event: &str, key: serde_json::Value| json!({"type": "track", "event": event, "userId": "u", "writeKey": key});
+    let mut batch = json!({"batch": [
+        message("own", json!("key1")),
+        message("other", json!("key2")),
+        message("of nobody", json!("key3")),
+        message("of the header", json!(null)),
+        message("empty", json!("")),
+    ]});
+    assert_eq!(s.post("/v1/batch", batch.to_string()).await, ok());
+    // The body's key comes before the header's.
+    batch["writeKey"] = json!("key2");
+    assert_eq!(s.post("/v1/batch", batch.to_string()).await, ok());
+    let got = |project: &str| {
+        let mut names: Vec<String> =
+            s.keen.events_in(project).into_iter().map(|event| event.collection).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(got(&project(1)), ["own", "own"]);
+    assert_eq!(got(&project(2)), ["empty", "of the header", "other", "other"]);
+    assert_eq!(got(mock_keen::PROJECT), ["empty", "of the header"]);
+    s.envoy.no_panic_in_log();
+}
+
+#[tokio::test]
+async fn with_envoys_decompressor_in_front() {
+    let s = TestEnv::patched(harness::default_config(), |bootstrap| {
+        let filters = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
+        bootstrap.pointer_mut(filters).unwrap().as_array_mut().unwrap().insert(0, json!({
+            "name": "envoy.filters.http.decompressor",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.decompressor.v3.Decompressor",
+                "decompressor_library": {
+                    "name": "gzip",
+                    "typed_config": {"@type": "type.googleapis.com/envoy.extensions.compression.gzip.decompressor.v3.Gzip"},
+                },
+            },
+        }));
+    })
+    .await;
+    let packed = gzip(track("packed").as_bytes());
+    assert_eq!(
+        s.post_with("/v1/track", packed.clone(), &[("content-encoding", "gzip")]).await,
+        ok()
+    );
+    // What it cuts short without a word is no JSON.
+    let cut = packed[..packed.len() / 2].to_vec();
+    assert_eq!(s.post_with("/v1/track", cut, &[("content-encoding", "gzip")]).await.0, 400);
+    assert_eq!(s.post("/v1/track", track("plain")).await, ok());
+    assert_eq!(s.collections(), ["packed", "plain"]);
+    assert_eq!(s.envoy.stat("http.segment.decompressor.gzip.gzip.request.decompressed").await, 2);
+    s.envoy.no_panic_in_log();
+}
+
+#[tokio::test]
+async fn strangers_are_refused_where_they_are_to_be() {
+    let mut config = harness::default_config();
+    config["unknownSource"] = json!("reject");
+    let s = TestEnv::with(config).await;
+    let post = async |key: &str, body: serde_json::Value| {
+        let request = s
+            .client
+            .post(s.envoy.url("/v1/batch"))
+            .basic_auth(key, Some(""))
+            .body(body.to_string());
+        let reply = request.send().await.unwrap();
+        (
+            reply.status().as_u16(),
+            serde_json::from_str::<serde_json::Value>(&reply.text().await.unwrap()).unwrap(),
+        )
+    };
+    let message = |event: &str, key: &str| json!({"type": "track", "event": event, "userId": "u", "writeKey": key});
+    let refused = refused("An invalid write key was provided");
+    assert_eq!(
+        post("stranger", json!({"batch": [{"type": "track", "event": "a", "userId": "u"}]})).await,
+        refused
+    );
+    assert_eq!(post("writeKey", json!({"batch": [message("b", "stranger")]})).await, refused);
+    // One that is known carries the others, which are dropped.
+    let mixed = json!({"batch": [message("c", "stranger"), message("d", "writeKey")]});
+    assert_eq!(post("stranger", mixed).await, ok());
+    assert_eq!(post("writeKey", json!({"batch": []})).await, ok());
+    assert_eq!(s.collections(), ["d"]);
+    s.envoy.no_panic_in_log();
+}

@@ -1,0 +1,121 @@
+//! Requests recorded from real SDKs, sent again as they were.
+
+use super::fixture::{TestEnv, raw};
+use base64::Engine;
+use keen_edge::config::Config;
+use keen_edge::mapping::Client;
+use keen_edge::mapping::EventBuffer;
+use keen_edge::mapping::pipeline::{Request, map_request};
+use keen_edge::segment::http::route::{Endpoint, endpoint};
+use keen_edge::segment::http::{content_encoding::inflate, write_key};
+use keen_edge::users::UserTransaction;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Collection and token of the events that a request stands for, mapped on the host.
+fn expected(
+    config: &Config,
+    path: &str,
+    headers: &[(String, String)],
+    body: &[u8],
+) -> Vec<(String, String)> {
+    let header = |name: &str| {
+        headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map_or("", |(_, v)| v)
+    };
+    let Some(endpoint @ (Endpoint::Single(_) | Endpoint::Batch)) =
+        endpoint(b"POST", path.as_bytes())
+    else {
+        return vec![];
+    };
+    let body = inflate(body, header("content-encoding").as_bytes(), 1_000_000).unwrap();
+    let key = write_key::from_authorization(header("authorization").as_bytes());
+    let request = Request { endpoint, header_key: key.as_deref(), body: &body, now: 0 };
+    let mut offer = EventBuffer::default();
+    let mut nobody = BTreeMap::new();
+    let mut users = UserTransaction::new(&mut nobody, config.users, 0);
+    map_request(config, request, |_| Client::default(), String::new, &mut users, &mut offer)
+        .unwrap();
+    offer
+        .events()
+        .map(|keen_edge::keen::bulk::Event { collection, json: event, .. }| {
+            let event: Value = serde_json::from_slice(event).unwrap();
+            (collection.to_owned(), event["keen"]["uniqueness_token"].as_str().unwrap().to_owned())
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn every_recorded_request_is_answered_and_its_events_are_in_keen() {
+    let mut config = harness::default_config();
+    let source = config["sources"]["writeKey"].clone();
+    config["sources"]["WRITEKEY123"] = source;
+    let host = Config::read(config.to_string().as_bytes()).unwrap();
+    let s = TestEnv::with(config).await;
+    let mut want = BTreeSet::new();
+    let mut without_id = 0;
+    let mut files = 0;
+    let mut entries: Vec<_> = std::fs::read_dir(harness::root().join("tests/captures"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    entries.sort();
+    for path in entries {
+        files += 1;
+        let requests: Vec<Value> = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        for request in requests {
+            let (method, target) =
+                (request["method"].as_str().unwrap(), request["path"].as_str().unwrap());
+            let body = match request.get("body_base64").and_then(Value::as_str) {
+                Some(text) => base64::engine::general_purpose::STANDARD.decode(text).unwrap(),
+                None => request["body_text"].as_str().unwrap_or("").as_bytes().to_vec(),
+            };
+            let headers: Vec<(String, String)> =
+                serde_json::from_value(request["headers"].clone()).unwrap();
+            let mut bytes = format!(
+                "{method} {target} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n",
+                body.len()
+            );
+            for (name, value) in &headers {
+                let ours = ["connection", "content-length", "transfer-encoding"]
+                    .iter()
+                    .any(|n| name.eq_ignore_ascii_case(n));
+                if !ours {
+                    bytes.push_str(&format!("{name}: {value}\r\n"));
+                }
+            }
+            bytes.push_str("\r\n");
+            let mut bytes = bytes.into_bytes();
+            bytes.extend_from_slice(&body);
+            let reply = raw(s.envoy.addr(), bytes).await;
+            let name = format!("{} {method} {target}", path.display());
+            if endpoint(method.as_bytes(), target.as_bytes()).is_none() {
+                assert!(reply.starts_with("HTTP/1.1 404"), "{name}: {reply}");
+                continue;
+            }
+            assert!(reply.starts_with("HTTP/1.1 200"), "{name}: {reply}");
+            if method == "POST" {
+                for (collection, token) in expected(&host, target, &headers, &body) {
+                    if token.is_empty() {
+                        without_id += 1;
+                    } else {
+                        want.insert((collection, token));
+                    }
+                }
+            }
+        }
+    }
+    assert!(files >= 27 && want.len() > 50, "{files} files, {} events", want.len());
+    let stored = s.keen.events();
+    let got: BTreeSet<(String, String)> = stored
+        .iter()
+        .map(|e| {
+            (e.collection.clone(), e.event["keen"]["uniqueness_token"].as_str().unwrap().to_owned())
+        })
+        .collect();
+    let missing: Vec<_> = want.difference(&got).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    assert_eq!(got.len(), want.len() + without_id, "more events than messages");
+    assert!(s.keen.refusals().is_empty(), "{:?}", s.keen.refusals());
+    assert_eq!(json!(got.len()), json!(stored.len()));
+    s.envoy.no_panic_in_log();
+}
