@@ -1,7 +1,7 @@
 //! Metrics: counted in the VM, told to Envoy by the tick. One host call a counter and tick, not one a request.
 
 use super::host;
-use super::hostcalls::Metric;
+use proxy_wasm::types::MetricType;
 
 /// Error names of Keen's with a counter of their own; further ones are counted together.
 const MOST_ERRORS: usize = 32;
@@ -68,7 +68,7 @@ counters! {
 }
 
 /// All metrics of a root context.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Metrics {
     pub(super) counted: Counted,
     ids: Vec<Option<u32>>,
@@ -99,14 +99,19 @@ impl Metrics {
     /// Defines them. `projects`: the destinations' project ids.
     pub(super) fn new<'a>(projects: impl Iterator<Item = &'a str>) -> Self {
         let up = |project| {
-            let id =
-                host::metric(Metric::Gauge, &format!("keen_edge_destination_up.project.{project}"));
+            let id = host::define_metric(
+                MetricType::Gauge,
+                &format!("keen_edge_destination_up.project.{project}"),
+            );
             Up { id, up: true, learnt: true }
         };
         let mut metrics = Self {
             counted: Counted::default(),
-            ids: Counted::NAMES.iter().map(|name| host::metric(Metric::Counter, name)).collect(),
-            pending: host::metric(Metric::Gauge, "keen_edge_pending_bytes"),
+            ids: Counted::NAMES
+                .iter()
+                .map(|name| host::define_metric(MetricType::Counter, name))
+                .collect(),
+            pending: host::define_metric(MetricType::Gauge, "keen_edge_pending_bytes"),
             told_pending: 0,
             up: projects.map(up).collect(),
             errors: Vec::new(),
@@ -124,8 +129,8 @@ impl Metrics {
         let known = place(&self.errors, error);
         let name = if known.is_some() || self.errors.len() < MOST_ERRORS { error } else { "other" };
         let at = known.or_else(|| place(&self.errors, name)).unwrap_or_else(|| {
-            let id = host::metric(
-                Metric::Counter,
+            let id = host::define_metric(
+                MetricType::Counter,
                 &format!("keen_edge_events_refused_by_error.error.{name}"),
             );
             self.errors.push(Refused { error: name.to_owned(), id, events: 0 });
@@ -148,23 +153,23 @@ impl Metrics {
     pub(super) fn flush(&mut self, pending_bytes: usize) {
         for (id, by) in self.ids.iter().zip(self.counted.take()) {
             if let Some(id) = id {
-                host::count(*id, by);
+                host::increment_counter(*id, by);
             }
         }
         for refused in &mut self.errors {
             if let Some(id) = refused.id {
-                host::count(id, std::mem::take(&mut refused.events));
+                host::increment_counter(id, std::mem::take(&mut refused.events));
             }
         }
         for known in &mut self.up {
             if let (true, Some(id)) = (std::mem::take(&mut known.learnt), known.id) {
-                host::gauge(id, u64::from(known.up));
+                host::record_metric(id, u64::from(known.up));
             }
         }
         // Each worker adds what it holds to one gauge.
         let pending = i64::try_from(pending_bytes).unwrap_or(i64::MAX);
         if let Some(id) = self.pending {
-            host::adjust(id, pending.saturating_sub(self.told_pending));
+            host::add_to_gauge(id, pending.saturating_sub(self.told_pending));
             self.told_pending = pending;
         }
     }

@@ -379,11 +379,11 @@ impl Vm {
                     self.pass_by(*id, response);
                 }
             }
-            let rung = std::mem::take(&mut self.store.data_mut().rung);
-            if rung.is_empty() && answered.is_empty() {
+            let wakes = std::mem::take(&mut self.store.data_mut().wakes);
+            if wakes.is_empty() && answered.is_empty() {
                 return;
             }
-            for queue in rung {
+            for queue in wakes {
                 self.must::<_, ()>(ROOT, "proxy_on_queue_ready", (ROOT, queue));
             }
         }
@@ -464,16 +464,21 @@ impl Vm {
         self.store.data().streams.get(&id).is_some_and(|stream| stream.resumed)
     }
 
-    /// Ends the stream: answered, or its caller has hung up.
+    /// Ends the stream: it has its response, or its client has disconnected.
     pub fn close(&mut self, id: StreamId) {
         self.must::<_, ()>(id, "proxy_on_log", id);
         self.must::<_, u32>(id, "proxy_on_done", id);
+        self.must::<_, ()>(id, "proxy_on_delete", id);
         self.store.data_mut().streams.remove(&id);
     }
 
-    /// Envoy asks the root context to end. True where it does at once; see [`Vm::ended`].
+    /// Envoy asks the root context to end. True where it does at once; else see [`Vm::ended`].
     pub fn end(&mut self) -> bool {
-        self.must::<_, u32>(ROOT, "proxy_on_done", ROOT) != Some(0)
+        let ended = self.must::<_, u32>(ROOT, "proxy_on_done", ROOT) != Some(0);
+        if ended {
+            self.must::<_, ()>(ROOT, "proxy_on_delete", ROOT);
+        }
+        ended
     }
 
     /// Whether the root context, asked to end, has said that it is done.

@@ -138,7 +138,8 @@ pub(crate) struct State {
     pub(crate) call_body: Option<Vec<u8>>,
     pub(crate) shared: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
     pub(crate) queues: Vec<(Vec<u8>, VecDeque<Vec<u8>>)>,
-    pub(crate) rung: Vec<u32>,
+    /// Queues whose items Envoy has not called back for.
+    pub(crate) wakes: Vec<u32>,
     pub(crate) properties: BTreeMap<String, Vec<u8>>,
     pub(crate) metrics: Vec<(String, u64)>,
     pub(crate) logs: Vec<(u32, String)>,
