@@ -1,20 +1,8 @@
 //! Keen hangs while 10,000 callers push: memory stays bounded, who does not fit is told at once, and all is well
 //! afterwards, storm after storm.
 
-#![allow(
-    missing_docs,
-    unreachable_pub,
-    dead_code,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::string_slice,
-    clippy::arithmetic_side_effects,
-    reason = "tests may fail loudly, and this one needs a part of what it shares"
-)]
-
 #[path = "envoy/fixture.rs"]
+#[allow(dead_code, reason = "shared with tests/envoy")]
 mod fixture;
 
 use fixture::{TestEnv, ok, track};

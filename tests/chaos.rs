@@ -3,16 +3,6 @@
 //!
 //! `CHAOS_SECONDS` (40) is how long; `CHAOS_SEED` makes the same choices again.
 
-#![allow(
-    missing_docs,
-    clippy::expect_used,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::print_stdout
-)]
-
 use harness::{Dynamic, Envoy};
 use mock_keen::{Fault, MockKeen, Options};
 use serde_json::{Value, json};

@@ -1,7 +1,5 @@
 //! The tests that docs/failure-modes.md and docs/security.md name are there.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::arithmetic_side_effects)]
-
 use std::fs;
 
 /// What stands between backticks.
