@@ -72,7 +72,7 @@ async fn storm(s: &TestEnv, number: usize) -> Storm {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_keen_that_hangs_costs_bounded_memory() {
+async fn hanging_keen_with_ten_thousand_callers_costs_bounded_memory() {
     let mut config = harness::default_config();
     config["delivery"]["holdMs"] = json!(4000);
     config["keen"]["timeoutMs"] = json!(2000);

@@ -150,7 +150,7 @@ fn faults(keen: &MockKeen, random: &mut Random) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everything_acknowledged_is_in_keen_once() {
+async fn acknowledged_events_under_chaos_are_stored_once() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seconds = number("CHAOS_SECONDS").unwrap_or(40).max(20);
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();

@@ -16,7 +16,7 @@ fn is_there(module: &str, name: &str) -> bool {
 }
 
 #[test]
-fn every_test_that_the_pages_name_is_there() {
+fn tests_named_in_docs_exist() {
     let mut named = 0;
     for page in ["docs/failure-modes.md", "docs/security.md"] {
         for token in code(&fs::read_to_string(page).unwrap()) {
