@@ -1,4 +1,5 @@
-//! The write API over HTTP: routes, keys, replies byte for byte, bulk, sizes; named by rule.
+//! The write API over HTTP: routes, keys, replies byte for byte, bulk calls, sizes. RULES.md has the
+//! sources.
 
 mod common;
 
@@ -18,8 +19,8 @@ fn recorded(text: &str) -> (Vec<(String, String)>, &str) {
     (headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(), body)
 }
 
-/// Compares with a recording: the body byte for byte, and every header that does not vary with
-/// the time, the connection or the length that the recorder changed.
+/// Compares with a recording: the body byte for byte, and the headers that do not depend on time,
+/// connection or length.
 fn assert_as_recorded(reply: &Reply, text: &str) {
     let (headers, body) = recorded(text);
     assert_eq!(reply.text(), body.trim_end_matches('\n'));
@@ -93,7 +94,7 @@ async fn raw_slash_in_collection_gets_nginx_404() {
 async fn raw_space_in_path_gets_nginx_400() {
     let keen = keen().await;
     let mut connection = Connection::open(keen.addr());
-    // It holds after a good call on the same connection too.
+    // Also after a valid call on the same connection.
     assert_eq!(connection.call(&single_head("a"), &[AUTH], b"{}").unwrap().status, 201);
     let reply = connection.call(&single_head("a b"), &[AUTH], b"{}").unwrap();
     assert_eq!(reply.status, 400);
@@ -205,7 +206,7 @@ async fn get_with_any_base64_data_is_stored() {
         let reply = get(&keen, "a", &format!("data={form}"));
         assert_eq!((reply.status, reply.text()), (200, CREATED), "{form}");
     }
-    // In a query a raw plus is a space, which PyPI's keen overlooks.
+    // A raw plus in a query is a space. PyPI's keen does not escape it.
     assert_eq!(get(&keen, "a", &format!("data={plus}")).status, 400);
     let stored: Vec<_> =
         keen.events().into_iter().map(|stored| stored.event["a"].clone()).collect();
@@ -358,7 +359,7 @@ async fn blocked_project_is_answered_402() {
     assert!(reply.json()["message"].is_string());
 }
 
-// Names and properties over HTTP; tests/rules.rs has the rules themselves.
+// Names and properties over HTTP; tests/rules.rs tests the rules themselves.
 
 #[tokio::test]
 async fn invalid_collection_name_refuses_single_event() {
@@ -378,7 +379,7 @@ async fn invalid_collection_name_refuses_single_event() {
         );
     }
     assert_eq!(post(&keen, &"c".repeat(64), "{}").status, 201);
-    // Python writes ASCII only.
+    // Python's JSON is ASCII only.
     assert!(post(&keen, "caf%C3%A9", "{}").text().contains("'caf\\u00e9'"));
 }
 
@@ -543,7 +544,7 @@ async fn duplicate_collection_last_wins() {
 
 // Sizes and JSON.
 
-/// An event of exactly this many bytes that breaks no other rule.
+/// A valid event of exactly this many bytes.
 fn sized(bytes: usize) -> String {
     let mut event = String::from("{\"a\":[");
     while event.len() + 9_003 < bytes {

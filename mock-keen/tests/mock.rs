@@ -1,10 +1,11 @@
-//! What a test asks of the mock: its records, its faults, its stops and starts, and the program.
+//! The mock for tests: records, faults, stop and restart, the control API, and the program.
 
 mod common;
 
 use common::*;
 use mock_keen::{
-    Fault, FaultKind, Limits, MockKeen, Options, PROJECT, Project, TimedOut, Times, WRITE_KEY,
+    Fault, FaultKind, Limits, MockKeen, Options, PROJECT, Project, SegmentEndpoint, TimedOut,
+    Times, WRITE_KEY,
 };
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -60,7 +61,7 @@ async fn store_stays_within_limits() {
     assert_eq!(stored, (20..30).collect::<Vec<u64>>());
     assert_eq!((keen.calls().len(), keen.refusals().len()), (5, 5));
     assert_eq!((keen.counts().stored, keen.counts().refused), (30, 30));
-    // The last three tokens are known, those before forgotten.
+    // The last three tokens are kept, older ones are not.
     for (n, duplicates) in [(29, 1), (27, 2), (1, 2)] {
         post(&keen, "a", &format!("{{\"keen\": {{\"uniqueness_token\": \"{n}\"}}}}"));
         assert_eq!(keen.duplicates(), duplicates, "{n}");
@@ -217,7 +218,7 @@ async fn truncated_fault_closes_mid_reply() {
     keen.fault(Fault::truncated());
     let mut connection = Connection::open(keen.addr());
     connection.send(&bulk_head(), &[AUTH], BATCH.as_bytes()).unwrap();
-    // The head arrives, the body does not.
+    // The head arrives, the body does not end.
     let error = connection.read().err().unwrap();
     assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
     assert_eq!(keen.events().len(), 3);
@@ -263,7 +264,7 @@ async fn refuse_collection_fault_refuses_its_events() {
     assert_eq!(reply.json()["a"][0]["error"]["name"], "SomeError");
     assert_eq!(reply.json()["a"][1]["success"], false);
     assert_eq!(reply.json()["b"], json!([{"success": true}]));
-    // A call without such an event does not use it up; one with it does, once.
+    // A call without such an event does not count. A call with several counts once.
     assert_eq!(post(&keen, "b", EVENT).status, 201);
     let reply = post(&keen, "a", EVENT);
     assert_eq!((reply.status, &*reply.code()), (400, "SomeError"));
@@ -340,7 +341,7 @@ fn fault_json_matches_docs() {
         written(Fault::delay(5).forever().project("p").after_ms(1)),
         json!({"kind": "delay", "ms": 5, "times": "forever", "project": "p", "after_ms": 1})
     );
-    // Every line of the two lists that people read.
+    // Every fault in the help and in the rustdoc.
     let help = Command::new(env!("CARGO_BIN_EXE_mock-keen")).arg("--help").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     let docs = include_str!("../src/lib.rs");
@@ -363,30 +364,30 @@ fn fault_json_matches_docs() {
 #[tokio::test]
 async fn control_api_reports_everything() {
     let keen = keen().await;
-    let ask = |head: &str, body: &str| call(&keen, head, &[], body);
-    assert_eq!(ask("GET /_mock/healthz", "").text(), "ok\n");
-    assert_eq!(ask("GET /_mock/events", "").json(), json!([]));
+    let request = |head: &str, body: &str| call(&keen, head, &[], body);
+    assert_eq!(request("GET /_mock/healthz", "").text(), "ok\n");
+    assert_eq!(request("GET /_mock/events", "").json(), json!([]));
     post_bulk(&keen, "{\"a b\": [{\"n\": 9223372036854775807}, {\"b.c\": 1}], \"b\": [{}]}");
-    let events = ask("GET /_mock/events?collection=a%20b", "");
+    let events = request("GET /_mock/events?collection=a%20b", "");
     assert!(events.text().contains("{\"n\": 9223372036854775807}"));
     assert_eq!(events.json().as_array().unwrap().len(), 1);
-    assert_eq!(ask("GET /_mock/events?project=none", "").json(), json!([]));
-    assert_eq!(ask("GET /_mock/events?limit=1", "").json()[0]["collection"], "b");
-    assert_eq!(ask("GET /_mock/calls", "").json()[0]["events"], 3);
-    assert_eq!(ask("GET /_mock/refusals", "").json()[0]["name"], "InvalidPropertyNameError");
-    let counts = ask("GET /_mock/counts", "").json();
+    assert_eq!(request("GET /_mock/events?project=none", "").json(), json!([]));
+    assert_eq!(request("GET /_mock/events?limit=1", "").json()[0]["collection"], "b");
+    assert_eq!(request("GET /_mock/calls", "").json()[0]["events"], 3);
+    assert_eq!(request("GET /_mock/refusals", "").json()[0]["name"], "InvalidPropertyNameError");
+    let counts = request("GET /_mock/counts", "").json();
     assert_eq!((&counts["stored"], &counts["refused"]), (&json!(2), &json!(1)));
     assert_eq!(counts["collections"][0]["collection"], "a b");
-    assert_eq!(ask("POST /_mock/reset", "").status, 204);
-    assert_eq!(ask("GET /_mock/counts", "").json()["stored"], 0);
+    assert_eq!(request("POST /_mock/reset", "").status, 204);
+    assert_eq!(request("GET /_mock/counts", "").json()["stored"], 0);
 }
 
 #[tokio::test]
 async fn control_api_accepts_faults() {
     let keen = keen().await;
-    let order = |body: &str| call(&keen, "POST /_mock/faults", &[], body);
-    assert_eq!(order("{\"kind\": \"status\", \"status\": 503}").status, 200);
-    assert_eq!(order("[{\"kind\": \"cut_before\"}, {\"kind\": \"delay\", \"ms\": 1}]").status, 200);
+    let add = |body: &str| call(&keen, "POST /_mock/faults", &[], body);
+    assert_eq!(add("{\"kind\": \"status\", \"status\": 503}").status, 200);
+    assert_eq!(add("[{\"kind\": \"cut_before\"}, {\"kind\": \"delay\", \"ms\": 1}]").status, 200);
     assert_eq!(keen.faults().len(), 3);
     assert_eq!(post(&keen, "a", EVENT).status, 503);
     let faults = call(&keen, "GET /_mock/faults", &[], "").json();
@@ -399,15 +400,15 @@ async fn control_api_accepts_faults() {
         "{\"kind\": \"none\"}",
         "{\"kind\": \"status\", \"status\": 503, \"times\": \"twice\"}",
     ] {
-        let reply = order(wrong);
+        let reply = add(wrong);
         assert_eq!(reply.status, 400);
-        assert!(reply.json()["error"].as_str().unwrap().starts_with("this is no fault: "));
+        assert!(reply.json()["error"].as_str().unwrap().starts_with("invalid fault: "));
     }
     assert_eq!(call(&keen, "DELETE /_mock/faults", &[], "").json(), json!([]));
     assert_eq!(post(&keen, "a", EVENT).status, 201);
 }
 
-/// The next message of a stream: its id and its data.
+/// The next message of a stream: id and data.
 fn message(lines: &mut impl Iterator<Item = std::io::Result<String>>) -> (String, Value) {
     let mut id = String::new();
     for line in lines {
@@ -439,21 +440,21 @@ async fn stream_sends_history_and_resumes() {
     let keen = keen().await;
     post(&keen, "a", EVENT);
     let mut lines = stream(&keen, None);
-    let (_, news) = message(&mut lines);
-    assert_eq!((&news["fresh"], &news["items"][0]["text"]), (&json!(true), &json!(EVENT)));
+    let (_, update) = message(&mut lines);
+    assert_eq!((&update["fresh"], &update["items"][0]["text"]), (&json!(true), &json!(EVENT)));
     post(&keen, "b", "{\"b.c\": 1}");
-    let (id, news) = message(&mut lines);
-    assert_eq!((&news["fresh"], news["items"].as_array().unwrap().len()), (&json!(false), 1));
-    assert_eq!(news["items"][0]["kind"], "refused");
-    assert_eq!(news["collections"].as_array().unwrap().len(), 1);
+    let (id, update) = message(&mut lines);
+    assert_eq!((&update["fresh"], update["items"].as_array().unwrap().len()), (&json!(false), 1));
+    assert_eq!(update["items"][0]["kind"], "refused");
+    assert_eq!(update["collections"].as_array().unwrap().len(), 1);
     drop(lines);
     post(&keen, "a", EVENT);
-    let (_, news) = message(&mut stream(&keen, Some(&id)));
-    assert_eq!((&news["fresh"], news["items"].as_array().unwrap().len()), (&json!(false), 1));
-    // After a reset, nothing that the page has is true any more.
+    let (_, update) = message(&mut stream(&keen, Some(&id)));
+    assert_eq!((&update["fresh"], update["items"].as_array().unwrap().len()), (&json!(false), 1));
+    // After a reset the page starts over.
     keen.reset();
-    let (_, news) = message(&mut stream(&keen, Some(&id)));
-    assert_eq!((&news["fresh"], &news["items"]), (&json!(true), &json!([])));
+    let (_, update) = message(&mut stream(&keen, Some(&id)));
+    assert_eq!((&update["fresh"], &update["items"]), (&json!(true), &json!([])));
 }
 
 #[tokio::test]
@@ -465,13 +466,26 @@ async fn stream_with_many_events_is_bounded() {
     post_bulk(&keen, &batch);
     let mut stored = Value::Null;
     while stored != json!(5_000) {
-        let (_, news) = message(&mut lines);
-        assert!(news["items"].as_array().unwrap().len() <= 500);
-        stored = news["totals"]["stored"].clone();
+        let (_, update) = message(&mut lines);
+        assert!(update["items"].as_array().unwrap().len() <= 500);
+        stored = update["totals"]["stored"].clone();
     }
 }
 
-// Life.
+#[tokio::test]
+async fn stream_hint_has_segment_endpoint() {
+    let segment = SegmentEndpoint {
+        url: "http://127.0.0.1:8080".to_owned(),
+        write_key: "sourceKey".to_owned(),
+    };
+    let options = Options { segment: Some(segment), ..Options::default() };
+    let keen = MockKeen::start(options).await.unwrap();
+    let (_, update) = message(&mut stream(&keen, None));
+    let expected = json!({"url": "http://127.0.0.1:8080", "write_key": "sourceKey"});
+    assert_eq!(update["hint"]["segment"], expected);
+}
+
+// Stop and restart.
 
 #[tokio::test]
 async fn restart_keeps_events() {
@@ -497,7 +511,7 @@ async fn restart_keeps_events() {
     assert_eq!(keen.addr(), addr);
     assert_eq!(Connection::open(addr).call(&single_head("a"), &[AUTH], event).unwrap().status, 201);
     assert_eq!((keen.events().len(), keen.duplicates()), (1, 1));
-    // Twice does no harm, and neither does a start of what runs.
+    // Stopping twice, and starting a running mock, are allowed.
     keen.stop().await;
     keen.stop().await;
     keen.start_again().await.unwrap();
@@ -553,14 +567,14 @@ fn program_prints_address_and_stops_on_signal() {
 
 #[test]
 fn program_with_port_in_use_names_port_and_setting() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = taken.local_addr().unwrap().port().to_string();
+    let in_use = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = in_use.local_addr().unwrap().port().to_string();
     let mut child = program().env("KEEN_PORT", &port).spawn().unwrap();
-    let mut said = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     assert!(!child.wait().unwrap().success());
     for part in [&*port, "KEEN_PORT", "--port"] {
-        assert!(said.contains(part), "{said}");
+        assert!(stderr.contains(part), "{stderr}");
     }
 }
 

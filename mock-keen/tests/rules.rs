@@ -1,25 +1,25 @@
-//! Keen's rules on names, values, the `keen` object and add-ons, each named by its id.
+//! Keen's rules for names, values, the `keen` object and add-ons. RULES.md has their sources.
 
 use mock_keen::rules::{
     MAX_DEPTH, check_collection_name, check_collection_name_lenient, check_event, read_event,
 };
 use serde_json::{Value, json};
 
-/// The error's name, or nothing where the event is accepted.
-fn verdict(event: Value) -> String {
+/// The name of the refusal; empty if the event is accepted.
+fn refusal_name(event: Value) -> String {
     check_event(&event).map_or_else(|refusal| refusal.name, |()| String::new())
 }
 
-/// The same for an event given as text, as numbers need it.
-fn verdict_of(text: &str) -> String {
+/// The same for an event as text, which keeps the digits of numbers.
+fn refusal_name_of_text(text: &str) -> String {
     match read_event(text.as_bytes()) {
-        Ok(event) => verdict(event.value),
+        Ok(event) => refusal_name(event.value),
         Err(rejection) => rejection.refusal.name,
     }
 }
 
 fn keen(keen: Value) -> String {
-    verdict(
+    refusal_name(
         json!({"ip": "1.2.3.4", "ua": "", "url": "http://a/", "ref": null, "at": {"when": "2026"}, "keen": keen}),
     )
 }
@@ -99,37 +99,40 @@ fn property_name_with_dot_is_refused_in_keens_words() {
 
 #[test]
 fn nested_property_name_with_dot_is_refused() {
-    assert_eq!(verdict(json!({"a": {"b": {"c.d": 1}}})), NAME);
-    assert_eq!(verdict(json!({"keen": {"location": {"coordinates": [1, 2], "a.b": 1}}})), NAME);
+    assert_eq!(refusal_name(json!({"a": {"b": {"c.d": 1}}})), NAME);
+    assert_eq!(
+        refusal_name(json!({"keen": {"location": {"coordinates": [1, 2], "a.b": 1}}})),
+        NAME
+    );
 }
 
 #[test]
 fn property_name_of_257_characters_is_refused() {
-    assert_eq!(verdict(json!({"n".repeat(257): 1})), NAME);
-    assert_eq!(verdict(json!({"é".repeat(257): 1})), NAME);
+    assert_eq!(refusal_name(json!({"n".repeat(257): 1})), NAME);
+    assert_eq!(refusal_name(json!({"é".repeat(257): 1})), NAME);
 }
 
 #[test]
 fn property_name_of_255_characters_is_accepted() {
-    assert_eq!(verdict(json!({"n".repeat(255): 1})), ACCEPTED);
-    assert_eq!(verdict(json!({"é".repeat(255): 1})), ACCEPTED);
+    assert_eq!(refusal_name(json!({"n".repeat(255): 1})), ACCEPTED);
+    assert_eq!(refusal_name(json!({"é".repeat(255): 1})), ACCEPTED);
 }
 
 #[test]
 fn property_name_with_leading_dollar_is_accepted() {
-    assert_eq!(verdict(json!({"$referrer": 1})), ACCEPTED);
+    assert_eq!(refusal_name(json!({"$referrer": 1})), ACCEPTED);
 }
 
 #[test]
 fn string_of_10001_characters_is_refused() {
-    assert_eq!(verdict(json!({"a": "x".repeat(10_001)})), VALUE);
-    assert_eq!(verdict(json!({"a": "é".repeat(10_001)})), VALUE);
+    assert_eq!(refusal_name(json!({"a": "x".repeat(10_001)})), VALUE);
+    assert_eq!(refusal_name(json!({"a": "é".repeat(10_001)})), VALUE);
 }
 
 #[test]
 fn string_of_9999_characters_is_accepted() {
-    assert_eq!(verdict(json!({"a": "x".repeat(9_999)})), ACCEPTED);
-    assert_eq!(verdict(json!({"a": "é".repeat(9_999)})), ACCEPTED);
+    assert_eq!(refusal_name(json!({"a": "x".repeat(9_999)})), ACCEPTED);
+    assert_eq!(refusal_name(json!({"a": "é".repeat(9_999)})), ACCEPTED);
 }
 
 #[test]
@@ -137,7 +140,7 @@ fn number_at_bound_is_accepted() {
     for number in
         ["-9223372036854775808", "9223372036854775807", "0", "-0.0", "1.5e18", "1e-400", "9.2e18"]
     {
-        assert_eq!(verdict_of(&format!("{{\"a\": {number}}}")), ACCEPTED, "{number}");
+        assert_eq!(refusal_name_of_text(&format!("{{\"a\": {number}}}")), ACCEPTED, "{number}");
     }
 }
 
@@ -152,38 +155,38 @@ fn number_past_bound_is_refused() {
         "9223372036854775808.0",
     ];
     for number in past {
-        assert_eq!(verdict_of(&format!("{{\"a\": {number}}}")), VALUE, "{number}");
+        assert_eq!(refusal_name_of_text(&format!("{{\"a\": {number}}}")), VALUE, "{number}");
     }
     for number in ["1e400", "-1e400"] {
-        assert_ne!(verdict_of(&format!("{{\"a\": {number}}}")), ACCEPTED, "{number}");
+        assert_ne!(refusal_name_of_text(&format!("{{\"a\": {number}}}")), ACCEPTED, "{number}");
     }
 }
 
 #[test]
 fn property_rules_apply_inside_lists_and_objects() {
-    assert_eq!(verdict(json!({"a": [{"b.c": 1}]})), NAME);
-    assert_eq!(verdict(json!({"a": [["x".repeat(10_001)]]})), VALUE);
-    assert_eq!(verdict(json!({"a": [u64::MAX]})), VALUE);
-    assert_eq!(verdict(json!({"a": {"b": [u64::MAX]}})), VALUE);
+    assert_eq!(refusal_name(json!({"a": [{"b.c": 1}]})), NAME);
+    assert_eq!(refusal_name(json!({"a": [["x".repeat(10_001)]]})), VALUE);
+    assert_eq!(refusal_name(json!({"a": [u64::MAX]})), VALUE);
+    assert_eq!(refusal_name(json!({"a": {"b": [u64::MAX]}})), VALUE);
 }
 
 #[test]
 fn null_empty_bool_and_float_are_accepted() {
     assert_eq!(
-        verdict(json!({"a": null, "b": {}, "c": [], "d": true, "e": 1.5, "f": ""})),
+        refusal_name(json!({"a": null, "b": {}, "c": [], "d": true, "e": 1.5, "f": ""})),
         ACCEPTED
     );
 }
 
 #[test]
 fn list_of_objects_is_accepted() {
-    assert_eq!(verdict(json!({"a": [{"b": 1}, {"b": 2}]})), ACCEPTED);
+    assert_eq!(refusal_name(json!({"a": [{"b": 1}, {"b": 2}]})), ACCEPTED);
 }
 
 #[test]
 fn non_object_event_is_refused() {
     for event in [json!([]), json!("a"), json!(1), json!(null)] {
-        assert_eq!(verdict(event), "InvalidEventError");
+        assert_eq!(refusal_name(event), "InvalidEventError");
     }
 }
 
@@ -191,34 +194,37 @@ fn non_object_event_is_refused() {
 fn deep_event_is_accepted() {
     for depth in [500, 1_000, MAX_DEPTH] {
         let text = format!("{}{{}}{}", "{\"a\":".repeat(depth - 1), "}".repeat(depth - 1));
-        assert_eq!(verdict_of(&text), ACCEPTED, "{depth}");
+        assert_eq!(refusal_name_of_text(&text), ACCEPTED, "{depth}");
     }
 }
 
 #[test]
 fn event_over_depth_limit_is_refused() {
-    assert_eq!(verdict_of(&"{\"a\":".repeat(100_000)), "InvalidJSONError");
+    assert_eq!(refusal_name_of_text(&"{\"a\":".repeat(100_000)), "InvalidJSONError");
     assert_eq!(
-        verdict_of(&format!("{{\"a\":{}{}}}", "[".repeat(400_000), "]".repeat(400_000))),
+        refusal_name_of_text(&format!("{{\"a\":{}{}}}", "[".repeat(400_000), "]".repeat(400_000))),
         "InvalidJSONError"
     );
 }
 
 #[test]
 fn brackets_in_strings_do_not_count_as_depth() {
-    assert_eq!(verdict_of(&format!("{{\"a\": \"\\\"{}\"}}", "[".repeat(9_000))), ACCEPTED);
+    assert_eq!(
+        refusal_name_of_text(&format!("{{\"a\": \"\\\"{}\"}}", "[".repeat(9_000))),
+        ACCEPTED
+    );
 }
 
 #[test]
 fn deep_rule_violation_is_refused() {
     let text = format!("{}{{\"b.c\": 1}}{}", "{\"a\":".repeat(1_000), "}".repeat(1_000));
-    assert_eq!(verdict_of(&text), NAME);
+    assert_eq!(refusal_name_of_text(&text), NAME);
 }
 
 #[test]
 fn duplicate_property_name_last_wins() {
     assert_eq!(read_event(b"{\"a\": 1, \"a\": 2}").unwrap().value, json!({"a": 2}));
-    assert_eq!(verdict_of("{\"a\": 9223372036854775808, \"a\": 2}"), ACCEPTED);
+    assert_eq!(refusal_name_of_text("{\"a\": 9223372036854775808, \"a\": 2}"), ACCEPTED);
 }
 
 // The `keen` object.
@@ -243,8 +249,8 @@ fn timestamp_leap_day_is_checked() {
     for (day, accepted) in
         [("2024-02-29", true), ("2000-02-29", true), ("2023-02-29", false), ("1900-02-29", false)]
     {
-        let verdict = keen(json!({"timestamp": format!("{day}T00:00:00Z")}));
-        assert_eq!(verdict == ACCEPTED, accepted, "{day}");
+        let refusal = keen(json!({"timestamp": format!("{day}T00:00:00Z")}));
+        assert_eq!(refusal == ACCEPTED, accepted, "{day}");
     }
 }
 
@@ -293,7 +299,7 @@ fn non_object_keen_is_refused() {
 #[test]
 fn unknown_key_in_keen_is_refused() {
     assert_eq!(keen(json!({"name": "a"})), NAMESPACE);
-    assert_eq!(verdict(json!({"a": {"keen": {"name": "a"}}})), ACCEPTED);
+    assert_eq!(refusal_name(json!({"a": {"keen": {"name": "a"}}})), ACCEPTED);
 }
 
 #[test]
