@@ -298,12 +298,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strings_are_written_as_python_does() {
+    fn json_string_escapes_like_python() {
         assert_eq!(json_string("a\"\\\n\u{7f}é😀/"), r#""a\"\\\n\u007f\u00e9\ud83d\ude00/""#);
     }
 
     #[test]
-    fn the_404_page_has_the_length_recorded() {
+    fn nginx_404_page_has_recorded_length() {
         assert_eq!(nginx_page(404).len(), 162);
     }
 }

@@ -17,7 +17,7 @@ const BATCH: &str = "{\"a\": [{\"n\": 1}, {\"n\": 2}], \"b\": [{}]}";
 // Records.
 
 #[tokio::test]
-async fn calls_are_recorded() {
+async fn call_is_recorded() {
     let keen = keen().await;
     let head = format!("{}?modified=1", bulk_head());
     call(&keen, &head, &[AUTH, ("X-Mine", "yes")], BATCH);
@@ -33,7 +33,7 @@ async fn calls_are_recorded() {
 }
 
 #[tokio::test]
-async fn refusals_are_recorded() {
+async fn refusal_is_recorded() {
     let keen = keen().await;
     post_bulk(&keen, "{\"a\": [{\"b.c\": 1}, {}]}");
     call(&keen, &single_head("a"), &[], EVENT);
@@ -48,7 +48,7 @@ async fn refusals_are_recorded() {
 }
 
 #[tokio::test]
-async fn nothing_grows_past_its_bound() {
+async fn store_stays_within_limits() {
     let limits = Limits { events: 10, event_bytes: 1_000, calls: 5, tokens: 3 };
     let keen = MockKeen::start(Options { limits, ..Options::default() }).await.unwrap();
     for n in 0..30 {
@@ -71,7 +71,7 @@ async fn nothing_grows_past_its_bound() {
 }
 
 #[tokio::test]
-async fn waiting_ends_with_the_event_or_the_time() {
+async fn wait_for_events_returns_on_event_or_timeout() {
     let keen = keen().await;
     let late = keen.wait_for_events(1, Duration::from_millis(20)).await;
     assert_eq!(late, Err(TimedOut { wanted: 1, stored: 0, refused: 0 }));
@@ -85,7 +85,7 @@ async fn waiting_ends_with_the_event_or_the_time() {
 }
 
 #[tokio::test]
-async fn a_reset_forgets_everything() {
+async fn reset_clears_everything() {
     let keen = keen().await;
     let event = "{\"keen\": {\"uniqueness_token\": \"t\"}}";
     post(&keen, "a", event);
@@ -101,7 +101,7 @@ async fn a_reset_forgets_everything() {
 // Faults.
 
 #[tokio::test]
-async fn a_status_is_answered_with_keens_body_and_stores_nothing() {
+async fn status_fault_answers_keens_body_and_stores_nothing() {
     let keen = keen().await;
     for status in [400, 401, 402, 403, 404, 413, 429, 500] {
         keen.fault(Fault::status(status));
@@ -128,14 +128,14 @@ async fn a_status_is_answered_with_keens_body_and_stores_nothing() {
 }
 
 #[tokio::test]
-async fn an_ordered_401_echoes_the_key() {
+async fn status_fault_401_echoes_key() {
     let keen = keen().await;
     keen.fault(Fault::status(401));
     assert!(post_bulk(&keen, BATCH).text().contains(WRITE_KEY));
 }
 
 #[tokio::test]
-async fn a_status_takes_a_body_and_a_retry_after() {
+async fn status_fault_takes_body_and_retry_after() {
     let keen = keen().await;
     keen.fault(Fault::status(429).retry_after("2").body("{}"));
     let reply = post_bulk(&keen, BATCH);
@@ -143,7 +143,7 @@ async fn a_status_takes_a_body_and_a_retry_after() {
 }
 
 #[tokio::test]
-async fn faults_are_met_in_order_and_by_count() {
+async fn faults_apply_in_order_and_count() {
     let keen = keen().await;
     keen.fault(Fault::status(503).times(2));
     keen.fault(Fault::status(500));
@@ -157,7 +157,7 @@ async fn faults_are_met_in_order_and_by_count() {
 }
 
 #[tokio::test]
-async fn a_fault_may_be_for_one_project() {
+async fn fault_for_project_spares_others() {
     let keen = keen().await;
     keen.add_project(Project::new("p", "WRITE"));
     keen.fault(Fault::status(503).project("p"));
@@ -169,7 +169,7 @@ async fn a_fault_may_be_for_one_project() {
 }
 
 #[tokio::test]
-async fn a_delay_goes_on() {
+async fn delay_fault_then_stores() {
     let keen = keen().await;
     keen.fault(Fault::delay(150));
     let since = Instant::now();
@@ -179,7 +179,7 @@ async fn a_delay_goes_on() {
 }
 
 #[tokio::test]
-async fn a_delayed_event_is_stored_though_its_caller_has_gone() {
+async fn delayed_event_is_stored_after_disconnect() {
     let keen = keen().await;
     keen.fault(Fault::delay(100));
     let mut connection = Connection::open(keen.addr());
@@ -191,7 +191,7 @@ async fn a_delayed_event_is_stored_though_its_caller_has_gone() {
 }
 
 #[tokio::test]
-async fn any_fault_may_come_late() {
+async fn fault_with_after_ms_is_delayed() {
     let keen = keen().await;
     keen.fault(Fault::status(503).after_ms(100));
     let since = Instant::now();
@@ -200,7 +200,7 @@ async fn any_fault_may_come_late() {
 }
 
 #[tokio::test]
-async fn a_cut_before_stores_nothing_and_a_cut_after_stores() {
+async fn cut_fault_stores_only_when_after() {
     let keen = keen().await;
     keen.fault(Fault::cut_before());
     assert!(try_call(&keen, &single_head("a"), &[AUTH], EVENT).is_err());
@@ -212,7 +212,7 @@ async fn a_cut_before_stores_nothing_and_a_cut_after_stores() {
 }
 
 #[tokio::test]
-async fn a_truncated_reply_breaks_off() {
+async fn truncated_fault_closes_mid_reply() {
     let keen = keen().await;
     keen.fault(Fault::truncated());
     let mut connection = Connection::open(keen.addr());
@@ -225,7 +225,7 @@ async fn a_truncated_reply_breaks_off() {
 }
 
 #[tokio::test]
-async fn wrong_replies_are_200_and_stored() {
+async fn wrong_reply_faults_answer_200_and_store() {
     let keen = keen().await;
     keen.fault(Fault::wrong_json());
     keen.fault(Fault::missing_results());
@@ -239,7 +239,7 @@ async fn wrong_replies_are_200_and_stored() {
 }
 
 #[tokio::test]
-async fn a_huge_reply_is_as_huge_as_ordered() {
+async fn huge_fault_pads_reply() {
     let keen = keen().await;
     keen.fault(Fault::huge(40_000_000));
     let reply = post_bulk(&keen, BATCH);
@@ -248,14 +248,14 @@ async fn a_huge_reply_is_as_huge_as_ordered() {
 }
 
 #[tokio::test]
-async fn a_spoiled_reply_leaves_a_refusal_as_it_is() {
+async fn reply_fault_leaves_refusal_unchanged() {
     let keen = keen().await;
     keen.fault(Fault::wrong_json());
     assert_eq!(call(&keen, &bulk_head(), &[], BATCH).code(), "InvalidApiKeyError");
 }
 
 #[tokio::test]
-async fn events_of_a_collection_are_refused_as_ordered() {
+async fn refuse_collection_fault_refuses_its_events() {
     let keen = keen().await;
     keen.fault(Fault::refuse_collection("a", "SomeError").times(2));
     let reply = post_bulk(&keen, BATCH);
@@ -271,7 +271,7 @@ async fn events_of_a_collection_are_refused_as_ordered() {
 }
 
 #[tokio::test]
-async fn events_with_a_value_are_refused_as_ordered() {
+async fn refuse_property_fault_refuses_matching_events() {
     let keen = keen().await;
     keen.fault(Fault::refuse_property("user.id", 7, "SomeError").forever());
     let reply = post_bulk(&keen, "{\"a\": [{\"user\": {\"id\": 7}}, {\"user\": {\"id\": 8}}, {}]}");
@@ -281,7 +281,7 @@ async fn events_with_a_value_are_refused_as_ordered() {
 }
 
 #[tokio::test]
-async fn refusals_and_another_fault_go_together() {
+async fn refusal_and_status_faults_combine() {
     let keen = keen().await;
     keen.fault(Fault::refuse_collection("a", "SomeError").forever());
     keen.fault(Fault::status(503));
@@ -290,7 +290,7 @@ async fn refusals_and_another_fault_go_together() {
 }
 
 #[tokio::test]
-async fn a_hanging_call_goes_on_when_the_faults_are_cleared() {
+async fn hang_fault_ends_when_cleared() {
     let keen = keen().await;
     keen.fault(Fault::hang());
     let mut connection = Connection::open(keen.addr());
@@ -304,7 +304,7 @@ async fn a_hanging_call_goes_on_when_the_faults_are_cleared() {
 }
 
 #[tokio::test]
-async fn chaos_is_the_same_for_the_same_seed_and_loses_nothing_quietly() {
+async fn chaos_fault_is_deterministic_and_recoverable() {
     async fn run(seed: u64) -> Vec<Option<u16>> {
         let keen = keen().await;
         keen.fault(Fault::chaos(seed, 0.5));
@@ -330,7 +330,7 @@ async fn chaos_is_the_same_for_the_same_seed_and_loses_nothing_quietly() {
 }
 
 #[test]
-fn faults_are_written_as_documented() {
+fn fault_json_matches_docs() {
     let written = |fault: Fault| serde_json::to_value(fault).unwrap();
     assert_eq!(
         written(Fault::status(503).times(3)),
@@ -361,7 +361,7 @@ fn faults_are_written_as_documented() {
 // Over HTTP.
 
 #[tokio::test]
-async fn everything_can_be_asked_over_http() {
+async fn control_api_reports_everything() {
     let keen = keen().await;
     let ask = |head: &str, body: &str| call(&keen, head, &[], body);
     assert_eq!(ask("GET /_mock/healthz", "").text(), "ok\n");
@@ -382,7 +382,7 @@ async fn everything_can_be_asked_over_http() {
 }
 
 #[tokio::test]
-async fn faults_can_be_ordered_over_http() {
+async fn control_api_accepts_faults() {
     let keen = keen().await;
     let order = |body: &str| call(&keen, "POST /_mock/faults", &[], body);
     assert_eq!(order("{\"kind\": \"status\", \"status\": 503}").status, 200);
@@ -435,7 +435,7 @@ fn stream(
 }
 
 #[tokio::test]
-async fn a_stream_tells_what_was_and_what_is_and_can_be_taken_up_again() {
+async fn stream_sends_history_and_resumes() {
     let keen = keen().await;
     post(&keen, "a", EVENT);
     let mut lines = stream(&keen, None);
@@ -457,7 +457,7 @@ async fn a_stream_tells_what_was_and_what_is_and_can_be_taken_up_again() {
 }
 
 #[tokio::test]
-async fn a_stream_survives_many_events() {
+async fn stream_with_many_events_is_bounded() {
     let keen = keen().await;
     let mut lines = stream(&keen, None);
     message(&mut lines);
@@ -474,7 +474,7 @@ async fn a_stream_survives_many_events() {
 // Life.
 
 #[tokio::test]
-async fn keen_goes_down_and_comes_back_with_what_it_had() {
+async fn restart_keeps_events() {
     let keen = keen().await;
     let addr = keen.addr();
     let mut connection = Connection::open(addr);
@@ -506,7 +506,7 @@ async fn keen_goes_down_and_comes_back_with_what_it_had() {
 }
 
 #[tokio::test]
-async fn dropping_it_stops_it() {
+async fn drop_stops_mock() {
     let keen = keen().await;
     let addr = keen.addr();
     let mut connection = Connection::open(addr);
@@ -532,7 +532,7 @@ fn program() -> Command {
 }
 
 #[test]
-fn the_program_says_where_it_is_serves_and_ends_cleanly() {
+fn program_prints_address_and_stops_on_signal() {
     for signal in ["-INT", "-TERM"] {
         let mut child = program()
             .args(["--port", "0", "--project", "p1:K1", "--project", "p2:K2"])
@@ -552,7 +552,7 @@ fn the_program_says_where_it_is_serves_and_ends_cleanly() {
 }
 
 #[test]
-fn a_taken_port_is_named_with_what_changes_it() {
+fn program_with_port_in_use_names_port_and_setting() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let mut child = program().env("KEEN_PORT", &port).spawn().unwrap();
@@ -565,7 +565,7 @@ fn a_taken_port_is_named_with_what_changes_it() {
 }
 
 #[test]
-fn a_wrong_project_is_named() {
+fn program_with_invalid_project_explains_format() {
     let output = program().args(["--project", "nokey"]).output().unwrap();
     assert!(!output.status.success());
     assert!(String::from_utf8(output.stderr).unwrap().contains("ID:WRITEKEY"));

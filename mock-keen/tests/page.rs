@@ -211,7 +211,7 @@ fn order(id: &str, total: f64) -> String {
 
 /// One test, as most of its time goes into starting the browser.
 #[tokio::test]
-async fn the_page_shows_what_happens() {
+async fn page_shows_events_live() {
     let keen = keen().await;
     let mut browser = Browser::open();
 
