@@ -6,10 +6,9 @@ use super::request_queue::{QueuedRequest, RequestSeq};
 use super::responses::{self, ClientForm};
 use super::worker::Worker;
 use crate::config::Source;
-use crate::segment::http::initial_pageview::{self, Asked};
-use crate::segment::http::response::{BadRequestReason, Response};
-use crate::segment::http::route::{Endpoint, endpoint};
-use crate::segment::http::{cors, pixel, project_settings};
+use crate::segment::http::initial_pageview::SettingsRequest;
+use crate::segment::http::{BadRequestReason, CallerSide, Endpoint, Response};
+use crate::segment::http::{cors, pixel, project_settings, write_key};
 use crate::segment::message::MessageType;
 use proxy_wasm::traits::{self, Context};
 use proxy_wasm::types::Action;
@@ -19,6 +18,10 @@ use std::rc::Rc;
 
 /// What the contexts of a request take in the VM, beside the headers that are kept of it.
 const STREAM_BYTES: usize = 1_024;
+
+/// A longer query of an image has no message. Envoy refuses requests whose headers are over 60 KiB, unless it is
+/// configured otherwise.
+const MAX_PIXEL_QUERY: usize = 65_536;
 
 /// Envoy's callbacks for one request.
 pub(super) struct HttpContext {
@@ -83,27 +86,31 @@ impl HttpContext {
     fn classify_request(worker: &Worker, headers: RequestHeaders) -> Option<RequestKind> {
         // The path is borrowed while the other headers move into the head.
         let (method, path) = (headers.method.clone(), headers.path.clone());
-        let (message_type, message) = match endpoint(&method, &path)? {
-            Endpoint::Single(message_type) => (Some(message_type), None),
-            Endpoint::Batch => (None, None),
-            Endpoint::Pixel(None, _) => return Some(RequestKind::Pixel(None)),
-            Endpoint::Pixel(Some(message_type), query) => {
-                let head = headers.into_head(Some(message_type), Some(pixel::message(query)));
-                return Some(RequestKind::Pixel(Some(head)));
+        Some(match Endpoint::parse(&method, &path, None)? {
+            Endpoint::Ingest { message_type, side } => {
+                RequestKind::Ingest(headers.into_head(message_type, side, None))
             }
-            Endpoint::Telemetry => return Some(RequestKind::RespondWith(Response::Ok)),
-            Endpoint::WrongMethod => {
-                let response = Response::BadRequest(BadRequestReason::Malformed);
-                return Some(RequestKind::RespondWith(response));
+            Endpoint::Pixel { message_type: Some(message_type), query }
+                if query.len() <= MAX_PIXEL_QUERY =>
+            {
+                let message = Some(pixel::message(query));
+                let head = headers.into_head(Some(message_type), CallerSide::Client, message);
+                RequestKind::Pixel(Some(head))
+            }
+            Endpoint::Pixel { .. } => RequestKind::Pixel(None),
+            Endpoint::Telemetry => RequestKind::RespondWith(Response::Ok),
+            Endpoint::MethodNotAllowed => {
+                RequestKind::RespondWith(Response::BadRequest(BadRequestReason::MethodNotAllowed))
             }
             Endpoint::Preflight => {
                 let requested = headers.access_control_request_headers;
                 let requested_headers = String::from_utf8(requested).unwrap_or_default();
-                return Some(RequestKind::Preflight { requested_headers });
+                RequestKind::Preflight { requested_headers }
             }
-            Endpoint::Settings(key) => return Some(plan_settings_reply(worker, key, headers)),
-        };
-        Some(RequestKind::Ingest(headers.into_head(message_type, message)))
+            Endpoint::ProjectSettings { write_key } => {
+                plan_settings_reply(worker, &write_key, headers)
+            }
+        })
     }
 
     /// Part of a request with a copy for Keen has arrived. One too large for a copy continues to its route now: Envoy
@@ -147,23 +154,23 @@ impl HttpContext {
             RequestKind::Preflight { requested_headers } => {
                 let headers =
                     cors::preflight(form.origin.as_deref(), &requested_headers, allow_origins);
-                responses::send_with(
-                    200,
-                    &headers,
-                    b"",
-                    &ClientForm { origin: None, ..*form },
-                    &[],
-                );
+                responses::send_as_is(200, headers, b"", form);
             }
             RequestKind::Settings(SettingsReply { headers, body: reply, page_load }) => {
-                responses::send_with(200, &headers, &reply, form, allow_origins);
+                responses::send_with_cors(200, &headers, &reply, form, allow_origins);
                 // Nothing repeats the page event: it is kept here until Keen has it.
                 if let Some(head) = page_load {
                     self.state = enqueue_mirror(worker, self.id, head, body);
                 }
             }
             RequestKind::Pixel(head) => {
-                responses::send_with(200, &pixel::HEADERS, pixel::GIF, form, allow_origins);
+                responses::send_with_cors(
+                    200,
+                    &pixel::HEADERS,
+                    pixel::TRANSPARENT_GIF,
+                    form,
+                    allow_origins,
+                );
                 // A page does not load an image again: its event is kept here until Keen has it.
                 if let Some(head) = head {
                     self.state = enqueue_mirror(worker, self.id, head, body);
@@ -223,25 +230,26 @@ impl HttpContext {
 
 /// The settings document for an SDK that asks for those of `key`, and the page event that its request implies.
 fn plan_settings_reply(worker: &Worker, key: &str, headers: RequestHeaders) -> RequestKind {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~');
-    if !key.bytes().all(plain) {
-        return RequestKind::RespondWith(Response::BadRequest(BadRequestReason::WriteKey));
+    if !write_key::is_well_formed(key) {
+        return RequestKind::RespondWith(Response::BadRequest(BadRequestReason::InvalidWriteKey));
     }
     let config = &worker.config;
     let source: Option<&Source> = config.source(key).and_then(|index| config.sources.get(index));
     let message = source.filter(|source| source.initial_pageview).and_then(|_| {
-        let request = Asked {
+        let request = SettingsRequest {
             method: &headers.method,
             referer: &headers.referer,
             origin: headers.origin.as_deref().unwrap_or_default().as_bytes(),
-            purpose: &[headers.sec_purpose.as_slice(), &headers.purpose].concat(),
+            sec_purpose: &[headers.sec_purpose.as_slice(), &headers.purpose].concat(),
         };
-        initial_pageview::message(key, request)
+        request.page_message(key)
     });
     RequestKind::Settings(SettingsReply {
-        headers: project_settings::headers(source),
-        body: project_settings::json(key, source, config.api_host.as_deref()),
-        page_load: message.map(|message| headers.into_head(Some(MessageType::Page), Some(message))),
+        headers: project_settings::response_headers(source),
+        body: project_settings::response_body(key, source, config.api_host.as_deref()),
+        page_load: message.map(|message| {
+            headers.into_head(Some(MessageType::Page), CallerSide::Client, Some(message))
+        }),
     })
 }
 

@@ -4,9 +4,7 @@
 
 use crate::mapping::Client;
 use crate::mapping::pipeline::Request;
-use crate::segment::http::content_encoding::inflate;
-use crate::segment::http::response::BadRequestReason;
-use crate::segment::http::route::Endpoint;
+use crate::segment::http::{BadRequestReason, CallerSide, content_encoding};
 use crate::segment::message::MessageType;
 use std::borrow::Cow;
 
@@ -104,10 +102,12 @@ impl RequestHeaders {
     pub(super) fn into_head(
         self,
         message_type: Option<MessageType>,
+        side: CallerSide,
         message: Option<Vec<u8>>,
     ) -> RequestHead {
         RequestHead {
             message_type,
+            side,
             message,
             authorization: self.authorization,
             content_encoding: self.content_encoding,
@@ -123,6 +123,7 @@ impl RequestHeaders {
 pub(super) struct RequestHead {
     /// The type of its one message; none of a batch.
     message_type: Option<MessageType>,
+    side: CallerSide,
     /// The message that the path contains. There is none in the body then.
     message: Option<Vec<u8>>,
     pub(super) authorization: Vec<u8>,
@@ -150,7 +151,7 @@ impl RequestHead {
     ) -> Result<Cow<'a, [u8]>, BadRequestReason> {
         match &self.message {
             Some(message) => Ok(Cow::Borrowed(message)),
-            None => inflate(body, &self.content_encoding, max_bytes),
+            None => content_encoding::decode(body, &self.content_encoding, max_bytes),
         }
     }
 
@@ -162,7 +163,8 @@ impl RequestHead {
         received_ms: u64,
     ) -> Request<'a> {
         Request {
-            endpoint: self.message_type.map_or(Endpoint::Batch, Endpoint::Single),
+            message_type: self.message_type,
+            side: self.side,
             header_key: header_write_key,
             body,
             now: i64::try_from(received_ms).unwrap_or(0),
@@ -196,7 +198,7 @@ mod tests {
             ("x-other", &long),
         ]);
         assert_eq!((found.origin.as_deref(), found.authorization.len()), (None, 0));
-        let head = found.into_head(None, None);
+        let head = found.into_head(None, CallerSide::Server, None);
         assert_eq!(
             head.heap_bytes(),
             MAX_CONTENT_ENCODING + MAX_REFERER + MAX_REQUEST_ID + MAX_USER_AGENT

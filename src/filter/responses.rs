@@ -2,8 +2,7 @@
 
 use super::host;
 use crate::delivery::{Ack, Delivery, WaiterId};
-use crate::segment::http::cors;
-use crate::segment::http::response::Response;
+use crate::segment::http::{Response, Unavailable, cors};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 
@@ -52,7 +51,10 @@ impl PendingResponses {
             let (waiter, ack) = delivery.pop_ack()?;
             let response = match ack {
                 Ack::Delivered => Response::Ok,
-                Ack::Unconfirmed => Response::ServiceUnavailable,
+                Ack::Unconfirmed => Response::ServiceUnavailable(Unavailable::Unconfirmed),
+                Ack::DestinationRejected => {
+                    Response::ServiceUnavailable(Unavailable::DestinationRejected)
+                }
             };
             Some((waiter, response))
         })
@@ -75,19 +77,14 @@ impl PendingResponses {
     }
 }
 
-/// Responds to the effective context.
+/// Sends a response of Segment's to the effective context.
 pub(super) fn send(response: Response, form: &ClientForm, allow_origins: &[String]) {
-    send_with(
-        response.status(),
-        response.headers(),
-        response.body().as_bytes(),
-        form,
-        allow_origins,
-    );
+    let body = response.body();
+    send_with_cors(response.status(), response.headers(), body.as_bytes(), form, allow_origins);
 }
 
-/// Responds to the effective context with that status, headers and body, and CORS.
-pub(super) fn send_with(
+/// Sends a response with CORS to the effective context.
+pub(super) fn send_with_cors(
     status: u16,
     headers: &[(&str, &str)],
     body: &[u8],
@@ -95,10 +92,12 @@ pub(super) fn send_with(
     allow_origins: &[String],
 ) {
     let mut headers = headers.to_vec();
-    let origin = form.origin.as_deref();
-    if origin.is_some() {
-        headers.extend(cors::headers(origin, allow_origins));
-    }
+    headers.extend(cors::headers(form.origin.as_deref(), allow_origins));
+    send_as_is(status, headers, body, form);
+}
+
+/// Sends a response to the effective context.
+pub(super) fn send_as_is(status: u16, headers: Vec<(&str, &str)>, body: &[u8], form: &ClientForm) {
     match form.is_grpc {
         false => host::send_response(status, headers, body),
         true => host::send_grpc_response(status, headers, body),

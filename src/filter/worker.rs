@@ -10,12 +10,12 @@ use super::user_store::UserStore;
 use super::wake::{FAST_TICK_MS, TICK_MS, Waker};
 use crate::config::Config;
 use crate::delivery::{
-    Admission, Callout, CalloutOutcome, CalloutResponse, Delivery, MonotonicClock, SettleReport,
+    Admission, Callout, CalloutResponse, Delivery, MonotonicClock, Rejection, SettleReport,
     WaiterId,
 };
 use crate::keen::event_writer::MAX_BYTES;
 use crate::mapping::pipeline::Tally;
-use crate::segment::http::response::Response;
+use crate::segment::http::{Response, Unavailable};
 use crate::users::{CommitReport, UserTransaction};
 use std::mem::replace;
 
@@ -124,7 +124,7 @@ impl Worker {
             return;
         }
         let received_ms = host::unix_ms();
-        let now = self.clock.read(received_ms);
+        let now = self.clock.advance(received_ms);
         let mut effective_context = current_context;
         for request in self.queue.drain() {
             let response = self.process_request(&request, received_ms, now, &mut effective_context);
@@ -224,8 +224,9 @@ impl Worker {
     pub(super) fn replace_response(&mut self, form: &ClientForm) {
         if form.is_grpc {
             // Which status it was is lost in gRPC's form.
-            self.count_response(Response::ServiceUnavailable);
-            host::restore_status(Response::ServiceUnavailable.status());
+            let response = Response::ServiceUnavailable(Unavailable::Unconfirmed);
+            self.count_response(response);
+            host::restore_status(response.status());
         } else {
             self.respond(Response::replacing_local_reply(host::response_status()), form);
         }
@@ -249,7 +250,7 @@ impl Worker {
             Response::Ok => return,
             Response::BadRequest(_) => &mut counted.requests_refused,
             Response::TooManyRequests => &mut counted.requests_over_bound,
-            Response::ServiceUnavailable => &mut counted.requests_unavailable,
+            Response::ServiceUnavailable(_) => &mut counted.requests_unavailable,
         };
         *counter = counter.saturating_add(1);
     }
@@ -291,8 +292,13 @@ impl Worker {
         let now = self.advance_clock();
         self.process_queue(self.root_id);
         let expired = self.delivery.expire(now, u64::from(TICK_MS));
-        self.metrics.counted.events_dropped =
-            self.metrics.counted.events_dropped.saturating_add(expired.dropped);
+        let sum = |counts: Vec<(usize, u64)>| {
+            counts.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count))
+        };
+        let dropped = sum(expired.dropped).saturating_add(sum(self.delivery.take_displaced()));
+        let counted = &mut self.metrics.counted;
+        counted.events_dropped = counted.events_dropped.saturating_add(dropped);
+        counted.events_failed = counted.events_failed.saturating_add(sum(expired.unconfirmed));
         self.dispatch(now);
         let idle = self.is_idle();
         let flush_due = now >= self.last_flush_ms.saturating_add(u64::from(TICK_MS));
@@ -343,15 +349,13 @@ impl Worker {
                 reply: &reply.body,
                 retry_after: &reply.retry_after,
             },
+            host::unix_ms(),
         );
-        let misconfigured =
-            matches!(outcome, CalloutOutcome::Misconfigured | CalloutOutcome::Rejected(None));
-        let answered = matches!(outcome, CalloutOutcome::Results(_));
         let report = self.delivery.settle(callout.id, outcome, now);
-        if misconfigured || answered {
-            self.set_destination_up(report.destination, answered, reply.status);
-        } else if report.failed > 0 {
-            self.log_unconfirmed(report.destination, reply.status);
+        if let Some(up) = report.destination_up {
+            self.set_destination_up(report.destination_index, up, reply.status);
+        } else if report.unconfirmed > 0 {
+            self.log_unconfirmed(report.destination_index, reply.status);
         }
         self.record_settlement(report);
         self.process_queue(self.root_id);
@@ -384,7 +388,9 @@ impl Worker {
     }
 
     fn dispatch_callout(&mut self, callout: &Callout, now: u64) {
-        let Some(destination) = self.config.destinations.get(callout.destination) else { return };
+        let Some(destination) = self.config.destinations.get(callout.destination_index) else {
+            return;
+        };
         self.metrics.counted.calls = self.metrics.counted.calls.saturating_add(1);
         let dispatched = self.callouts.dispatch(callout, destination, &self.config.authority);
         if let Err(status) = dispatched {
@@ -401,11 +407,11 @@ impl Worker {
 
     fn record_settlement(&mut self, report: SettleReport) {
         let counted = &mut self.metrics.counted;
-        counted.events_recorded = counted.events_recorded.saturating_add(report.recorded);
-        counted.events_failed = counted.events_failed.saturating_add(report.failed);
+        counted.events_recorded = counted.events_recorded.saturating_add(report.delivered);
+        counted.events_failed = counted.events_failed.saturating_add(report.unconfirmed);
         counted.events_dropped = counted.events_dropped.saturating_add(report.dropped);
         counted.calls_retried = counted.calls_retried.saturating_add(u64::from(report.retried));
-        for (collection, error) in report.refused {
+        for Rejection { collection, error } in report.rejected {
             self.metrics.refused(&error);
             self.warn(&error, || {
                 format!("Keen rejected an event of collection {collection:?}: {error}")
@@ -454,6 +460,6 @@ impl Worker {
 
     /// Milliseconds of a clock that does not jump.
     fn advance_clock(&mut self) -> u64 {
-        self.clock.read(host::unix_ms())
+        self.clock.advance(host::unix_ms())
     }
 }
