@@ -1,19 +1,40 @@
 //! The store of users: Envoy's shared data, which all workers see for as long as Envoy runs.
 
-use super::host;
-use crate::users::SharedData;
+use super::{host, process_state};
+use crate::config::UsersSettings;
+use crate::users::{SharedData, UserTransaction};
 
-/// Envoy's shared data.
-#[derive(Debug, Default)]
-pub(super) struct UserStore;
+/// Envoy's shared data, under keys of these settings.
+///
+/// Two filters of one process may have different bounds for users: each has a store of its own. Filters with equal bounds
+/// share one, in which users are kept apart by their sources.
+#[derive(Debug)]
+pub(super) struct UserStore {
+    key_prefix: String,
+}
+
+impl UserStore {
+    pub(super) fn new(settings: UsersSettings) -> Self {
+        Self { key_prefix: format!("{}.{}.", settings.max_users, settings.max_bytes) }
+    }
+
+    /// Creates the store, unless another worker has. Only for a configuration that is in use.
+    pub(super) fn initialize(&mut self, settings: UsersSettings, seed: u64) {
+        process_state::with_lock(|| UserTransaction::initialize(self, settings, seed));
+    }
+
+    fn key(&self, key: &str) -> String {
+        [self.key_prefix.as_str(), key].concat()
+    }
+}
 
 impl SharedData for UserStore {
     fn get(&mut self, key: &str) -> (Vec<u8>, Option<u32>) {
-        let (value, version) = host::shared_data(key);
+        let (value, version) = host::shared_data(&self.key(key));
         (value.unwrap_or_default(), version)
     }
 
     fn set(&mut self, key: &str, value: &[u8], version: Option<u32>) -> bool {
-        host::set_shared_data(key, value, version)
+        host::set_shared_data(&self.key(key), value, version)
     }
 }
