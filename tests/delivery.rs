@@ -38,10 +38,10 @@ fn step() -> impl Strategy<Value = Step> {
 
 prop_compose! {
     fn settings()(
-        retries in 0..5_u32, max_in_flight in 1..4_usize, max_batch_events in 1..20_usize,
-        max_batch_bytes in 1..2_000_usize, max_pending_bytes in 1_000..20_000_usize, hold_ms in 1..10_000_u64,
+        max_retries in 0..5_u32, max_in_flight in 1..4_usize, max_batch_events in 1..20_usize,
+        max_batch_bytes in 1..2_000_usize, max_pending_bytes in 1_000..20_000_usize, max_wait_ms in 1..10_000_u64,
     ) -> config::DeliverySettings {
-        config::DeliverySettings { accepted: false, hold_ms, retries, max_in_flight, max_batch_events, max_batch_bytes, max_pending_bytes }
+        config::DeliverySettings { ack_on_receipt: false, max_wait_ms, max_retries, max_in_flight, max_batch_events, max_batch_bytes, max_pending_bytes }
     }
 }
 

@@ -316,7 +316,7 @@ impl Delivery {
             project.open.push(waiter, collection, event);
         }
         if let Some(waiter) = waiter {
-            let deadline = now.saturating_add(self.settings.hold_ms);
+            let deadline = now.saturating_add(self.settings.max_wait_ms);
             self.waiters
                 .insert(waiter, Waiter { deadline, left: count, failed: false, connected: true });
             self.deadlines.push_back((deadline, waiter));
@@ -449,7 +449,7 @@ impl Delivery {
             if let CalloutOutcome::RetryAfter(ms) = why { (*ms).min(BACKOFF_MOST_MS) } else { 0 };
         let at = now.saturating_add(self.pause(batch.attempts).max(asked_for));
         let passing = matches!(why, CalloutOutcome::RetryAfter(_) | CalloutOutcome::ServerError);
-        let tries_left = batch.attempts <= self.settings.retries;
+        let tries_left = batch.attempts <= self.settings.max_retries;
         let in_time = latest_deadline(&batch, &self.waiters).is_some_and(|latest| latest > at);
         if !(passing && tries_left && in_time) {
             // Whoever waits is told, and sends again.
@@ -617,7 +617,7 @@ impl Delivery {
 
     /// Comes to an end: what nobody waits for is tried for as long as a caller would wait, and no longer.
     pub fn begin_drain(&mut self, now: u64) {
-        self.closes = Some(now.saturating_add(self.settings.hold_ms));
+        self.closes = Some(now.saturating_add(self.settings.max_wait_ms));
     }
 
     /// Whether nothing is held, under way or owed.

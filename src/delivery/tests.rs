@@ -35,9 +35,9 @@ impl SubmitBuffer for Delivery {
 }
 
 const SETTINGS: config::DeliverySettings = config::DeliverySettings {
-    accepted: false,
-    hold_ms: 7000,
-    retries: 3,
+    ack_on_receipt: false,
+    max_wait_ms: 7000,
+    max_retries: 3,
     max_in_flight: 4,
     max_batch_events: 1000,
     max_batch_bytes: 1_000_000,
@@ -446,7 +446,7 @@ fn an_event_that_breaks_keen_is_found_and_its_neighbours_are_delivered() {
         got.extend(answers(&mut m));
         now += 10;
     }
-    assert!(now < SETTINGS.hold_ms, "{now}");
+    assert!(now < SETTINGS.max_wait_ms, "{now}");
     for waiter in 0..20 {
         assert_eq!(
             got[&waiter],

@@ -150,7 +150,7 @@ impl World {
             Admission::Rejected => self.events.truncate(first),
             Admission::Admitted => {
                 if let Some(waiter) = waiter {
-                    self.deadlines.insert(waiter, self.now + self.settings.hold_ms);
+                    self.deadlines.insert(waiter, self.now + self.settings.max_wait_ms);
                     self.connected.insert(waiter);
                 }
             }
@@ -273,7 +273,7 @@ impl World {
     /// Told to close, it comes to rest by itself, even where Keen never answers.
     pub fn close(&mut self) {
         self.machine.begin_drain(self.now);
-        let end = self.now + self.settings.hold_ms + 30_000;
+        let end = self.now + self.settings.max_wait_ms + 30_000;
         while self.now < end {
             let calls: Vec<CalloutId> = self.in_flight.keys().copied().collect();
             for call in calls {
