@@ -122,7 +122,7 @@ pub(super) fn read(
     let source = Source {
         name: node.opt("name", |n| n.name())?.unwrap_or_else(|| reader::shortened(key)),
         destination: 0,
-        scope: names::number(key.as_bytes()),
+        scope: names::sha256_u64(key.as_bytes()),
         mode,
         remember_users: flag("rememberUsers", mode == Mode::Device)?,
         audience_events: flag("audienceEvents", false)?,
