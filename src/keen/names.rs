@@ -5,7 +5,7 @@
 //!
 //! assert_eq!(collection_name("Purchased"), "Purchased");
 //! // The digits are of a hash of the original.
-//! assert_eq!(collection_name("Café"), "Cafe-f6dfef04");
+//! assert_eq!(collection_name("Café"), "Cafe-73473dcc");
 //! assert_eq!(property_name("shipping.city"), "shipping_city");
 //! ```
 
