@@ -218,6 +218,10 @@ fn message(news: &News, shared: &Shared) -> String {
             Value::Null,
             |project| json!({"id": project.id, "write_key": project.write_key}),
         );
+        if let (Value::Object(hint), Some(segment)) = (&mut data["hint"], &shared.segment) {
+            let endpoint = json!({"url": segment.url, "write_key": segment.write_key});
+            hint.insert("segment".to_owned(), endpoint);
+        }
     }
     format!("retry: 1000\nid: {}-{}\ndata: {data}\n\n", news.epoch, news.seq)
 }

@@ -75,7 +75,7 @@ pub mod rules;
 mod store;
 
 pub use faults::{Fault, FaultKind, Times};
-pub use mock::{AccessKey, MockKeen, Options, Project, TimedOut};
+pub use mock::{AccessKey, MockKeen, Options, Project, SegmentEndpoint, TimedOut};
 pub use store::{CallRecord, Counts, Limits, RefusalRecord, StoredEvent};
 
 pub(crate) use mock::Shared;

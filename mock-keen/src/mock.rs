@@ -57,6 +57,15 @@ pub struct AccessKey {
     pub autofill: Map<String, Value>,
 }
 
+/// Where Segment calls for this mock go in: an Envoy with keen-edge.
+#[derive(Clone, Debug)]
+pub struct SegmentEndpoint {
+    /// Its URL, without a path.
+    pub url: String,
+    /// A source's write key.
+    pub write_key: String,
+}
+
 /// How a mock is started.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -71,6 +80,8 @@ pub struct Options {
     pub connection_close: bool,
     /// How much is kept.
     pub limits: Limits,
+    /// Where the page's example call goes; to the mock itself if absent.
+    pub segment: Option<SegmentEndpoint>,
 }
 
 impl Default for Options {
@@ -81,6 +92,7 @@ impl Default for Options {
             strict_names: true,
             connection_close: false,
             limits: Limits::default(),
+            segment: None,
         }
     }
 }
@@ -92,6 +104,7 @@ pub(crate) struct Shared {
     pub(crate) projects: RwLock<BTreeMap<String, Project>>,
     pub(crate) strict_names: bool,
     pub(crate) connection_close: bool,
+    pub(crate) segment: Option<SegmentEndpoint>,
     /// Counts the stops.
     pub(crate) stops: watch::Sender<u64>,
 }
@@ -168,6 +181,7 @@ impl MockKeen {
             projects: RwLock::new(projects.collect()),
             strict_names: options.strict_names,
             connection_close: options.connection_close,
+            segment: options.segment,
             stops: watch::Sender::new(0),
         });
         let mut mock =

@@ -495,14 +495,26 @@ fn depth(json: &[u8]) -> usize {
     most
 }
 
-/// JSON of any depth. The stack grows on the heap where it must.
+/// Parses JSON that nests at most [`MAX_DEPTH`] deep.
 pub(crate) fn parse(text: &str) -> Result<Value, Rejection> {
-    let mut reader = serde_json::Deserializer::from_str(text);
-    reader.disable_recursion_limit();
-    let value = Value::deserialize(serde_stacker::Deserializer::new(&mut reader));
-    let value = value.map_err(invalid_json)?;
-    reader.end().map_err(invalid_json)?;
-    Ok(value)
+    // serde_json's own limit of 128 levels fits any stack; deeper text gets a stack of its own.
+    const DEEP_STACK_BYTES: usize = 64 << 20;
+    if depth(text.as_bytes()) < 128 {
+        return serde_json::from_str(text).map_err(invalid_json);
+    }
+    std::thread::scope(|scope| {
+        let parser = std::thread::Builder::new().stack_size(DEEP_STACK_BYTES);
+        let parsed = parser.spawn_scoped(scope, || {
+            let mut reader = serde_json::Deserializer::from_str(text);
+            reader.disable_recursion_limit();
+            let value = Value::deserialize(&mut reader)?;
+            reader.end()?;
+            Ok(value)
+        });
+        let parsed = parsed.map_err(|_| bad_json("there is no thread to parse it"))?;
+        let parsed = parsed.join().map_err(|_| bad_json("it cannot be parsed"))?;
+        parsed.map_err(invalid_json)
+    })
 }
 
 fn invalid_json(error: serde_json::Error) -> Rejection {

@@ -220,12 +220,12 @@ impl Engine {
     /// Answers the effective context.
     pub(super) fn respond(&mut self, answer: Response, origin: Option<&str>) {
         self.count_answer(answer);
-        let (status, body) = (answer.status(), answer.body().as_bytes());
+        let (status, body) = (answer.status(), answer.body());
         if (answer, origin) == (Response::Ok, None) {
-            return host::respond(status, &self.taken, body);
+            return host::respond(status, &self.taken, body.as_bytes());
         }
         let headers = answer_headers(answer, origin, &self.config.allow_origins);
-        host::respond(status, &Pairs::new(&headers), body);
+        host::respond(status, &Pairs::new(&headers), body.as_bytes());
     }
 
     fn count_answer(&mut self, answer: Response) {
@@ -234,7 +234,7 @@ impl Engine {
             Response::Ok => return,
             Response::BadRequest(_) => &mut counted.requests_refused,
             Response::TooManyRequests => &mut counted.requests_over_bound,
-            Response::ServiceUnavailable => &mut counted.requests_unavailable,
+            Response::ServiceUnavailable(_) => &mut counted.requests_unavailable,
         };
         *counter = counter.saturating_add(1);
     }

@@ -14,6 +14,8 @@ pub const CONFIG_POINTER: &str = concat!(
 );
 
 const ROUTES: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/routes";
+const ACCESS_LOGS: &str =
+    "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/access_log";
 const LISTENER: &str = "/static_resources/listeners/0/address/socket_address";
 const ADMIN: &str = "/admin/address/socket_address";
 const KEEN: &str = "/static_resources/clusters/0/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address";
@@ -93,6 +95,15 @@ pub fn keen_edge(bootstrap: &mut Value) -> &mut Value {
 /// Where the bootstrap holds none.
 pub fn routes(bootstrap: &mut Value) -> &mut Value {
     at_mut(bootstrap, ROUTES).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The listener's access loggers, for [`crate::Builder::patch`].
+///
+/// # Panics
+/// If the bootstrap has none.
+pub fn access_logs(bootstrap: &mut Value) -> &mut Vec<Value> {
+    let logs = at_mut(bootstrap, ACCESS_LOGS).unwrap_or_else(|error| panic!("{error}"));
+    logs.as_array_mut().unwrap_or_else(|| panic!("envoy.yaml: {ACCESS_LOGS} is no list"))
 }
 
 pub(crate) fn set_ports(bootstrap: &mut Value, port: u16, admin_port: u16) -> Result<(), String> {

@@ -1,7 +1,8 @@
 //! One running Envoy.
 
 use crate::dynamic::{Dynamic, Resource};
-use crate::{bootstrap, envoy_path, process, root, wasm_path};
+use crate::{admin, bootstrap, envoy_path, process, root, wasm_path};
+use hyper::Method;
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -67,6 +68,7 @@ pub struct Builder {
     admin_port: u16,
     concurrency: u32,
     log_level: String,
+    component_log_level: Option<String>,
     patches: Vec<Patch>,
     dynamic: Option<Dynamic>,
 }
@@ -126,6 +128,12 @@ impl Builder {
         self
     }
 
+    /// Log levels of Envoy's components, such as `wasm:debug`.
+    pub fn component_log_level(mut self, levels: impl Into<String>) -> Self {
+        self.component_log_level = Some(levels.into());
+        self
+    }
+
     /// Any change of the whole bootstrap, after the others and in the order given.
     pub fn patch(mut self, patch: impl FnOnce(&mut Value) + Send + 'static) -> Self {
         self.patches.push(Box::new(patch));
@@ -147,6 +155,7 @@ impl Builder {
         let files =
             Files::new().map_err(|error| StartError::before(format!("target/tmp: {error}")))?;
         let (concurrency, log_level) = (self.concurrency, self.log_level.clone());
+        let component_log_level = self.component_log_level.clone();
         let dynamic = self.dynamic;
         let mut bootstrap = self.bootstrap().map_err(StartError::before)?;
         let resource = dynamic.map(|what| {
@@ -155,13 +164,16 @@ impl Builder {
         let resource = resource.transpose().map_err(StartError::before)?;
         fs::write(&files.config, format!("{bootstrap:#}"))
             .map_err(|error| StartError::before(format!("{}: {error}", files.config.display())))?;
-        let args = [
+        let (config_path, admin_path) =
+            (files.config.to_string_lossy(), files.admin.to_string_lossy());
+        let concurrency = concurrency.to_string();
+        let mut args = vec![
             "--config-path",
-            &files.config.to_string_lossy(),
+            &config_path,
             "--admin-address-path",
-            &files.admin.to_string_lossy(),
+            &admin_path,
             "--concurrency",
-            &concurrency.to_string(),
+            &concurrency,
             "--log-level",
             &log_level,
             // No shared memory between Envoys: they would meet there.
@@ -169,8 +181,11 @@ impl Builder {
             // A test reads the access log as it is written.
             "--file-flush-interval-msec",
             "50",
-        ]
-        .map(str::to_owned);
+        ];
+        if let Some(levels) = &component_log_level {
+            args.extend(["--component-log-level", levels]);
+        }
+        let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
         let child = process::spawn(&program, &args, &files.log)
             .map_err(|error| StartError::before(format!("{}: {error}", program.display())))?;
         let mut envoy = Envoy {
@@ -179,7 +194,6 @@ impl Builder {
             // Read back below.
             addr: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin: SocketAddr::from(([127, 0, 0, 1], 0)),
-            client: reqwest::Client::new(),
             resource,
             files,
         };
@@ -226,7 +240,6 @@ pub struct Envoy {
     pid: u32,
     addr: SocketAddr,
     admin: SocketAddr,
-    client: reqwest::Client,
     resource: Option<Resource>,
     files: Files,
 }
@@ -243,6 +256,7 @@ impl Envoy {
             admin_port: 0,
             concurrency: 1,
             log_level: "info".to_owned(),
+            component_log_level: None,
             patches: Vec::new(),
             dynamic: None,
         }
@@ -292,12 +306,12 @@ impl Envoy {
 
     /// What `GET path` at the admin interface answers; an empty text where it does not answer.
     pub async fn admin(&self, path: &str) -> String {
-        self.ask(reqwest::Method::GET, path).await.map_or_else(|_| String::new(), |(_, body)| body)
+        self.admin_request(Method::GET, path).await
     }
 
     /// `POST path` at the admin interface, as for what changes something: `/drain_listeners?graceful`.
     pub async fn admin_post(&self, path: &str) -> String {
-        self.ask(reqwest::Method::POST, path).await.map_or_else(|_| String::new(), |(_, body)| body)
+        self.admin_request(Method::POST, path).await
     }
 
     /// Counters and gauges by name; the filter's begin with `wasmcustom.keen_edge_`.
@@ -417,11 +431,10 @@ impl Envoy {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn ask(&self, method: reqwest::Method, path: &str) -> reqwest::Result<(u16, String)> {
-        let url = format!("http://{}{path}", self.admin);
-        let response =
-            self.client.request(method, url).timeout(Duration::from_secs(10)).send().await?;
-        Ok((response.status().as_u16(), response.text().await?))
+    async fn admin_request(&self, method: Method, path: &str) -> String {
+        admin::request(self.admin, method, path)
+            .await
+            .map_or_else(|_| String::new(), |(_, body)| body)
     }
 
     async fn wait_until_ready(&mut self) -> Result<(), String> {
@@ -444,7 +457,7 @@ impl Envoy {
     /// The listener's address, once it takes calls.
     async fn is_ready(&mut self) -> Option<SocketAddr> {
         self.admin = fs::read_to_string(&self.files.admin).ok()?.trim().parse().ok()?;
-        let (status, _) = self.ask(reqwest::Method::GET, "/ready").await.ok()?;
+        let (status, _) = admin::request(self.admin, Method::GET, "/ready").await.ok()?;
         if status != 200 {
             return None;
         }

@@ -11,13 +11,15 @@
 //! # Ok(()) }
 //! ```
 
+mod admin;
 mod bootstrap;
 mod dynamic;
 mod envoy;
 mod process;
 
 pub use bootstrap::{
-    CONFIG_POINTER, default_config, downstream_tls, envoy_yaml, keen_edge, routes, yaml,
+    CONFIG_POINTER, access_logs, default_config, downstream_tls, envoy_yaml, keen_edge, routes,
+    yaml,
 };
 pub use dynamic::Dynamic;
 pub use envoy::{Builder, Envoy, StartError};
