@@ -299,7 +299,10 @@ impl<'de, R: ReadMember<'de>> Visitor<'de> for ObjectSeed<'_, R> {
 ///
 /// # Errors
 /// It is not JSON, or `reader` failed.
-pub fn read_object<'de>(text: &'de str, reader: &mut impl ReadMember<'de>) -> serde_json::Result<bool> {
+pub fn read_object<'de>(
+    text: &'de str,
+    reader: &mut impl ReadMember<'de>,
+) -> serde_json::Result<bool> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let is_object = ObjectSeed(reader).deserialize(&mut deserializer)?;
     deserializer.end()?;
@@ -310,7 +313,11 @@ pub fn read_object<'de>(text: &'de str, reader: &mut impl ReadMember<'de>) -> se
 pub fn for_each_member<'a>(object: &'a str, member: impl FnMut(&Name<'a>, Value<'a>)) {
     struct Each<F>(F);
     impl<'a, F: FnMut(&Name<'a>, Value<'a>)> ReadMember<'a> for Each<F> {
-        fn member<A: MapAccess<'a>>(&mut self, name: Name<'a>, map: &mut A) -> Result<(), A::Error> {
+        fn member<A: MapAccess<'a>>(
+            &mut self,
+            name: Name<'a>,
+            map: &mut A,
+        ) -> Result<(), A::Error> {
             let value = map.next_value::<&RawValue>()?;
             (self.0)(&name, value.into());
             Ok(())
@@ -390,9 +397,14 @@ mod tests {
 
     #[test]
     fn truthy_values_are_javascripts() {
-        for (json, truthy) in
-            [("0", false), ("-0.0e9", false), ("0.1", true), ("\"\"", false), ("[]", true), ("null", false)]
-        {
+        for (json, truthy) in [
+            ("0", false),
+            ("-0.0e9", false),
+            ("0.1", true),
+            ("\"\"", false),
+            ("[]", true),
+            ("null", false),
+        ] {
             assert_eq!(read_value(json).unwrap().truthy(), truthy, "{json}");
         }
     }

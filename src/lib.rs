@@ -18,6 +18,7 @@ pub mod by_id;
 pub mod config;
 pub mod delivery;
 pub mod json;
+pub mod json_cursor;
 pub mod keen;
 pub mod mapping;
 pub mod segment;

@@ -3,9 +3,7 @@
 #![no_main]
 
 use keen_edge::config::Config;
-use keen_edge::mapping::EventBuffer;
-use keen_edge::mapping::Client;
-use keen_edge::mapping::pipeline::{Request, Tally, map_request};
+use keen_edge::mapping::{Client, EventBuffer, Request, RequestStats, map_request};
 use keen_edge::segment::http::{Endpoint, content_encoding, write_key};
 use keen_edge::users::UserTransaction;
 use libfuzzer_sys::fuzz_target;
@@ -48,9 +46,9 @@ fuzz_target!(|data: &[u8]| {
     let request = Request {
         message_type,
         side,
-        header_key: key.as_deref(),
+        header_write_key: key.as_deref(),
         body: &body,
-        now: 1_795_471_392_908,
+        received_ms: 1_795_471_392_908,
     };
     let client = Client {
         source_address: pick(&ADDRESSES, head[1] >> 4),

@@ -1,7 +1,7 @@
 //! What a call's end means. The statuses are Keen's and Envoy's own (a call Envoy fails ends as a 503 or 504, or with no
 //! status at all).
 
-use crate::json::{Cursor, Value};
+use crate::json_cursor::{Cursor, Value};
 use crate::keen::bulk::{self, EventResult};
 
 /// What became of a call.

@@ -7,7 +7,6 @@
 
 use super::*;
 use crate::mapping::EventBuffer;
-use crate::mapping::pipeline::Destinations;
 use std::collections::BTreeMap;
 
 trait SubmitBuffer {
@@ -53,10 +52,7 @@ fn machine(settings: config::DeliverySettings) -> Delivery {
 fn offer(events: &[(usize, &str, &str)]) -> EventBuffer {
     let mut offer = EventBuffer::default();
     for (destination, collection, event) in events {
-        offer.event(*destination, collection, &mut |out, _| {
-            out.extend_from_slice(event.as_bytes());
-            0
-        });
+        offer.push(*destination, collection, |out| out.extend_from_slice(event.as_bytes()));
     }
     offer
 }
@@ -520,10 +516,9 @@ fn an_offer_over_its_limit_takes_no_more_and_is_refused() {
     let mut big = EventBuffer::new(1000);
     let mut written = 0;
     for _ in 0..1_000_000 {
-        big.event(0, "a", &mut |out, _| {
+        big.push(0, "a", |out| {
             written += 1;
             out.extend_from_slice(&[b'1'; 100]);
-            0
         });
     }
     assert_eq!(written, 10);

@@ -1,6 +1,6 @@
 //! Bulk requests (`POST /3.0/projects/{id}/events`) and what Keen answers to them.
 
-use crate::json::{self, Cursor, Malformed, Read, Value};
+use crate::json_cursor::{self as json, Cursor, Malformed, Read, Value};
 
 /// An event on its way to a Keen project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -90,7 +90,8 @@ fn is_valid_string(text: RawStr<'_>) -> bool {
     if raw.len() >= STRING_LIMIT {
         return false;
     }
-    let surrogate = raw.as_bytes().contains(&b'\\') && (raw.contains("\\ud") || raw.contains("\\uD"));
+    let surrogate =
+        raw.as_bytes().contains(&b'\\') && (raw.contains("\\ud") || raw.contains("\\uD"));
     !surrogate && !is_placeholder(text)
 }
 
@@ -218,7 +219,8 @@ fn rewrite<'a>(value: Value<'a>, depth: usize, left_out: Option<&[u8]>) -> Sanit
     // The text has been checked: it cannot fail.
     let written = sanitizer.value(value, depth).is_ok();
     sanitizer.remove_overwritten();
-    let json = if written { String::from_utf8(sanitizer.out).unwrap_or_default() } else { String::new() };
+    let json =
+        if written { String::from_utf8(sanitizer.out).unwrap_or_default() } else { String::new() };
     let json = if json.is_empty() { Cow::Borrowed("null") } else { Cow::Owned(json) };
     Sanitized { json, changes: sanitizer.changes }
 }
@@ -254,9 +256,8 @@ impl Position<'_> {
     /// The first byte of the next name, value or closing bracket.
     fn peek(&mut self) -> Option<u8> {
         let rest = self.text.as_bytes().get(self.offset..)?;
-        let skipped = rest
-            .iter()
-            .position(|b| !matches!(b, b' ' | b'\n' | b'\r' | b'\t' | b',' | b':'))?;
+        let skipped =
+            rest.iter().position(|b| !matches!(b, b' ' | b'\n' | b'\r' | b'\t' | b',' | b':'))?;
         self.offset = self.offset.saturating_add(skipped);
         rest.get(skipped).copied()
     }
@@ -373,14 +374,14 @@ struct ContainerSeed<'s, 'l, 't> {
     levels: usize,
 }
 
-impl ContainerSeed<'_, '_, '_> {
+impl<'l, 't> ContainerSeed<'_, 'l, 't> {
     /// A seed for the container that is the next child. `None`: the child is a scalar, or too deep for this round.
-    fn child(&mut self) -> Option<ContainerSeed<'_, '_, '_>> {
+    fn child(&mut self) -> Option<ContainerSeed<'_, 'l, 't>> {
         let next = self.position.peek();
         let depth = self.depth.saturating_add(1);
         let levels = self.levels.checked_sub(1).filter(|levels| *levels > 0)?;
         let is_container = matches!(next, Some(b'{' | b'[')) && depth < MAX_DEPTH;
-        is_container.then(|| ContainerSeed {
+        is_container.then_some(ContainerSeed {
             sanitizer: &mut *self.sanitizer,
             position: &mut *self.position,
             depth,
@@ -551,8 +552,16 @@ mod tests {
     #[test]
     fn sanitize_containers_deeper_than_a_round_keep_their_white_space_out_and_values_in() {
         for levels in [99, 100, 101, 127, 128, 129, 200, 300, 511] {
-            let text = format!("{}[1e400, {{}}, [ ]]{}", "{\"o\": [ ".repeat(levels / 2), "]}".repeat(levels / 2));
-            let want = format!("{}[\"1e400\",{{}},[]]{}", "{\"o\":[".repeat(levels / 2), "]}".repeat(levels / 2));
+            let text = format!(
+                "{}[1e400, {{}}, [ ]]{}",
+                "{\"o\": [ ".repeat(levels / 2),
+                "]}".repeat(levels / 2)
+            );
+            let want = format!(
+                "{}[\"1e400\",{{}},[]]{}",
+                "{\"o\":[".repeat(levels / 2),
+                "]}".repeat(levels / 2)
+            );
             assert_eq!(sanitized(&text), want, "{levels}");
         }
     }

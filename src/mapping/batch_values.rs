@@ -29,7 +29,8 @@ impl<'a> BatchValues<'a> {
             context.traits,
         ];
         let traits = batch.integrations.every_traits(context);
-        let mut found = Self { sent_at: timestamp::parse_sent_at(batch.sent_at), ..Self::default() };
+        let mut found =
+            Self { sent_at: timestamp::parse_sent_at(batch.sent_at), ..Self::default() };
         for value in of_context.into_iter().chain(traits) {
             if value.json().len() >= MIN_SHARED_BYTES && found.find(value).is_none() {
                 let sanitized = sanitize(value, 1);

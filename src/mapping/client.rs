@@ -154,7 +154,7 @@ fn library_side(name: &[u8]) -> Option<CallerSide> {
 /// An IP address without its port, in one of the forms it comes in (`1.2.3.4`, `1.2.3.4:5`, `2001:db8::1`,
 /// `[2001:db8::1]:5`).
 #[must_use]
-pub fn strip_port(text: &str) -> Option<String> {
+pub(super) fn strip_port(text: &str) -> Option<String> {
     let text = text.trim();
     let ip = text
         .parse::<IpAddr>()

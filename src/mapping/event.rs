@@ -121,7 +121,10 @@ pub(super) fn uniqueness_token<'a>(
     if id.contains('\u{fffd}')
         && let Some(request) = bytes_lost()
     {
-        return Some(Cow::Owned(names::hex(format!("{request} {id}").as_bytes(), names::MAX_TOKEN)));
+        return Some(Cow::Owned(names::hex(
+            format!("{request} {id}").as_bytes(),
+            names::MAX_TOKEN,
+        )));
     }
     Some(match names::token(&id) {
         Cow::Owned(hash) => Cow::Owned(hash),
@@ -131,10 +134,10 @@ pub(super) fn uniqueness_token<'a>(
 
 impl<'m> MessageEvents<'m> {
     /// Gathers what all events of a message hold. `names` is a stack that is lent.
-    pub(super) fn new(
-        message: &'m Message<'m>,
+    pub(super) fn new<'b: 'm>(
+        message: &'m Message<'b>,
         context: EventContext<'m>,
-        names: &mut Vec<&'m [u8]>,
+        names: &mut Vec<&'b [u8]>,
     ) -> Self {
         let EventContext { source, batch, received_ms, token, .. } = context;
         let mut fields = EventFields::default();

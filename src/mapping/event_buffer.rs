@@ -139,7 +139,8 @@ mod tests {
     #[test]
     fn push_oversized_events_count_against_the_limit() {
         let mut events = EventBuffer::new(2 * MAX_BYTES);
-        let mut push = |bytes: usize| events.push(0, "c", |out| out.resize(out.len() + bytes, b' '));
+        let mut push =
+            |bytes: usize| events.push(0, "c", |out| out.resize(out.len() + bytes, b' '));
         assert_eq!(push(10), Pushed::Written);
         assert_eq!([push(MAX_BYTES + 1), push(MAX_BYTES + 1)], [Pushed::Oversized; 2]);
         assert_eq!(push(10), Pushed::Overflowed);

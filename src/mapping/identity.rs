@@ -2,7 +2,7 @@
 
 use super::BatchValues;
 use crate::config::{Mode, Source};
-use crate::json::{Value, quoted};
+use crate::json::Value;
 use crate::keen::sanitize::{Sanitized, is_placeholder_text, sanitize};
 use crate::segment::message::Message;
 use crate::segment::message::computed_traits::ComputedTraits;
@@ -40,8 +40,8 @@ impl<'a> Id<'a> {
         if is_blank(&text) || is_placeholder_text(&text) {
             return None;
         }
-        let is_distinct = !lossy && !(body_is_lossy && text.contains('\u{fffd}'));
-        Some(Self { json: sanitize(value, 1), key: is_distinct.then_some(text) })
+        let is_ambiguous = lossy || (body_is_lossy && text.contains('\u{fffd}'));
+        Some(Self { json: sanitize(value, 1), key: (!is_ambiguous).then_some(text) })
     }
 }
 
@@ -84,7 +84,7 @@ impl<'a> Ids<'a> {
 /// It does not tell visitors apart: whatever `anonymousId` the page's later messages bear, they show these traits. Of a page's
 /// messages we only know that those of one batch are of one page.
 #[derive(Debug, Default)]
-pub(super) struct PageTraits(Option<(u64, String)>);
+pub(crate) struct PageTraits(Option<(u64, String)>);
 
 /// Remembers what an identify message says. `page`: the page that it and the messages beside it are of, where they are of
 /// one.
@@ -146,9 +146,9 @@ pub(super) fn user_for_event(
 ) -> Option<User> {
     let scope = source.scope;
     let remembered = match (&ids.user, ids.anonymous_key()) {
-        (Some(Id { key: Some(key), json }), _) => users
-            .user(scope, key)
-            .map(|traits| User { id: Some(json.json.to_string()), traits }),
+        (Some(Id { key: Some(key), json }), _) => {
+            users.user(scope, key).map(|traits| User { id: Some(json.json.to_string()), traits })
+        }
         (Some(_), _) | (None, None) => None,
         (None, Some(anonymous)) => users.visitor(scope, anonymous),
     };
@@ -166,9 +166,8 @@ pub(super) fn user_for_event(
         let id = ids.user.as_ref().map(|id| id.json.json.to_string());
         return Some(User { traits: add_id_trait(source, id.as_deref(), own.into_owned()), id });
     }
-    let page = page
-        .and_then(|page| page.0.as_ref())
-        .filter(|(of, _)| *of == scope && ids.user.is_none());
+    let page =
+        page.and_then(|page| page.0.as_ref()).filter(|(of, _)| *of == scope && ids.user.is_none());
     page.filter(|(_, traits)| users.shows(traits.len(), MAX_TRAIT_BYTES_PER_REQUEST))
         .map(|(_, traits)| User { id: None, traits: traits.clone() })
 }
@@ -186,15 +185,45 @@ fn traits(value: Value<'_>) -> String {
     if let Value::Object(text) = value { sanitize_object(text) } else { String::new() }
 }
 
+/// For tests of the store, which give it whole messages.
+#[cfg(test)]
+impl<S: SharedData> UserTransaction<'_, S> {
+    pub(crate) fn identify(
+        &mut self,
+        source: &Source,
+        message: &Message<'_>,
+        page: Option<&mut PageTraits>,
+    ) {
+        let computed = ComputedTraits::parse(message);
+        identify(self, source, message, computed.as_ref(), &Ids::new(message, false), page);
+    }
+
+    pub(crate) fn user_for_event(
+        &mut self,
+        source: &Source,
+        message: &Message<'_>,
+        page: Option<&PageTraits>,
+    ) -> Option<User> {
+        let ids = Ids::new(message, false);
+        user_for_event(self, source, message, &ids, &BatchValues::default(), page)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json::read_value;
+    use crate::json::{quoted, read_value};
 
     #[test]
     fn id_blank_and_placeholder_are_none() {
         for json in [
-            "\"\"", "\" \"", r#""\t\u0000""#, "null", "0", "false", r#""${keen.ip}""#,
+            "\"\"",
+            "\" \"",
+            r#""\t\u0000""#,
+            "null",
+            "0",
+            "false",
+            r#""${keen.ip}""#,
             r#""\u0024{keen.user_agent}""#,
         ] {
             assert!(Id::new(read_value(json).unwrap_or_default(), false).is_none(), "{json}");

@@ -34,7 +34,7 @@ mod client;
 mod event;
 mod event_buffer;
 mod fields;
-mod identity;
+pub(crate) mod identity;
 mod pipeline;
 mod properties;
 

@@ -96,6 +96,8 @@ pub struct RequestStats {
     pub sanitized: u64,
 }
 
+/// Until the configuration has it.
+const MAX_MESSAGES: usize = 2_500;
 /// A write key is at most this long.
 const MAX_WRITE_KEY_BYTES: usize = 512;
 /// Of each so many bytes of a body one audience at most becomes an event: one identify may tell of thousands.
@@ -118,14 +120,15 @@ pub fn map_request<'c>(
     events: &mut EventBuffer,
 ) -> Result<RequestStats, BadRequestReason> {
     let text = decode_text(request.body);
-    let limit = config.max_messages;
-    let mut body = Body::parse(request.message_type, &text, limit).map_err(|error| match error {
-        BodyError::Malformed => BadRequestReason::MalformedJson,
-        BodyError::NoBatch => BadRequestReason::NoBatch,
-        BodyError::TooManyMessages { messages } => {
-            BadRequestReason::TooManyMessages { messages, limit }
-        }
-    })?;
+    let limit = MAX_MESSAGES;
+    let mut body =
+        Body::parse(request.message_type, &text, limit).map_err(|error| match error {
+            BodyError::Malformed => BadRequestReason::MalformedJson,
+            BodyError::NoBatch => BadRequestReason::NoBatch,
+            BodyError::TooManyMessages { messages } => {
+                BadRequestReason::TooManyMessages { messages, limit }
+            }
+        })?;
     let sources = sources(config, request.header_write_key, &body)?;
     let batch = BatchValues::new(&body.batch);
     body.apply_batch_defaults();
@@ -196,17 +199,15 @@ struct RequestMapper<'r, 's, T, S> {
     stats: RequestStats,
 }
 
-impl<'r, T: FnMut() -> String, S: SharedData> RequestMapper<'r, '_, T, S> {
+impl<T: FnMut() -> String, S: SharedData> RequestMapper<'_, '_, T, S> {
     /// Maps the message at `index` of the body.
     fn map_message<'m>(
         &mut self,
-        message: &'m Message<'m>,
+        message: &Message<'m>,
         index: usize,
         source_index: Option<usize>,
         names: &mut Vec<&'m [u8]>,
-    ) where
-        'r: 'm,
-    {
+    ) {
         let mut outcome = MessageOutcome {
             source: source_index,
             message_type: message.message_type,
@@ -223,9 +224,9 @@ impl<'r, T: FnMut() -> String, S: SharedData> RequestMapper<'r, '_, T, S> {
 
     fn map_for_source<'m>(
         &mut self,
-        message: &'m Message<'m>,
+        message: &Message<'m>,
         index: usize,
-        source: &'m Source,
+        source: &Source,
         names: &mut Vec<&'m [u8]>,
         outcome: &mut MessageOutcome,
     ) -> Result<(), SkipReason> {

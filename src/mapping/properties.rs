@@ -132,9 +132,9 @@ impl<'a> ReadMember<'a> for Reader<'_, 'a> {
         let own = match valid {
             Some(name) => OwnField::from_name(name),
             // As the event will have it.
-            None => OwnField::from_name(
-                names::property(&String::from_utf8_lossy(&name.0)).as_bytes(),
-            ),
+            None => {
+                OwnField::from_name(names::property(&String::from_utf8_lossy(&name.0)).as_bytes())
+            }
         };
         let is_url = key_matches(&name.0, b"url");
         let is_keen = key_matches(&name.0, b"keen");
@@ -142,13 +142,14 @@ impl<'a> ReadMember<'a> for Reader<'_, 'a> {
             return map.next_value_seed(ValidSeed(self.names));
         }
         let value: Value<'a> = map.next_value::<&RawValue>()?.into();
+        if is_keen && self.keen_match.claim(&name) {
+            // It goes into no event.
+            self.found.keen = value;
+            return Ok(());
+        }
         self.is_valid = self.is_valid && is_valid(value);
         if is_url && self.url_match.claim(&name) {
             self.found.url = if value.is_container() { Value::Absent } else { value };
-        }
-        if is_keen && self.keen_match.claim(&name) {
-            self.found.keen = value;
-            return Ok(());
         }
         if let Some(field) = own
             && let Some(slot) = self.found.own.get_mut(field as usize)
@@ -167,14 +168,15 @@ mod tests {
     use super::*;
 
     fn members(object: &str, overridden: &[OwnField]) -> String {
-        Properties::parse(object, &mut Vec::new())
-            .members(overridden.iter().copied())
-            .to_owned()
+        Properties::parse(object, &mut Vec::new()).members(overridden.iter().copied()).to_owned()
     }
 
     #[test]
     fn members_of_valid_properties_are_one_piece() {
-        assert_eq!(members(r#"{ "a" : 1.10, "b": [ ] }"#, &[OwnField::Name]), r#""a" : 1.10, "b": [ ]"#);
+        assert_eq!(
+            members(r#"{ "a" : 1.10, "b": [ ] }"#, &[OwnField::Name]),
+            r#""a" : 1.10, "b": [ ]"#
+        );
         assert_eq!(members("{}", &[]), "");
     }
 

@@ -7,10 +7,9 @@
 
 use super::*;
 use crate::config::{self, Mode, Source};
-use crate::json::Cursor;
-use crate::mapping::identity::Page;
-use crate::segment::message::Message;
+use crate::mapping::identity::PageTraits;
 use crate::segment::message::MessageType;
+use crate::segment::message::{Body, Message};
 use proptest::prelude::*;
 
 type Memory = BTreeMap<String, (Vec<u8>, u32)>;
@@ -23,12 +22,7 @@ fn source(scope: u64, mode: Mode) -> Source {
 }
 
 fn message(kind: MessageType, body: &str) -> Message<'_> {
-    let mut message = Message::default();
-    message
-        .read(&mut Cursor::new(body), &mut Vec::new(), |_, cursor| cursor.skip().map(drop))
-        .unwrap();
-    message.kind = Some(kind);
-    message
+    Body::parse(Some(kind), body, 1).unwrap().messages[0]
 }
 
 /// Identifies at `now` (milliseconds), in a request of its own.
@@ -53,7 +47,7 @@ fn shown(
     body: &str,
 ) -> Option<String> {
     let mut users = UserTransaction::new(memory, settings, now * 1000);
-    let user = users.of_event(of, &message(MessageType::Track, body), None);
+    let user = users.user_for_event(of, &message(MessageType::Track, body), None);
     users.keep();
     user.map(|user| {
         let mut out = Vec::new();
@@ -181,19 +175,19 @@ fn an_anonymous_identify_holds_for_the_rest_of_its_page() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Device);
     let mut users = UserTransaction::new(&mut memory, PLENTY, 1);
-    let mut page = Page::default();
+    let mut page = PageTraits::default();
     let track = message(MessageType::Track, r#"{"anonymousId":"b"}"#);
-    assert_eq!(users.of_event(&shop, &track, Some(&page)), None);
+    assert_eq!(users.user_for_event(&shop, &track, Some(&page)), None);
     users.identify(
         &shop,
         &message(MessageType::Identify, r#"{"anonymousId":"a","traits":{"x":1}}"#),
         Some(&mut page),
     );
-    let shown = users.of_event(&shop, &track, Some(&page)).unwrap();
+    let shown = users.user_for_event(&shop, &track, Some(&page)).unwrap();
     assert_eq!((shown.id, shown.traits.as_str()), (None, r#"{"x":1}"#));
-    assert_eq!(users.of_event(&source(2, Mode::Device), &track, Some(&page)), None);
+    assert_eq!(users.user_for_event(&source(2, Mode::Device), &track, Some(&page)), None);
     assert_eq!(
-        users.of_event(&shop, &message(MessageType::Track, r#"{"userId":"u"}"#), Some(&page)),
+        users.user_for_event(&shop, &message(MessageType::Track, r#"{"userId":"u"}"#), Some(&page)),
         None
     );
     // Whoever has a userId is somebody, and others are not that.
@@ -202,7 +196,7 @@ fn an_anonymous_identify_holds_for_the_rest_of_its_page() {
         &message(MessageType::Identify, r#"{"userId":"u","anonymousId":"a"}"#),
         Some(&mut page),
     );
-    assert_eq!(users.of_event(&shop, &track, Some(&page)), None);
+    assert_eq!(users.user_for_event(&shop, &track, Some(&page)), None);
 }
 
 #[test]
@@ -211,19 +205,19 @@ fn order_counts_within_a_request() {
     let shop = source(1, Mode::Cloud);
     let track = message(MessageType::Track, r#"{"userId":"u"}"#);
     let mut users = UserTransaction::new(&mut memory, PLENTY, 1);
-    assert_eq!(users.of_event(&shop, &track, None), None);
+    assert_eq!(users.user_for_event(&shop, &track, None), None);
     users.identify(
         &shop,
         &message(MessageType::Identify, r#"{"userId":"u","traits":{"n":1}}"#),
         None,
     );
-    assert_eq!(users.of_event(&shop, &track, None).unwrap().traits, r#"{"n":1}"#);
+    assert_eq!(users.user_for_event(&shop, &track, None).unwrap().traits, r#"{"n":1}"#);
     users.identify(
         &shop,
         &message(MessageType::Identify, r#"{"userId":"u","traits":{"n":2}}"#),
         None,
     );
-    assert_eq!(users.of_event(&shop, &track, None).unwrap().traits, r#"{"n":2}"#);
+    assert_eq!(users.user_for_event(&shop, &track, None).unwrap().traits, r#"{"n":2}"#);
     assert_eq!(users.keep(), CommitReport { written: 2, ..CommitReport::default() });
 }
 
@@ -342,7 +336,7 @@ fn events_of_one_request_show_only_so_many_bytes() {
     let mut users = UserTransaction::new(&mut memory, PLENTY, 2_000);
     let track = message(MessageType::Track, r#"{"userId":"u"}"#);
     let bytes: usize =
-        (0..5_000).map(|_| users.of_event(&shop, &track, None).unwrap().traits.len()).sum();
+        (0..5_000).map(|_| users.user_for_event(&shop, &track, None).unwrap().traits.len()).sum();
     assert!((4_000_000..=4_194_304).contains(&bytes), "{bytes}");
     assert!(users.keep().not_shown > 4_000);
 }

@@ -5,7 +5,7 @@ use super::shard::{SeenAt, Shard, Usage};
 use super::sharding::{PARTITIONS, ShardId, every_key, partitions, shard_bytes};
 use super::{SharedData, User};
 use crate::config;
-use crate::json::Cursor;
+use crate::json::read_value;
 use std::collections::BTreeMap;
 
 /// Bytes of a record, at most: half of what Segment takes as one call.
@@ -251,5 +251,5 @@ pub(super) fn read(
 
 /// An id, as JSON, as text.
 pub(crate) fn json_to_text(json: &str) -> Option<String> {
-    Cursor::new(json).value().ok()?.text().map(std::borrow::Cow::into_owned)
+    read_value(json)?.scalar_text().map(std::borrow::Cow::into_owned)
 }

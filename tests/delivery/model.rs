@@ -5,7 +5,6 @@ use keen_edge::delivery::{
     Ack, Admission, Callout, CalloutId, CalloutOutcome, CalloutResponse, Delivery, WaiterId,
 };
 use keen_edge::mapping::EventBuffer;
-use keen_edge::mapping::pipeline::Destinations;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub const PROJECTS: usize = 3;
@@ -139,10 +138,7 @@ impl World {
             let text =
                 format!("{{\"id\":{},\"pad\":\"{}\"}}", self.events.len(), "x".repeat(*length));
             let collection = format!("c{collection}");
-            offer.event(*destination, &collection, &mut |out, _| {
-                out.extend_from_slice(text.as_bytes());
-                0
-            });
+            offer.push(*destination, &collection, |out| out.extend_from_slice(text.as_bytes()));
             self.events.push(Told { waiter, destination: *destination, collection, text });
         }
         match self.machine.submit(waiter, offer.events(), self.now) {

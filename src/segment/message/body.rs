@@ -241,9 +241,17 @@ mod tests {
 
     #[test]
     fn parse_what_is_no_body_is_malformed() {
-        for text in
-            ["", "[]", "null", "{", "{\"batch\":{}}", "{\"batch\":[,]}", "{}{}", "{\"a\":01}", "1e400"]
-        {
+        for text in [
+            "",
+            "[]",
+            "null",
+            "{",
+            "{\"batch\":{}}",
+            "{\"batch\":[,]}",
+            "{}{}",
+            "{\"a\":01}",
+            "1e400",
+        ] {
             assert_eq!(parse(text).unwrap_err(), BodyError::Malformed, "{text}");
         }
         assert!(parse(&"[".repeat(1_000_000)).is_err());

@@ -80,12 +80,10 @@ impl<'a> Context<'a> {
         let (mut page_url, mut page_referrer) = (outside, outside);
         let (mut url, mut referrer) = <(FirstMatch<'_>, FirstMatch<'_>)>::default();
         if let Value::Object(text) = page {
-            for_each_member(text, |name, value| {
-                match NormalizedKey::new(&name.0).as_bytes() {
-                    b"url" if url.claim(name) => page_url = value,
-                    b"referrer" if referrer.claim(name) => page_referrer = value,
-                    _ => {}
-                }
+            for_each_member(text, |name, value| match NormalizedKey::new(&name.0).as_bytes() {
+                b"url" if url.claim(name) => page_url = value,
+                b"referrer" if referrer.claim(name) => page_referrer = value,
+                _ => {}
             });
         }
         self.page_url = self.page_url.or(page_url);

@@ -100,8 +100,7 @@ impl<'a> DestinationFlags<'a> {
     pub(super) fn member(&mut self, name: &Name<'a>, normalized: &[u8], value: Value<'a>) {
         match normalized {
             b"all" if self.all == All::Absent => {
-                self.all =
-                    if let Value::Bool(all) = value { All::Bool(all) } else { All::NonBool };
+                self.all = if let Value::Bool(all) = value { All::Bool(all) } else { All::NonBool };
             }
             b"keenio" => {
                 let options = KeenOptions::new(value);

@@ -116,9 +116,15 @@ mod tests {
             assert_eq!(NormalizedKey::new(name.as_bytes()).as_bytes(), b"useragent");
         }
         let long = format!("{}useragent", "_".repeat(300));
-        for name in
-            ["userAgents", "user.agent", "", "us", "userAgentuserAgentuserAgent", "üserAgent", &long]
-        {
+        for name in [
+            "userAgents",
+            "user.agent",
+            "",
+            "us",
+            "userAgentuserAgentuserAgent",
+            "üserAgent",
+            &long,
+        ] {
             assert!(!key_matches(name.as_bytes(), b"useragent"), "{name}");
             assert_ne!(NormalizedKey::new(name.as_bytes()).as_bytes(), b"useragent");
         }

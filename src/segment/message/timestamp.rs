@@ -160,7 +160,8 @@ fn parse_iso8601(text: &str) -> Option<i64> {
     let month = Month::try_from(u8::try_from(month).ok()?).ok()?;
     let date =
         Date::from_calendar_date(i32::try_from(year).ok()?, month, u8::try_from(day).ok()?).ok()?;
-    let mut at = i64::from(date.to_julian_day().checked_sub(UNIX_EPOCH_JULIAN_DAY)?).checked_mul(MS_PER_DAY)?;
+    let mut at = i64::from(date.to_julian_day().checked_sub(UNIX_EPOCH_JULIAN_DAY)?)
+        .checked_mul(MS_PER_DAY)?;
     if skip(&mut rest, b"Tt ") {
         at = at.checked_add(parse_time_of_day(&mut rest)?)?.checked_sub(offset(&mut rest)?)?;
         skip_go_suffixes(&mut rest);
@@ -171,7 +172,8 @@ fn parse_iso8601(text: &str) -> Option<i64> {
 /// What Go's `time.String()` adds to an offset: the zone's name (or its offset again), and the monotonic clock's reading.
 fn skip_go_suffixes(rest: &mut &[u8]) {
     if let Some(behind) = rest.strip_prefix(b" ") {
-        let name = behind.iter().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-'));
+        let name =
+            behind.iter().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-'));
         let length = name.count();
         if length > 0 && behind.get(length) != Some(&b'=') {
             *rest = behind.get(length..).unwrap_or_default();
