@@ -3,6 +3,7 @@
 #![no_main]
 
 use keen_edge::config::Config;
+use keen_edge::keen::bulk::Event;
 use keen_edge::mapping::{Client, EventBuffer, Request, RequestStats, map_request};
 use keen_edge::segment::http::{Endpoint, content_encoding, write_key};
 use keen_edge::users::UserTransaction;
@@ -60,10 +61,10 @@ fuzz_target!(|data: &[u8]| {
         // The second time the users are known.
         let mut users = UserTransaction::new(&mut memory, config().users, now);
         let mut offer = EventBuffer::new(LIMIT);
-        let Ok(tally) = map_request(config(), request, |_| client, || "made".to_owned(), &mut users, &mut offer) else {
+        let Ok(stats) = map_request(config(), request, |_| client, || "made".to_owned(), &mut users, &mut offer) else {
             return;
         };
-        keen_takes(&offer, &tally);
+        keen_takes(&offer, &stats);
         users.keep();
     }
     // A ledger has a fixed size; what else there is are users.
@@ -71,9 +72,9 @@ fuzz_target!(|data: &[u8]| {
     assert!(bytes <= 4_112 + 2_000, "{bytes} bytes of users");
 });
 
-fn keen_takes(offer: &EventBuffer, tally: &Tally) {
-    assert!(offer.is_over() || tally.events == offer.len() as u64);
-    for (destination, collection, event) in offer.events() {
+fn keen_takes(offer: &EventBuffer, stats: &RequestStats) {
+    assert!(offer.is_overflowed() || stats.messages.iter().map(|m| m.events).sum::<usize>() == offer.len());
+    for Event { destination, collection, json: event } in offer.events() {
         assert!(destination < config().destinations.len());
         mock_keen::rules::check_collection_name(collection)
             .unwrap_or_else(|refusal| panic!("{collection:?}: {refusal:?}"));

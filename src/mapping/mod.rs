@@ -49,3 +49,6 @@ fn is_empty_container(json: &str) -> bool {
     let inside = json.get(1..json.len().saturating_sub(1)).unwrap_or_default();
     json.is_empty() || (json.starts_with(['{', '[']) && inside.trim_ascii().is_empty())
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,6 +102,8 @@ const MAX_MESSAGES: usize = 2_500;
 const MAX_WRITE_KEY_BYTES: usize = 512;
 /// Of each so many bytes of a body one audience at most becomes an event: one identify may tell of thousands.
 const BYTES_PER_AUDIENCE_EVENT: usize = 200;
+/// Audiences that any body may hold.
+const MIN_AUDIENCE_EVENTS: usize = 8;
 
 /// Maps a request.
 ///
@@ -151,7 +153,7 @@ pub fn map_request<'c>(
             .len()
             .checked_div(BYTES_PER_AUDIENCE_EVENT)
             .unwrap_or(0)
-            .saturating_add(1),
+            .saturating_add(MIN_AUDIENCE_EVENTS),
         token,
         users,
         events,
