@@ -149,4 +149,21 @@ mod tests {
         events.clear();
         assert!(!events.is_overflowed() && events.is_empty());
     }
+
+    #[test]
+    fn event_buffer_over_its_limit_takes_no_more_events() {
+        let mut buffer = EventBuffer::new(1000);
+        let mut written = 0;
+        for _ in 0..1_000_000 {
+            buffer.push(0, "a", |out| {
+                written += 1;
+                out.extend_from_slice(&[b'1'; 100]);
+            });
+        }
+        assert_eq!(written, 10);
+        assert!(buffer.is_overflowed());
+        buffer.clear();
+        assert!(!buffer.is_overflowed());
+        assert!(buffer.is_empty());
+    }
 }
