@@ -18,7 +18,10 @@ use std::ops::Range;
 pub struct EventBuffer {
     bytes: Vec<u8>,
     events: Vec<EventSpan>,
+    /// Bytes that the buffer takes.
     limit: usize,
+    /// Bytes that the events of this request may take.
+    request_limit: usize,
     /// Bytes written for this request, those of oversized events among them.
     written: usize,
     overflowed: bool,
@@ -57,7 +60,14 @@ impl EventBuffer {
     /// page) is written into each event, so that a small body can make a thousand times its size.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { bytes: Vec::new(), events: Vec::new(), limit, written: 0, overflowed: false }
+        Self {
+            bytes: Vec::new(),
+            events: Vec::new(),
+            limit,
+            request_limit: limit,
+            written: 0,
+            overflowed: false,
+        }
     }
 
     /// Whether it went over its limit, and does not hold all events.
@@ -70,9 +80,15 @@ impl EventBuffer {
     pub fn clear(&mut self) {
         self.overflowed = false;
         self.written = 0;
+        self.request_limit = self.limit;
         self.bytes.clear();
         self.bytes.shrink_to(MAX_RETAINED_CAPACITY);
         self.events.clear();
+    }
+
+    /// Sets what the events of one request may take, beside the limit of the buffer.
+    pub(super) fn limit_request(&mut self, bytes: usize) {
+        self.request_limit = self.limit.min(self.written.saturating_add(bytes));
     }
 
     /// How many events there are.
@@ -113,7 +129,7 @@ impl EventBuffer {
         collection: &str,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Pushed {
-        self.overflowed |= self.written >= self.limit;
+        self.overflowed |= self.written >= self.request_limit;
         if self.overflowed {
             return Pushed::Overflowed;
         }

@@ -98,6 +98,10 @@ pub struct RequestStats {
 
 /// Until the configuration has it.
 const MAX_MESSAGES: usize = 2_500;
+/// The events of a request are at most so many times as large as its body, and some more: what a batch says of all its
+/// messages is written into each event. SDKs' bodies grow fivefold at most.
+const MAX_GROWTH: usize = 32;
+const MAX_GROWTH_BYTES: usize = 65_536;
 /// A write key is at most this long.
 const MAX_WRITE_KEY_BYTES: usize = 512;
 /// Of each so many bytes of a body one audience at most becomes an event: one identify may tell of thousands.
@@ -140,6 +144,9 @@ pub fn map_request<'c>(
     });
     let client = RequestClient::new(client(wants_address), request.side);
     let is_batch = request.message_type.is_none();
+    events.limit_request(
+        request.body.len().saturating_mul(MAX_GROWTH).saturating_add(MAX_GROWTH_BYTES),
+    );
     let mut mapper = RequestMapper {
         config,
         batch_page: (is_batch && client.is_browser).then(PageTraits::default),

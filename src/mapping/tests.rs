@@ -422,6 +422,18 @@ fn map_request_stops_where_the_buffer_is_full() {
 }
 
 #[test]
+fn map_request_stops_where_events_are_many_times_the_body() {
+    let mut shop = fixture(json!({}));
+    let agent = "x".repeat(9_000);
+    let batch = vec![json!({"type": "track", "event": "e"}); 500];
+    let body = json!({"context": {"userAgent": agent}, "batch": batch}).to_string();
+    let mapped = shop.map(&body);
+    assert!(mapped.overflowed);
+    let written: usize = mapped.events.iter().map(|(_, _, event)| event.to_string().len()).sum();
+    assert!(written < body.len() * 32 + 65_536 + 10_000, "{written} bytes of {}", body.len());
+}
+
+#[test]
 fn client_address_short_path_and_known_libraries_only() {
     let of = |side, library: &str| {
         let mut shop = fixture(json!({"ipAddon": true, "uaAddon": true}));
