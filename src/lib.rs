@@ -31,6 +31,7 @@ pub mod config;
 pub mod delivery;
 mod filter;
 pub mod json;
+pub mod json_cursor;
 pub mod keen;
 pub mod mapping;
 pub mod segment;

@@ -1,7 +1,7 @@
 //! Small documents as trees: a configuration, a message made of a query, the settings an SDK asks for. No body that an SDK
 //! sends ever becomes one.
 
-use crate::json::{self, Cursor, Malformed, Read};
+use crate::json_cursor::{self as json, Cursor, Malformed, Read};
 use std::collections::BTreeMap;
 
 /// Values inside each other, at most. A configuration has five levels.

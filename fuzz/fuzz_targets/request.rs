@@ -3,9 +3,8 @@
 #![no_main]
 
 use keen_edge::config::Config;
-use keen_edge::mapping::EventBuffer;
-use keen_edge::mapping::Client;
-use keen_edge::mapping::pipeline::{Request, Tally, map_request};
+use keen_edge::keen::bulk::Event;
+use keen_edge::mapping::{Client, EventBuffer, Request, RequestStats, map_request};
 use keen_edge::segment::http::{Endpoint, content_encoding, write_key};
 use keen_edge::users::UserTransaction;
 use libfuzzer_sys::fuzz_target;
@@ -25,7 +24,7 @@ fn config() -> &'static Config {
                 "other": {{"projectId": "000000000000000000000000"}}
             }}, "users": {{"max": 5, "maxBytes": 2000}}}}"#
         );
-        Config::parse(text.as_bytes()).unwrap()
+        Config::read(text.as_bytes()).unwrap()
     })
 }
 
@@ -48,9 +47,9 @@ fuzz_target!(|data: &[u8]| {
     let request = Request {
         message_type,
         side,
-        header_key: key.as_deref(),
+        header_write_key: key.as_deref(),
         body: &body,
-        now: 1_795_471_392_908,
+        received_ms: 1_795_471_392_908,
     };
     let client = Client {
         source_address: pick(&ADDRESSES, head[1] >> 4),
@@ -62,20 +61,20 @@ fuzz_target!(|data: &[u8]| {
         // The second time the users are known.
         let mut users = UserTransaction::new(&mut memory, config().users, now);
         let mut offer = EventBuffer::new(LIMIT);
-        let Ok(tally) = map_request(config(), request, |_| client, || "made".to_owned(), &mut users, &mut offer) else {
+        let Ok(stats) = map_request(config(), request, |_| client, || "made".to_owned(), &mut users, &mut offer) else {
             return;
         };
-        keen_takes(&offer, &tally);
-        users.commit();
+        keen_takes(&offer, &stats);
+        users.keep();
     }
     // A ledger has a fixed size; what else there is are users.
     let bytes: usize = memory.values().map(|(value, _): &(Vec<u8>, u32)| value.len()).sum();
     assert!(bytes <= 4_112 + 2_000, "{bytes} bytes of users");
 });
 
-fn keen_takes(offer: &EventBuffer, tally: &Tally) {
-    assert!(offer.is_over() || tally.events == offer.len() as u64);
-    for (destination, collection, event) in offer.events() {
+fn keen_takes(offer: &EventBuffer, stats: &RequestStats) {
+    assert!(offer.is_overflowed() || stats.messages.iter().map(|m| m.events).sum::<usize>() == offer.len());
+    for Event { destination, collection, json: event } in offer.events() {
         assert!(destination < config().destinations.len());
         mock_keen::rules::check_collection_name(collection)
             .unwrap_or_else(|refusal| panic!("{collection:?}: {refusal:?}"));

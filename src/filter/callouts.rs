@@ -22,6 +22,10 @@ pub(super) struct InFlight {
     token: u32,
     /// Delivery's name of it.
     pub(super) id: CalloutId,
+    /// Events in it.
+    pub(super) events: usize,
+    /// When it was dispatched, on the worker's clock.
+    pub(super) dispatched_ms: u64,
 }
 
 /// Keen's reply.
@@ -41,6 +45,7 @@ impl Callouts {
         callout: &Callout,
         destination: &Destination,
         authority: &str,
+        now: u64,
     ) -> Result<(), Status> {
         let path = format!("/3.0/projects/{}/events", destination.project_id);
         let mut headers = vec![
@@ -57,7 +62,12 @@ impl Callouts {
             &callout.body,
             callout.timeout_ms,
         )?;
-        self.in_flight.push_back(InFlight { token, id: callout.id });
+        self.in_flight.push_back(InFlight {
+            token,
+            id: callout.id,
+            events: callout.events,
+            dispatched_ms: now,
+        });
         Ok(())
     }
 

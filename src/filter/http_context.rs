@@ -86,7 +86,7 @@ impl HttpContext {
     fn classify_request(worker: &Worker, headers: RequestHeaders) -> Option<RequestKind> {
         // The path is borrowed while the other headers move into the head.
         let (method, path) = (headers.method.clone(), headers.path.clone());
-        Some(match Endpoint::parse(&method, &path, None)? {
+        Some(match Endpoint::parse(&method, &path, worker.config.path_prefix.as_deref())? {
             Endpoint::Ingest { message_type, side } => {
                 RequestKind::Ingest(headers.into_head(message_type, side, None))
             }
@@ -116,7 +116,7 @@ impl HttpContext {
     /// Part of a request with a copy for Keen has arrived. One too large for a copy continues to its route now: Envoy
     /// would refuse it over the buffer limit later.
     fn check_mirror_size(&mut self, worker: &mut Worker, size: usize) -> Action {
-        if size <= worker.config.body_bytes {
+        if size <= worker.config.max_body_bytes {
             return Action::Pause;
         }
         worker.count_mirror_dropped();
@@ -234,7 +234,7 @@ fn plan_settings_reply(worker: &Worker, key: &str, headers: RequestHeaders) -> R
         return RequestKind::RespondWith(Response::BadRequest(BadRequestReason::InvalidWriteKey));
     }
     let config = &worker.config;
-    let source: Option<&Source> = config.source(key).and_then(|index| config.sources.get(index));
+    let source: Option<&Source> = config.source_index(key).and_then(|index| config.sources.get(index));
     let message = source.filter(|source| source.initial_pageview).and_then(|_| {
         let request = SettingsRequest {
             method: &headers.method,
@@ -246,7 +246,7 @@ fn plan_settings_reply(worker: &Worker, key: &str, headers: RequestHeaders) -> R
     });
     RequestKind::Settings(SettingsReply {
         headers: project_settings::response_headers(source),
-        body: project_settings::response_body(key, source, config.api_host.as_deref()),
+        body: project_settings::response_body(key, source, config.sdk_api_host.as_deref()),
         page_load: message.map(|message| {
             headers.into_head(Some(MessageType::Page), CallerSide::Client, Some(message))
         }),
@@ -287,10 +287,10 @@ impl traits::HttpContext for HttpContext {
             let Some(kind) = Self::classify_request(worker, std::mem::take(&mut headers)) else {
                 return Action::Continue;
             };
-            let mirror = worker.config.forward;
+            let mirror = worker.config.mirror;
             let state = match kind {
                 // It would be held until Envoy refuses it over the buffer limit.
-                RequestKind::Ingest(_) if mirror && content_length > worker.config.body_bytes => {
+                RequestKind::Ingest(_) if mirror && content_length > worker.config.max_body_bytes => {
                     worker.count_request();
                     worker.count_mirror_dropped();
                     return Action::Continue;

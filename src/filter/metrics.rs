@@ -40,7 +40,7 @@ families! {
     REQUESTS = Counter "requests" []
         "Requests on Segment's paths.";
     RESPONSES = Counter "responses" ["code"]
-        "Responses of the filter, by status.";
+        "Responses by status code.";
     REQUESTS_REJECTED = Counter "requests_rejected" ["reason"]
         "Requests answered 400, 429 or 503, by reason. 400: `malformed_json`, `no_batch`, `invalid_write_key`, \
          `body_too_large`, `buffer_limit`, `too_many_messages`, `unsupported_encoding`, `corrupt_encoding`, \
@@ -50,49 +50,50 @@ families! {
         "Requests of `intercept: forward`, images and page loads without a copy for Keen: unreadable, too large, or over \
          a bound.";
     MESSAGES = Counter "messages" ["source"]
-        "Messages in the bodies. `unknown` is the source of a write key that is not configured.";
+        "Messages in request bodies. `unknown` is the source of a write key that is not configured.";
     MESSAGES_SKIPPED = Counter "messages_skipped" ["source", "reason"]
-        "Messages that give no event.";
+        "Messages that became no event, by reason.";
     EVENTS = Counter "events" ["source"]
-        "Events made of messages and accepted. Each ends in exactly one of the next six, or is pending.";
+        "Events admitted for delivery. Each is pending, or ends in exactly one of delivered, rejected, unconfirmed, dropped \
+         and overflowed.";
     EVENTS_DELIVERED = Counter "events_delivered" ["project"]
-        "Events that Keen has stored.";
+        "Events that Keen has confirmed.";
     EVENTS_REJECTED = Counter "events_rejected" ["project", "error"]
-        "Events that Keen rejected as invalid, by Keen's name of the error, and `TooLarge` for events over Keen's size \
+        "Events that Keen rejected for their content, by Keen's error name, and `TooLarge` for events over Keen's size \
          limit. Each project has 32 names at most, then `other`.";
     EVENTS_UNCONFIRMED = Counter "events_unconfirmed" ["project"]
-        "Events that Keen did not confirm in time; their senders got a 503 and retry.";
+        "Events whose clients got 503 in order to retry.";
     EVENTS_DROPPED = Counter "events_dropped" ["project", "reason"]
-        "Events without a waiting sender that were dropped: `no_capacity` (`maxPendingBytes`), `rejected` (Keen rejects \
-         them without a name), `drain` (Envoy stopped or replaced the configuration).";
+        "Events given up with no client to retry them: `no_capacity` (`maxPendingBytes`), `rejected` (Keen \
+         rejects them without a name), `drain` (Envoy stopped or replaced the configuration).";
     EVENTS_OVERFLOWED = Counter "events_overflowed" []
-        "Events handed over to the overflow queue.";
+        "Events sent to the overflow queue.";
     EVENTS_DRAINED = Counter "events_drained" []
         "Events brought from the overflow queue to Keen.";
     VALUES_SANITIZED = Counter "values_sanitized" []
-        "Names and values changed so that Keen accepts them.";
+        "Names and values that were changed because Keen would have rejected them.";
     CALLOUTS = Counter "callouts" ["project"]
-        "Requests to Keen.";
+        "Callouts to Keen.";
     CALLOUTS_RETRIED = Counter "callouts_retried" ["project"]
-        "Requests to Keen whose events are sent again.";
+        "Callouts whose events are sent again.";
     CALLOUT_MS = Histogram "callout_ms" []
-        "Milliseconds of a request to Keen.";
+        "Duration of a callout, in milliseconds.";
     BATCH_EVENTS = Histogram "batch_events" []
-        "Events in a request to Keen.";
+        "Events in a callout.";
     PENDING_BYTES = Gauge "pending_bytes" []
-        "Bytes of events that wait for Keen, of all workers.";
+        "Bytes of pending events, all workers together.";
     PENDING_BYTES_LOST = Counter "pending_bytes_lost" []
-        "Bytes of events that were pending in a VM that failed. Waiting senders retry theirs.";
+        "Bytes of events that were pending in a VM that failed. Waiting clients retry theirs.";
     DESTINATION_UP = Gauge "destination_up" ["project"]
-        "0 after Keen rejected a request for the project as a whole (wrong key or id, no quota), else 1.";
+        "0 when Keen's last reply rejected everything for that project, else 1.";
     USER_UPDATES_WRITTEN = Counter "user_updates_written" []
-        "Updates of stored users: one for an identify, and one for its anonymous id.";
+        "Updates written to the user store: one for an identify, and one for its anonymous id.";
     USERS_EVICTED = Counter "users_evicted" []
-        "Stored users and anonymous ids evicted because `users.max` or `users.maxBytes` was reached.";
+        "Users and visitors removed because `users.max` or `users.maxBytes` was reached.";
     USER_UPDATES_REJECTED = Counter "user_updates_rejected" []
-        "Updates of users that were not stored: too large.";
+        "Updates that were not stored because they were too large.";
     EVENTS_TRAITS_OMITTED = Counter "events_traits_omitted" []
-        "Events without the traits of their user: those of one request had become too many bytes.";
+        "Events that contain their user without traits, because the traits of one request exceeded 4 MiB.";
 }
 
 /// A stat: a metric with the values of its labels.

@@ -2,8 +2,7 @@
 //!
 //! Envoy drops the headers before the body is complete. Ten thousand streams may wait at once, so nothing else is kept.
 
-use crate::mapping::Client;
-use crate::mapping::pipeline::Request;
+use crate::mapping::{Client, Request};
 use crate::segment::http::{BadRequestReason, CallerSide, content_encoding};
 use crate::segment::message::MessageType;
 use std::borrow::Cow;
@@ -165,9 +164,9 @@ impl RequestHead {
         Request {
             message_type: self.message_type,
             side: self.side,
-            header_key: header_write_key,
+            header_write_key,
             body,
-            now: i64::try_from(received_ms).unwrap_or(0),
+            received_ms: i64::try_from(received_ms).unwrap_or(0),
         }
     }
 

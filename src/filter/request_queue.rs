@@ -5,14 +5,11 @@
 //! the other, only the first has to load the mapping's code.
 
 use super::host;
-use super::process_state;
 use super::request_head::RequestHead;
 use super::user_store::UserStore;
 use crate::config::Config;
 use crate::keen::names;
-use crate::mapping::Client;
-use crate::mapping::EventBuffer;
-use crate::mapping::pipeline::{Tally, map_request};
+use crate::mapping::{Client, EventBuffer, RequestStats, map_request};
 use crate::segment::http::{BadRequestReason, write_key};
 use crate::users::{CommitReport, UserTransaction};
 use std::cell::OnceCell;
@@ -93,10 +90,18 @@ impl RequestMapper {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             buffer: EventBuffer::new(config.delivery.max_pending_bytes),
-            users: UserStore,
-            users_enabled: config.remembers_users(),
+            users: UserStore::new(config.users),
+            users_enabled: config.any_source_stores_users(),
             tokens: TokenGenerator::default(),
             write_keys: WriteKeyCache::default(),
+        }
+    }
+
+    /// Takes the configuration into use. `worker_id` is unique in the process.
+    pub(super) fn activate(&mut self, config: &Config, worker_id: u64) {
+        self.tokens.worker_id = worker_id;
+        if self.users_enabled {
+            self.users.initialize(config.users, host::unix_us() ^ worker_id.rotate_right(8));
         }
     }
 
@@ -110,17 +115,17 @@ impl RequestMapper {
         config: &Config,
         received_ms: u64,
         effective_context: &mut u32,
-    ) -> Result<(Tally, CommitReport), BadRequestReason> {
+    ) -> Result<(RequestStats, CommitReport), BadRequestReason> {
         let QueuedRequest { stream_id, head, body, .. } = request;
         self.buffer.clear();
-        let body = head.decode_body(body, config.body_bytes)?;
+        let body = head.decode_body(body, config.max_body_bytes)?;
         self.tokens.seed(&head.request_id, received_ms, &body);
         // More exact than the request's own time: identify calls of one millisecond have an order.
         let now_us = if self.users_enabled { host::unix_us() } else { 0 };
         let mut users = UserTransaction::new(&mut self.users, config.users, now_us);
         let write_key = self.write_keys.parse(&head.authorization);
         let address = OnceCell::new();
-        let tally = map_request(
+        let stats = map_request(
             config,
             head.request(write_key, &body, received_ms),
             |wants_address| {
@@ -137,8 +142,8 @@ impl RequestMapper {
             &mut users,
             &mut self.buffer,
         );
-        let committed = users.keep();
-        tally.map(|tally| (tally, committed))
+        let committed = users.commit();
+        stats.map(|stats| (stats, committed))
     }
 
     /// The events of the request that was mapped last.
@@ -150,6 +155,7 @@ impl RequestMapper {
 /// Makes uniqueness tokens for messages without an id.
 #[derive(Debug, Default)]
 struct TokenGenerator {
+    worker_id: u64,
     /// Empty until the first request.
     prefix: String,
     count: u64,
@@ -160,9 +166,9 @@ impl TokenGenerator {
     /// from worker to worker: no two workers have the same prefix.
     fn seed(&mut self, request_id: &[u8], now_ms: u64, body: &[u8]) {
         if self.prefix.is_empty() {
-            let worker = process_state::next_process_unique_id();
-            let seed = [request_id, &now_ms.to_le_bytes(), &worker.to_le_bytes(), body].concat();
-            self.prefix = names::hex(&seed, TOKEN_PREFIX_DIGITS);
+            let worker_id = self.worker_id.to_le_bytes();
+            let seed = [request_id, &now_ms.to_le_bytes(), &worker_id, body].concat();
+            self.prefix = names::sha256_hex(&seed, TOKEN_PREFIX_DIGITS);
         }
     }
 

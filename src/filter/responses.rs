@@ -1,6 +1,7 @@
 //! Responses to paused requests.
 
 use super::host;
+use crate::config::OriginPattern;
 use crate::delivery::{Ack, Delivery, WaiterId};
 use crate::segment::http::{Response, Unavailable, cors};
 use rustc_hash::FxHashMap;
@@ -78,7 +79,7 @@ impl PendingResponses {
 }
 
 /// Sends a response of Segment's to the effective context.
-pub(super) fn send(response: Response, form: &ClientForm, allow_origins: &[String]) {
+pub(super) fn send(response: Response, form: &ClientForm, allow_origins: &[OriginPattern]) {
     let body = response.body();
     send_with_cors(response.status(), response.headers(), body.as_bytes(), form, allow_origins);
 }
@@ -89,7 +90,7 @@ pub(super) fn send_with_cors(
     headers: &[(&str, &str)],
     body: &[u8],
     form: &ClientForm,
-    allow_origins: &[String],
+    allow_origins: &[OriginPattern],
 ) {
     let mut headers = headers.to_vec();
     headers.extend(cors::headers(form.origin.as_deref(), allow_origins));

@@ -52,7 +52,7 @@ impl traits::RootContext for RootContext {
             log::error!("keen-edge: Envoy's allowed_capabilities lack {capability}");
             return false;
         }
-        match Config::read(&host::configuration()) {
+        match Config::parse(&host::configuration()) {
             Ok(config) => {
                 let sources = config.sources.len();
                 log::info!("keen-edge {} serves {sources} source(s)", env!("CARGO_PKG_VERSION"));

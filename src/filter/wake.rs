@@ -10,6 +10,9 @@ pub(super) const TICK_MS: u32 = 50;
 /// Period of the tick while a batch lingers.
 pub(super) const FAST_TICK_MS: u32 = 1;
 
+/// Period of the tick of an idle worker, while another worker may have failed.
+pub(super) const SLOW_TICK_MS: u32 = 1_000;
+
 /// Wakes the root context.
 #[derive(Debug, Default)]
 pub(super) struct Waker {

@@ -5,18 +5,11 @@ use super::host;
 use super::process_state;
 use super::request_queue::{QueuedRequest, RequestMapper, RequestQueue, RequestSeq};
 use super::responses::{self, ClientForm, MAX_RESPONSES_PER_CALLBACK, PendingResponses};
-use super::telemetry::{LogRateLimit, Metrics};
-use super::user_store::UserStore;
-use super::wake::{FAST_TICK_MS, TICK_MS, Waker};
+use super::telemetry::{DropReason, Telemetry};
+use super::wake::{FAST_TICK_MS, SLOW_TICK_MS, TICK_MS, Waker};
 use crate::config::Config;
-use crate::delivery::{
-    Admission, Callout, CalloutResponse, Delivery, MonotonicClock, Rejection, SettleReport,
-    WaiterId,
-};
-use crate::keen::event_writer::MAX_BYTES;
-use crate::mapping::pipeline::Tally;
+use crate::delivery::{Admission, Callout, CalloutResponse, Delivery, MonotonicClock, WaiterId};
 use crate::segment::http::{Response, Unavailable};
-use crate::users::{CommitReport, UserTransaction};
 use std::mem::replace;
 
 /// Bytes held for requests that are read or wait, at most; over it new ones are answered 429. Bodies are in Envoy's
@@ -41,10 +34,11 @@ pub(super) struct Worker {
     delivery: Delivery,
     callouts: Callouts,
     responses: PendingResponses,
-    metrics: Metrics,
-    log_rate_limit: LogRateLimit,
+    telemetry: Telemetry,
     waker: Waker,
     last_flush_ms: u64,
+    /// See [`Telemetry::flush`].
+    others_pending: bool,
     /// Envoy has asked the root context to end.
     draining: bool,
 }
@@ -71,10 +65,10 @@ impl Worker {
             ),
             callouts: Callouts::default(),
             responses: PendingResponses::default(),
-            metrics: Metrics::default(),
-            log_rate_limit: LogRateLimit::default(),
+            telemetry: Telemetry::new(&config),
             waker,
             last_flush_ms: 0,
+            others_pending: false,
             draining: false,
             config,
         }
@@ -87,18 +81,16 @@ impl Worker {
             return;
         }
         self.active = true;
-        self.waker.register(process_state::next_process_unique_id());
-        if self.config.remembers_users() {
-            UserTransaction::prepare(&mut UserStore, self.config.users);
-        }
-        let projects = self.config.destinations.iter().map(|d| d.project_id.as_str());
-        self.metrics = Metrics::new(projects);
+        let worker_id = process_state::next_process_unique_id();
+        self.waker.register(worker_id);
+        self.mapper.activate(&self.config, worker_id);
+        self.telemetry.activate(worker_id);
     }
 
     /// Counts a request on Segment's paths.
     pub(super) fn count_request(&mut self) {
         self.activate();
-        self.metrics.counted.requests = self.metrics.counted.requests.saturating_add(1);
+        self.telemetry.count_request();
         self.waker.ensure_ticking();
     }
 
@@ -128,10 +120,12 @@ impl Worker {
         let mut effective_context = current_context;
         for request in self.queue.drain() {
             let response = self.process_request(&request, received_ms, now, &mut effective_context);
-            if request.mirrored {
-                self.on_mirrored(response);
-            } else if let Some(response) = response {
-                self.responses.push(request.stream_id, response);
+            match response {
+                Some(response) if !request.mirrored => {
+                    self.responses.push(request.stream_id, response);
+                }
+                Some(Response::Ok) | None => {}
+                Some(_) => self.count_mirror_dropped(),
             }
         }
         if effective_context != current_context {
@@ -148,59 +142,36 @@ impl Worker {
         effective_context: &mut u32,
     ) -> Option<Response> {
         let mapped = self.mapper.map(request, &self.config, received_ms, effective_context);
-        let (tally, committed) = match mapped {
+        let (stats, committed) = match mapped {
             Ok(mapped) => mapped,
             Err(reason) => return Some(Response::BadRequest(reason)),
         };
-        self.count_mapped(tally, committed);
-        let waits = !request.mirrored && !self.config.delivery.accepted;
+        self.telemetry.record_user_updates(&committed);
+        let waits = !request.mirrored && !self.config.delivery.ack_on_receipt;
         let buffer = self.mapper.events();
-        if buffer.is_overflowed() {
-            return Some(Response::TooManyRequests);
+        let admission = match buffer.is_overflowed() {
+            true => Admission::Rejected,
+            false => {
+                self.delivery.submit(waits.then_some(request.stream_id), buffer.events(), now)
+            }
+        };
+        // A sender that gets a 429 makes the events again. Where nothing retries, they are lost.
+        let is_rejected = admission == Admission::Rejected;
+        let counts = !is_rejected || request.mirrored;
+        self.telemetry.record_messages(&stats, buffer, counts, &self.config);
+        if is_rejected && request.mirrored {
+            self.telemetry.count_not_admitted(buffer);
         }
-        match self.delivery.submit(waits.then_some(request.stream_id), buffer.events(), now) {
+        match admission {
             Admission::Empty => Some(Response::Ok),
             Admission::Rejected => Some(Response::TooManyRequests),
-            Admission::Admitted => {
-                let counted = &mut self.metrics.counted;
-                counted.events = counted.events.saturating_add(tally.events);
-                (!waits).then_some(Response::Ok)
-            }
+            Admission::Admitted => (!waits).then_some(Response::Ok),
         }
     }
 
-    fn count_mapped(&mut self, tally: Tally, committed: CommitReport) {
-        let counted = &mut self.metrics.counted;
-        counted.messages = counted.messages.saturating_add(tally.messages);
-        counted.messages_dropped = counted.messages_dropped.saturating_add(tally.dropped);
-        counted.messages_unknown_source =
-            counted.messages_unknown_source.saturating_add(tally.unknown_source);
-        counted.values_mended = counted.values_mended.saturating_add(tally.mended);
-        counted.users_remembered = counted.users_remembered.saturating_add(committed.written);
-        counted.users_evicted = counted.users_evicted.saturating_add(committed.evicted);
-        counted.users_refused = counted.users_refused.saturating_add(committed.refused);
-        counted.users_not_shown = counted.users_not_shown.saturating_add(committed.not_shown);
-        self.count_too_large(tally.too_large);
-    }
-
-    /// A request whose sender does not wait has been processed: counts where it failed.
-    fn on_mirrored(&mut self, response: Option<Response>) {
-        match response {
-            Some(Response::Ok) | None => {}
-            Some(Response::TooManyRequests) => {
-                let lost = u64::try_from(self.mapper.events().len()).unwrap_or(u64::MAX);
-                self.metrics.counted.events_dropped =
-                    self.metrics.counted.events_dropped.saturating_add(lost);
-                self.count_mirror_dropped();
-            }
-            Some(_) => self.count_mirror_dropped(),
-        }
-    }
-
-    /// Counts a request that continues to its route without a copy for Keen.
+    /// Counts a request that continues to its route without a copy for Keen, or an image without its event.
     pub(super) fn count_mirror_dropped(&mut self) {
-        self.metrics.counted.requests_not_copied =
-            self.metrics.counted.requests_not_copied.saturating_add(1);
+        self.telemetry.count_mirror_dropped();
     }
 
     /// The response to `waiter` will have that form.
@@ -215,7 +186,7 @@ impl Worker {
 
     /// Responds to the effective context.
     pub(super) fn respond(&mut self, response: Response, form: &ClientForm) {
-        self.count_response(response);
+        self.telemetry.count_response(&response, self.is_overloaded());
         responses::send(response, form, &self.config.allow_origins);
     }
 
@@ -225,7 +196,7 @@ impl Worker {
         if form.is_grpc {
             // Which status it was is lost in gRPC's form.
             let response = Response::ServiceUnavailable(Unavailable::Unconfirmed);
-            self.count_response(response);
+            self.telemetry.count_response(&response, false);
             host::restore_status(response.status());
         } else {
             self.respond(Response::replacing_local_reply(host::response_status()), form);
@@ -242,17 +213,6 @@ impl Worker {
         if !replace(&mut self.response_capability_checked, true) {
             host::check_response_capability();
         }
-    }
-
-    fn count_response(&mut self, response: Response) {
-        let counted = &mut self.metrics.counted;
-        let counter = match response {
-            Response::Ok => return,
-            Response::BadRequest(_) => &mut counted.requests_refused,
-            Response::TooManyRequests => &mut counted.requests_over_bound,
-            Response::ServiceUnavailable(_) => &mut counted.requests_unavailable,
-        };
-        *counter = counter.saturating_add(1);
     }
 
     /// Whether the response to that stream's request is still to be sent.
@@ -292,22 +252,19 @@ impl Worker {
         let now = self.advance_clock();
         self.process_queue(self.root_id);
         let expired = self.delivery.expire(now, u64::from(TICK_MS));
-        let sum = |counts: Vec<(usize, u64)>| {
-            counts.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count))
-        };
-        let dropped = sum(expired.dropped).saturating_add(sum(self.delivery.take_displaced()));
-        let counted = &mut self.metrics.counted;
-        counted.events_dropped = counted.events_dropped.saturating_add(dropped);
-        counted.events_failed = counted.events_failed.saturating_add(sum(expired.unconfirmed));
+        self.telemetry.record_expiry(&expired);
         self.dispatch(now);
+        for (destination, events) in self.delivery.take_displaced() {
+            self.telemetry.count_dropped(destination, DropReason::NoCapacity, events);
+        }
         let idle = self.is_idle();
         let flush_due = now >= self.last_flush_ms.saturating_add(u64::from(TICK_MS));
         if idle || self.waker.tick_period_ms() == TICK_MS || flush_due {
             self.last_flush_ms = now;
-            host::set_log_level();
-            self.metrics.flush(self.delivery.pending_bytes());
+            self.others_pending = self.telemetry.flush(self.delivery.pending_bytes());
         }
         self.waker.set_tick_period(match (idle, self.delivery.is_lingering()) {
+            (true, _) if self.others_pending && !self.draining => SLOW_TICK_MS,
             (true, _) => 0,
             (_, true) => FAST_TICK_MS,
             (_, false) => TICK_MS,
@@ -324,7 +281,7 @@ impl Worker {
         self.process_queue(self.root_id);
         let now = self.advance_clock();
         self.delivery.begin_drain(now);
-        self.metrics.flush(self.delivery.pending_bytes());
+        self.telemetry.flush(self.delivery.pending_bytes());
         let idle = self.is_idle();
         if !idle {
             // No request wakes it any more.
@@ -352,12 +309,8 @@ impl Worker {
             host::unix_ms(),
         );
         let report = self.delivery.settle(callout.id, outcome, now);
-        if let Some(up) = report.destination_up {
-            self.set_destination_up(report.destination_index, up, reply.status);
-        } else if report.unconfirmed > 0 {
-            self.log_unconfirmed(report.destination_index, reply.status);
-        }
-        self.record_settlement(report);
+        self.telemetry.record_callout(now.saturating_sub(callout.dispatched_ms), callout.events);
+        self.telemetry.record_settlement(&report, reply.status);
         self.process_queue(self.root_id);
         self.dispatch(now);
     }
@@ -391,71 +344,19 @@ impl Worker {
         let Some(destination) = self.config.destinations.get(callout.destination_index) else {
             return;
         };
-        self.metrics.counted.calls = self.metrics.counted.calls.saturating_add(1);
-        let dispatched = self.callouts.dispatch(callout, destination, &self.config.authority);
+        self.telemetry.count_callout(callout.destination_index);
+        let authority = &self.config.authority;
+        let dispatched = self.callouts.dispatch(callout, destination, authority, now);
         if let Err(status) = dispatched {
             let cluster = destination.cluster.clone();
-            self.warn(&format!("no callout to {cluster}"), || {
+            self.telemetry.warn(&format!("no callout to {cluster}"), || {
                 format!(
                     "cannot send to Keen through cluster {cluster:?}: {status:?}; is it defined, and has it endpoints?"
                 )
             });
             let report = self.delivery.on_dispatch_failed(callout.id, now);
-            self.record_settlement(report);
+            self.telemetry.record_settlement(&report, None);
         }
-    }
-
-    fn record_settlement(&mut self, report: SettleReport) {
-        let counted = &mut self.metrics.counted;
-        counted.events_recorded = counted.events_recorded.saturating_add(report.delivered);
-        counted.events_failed = counted.events_failed.saturating_add(report.unconfirmed);
-        counted.events_dropped = counted.events_dropped.saturating_add(report.dropped);
-        counted.calls_retried = counted.calls_retried.saturating_add(u64::from(report.retried));
-        for Rejection { collection, error } in report.rejected {
-            self.metrics.refused(&error);
-            self.warn(&error, || {
-                format!("Keen rejected an event of collection {collection:?}: {error}")
-            });
-        }
-    }
-
-    /// Events over Keen's size limit count as rejected.
-    fn count_too_large(&mut self, events: u64) {
-        for _ in 0..events {
-            self.metrics.refused("TooLarge");
-            self.warn("TooLarge", || {
-                format!("an event is larger than the {MAX_BYTES} bytes that Keen accepts")
-            });
-        }
-    }
-
-    fn set_destination_up(&mut self, destination: usize, up: bool, status: Option<u16>) {
-        self.metrics.destination(destination, up);
-        let project = self.project_id(destination);
-        if !up {
-            self.warn(&format!("down {project}"), || {
-                let status = status.unwrap_or(0);
-                format!(
-                    "Keen answers {status} to project {project}: check its id, its write key and its plan"
-                )
-            });
-        }
-    }
-
-    fn log_unconfirmed(&mut self, destination: usize, status: Option<u16>) {
-        let project = self.project_id(destination);
-        self.warn(&format!("unconfirmed {project}"), || {
-            let cause = status.map_or("no reply".to_owned(), |status| format!("status {status}"));
-            format!("Keen did not confirm events of project {project} in time: {cause}")
-        });
-    }
-
-    fn project_id(&self, destination: usize) -> String {
-        self.config.destinations.get(destination).map(|d| d.project_id.clone()).unwrap_or_default()
-    }
-
-    fn warn(&mut self, kind: &str, line: impl FnOnce() -> String) {
-        self.log_rate_limit.warn(kind, host::unix_ms(), line);
     }
 
     /// Milliseconds of a clock that does not jump.
