@@ -38,6 +38,11 @@ pub mod segment;
 pub mod tree;
 pub mod users;
 
+/// Smaller and faster than the standard library's allocator for wasm, and it reuses large blocks.
+#[cfg(target_arch = "wasm32")]
+#[global_allocator]
+static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_allocator();
+
 mod entry_point {
     #![allow(missing_docs, reason = "the SDK's macro exports a function")]
 

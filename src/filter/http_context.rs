@@ -234,7 +234,8 @@ fn plan_settings_reply(worker: &Worker, key: &str, headers: RequestHeaders) -> R
         return RequestKind::RespondWith(Response::BadRequest(BadRequestReason::InvalidWriteKey));
     }
     let config = &worker.config;
-    let source: Option<&Source> = config.source_index(key).and_then(|index| config.sources.get(index));
+    let source: Option<&Source> =
+        config.source_index(key).and_then(|index| config.sources.get(index));
     let message = source.filter(|source| source.initial_pageview).and_then(|_| {
         let request = SettingsRequest {
             method: &headers.method,
@@ -290,7 +291,9 @@ impl traits::HttpContext for HttpContext {
             let mirror = worker.config.mirror;
             let state = match kind {
                 // It would be held until Envoy refuses it over the buffer limit.
-                RequestKind::Ingest(_) if mirror && content_length > worker.config.max_body_bytes => {
+                RequestKind::Ingest(_)
+                    if mirror && content_length > worker.config.max_body_bytes =>
+                {
                     worker.count_request();
                     worker.count_mirror_dropped();
                     return Action::Continue;

@@ -242,7 +242,9 @@ mod tests {
 
     #[test]
     fn label_value_of_any_text_is_one_part_of_a_name() {
-        for (text, want) in [("shop-eu", "shop-eu"), ("shop.eu/1", "shop_eu_1"), ("", "_"), ("é\n", "__")] {
+        for (text, want) in
+            [("shop-eu", "shop-eu"), ("shop.eu/1", "shop_eu_1"), ("", "_"), ("é\n", "__")]
+        {
             assert_eq!(label_value(text), want);
         }
         assert_eq!(label_value(&"x".repeat(1_000)).len(), MAX_LABEL_VALUE);

@@ -147,9 +147,8 @@ fn refresh(table: &[u8], own: Entry) -> (Vec<u8>, PendingReport) {
         }
     };
     for entry in table.as_chunks::<24>().0 {
-        let [worker_id, bytes, refreshed_ms] = [0..8, 8..16, 16..24].map(|part| {
-            to_number(entry.get(part).unwrap_or_default())
-        });
+        let [worker_id, bytes, refreshed_ms] =
+            [0..8, 8..16, 16..24].map(|part| to_number(entry.get(part).unwrap_or_default()));
         if worker_id == own.worker_id {
             continue;
         }

@@ -220,8 +220,11 @@ impl Telemetry {
                     reason.label()
                 ),
                 None => {
-                    let collections: Vec<&str> =
-                        events.by_ref().take(outcome.events).map(|event| event.collection).collect();
+                    let collections: Vec<&str> = events
+                        .by_ref()
+                        .take(outcome.events)
+                        .map(|event| event.collection)
+                        .collect();
                     log::debug!(
                         "message source={source} type={message_type} events={}",
                         collections.join("|")

@@ -151,9 +151,7 @@ impl Worker {
         let buffer = self.mapper.events();
         let admission = match buffer.is_overflowed() {
             true => Admission::Rejected,
-            false => {
-                self.delivery.submit(waits.then_some(request.stream_id), buffer.events(), now)
-            }
+            false => self.delivery.submit(waits.then_some(request.stream_id), buffer.events(), now),
         };
         // A sender that gets a 429 makes the events again. Where nothing retries, they are lost.
         let is_rejected = admission == Admission::Rejected;

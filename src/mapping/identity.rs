@@ -146,9 +146,9 @@ pub(super) fn user_for_event(
 ) -> Option<User> {
     let scope = source.key_hash;
     let remembered = match (&ids.user, ids.anonymous_key()) {
-        (Some(Id { key: Some(key), json }), _) => {
-            users.profile_for_user_id(scope, key).map(|traits| User { id: Some(json.json.to_string()), traits })
-        }
+        (Some(Id { key: Some(key), json }), _) => users
+            .profile_for_user_id(scope, key)
+            .map(|traits| User { id: Some(json.json.to_string()), traits }),
         (Some(_), _) | (None, None) => None,
         (None, Some(anonymous)) => users.profile_for_anonymous_id(scope, anonymous),
     };

@@ -32,7 +32,7 @@ async fn accepted_call_is_answered_at_once_and_delivered_later() {
     })
     .await;
     assert_eq!(s.keen.events().len(), 20);
-    assert_eq!(s.envoy.stat("wasmcustom.keen_edge_events_dropped").await, 0);
+    assert_eq!(s.envoy.metric("events_dropped", &[]).await, 0);
     s.envoy.no_panic_in_log();
 }
 
@@ -62,10 +62,7 @@ async fn accepted_poison_event_does_not_delay_others() {
     let silent = FaultKind::Status { status: 400, body, retry_after: None, location: None };
     s.keen.fault(Fault::from(silent).times(4));
     assert_eq!(s.post("/v1/track", track("poison")).await, ok());
-    s.until("it is given up", || async {
-        s.envoy.stat("wasmcustom.keen_edge_events_dropped").await == 1
-    })
-    .await;
+    s.until("it is given up", || async { s.envoy.metric("events_dropped", &[]).await == 1 }).await;
     assert_eq!(s.post("/v1/track", track("fine")).await, ok());
     s.until("the next is in Keen", || async { s.collections() == ["fine"] }).await;
     s.envoy.no_panic_in_log();
@@ -95,7 +92,7 @@ async fn accepted_events_are_stored_once_under_chaos() {
         s.envoy.stat("wasmcustom.keen_edge_pending_bytes").await == 0
     })
     .await;
-    assert_eq!(s.envoy.stat("wasmcustom.keen_edge_events_dropped").await, 0);
+    assert_eq!(s.envoy.metric("events_dropped", &[]).await, 0);
     assert_eq!(s.keen.events().len(), sent);
     s.envoy.no_panic_in_log();
 }

@@ -168,7 +168,7 @@ async fn forwarded_invalid_call_reaches_route() {
     assert!(s.keen.events().is_empty());
     s.until("uncopied calls are counted", || async {
         // No JSON, no write key, too large, far too large.
-        s.envoy.stat("wasmcustom.keen_edge_requests_not_copied").await == 4
+        s.envoy.stat("wasmcustom.keen_edge_requests_mirror_dropped").await == 4
     })
     .await;
     s.envoy.no_panic_in_log();
@@ -208,7 +208,7 @@ async fn forwarded_call_with_failing_keen_reaches_route() {
     assert_eq!(segment.requests.lock().unwrap().len(), 30);
     s.keen.clear_faults();
     s.until("the copies that fit are in Keen, the others counted", || async {
-        let dropped = s.envoy.stat("wasmcustom.keen_edge_events_dropped").await;
+        let dropped = s.envoy.metric("events_dropped", &[]).await;
         dropped > 0 && s.keen.events().len() as u64 + dropped == 30
     })
     .await;

@@ -28,7 +28,7 @@ impl TestEnv {
     }
 
     async fn stat(&self, name: &str) -> u64 {
-        self.envoy.stat(&format!("wasmcustom.keen_edge_{name}")).await
+        self.envoy.metric(name, &[]).await
     }
 }
 
@@ -79,7 +79,7 @@ async fn unreachable_cluster_is_answered_503() {
     }
     // Each was tried four times and its neighbour once.
     s.until("nothing is pending", || async { s.stat("pending_bytes").await == 0 }).await;
-    assert!(s.stat("calls").await <= 5 * 6, "{} calls", s.stat("calls").await);
+    assert!(s.stat("callouts").await <= 5 * 6, "{} callouts", s.stat("callouts").await);
     let log = s.envoy.log();
     assert!(log.contains("cannot call Keen through cluster \"missing\""), "{log}");
     assert_eq!(s.keen.events().len(), unreachable.len());
@@ -111,10 +111,12 @@ async fn transient_failure_is_retried_and_stored_once() {
         s.keen.fault(fault);
         let body =
             json!({"userId": "u", "event": "own", "messageId": name, "properties": {"n": 1}});
-        let retried = s.stat("calls_retried").await;
+        let retried = s.stat("callouts_retried").await;
         assert_eq!(s.post("/v1/track", body.to_string()).await, ok(), "{name}");
-        s.until(&format!("{name} was met"), || async { s.stat("calls_retried").await > retried })
-            .await;
+        s.until(&format!("{name} was met"), || async {
+            s.stat("callouts_retried").await > retried
+        })
+        .await;
     }
     assert_eq!(s.keen.events().len(), count);
     // Every attempt was the same bytes, so what Keen had already it knew again.
@@ -185,8 +187,8 @@ async fn large_batch_is_split_and_each_event_is_settled() {
     s.keen.fault(Fault::refuse_property("i", 103, "InvalidPropertyValueError").times(1));
     assert_eq!(s.post("/v1/batch", batch(100..110)).await, ok());
     assert_eq!(s.keen.events().len(), 104);
-    s.until("it is counted", || async { s.stat("events_refused").await == 1 }).await;
-    assert_eq!(s.stat("events_refused_by_error.error.InvalidPropertyValueError").await, 1);
+    s.until("it is counted", || async { s.stat("events_rejected").await == 1 }).await;
+    assert_eq!(s.envoy.metric("events_rejected", &["error.InvalidPropertyValueError"]).await, 1);
     assert!(
         s.envoy
             .log()
@@ -201,14 +203,14 @@ async fn large_batch_is_split_and_each_event_is_settled() {
     s.keen.fault(Fault::status(400).body(body).times(3));
     assert_eq!(s.post("/v1/batch", batch(300..302)).await, ok());
     assert_eq!(s.keen.events().len(), 114);
-    s.until("they are counted", || async { s.stat("events_refused").await == 3 }).await;
+    s.until("they are counted", || async { s.stat("events_rejected").await == 3 }).await;
     // One that alone is larger than Keen takes. Keen's bound is 900,000 bytes.
     let words: Vec<String> = (0..95).map(|i| format!("{i}{}", "x".repeat(9_900))).collect();
     let large =
         json!({"event": "large", "userId": "u", "properties": {"words": words}}).to_string();
     assert_eq!(s.post("/v1/track", large).await, ok());
     s.until("it is counted", || async {
-        s.stat("events_refused_by_error.error.TooLarge").await == 1
+        s.envoy.metric("events_rejected", &["error.TooLarge"]).await == 1
     })
     .await;
     assert_eq!(s.keen.events().len(), 114);
@@ -395,7 +397,7 @@ async fn http2_connections_with_a_hundred_streams_are_answered() {
         assert_eq!((reply.status().as_u16(), reply.version()), (200, reqwest::Version::HTTP_2));
     }
     assert_eq!(s.keen.events().len(), 1000);
-    assert!(s.keen.calls().len() < 200, "{} calls", s.keen.calls().len());
+    assert!(s.keen.calls().len() < 200, "{} callouts", s.keen.calls().len());
     assert!(s.envoy.stat("http.segment.downstream_cx_http2_total").await <= 10);
     s.envoy.no_panic_in_log();
 }

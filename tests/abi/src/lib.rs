@@ -511,14 +511,18 @@ impl Vm {
         }
     }
 
-    /// A metric's value: all of that name together.
+    /// A metric's value: the sum over all values of its labels.
     #[must_use]
     pub fn metric(&self, name: &str) -> u64 {
         self.store
             .data()
             .metrics
             .iter()
-            .filter(|(metric, _)| metric == name)
+            .filter(|(metric, _)| {
+                metric
+                    .strip_prefix(name)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            })
             .map(|(_, value)| value)
             .sum()
     }

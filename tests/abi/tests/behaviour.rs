@@ -42,7 +42,7 @@ fn a_track_from_end_to_end() {
     assert_eq!(events[0].event["keen"]["uniqueness_token"], "m");
     vm.close(id);
     vm.tick(50);
-    assert_eq!(vm.metric("keen_edge_events_recorded"), 1);
+    assert_eq!(vm.metric("keen_edge_events_delivered"), 1);
     vm.tick(50);
     assert_eq!(vm.tick_period(), 0, "an idle filter is not woken");
 }
@@ -447,4 +447,67 @@ fn callbacks_in_any_order_do_not_trap() {
             _ => {}
         }
     }
+}
+
+/// Ten thousand callers with headers as large as Envoy lets through.
+#[test]
+fn large_headers_of_many_streams_take_little_memory() {
+    let mut vm = vm();
+    let large = vec![b'x'; 54_000];
+    let before = vm.memory();
+    for header in ["origin", "referer", "authorization", "cookie", "content-encoding"] {
+        let streams: Vec<StreamId> = (0..2_000)
+            .map(|_| {
+                let id = vm.open();
+                let head: [(&str, &[u8]); 3] =
+                    [(":method", b"POST"), (":path", b"/v1/track"), (header, &large)];
+                vm.headers(id, &head, false);
+                id
+            })
+            .collect();
+        for id in streams {
+            vm.body(id, TRACK, true);
+        }
+    }
+    let growth = vm.memory() - before;
+    assert!(growth < 64 * 1024 * 1024, "{growth} bytes for 10,000 streams");
+}
+
+/// Over the bound a new request is answered at once, and those that are held go on.
+#[test]
+fn requests_over_the_bound_of_held_bytes_get_429() {
+    let mut vm = vm();
+    let part = vec![b' '; 1_000_000];
+    let open = |vm: &mut Vm| {
+        let id = vm.open();
+        let head: [(&str, &[u8]); 3] = [
+            (":method", b"POST"),
+            (":path", b"/v1/track"),
+            ("authorization", b"Basic d3JpdGVLZXk6"),
+        ];
+        vm.headers(id, &head, false);
+        id
+    };
+    let mut held = Vec::new();
+    let rejected = loop {
+        let id = open(&mut vm);
+        if vm.response(id).is_some() {
+            break id;
+        }
+        vm.body(id, &part, false);
+        held.push(id);
+        assert!(held.len() < 300, "no bound");
+    };
+    assert!(held.len() > 200, "{} requests", held.len());
+    assert_eq!(status(&vm, rejected), 429);
+    vm.close(rejected);
+    for id in held {
+        vm.body(id, b"{}", true);
+        vm.turn();
+        vm.close(id);
+    }
+    let id = open(&mut vm);
+    assert_eq!(vm.response(id), None, "there is room again");
+    vm.tick(50);
+    assert_eq!(vm.metric("keen_edge_requests_rejected.reason.overloaded"), 1);
 }
