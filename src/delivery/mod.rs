@@ -301,7 +301,7 @@ impl Delivery {
     }
 
     fn add_waiter(&mut self, waiter: WaiterId, events: usize, now: u64) {
-        let deadline_ms = now.saturating_add(self.settings.hold_ms);
+        let deadline_ms = now.saturating_add(self.settings.max_wait_ms);
         let state =
             Waiter { deadline_ms, unsettled_events: events, ack: Ack::Delivered, connected: true };
         self.waiters.insert(waiter, state);
@@ -703,7 +703,7 @@ impl Delivery {
         retry_at: u64,
     ) -> RetryPlan {
         let Some(project) = self.projects.get(destination_index) else { return RetryPlan::Drop };
-        let tries_left = batch.attempts <= self.settings.retries;
+        let tries_left = batch.attempts <= self.settings.max_retries;
         let is_rejected = matches!(failure, Failure::Misconfigured | Failure::Blocked);
         if batch.has_waiters() {
             let deadlines = batch.runs().filter_map(|(waiter, _, _)| self.waiters.get(&waiter?));
@@ -855,7 +855,7 @@ impl Delivery {
 
     /// Begins a graceful shutdown: events without a waiter are retried for as long as a client would wait.
     pub fn begin_drain(&mut self, now: u64) {
-        self.drain_deadline_ms = Some(now.saturating_add(self.settings.hold_ms));
+        self.drain_deadline_ms = Some(now.saturating_add(self.settings.max_wait_ms));
     }
 
     /// Whether nothing is pending: no event, no ack, and no event that has ended without a report.

@@ -470,7 +470,7 @@ fn server_error_of_one_event_is_isolated_by_splitting() {
         got.extend(acks(&mut m));
         now += 10;
     }
-    assert!(now < settings().hold_ms, "{now}");
+    assert!(now < settings().max_wait_ms, "{now}");
     for waiter in 0..20 {
         assert_eq!(
             got[&waiter],

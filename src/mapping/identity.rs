@@ -24,7 +24,7 @@ pub struct Page(Option<(u64, String)>);
 impl<S: SharedData> UserTransaction<'_, S> {
     /// Takes an identify call. `page`: the page that it and the calls beside it are of, where they are of one.
     pub fn identify(&mut self, source: &Source, message: &Message<'_>, page: Option<&mut Page>) {
-        let scope = source.scope;
+        let scope = source.key_hash;
         let anonymous = message.anonymous_id.text();
         let mut user = json(message.user_id);
         let computed = engage(message);
@@ -63,7 +63,7 @@ impl<S: SharedData> UserTransaction<'_, S> {
         message: &Message<'_>,
         page: Option<&Page>,
     ) -> Option<User> {
-        let scope = source.scope;
+        let scope = source.key_hash;
         let user = message.user_id.text();
         let remembered = match (&user, message.anonymous_id.text()) {
             (Some(id), _) => {
