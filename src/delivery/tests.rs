@@ -634,7 +634,8 @@ fn callouts_of_several_projects_take_turns() {
     }
     let turns = std::iter::from_fn(|| m.next_callout(0)).map(|callout| callout.destination_index);
     assert_eq!(turns.take(4).collect::<Vec<_>>(), [0, 1, 2, 0]);
-    let callout = m.next_callout(10).unwrap();
+    m.settle(1, recorded(1), 0);
+    let callout = m.next_callout(0).unwrap();
     assert_eq!(callout.destination_index, 1, "the next project's turn is remembered");
 }
 
