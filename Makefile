@@ -42,6 +42,10 @@ fuzz: ## Fuzz configurations, requests, replies and delivery, FUZZ_SECONDS each 
 lint: ## Check formatting, clippy, rustdoc, shell scripts, licences and the oldest Rust
 	@scripts/lint.sh
 
+.PHONY: msrv
+msrv: ## Check that the oldest supported Rust compiles the filter (part of lint)
+	@scripts/msrv.sh
+
 .PHONY: fmt
 fmt: ## Format the code
 	cargo fmt --all

@@ -12,15 +12,17 @@ check_ports() {
   local name port
   for name in PORT KEEN_PORT ADMIN_PORT; do
     port="${!name}"
-    [[ "$port" =~ ^[0-9]+$ ]] && [ "$port" -ge 1 ] && [ "$port" -le 65535 ] ||
+    if ! [[ "$port" =~ ^[0-9]{1,5}$ ]] || [ "$port" -lt 1 ] || [ "$port" -gt 65535 ]; then
       die "$name must be a port number from 1 to 65535, not '$port'"
+    fi
     # A connection succeeds only if something listens there.
     if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
       die "port $port is in use; choose another: make run $name=<port>"
     fi
   done
-  [ "$PORT" != "$KEEN_PORT" ] && [ "$PORT" != "$ADMIN_PORT" ] && [ "$KEEN_PORT" != "$ADMIN_PORT" ] ||
+  if [ "$PORT" = "$KEEN_PORT" ] || [ "$PORT" = "$ADMIN_PORT" ] || [ "$KEEN_PORT" = "$ADMIN_PORT" ]; then
     die "PORT, KEEN_PORT and ADMIN_PORT must differ"
+  fi
 }
 
 # Before the build, which takes a minute the first time.

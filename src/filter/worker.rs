@@ -13,7 +13,7 @@ use crate::delivery::{
 use crate::keen::event_writer::MAX_BYTES;
 use crate::mapping::pipeline::Tally;
 use crate::segment::http::cors;
-use crate::segment::http::response::Response;
+use crate::segment::http::{Response, Unavailable};
 use crate::users::CommitReport;
 use std::collections::VecDeque;
 
@@ -374,7 +374,11 @@ impl Engine {
                 let (waiter, ack) = self.delivery.pop_ack()?;
                 Some((
                     waiter,
-                    if ack == Ack::Delivered { Response::Ok } else { Response::ServiceUnavailable },
+                    if ack == Ack::Delivered {
+                        Response::Ok
+                    } else {
+                        Response::ServiceUnavailable(Unavailable::Unconfirmed)
+                    },
                 ))
             }) else {
                 return;

@@ -46,7 +46,7 @@ fn expected(
 }
 
 #[tokio::test]
-async fn every_recorded_request_is_answered_and_its_events_are_in_keen() {
+async fn recorded_requests_are_answered_and_delivered() {
     let mut config = harness::default_config();
     let source = config["sources"]["writeKey"].clone();
     config["sources"]["WRITEKEY123"] = source;

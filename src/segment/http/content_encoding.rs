@@ -10,9 +10,8 @@
 //! ```
 
 use super::response::BadRequestReason;
-use flate2::bufread::GzDecoder;
 use std::borrow::Cow;
-use std::io::Read;
+use zlib_rs::{Inflate, InflateFlush, Status};
 
 /// The content codings other than gzip that HTTP knows
 /// (iana.org/assignments/http-parameters, "HTTP Content Coding Registry").
@@ -30,11 +29,17 @@ const UNSUPPORTED_CODINGS: [&[u8]; 10] = [
 ];
 /// First bytes of a gzip file (RFC 1952, section 2.3.1). No JSON begins with them.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-/// Gzip members that a body of any size may have.
-const MIN_GZIP_MEMBERS: usize = 8;
-/// Least bytes of a gzip member, on average, in a body of more members. Starting a member costs about
-/// as much as mapping this many bytes of messages.
-const MIN_MEMBER_BYTES: usize = 512;
+/// zlib's window size for gzip: 2^15 bytes, and 16 for gzip's header and trailer (zlib manual,
+/// `inflateInit2`).
+const GZIP_WINDOW_BITS: u8 = 15 + 16;
+/// Shortest deflate block with Huffman tables of its own, in bytes (RFC 1951, section 3.2.7).
+const MIN_TABLE_BYTES: usize = 11;
+/// Cost of a block that may have such tables, as the bytes of messages that cost the same to map.
+const TABLE_COST: usize = 512;
+/// The same of any shorter step: another block, a member's header or trailer.
+const SHORT_STEP_COST: usize = 64;
+/// What a body of any size may cost.
+const MIN_COST: usize = 16 * TABLE_COST;
 
 /// Decodes a body of at most `max_bytes` decoded bytes.
 ///
@@ -71,22 +76,47 @@ pub fn decode<'a>(
 }
 
 /// Inflates a gzip file: one or more members, one after the other (RFC 1952, section 2.2).
+///
+/// A caller can write tens of thousands of empty members or blocks into a body, each of which costs as
+/// much as a whole message. So inflating stops at each block (which is why this is zlib-rs itself, not
+/// flate2), and a file whose blocks cost more than its bytes is rejected as corrupt. Encoders end a
+/// block after thousands of bytes, or when their caller flushes.
 fn gunzip(mut packed: &[u8], max_bytes: usize) -> Result<Vec<u8>, BadRequestReason> {
-    let mut members =
-        packed.len().checked_div(MIN_MEMBER_BYTES).unwrap_or(0).saturating_add(MIN_GZIP_MEMBERS);
-    let mut out = Vec::with_capacity(packed.len().saturating_mul(4).min(max_bytes));
+    // One more byte than allowed, to notice it.
+    let max_room = max_bytes.saturating_add(1);
+    let input_bytes = packed.len();
+    let mut out = vec![0; input_bytes.saturating_mul(4).max(64).min(max_room)];
+    let (mut written, mut cost) = (0_usize, 0_usize);
     loop {
-        members = members.checked_sub(1).ok_or(BadRequestReason::CorruptEncoding)?;
-        let capacity = max_bytes.saturating_sub(out.len()).saturating_add(1);
-        let member = GzDecoder::new(&mut packed);
-        member
-            .take(u64::try_from(capacity).unwrap_or(u64::MAX))
-            .read_to_end(&mut out)
-            .map_err(|_| BadRequestReason::CorruptEncoding)?;
-        if out.len() > max_bytes {
-            return Err(BadRequestReason::BodyTooLarge { bytes: None, limit: max_bytes });
+        let mut member = Inflate::new(true, GZIP_WINDOW_BITS);
+        loop {
+            if written == out.len() {
+                out.resize(written.saturating_mul(2).min(max_room), 0);
+            }
+            let room = out.get_mut(written..).unwrap_or_default();
+            let before = (member.total_in(), member.total_out());
+            let status = member.decompress(packed, room, InflateFlush::Block);
+            let read = usize::try_from(member.total_in().saturating_sub(before.0)).unwrap_or(0);
+            let more = usize::try_from(member.total_out().saturating_sub(before.1)).unwrap_or(0);
+            packed = packed.get(read..).unwrap_or_default();
+            written = written.saturating_add(more);
+            if written > max_bytes {
+                return Err(BadRequestReason::BodyTooLarge { bytes: None, limit: max_bytes });
+            }
+            let step_cost = if read < MIN_TABLE_BYTES { SHORT_STEP_COST } else { TABLE_COST };
+            cost = cost.saturating_add(step_cost);
+            if cost > input_bytes.max(written).saturating_add(MIN_COST) {
+                return Err(BadRequestReason::CorruptEncoding);
+            }
+            match status {
+                Ok(Status::StreamEnd) => break,
+                Ok(Status::Ok) => {}
+                // The file ends before its end, or is not gzip.
+                Ok(Status::BufError) | Err(_) => return Err(BadRequestReason::CorruptEncoding),
+            }
         }
         if packed.is_empty() {
+            out.truncate(written);
             return Ok(out);
         }
     }
@@ -220,17 +250,105 @@ mod tests {
         }
     }
 
+    /// Appends bits, the least significant first, as deflate has them (RFC 1951, section 3.1.1).
+    #[derive(Default)]
+    struct Bits {
+        bytes: Vec<u8>,
+        count: usize,
+    }
+
+    impl Bits {
+        fn push(&mut self, value: u32, bits: usize) {
+            for bit in 0..bits {
+                if self.count.is_multiple_of(8) {
+                    self.bytes.push(0);
+                }
+                let last = self.bytes.len() - 1;
+                self.bytes[last] |= ((value >> bit & 1) as u8) << (self.count % 8);
+                self.count += 1;
+            }
+        }
+
+        /// A gzip file of these blocks, which must be empty: checksum and length are 0.
+        fn into_gzip(self) -> Vec<u8> {
+            [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255][..], &self.bytes, &[0; 8]].concat()
+        }
+    }
+
+    /// `count` empty blocks, each with the standard Huffman tables.
+    fn empty_fixed_blocks(count: usize) -> Vec<u8> {
+        let mut bits = Bits::default();
+        for index in 1..=count {
+            bits.push(u32::from(index == count), 1);
+            bits.push(1, 2);
+            bits.push(0, 7);
+        }
+        bits.into_gzip()
+    }
+
+    /// `count` empty blocks, each with the smallest Huffman tables of its own.
+    fn empty_dynamic_blocks(count: usize) -> Vec<u8> {
+        let mut bits = Bits::default();
+        for index in 1..=count {
+            bits.push(u32::from(index == count), 1);
+            bits.push(2, 2);
+            bits.push(0, 10);
+            bits.push(14, 4);
+            // Code lengths 18 (a run of zeros) and 1 have codes of one bit.
+            for length in [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1] {
+                bits.push(u32::from(matches!(length, 18 | 1)), 3);
+            }
+            // 256 zeros, a code for the end of the block, a code for a distance; the end.
+            for run in [138, 118] {
+                bits.push(1, 1);
+                bits.push(run - 11, 7);
+            }
+            bits.push(0, 3);
+        }
+        bits.into_gzip()
+    }
+
     #[test]
-    fn decode_many_small_members_is_corrupt() {
-        let empty = gzip(b"");
-        let few = empty.repeat(MIN_GZIP_MEMBERS);
-        assert_eq!(decode(&few, b"gzip", 100).unwrap().as_ref(), b"");
-        assert_eq!(decode(&empty.repeat(10_000), b"gzip", 524_288), CORRUPT);
-        // Members as large as a flushed buffer are fine, however many.
-        let random: Vec<u8> =
-            (0..900_u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8).collect();
-        let large = gzip(&random);
-        assert!(large.len() > MIN_MEMBER_BYTES);
-        assert_eq!(decode(&large.repeat(500), b"gzip", 524_288).unwrap().len(), 450_000);
+    fn decode_few_empty_members_and_blocks_is_empty() {
+        for packed in [gzip(b"").repeat(8), empty_fixed_blocks(50), empty_dynamic_blocks(10)] {
+            assert_eq!(decode(&packed, b"gzip", 100).unwrap().as_ref(), b"");
+        }
+    }
+
+    #[test]
+    fn decode_members_and_blocks_by_the_ten_thousand_is_corrupt() {
+        let smallest = empty_dynamic_blocks(1).len() - 18;
+        assert!(smallest >= MIN_TABLE_BYTES);
+        for packed in [
+            gzip(b"").repeat(10_000),
+            empty_fixed_blocks(1).repeat(10_000),
+            empty_fixed_blocks(400_000),
+            empty_dynamic_blocks(40_000),
+            [empty_dynamic_blocks(1000), gzip(&[b' '; 1000])].concat(),
+        ] {
+            assert_eq!(decode(&packed, b"gzip", 524_288), CORRUPT);
+        }
+    }
+
+    #[test]
+    fn decode_flushed_and_concatenated_gzip_is_inflated() {
+        // A flush after each of 800 events, as streaming encoders may do.
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        let mut members = Vec::new();
+        let mut plain = Vec::new();
+        for index in 0..800_u64 {
+            let event = format!(
+                r#"{{"type":"track","event":"Order {index}","userId":"{}","properties":{{"text":"{}"}}}},"#,
+                index.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+                "lorem ipsum dolor sit amet ".repeat(20),
+            );
+            encoder.write_all(event.as_bytes()).unwrap();
+            encoder.flush().unwrap();
+            plain.extend_from_slice(event.as_bytes());
+            members.extend(gzip(event.repeat(4).as_bytes()));
+        }
+        let flushed = encoder.finish().unwrap();
+        assert_eq!(decode(&flushed, b"gzip", 1_000_000).unwrap().as_ref(), plain);
+        assert_eq!(decode(&members, b"gzip", 4_000_000).unwrap().len(), 4 * plain.len());
     }
 }

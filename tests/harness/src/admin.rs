@@ -28,21 +28,13 @@ async fn exchange(admin: SocketAddr, method: Method, path: &str) -> Result<(u16,
         .header(header::HOST, admin.to_string())
         .header(header::CONNECTION, "close")
         .body(Full::<Bytes>::default())?;
-    let response = async {
+    // The connection makes progress only while it is polled.
+    let exchange = async {
         let response = sender.send_request(request).await?;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await?.to_bytes();
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
     };
-    // The connection makes progress only while it is polled.
-    tokio::pin!(response, connection);
-    loop {
-        tokio::select! {
-            result = &mut response => return result,
-            ended = &mut connection => {
-                ended?;
-                return response.await;
-            }
-        }
-    }
+    let (result, _) = tokio::join!(exchange, connection);
+    result
 }
