@@ -657,7 +657,7 @@ fn callouts_of_a_busy_project_leave_others_their_share() {
 
 #[test]
 fn backoff_after_a_success_starts_anew() {
-    let mut m = machine(config::DeliverySettings { retries: 100, ..settings() });
+    let mut m = machine(config::DeliverySettings { max_retries: 100, ..settings() });
     let pause_after = |m: &mut Delivery, failures: u32, mut now: u64| {
         let mut pause = 0;
         for _ in 0..failures {
@@ -680,7 +680,7 @@ fn backoff_after_a_success_starts_anew() {
 
 #[test]
 fn parked_batches_after_a_recovery_are_retried_at_once() {
-    let mut m = machine(config::DeliverySettings { retries: 0, max_batch_events: 1, ..settings() });
+    let mut m = machine(config::DeliverySettings { max_retries: 0, max_batch_events: 1, ..settings() });
     m.submit_all(None, &[(0, "a", "1"), (0, "a", "2"), (0, "a", "3")], 0);
     let mut now = 0;
     for _ in 0..30 {
@@ -707,7 +707,7 @@ fn parked_batches_after_a_recovery_are_retried_at_once() {
 
 #[test]
 fn parked_batches_of_a_healthy_project_keep_their_pause() {
-    let mut m = machine(config::DeliverySettings { retries: 0, ..settings() });
+    let mut m = machine(config::DeliverySettings { max_retries: 0, ..settings() });
     m.submit_all(None, &[(0, "a", "13")], 0);
     let mut now = 0;
     for _ in 0..10 {
@@ -724,7 +724,7 @@ fn parked_batches_of_a_healthy_project_keep_their_pause() {
 
 #[test]
 fn parked_batches_of_one_outage_are_merged() {
-    let mut m = machine(config::DeliverySettings { retries: 0, max_batch_events: 4, ..settings() });
+    let mut m = machine(config::DeliverySettings { max_retries: 0, max_batch_events: 4, ..settings() });
     for event in ["1", "2", "3", "4", "5", "6"] {
         m.submit_all(None, &[(0, "a", event)], 0);
         let callout = m.next_callout(0).unwrap();
@@ -773,7 +773,7 @@ fn split_after_the_consecutive_ones_waits_for_its_interval() {
     let mut m = machine(config::DeliverySettings {
         max_pending_bytes: 10_000_000,
         max_batch_events: 100_000,
-        retries: 0,
+        max_retries: 0,
         ..settings()
     });
     m.submit_all(None, &vec![(0, "a", "{}"); 50_000], 0);

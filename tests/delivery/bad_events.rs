@@ -59,7 +59,7 @@ proptest! {
         ],
         rejects in any::<bool>(),
     ) {
-        let settings = DeliverySettings { retries, ..DeliverySettings::default() };
+        let settings = DeliverySettings { max_retries: retries, ..DeliverySettings::default() };
         let upstream =
             if rejects { Upstream::RejectsBadEvents } else { Upstream::FailsOnBadEvents };
         // With a waiter, a client sends one event: its own fate is that event's.

@@ -40,7 +40,7 @@ proptest! {
         waits in any::<bool>(),
         clients in 1..200_u64,
     ) {
-        let settings = DeliverySettings { retries, ..DeliverySettings::default() };
+        let settings = DeliverySettings { max_retries: retries, ..DeliverySettings::default() };
         let healthy = burst(settings, Upstream::Healthy, waits, clients);
         let mut failing = burst(settings, upstream, waits, clients);
         let (few, many) = (healthy.projects[0].callouts, failing.projects[0].callouts);

@@ -88,7 +88,7 @@ proptest! {
             max_pending_bytes: 200_000,
             max_batch_bytes: 50_000,
             max_in_flight,
-            retries,
+            max_retries: retries,
             ..DeliverySettings::default()
         };
         let alone = healthy_latencies(settings, None);
