@@ -35,7 +35,11 @@ const html = `<!doctype html>
 
 const { port } = new URL(edge)
 const rules = rest.map((name) => `MAP ${name} 127.0.0.1:${port}`)
-const { browser, page, seen, complaints } = await launch([`--host-resolver-rules=${rules.join(',')}`])
+const { browser, page, seen, complaints } = await launch([
+  `--host-resolver-rules=${rules.join(',')}`,
+  // Chromium keeps public sites away from loopback addresses.
+  '--disable-features=LocalNetworkAccessChecks',
+])
 await page.route('https://shop.example.com/**', (route) => route.fulfill({ contentType: 'text/html', body: html }))
 const elsewhere = []
 if (events === 'elsewhere') {
