@@ -45,9 +45,14 @@ fn code_blocks(page: &str) -> Vec<(String, String)> {
     let mut previous = "";
     let mut lines = page.lines();
     while let Some(line) = lines.next() {
-        if line.starts_with("```") {
-            let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
-            let marker = previous.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->"));
+        // A block inside a list is indented.
+        let indent = line.len() - line.trim_start().len();
+        if line.trim_start().starts_with("```") {
+            let block = lines.by_ref().take_while(|line| line.trim_start() != "```");
+            let block: Vec<&str> =
+                block.map(|line| line.get(indent..).unwrap_or_default()).collect();
+            let marker = previous.trim().strip_prefix("<!-- ");
+            let marker = marker.and_then(|rest| rest.strip_suffix(" -->"));
             let marker = marker.unwrap_or_else(|| panic!("no marker before the block {block:?}"));
             blocks.push((marker.to_owned(), block.join("\n")));
         }
@@ -103,13 +108,13 @@ fn page_table_equals_the_tested_reactions() {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
         <[&str; 6]>::try_from(cells).ok()
     });
-    for [name, reactions @ .., evidence] in rows.filter(|row| row[5] == "tested") {
+    for [name, reactions @ .., _] in rows.filter(|row| row[5] == "tested") {
         let expected = tested.remove(name);
         let expected = expected.unwrap_or_else(|| panic!("docs/clients.md: {name} is not tested"));
         for (cell, word) in reactions.iter().zip(expected) {
+            let cell = cell.trim_start_matches('*');
             assert!(cell.starts_with(word), "docs/clients.md: {name}: {cell} is not {word}");
         }
-        assert_eq!(evidence, "tested");
     }
     assert!(tested.is_empty(), "docs/clients.md has no row for {tested:?}");
 }
