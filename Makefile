@@ -3,50 +3,53 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 WASM := $(CURDIR)/target/keen_edge.wasm
-# Cargo.lock is not to change where nobody would commit it.
+# In CI a build must not change Cargo.lock: nobody would commit it.
 LOCKED := $(if $(filter true,$(CI)),--locked)
+# Everything a test needs: the filter, an Envoy and a Chromium.
+TEST_ENV = envoy="$$(scripts/envoy.sh)" && chromium="$$(scripts/chromium.sh)" && \
+	ENVOY="$$envoy" CHROMIUM="$$chromium" KEEN_EDGE_WASM="$(WASM)"
 
 .PHONY: help
-help: ## This list
+help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 .PHONY: build
-build: ## The filter: target/keen_edge.wasm
+build: ## Build the filter: target/keen_edge.wasm
 	@scripts/build.sh
 
 .PHONY: run
-run: build ## A mock Keen and Envoy with envoy.yaml (PORT, KEEN_PORT, ADMIN_PORT), until Ctrl-C
-	@envoy="$$(scripts/envoy.sh)" && ENVOY="$$envoy" KEEN_EDGE_WASM="$(WASM)" cargo run $(LOCKED) --example run
+run: ## Run Envoy with envoy.yaml and a mock Keen until Ctrl-C (PORT, KEEN_PORT, ADMIN_PORT)
+	@scripts/run.sh
 
 .PHONY: test
-test: build ## All tests that need no SDK, in a real Envoy
+test: build ## Run all tests that need no SDK, many of them in a real Envoy
 	@scripts/build.sh panic-switch
-	@envoy="$$(scripts/envoy.sh)" && chromium="$$(scripts/chromium.sh)" && \
-	ENVOY="$$envoy" CHROMIUM="$$chromium" KEEN_EDGE_WASM="$(WASM)" cargo test $(LOCKED) --workspace --exclude clients --exclude facade
+	@$(TEST_ENV) cargo test $(LOCKED) --workspace --exclude clients --exclude facade
 
 .PHONY: test-clients
-test-clients: build ## Unmodified Segment SDKs, through Envoy, to the mock Keen
-	@envoy="$$(scripts/envoy.sh)" && chromium="$$(scripts/chromium.sh)" && \
-	ENVOY="$$envoy" CHROMIUM="$$chromium" KEEN_EDGE_WASM="$(WASM)" cargo test $(LOCKED) --package clients --package facade
+test-clients: build ## Run unmodified Segment SDKs through Envoy to the mock Keen
+	@$(TEST_ENV) cargo test $(LOCKED) --package clients --package facade
 
 .PHONY: bench
-bench: build ## keen-edge and its alternatives side by side (BENCH_ARGS="--rounds 9"); target/bench.json
+bench: build ## Compare cost with the alternatives (BENCH_ARGS="--rounds 9"); writes target/bench.json
 	@scripts/bench.sh $(BENCH_ARGS)
 
 .PHONY: fuzz
-fuzz: ## Fuzzes settings, requests, replies and delivery, FUZZ_SECONDS each (60)
+fuzz: ## Fuzz configurations, requests, replies and delivery, FUZZ_SECONDS each (default 60)
 	@scripts/fuzz.sh
 
 .PHONY: lint
-lint: ## Formatting, and clippy for this machine and for wasm32
-	cargo fmt --all --check
-	cargo clippy $(LOCKED) --workspace --all-targets -- -D warnings
-	@scripts/build.sh clippy
+lint: ## Check formatting, clippy, rustdoc, shell scripts, licences and the oldest Rust
+	@scripts/lint.sh
+
+.PHONY: msrv
+msrv: ## Check that the oldest supported Rust compiles the filter (part of lint)
+	@scripts/msrv.sh
 
 .PHONY: fmt
-fmt: ## Formats the code
+fmt: ## Format the code
 	cargo fmt --all
 
 .PHONY: clean
-clean: ## Removes target/
+clean: ## Remove target/
 	cargo clean

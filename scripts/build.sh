@@ -85,7 +85,7 @@ else
   # -Zbuild-std is for nightly compilers; RUSTC_BOOTSTRAP lets a stable one do it. Debian names the linker by its version.
   cargo=(env -u RUSTUP_TOOLCHAIN PATH="/usr/bin:$PATH" RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1
     CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=wasm-ld-22 /usr/bin/cargo)
-  options+=(-Zbuild-std=std,panic_abort)
+  options+=("-Zbuild-std=std,panic_abort")
 fi
 
 if [ "$verb" = clippy ]; then

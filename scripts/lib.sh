@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by the scripts beside it, which source it. Messages go to stderr: stdout is for results.
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

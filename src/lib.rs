@@ -14,6 +14,20 @@
 //!
 //! [`json`] reads the text that all of them speak, [`tree`] holds what is small of it, [`by_id`] finds what has a number.
 
+// No caller may end the VM: nothing outside tests panics. clippy.toml lets unit tests do so.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::unreachable,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::arithmetic_side_effects
+)]
+#![warn(missing_docs, unreachable_pub, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+
 pub mod by_id;
 pub mod config;
 pub mod delivery;

@@ -1,20 +1,8 @@
 //! Keen hangs while 10,000 callers push: memory stays bounded, who does not fit is told at once, and all is well
 //! afterwards, storm after storm.
 
-#![allow(
-    missing_docs,
-    unreachable_pub,
-    dead_code,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::string_slice,
-    clippy::arithmetic_side_effects,
-    reason = "tests may fail loudly, and this one needs a part of what it shares"
-)]
-
 #[path = "envoy/fixture.rs"]
+#[allow(dead_code, reason = "shared with tests/envoy")]
 mod fixture;
 
 use fixture::{TestEnv, ok, track};
@@ -84,7 +72,7 @@ async fn storm(s: &TestEnv, number: usize) -> Storm {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_keen_that_hangs_costs_bounded_memory() {
+async fn hanging_keen_with_ten_thousand_callers_costs_bounded_memory() {
     let mut config = harness::default_config();
     config["delivery"]["holdMs"] = json!(4000);
     config["keen"]["timeoutMs"] = json!(2000);

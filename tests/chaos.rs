@@ -3,16 +3,6 @@
 //!
 //! `CHAOS_SECONDS` (40) is how long; `CHAOS_SEED` makes the same choices again.
 
-#![allow(
-    missing_docs,
-    clippy::expect_used,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::print_stdout
-)]
-
 use harness::{Dynamic, Envoy};
 use mock_keen::{Fault, MockKeen, Options};
 use serde_json::{Value, json};
@@ -160,7 +150,7 @@ fn faults(keen: &MockKeen, random: &mut Random) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everything_acknowledged_is_in_keen_once() {
+async fn acknowledged_events_under_chaos_are_stored_once() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seconds = number("CHAOS_SECONDS").unwrap_or(40).max(20);
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();

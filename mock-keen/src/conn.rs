@@ -1,4 +1,4 @@
-//! Connections: accepting, cutting, and the errors of the nginx in front of Keen.
+//! Connections: accepting, closing early, and the errors of the nginx in front of Keen.
 
 use crate::replies::nginx_page;
 use crate::{Shared, control};
@@ -19,23 +19,23 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tower_service::Service as _;
 
-/// Marks a response that must never be sent: the connection is cut instead.
+/// Marks a response that is not sent: the connection is closed instead.
 #[derive(Clone, Copy)]
 pub(crate) struct Cut;
 
-/// Ends a connection in the middle of a reply.
+/// Closes a connection in the middle of a reply.
 #[derive(Debug)]
 pub(crate) struct CutError;
 
 impl std::fmt::Display for CutError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("cut as ordered")
+        f.write_str("closed by a test fault")
     }
 }
 
 impl std::error::Error for CutError {}
 
-/// Serves until this life of the mock ends, then closes the listener and every connection.
+/// Serves until the mock is stopped, then closes the listener and every connection.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, life: u64) {
     let router = control::router(shared.clone());
     let mut connections = JoinSet::new();
@@ -46,7 +46,7 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, life: u64)
                 Ok((stream, _)) => {
                     connections.spawn(connection(stream, router.clone()));
                 }
-                // No file descriptors left, most likely. Others will end.
+                // Most likely there are no file descriptors left. Retry when others are closed.
                 Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
             },
             Some(_) = connections.join_next() => {}
@@ -57,7 +57,7 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, life: u64)
 }
 
 async fn connection(stream: TcpStream, router: Router) {
-    // Only speed is lost where this fails.
+    // A failure costs only speed.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let mut router = router.clone();
@@ -78,21 +78,21 @@ async fn connection(stream: TcpStream, router: Router) {
     let connection = hyper::server::conn::http1::Builder::new()
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(NginxErrors::new(stream)), service);
-    // A connection that ends in an error was cut, by us or by the caller.
+    // An error means that we or the caller closed the connection.
     let _ = connection.await;
 }
 
-/// A response that makes hyper cut the connection.
+/// A response that makes hyper close the connection.
 pub(crate) fn cut() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     response.extensions_mut().insert(Cut);
     response
 }
 
-/// A part of a body, or its end before its time.
+/// A part of a body, or an early end.
 pub(crate) type Chunk = Result<Bytes, CutError>;
 
-/// A body written by a task of its own, which ends when the caller has gone.
+/// A body written by its own task, which ends when the caller disconnects.
 pub(crate) fn streamed<F>(write: impl FnOnce(mpsc::Sender<Chunk>) -> F) -> Body
 where
     F: Future<Output = ()> + Send + 'static,
@@ -112,8 +112,8 @@ impl Stream for Chunks {
     }
 }
 
-/// A stream on which hyper's bare 400, its answer to a request it cannot parse, becomes
-/// nginx's page. Every reply of ours names a server, so the two cannot be confused.
+/// A stream that replaces hyper's empty 400, its reply to a request it cannot parse, with nginx's
+/// page. Our own replies have a `server` header, hyper's does not.
 struct NginxErrors<S> {
     stream: S,
     page: Vec<u8>,

@@ -3,7 +3,7 @@
 use crate::conn::streamed;
 use crate::faults::Fault;
 use crate::keen::{self, Outcome};
-use crate::store::{Counts, Happening, Kind, News};
+use crate::store::{Counts, Kind, PageItem, Update};
 use crate::{Shared, conn};
 use axum::Json;
 use axum::Router;
@@ -18,16 +18,16 @@ use std::fmt::Write as _;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-/// How long happenings gather before a page is told, so that it draws in strokes.
-const GATHER: Duration = Duration::from_millis(100);
-/// How often a quiet stream says that it is alive.
-const ALIVE: Duration = Duration::from_secs(10);
-/// The most of one event that a page is sent.
-const SHOWN_TEXT: usize = 16 << 10;
-/// The events that one answer holds, unless told otherwise.
-const ANSWERED_EVENTS: usize = 10_000;
+/// Updates are collected this long before they are sent, so that the page draws in groups.
+const UPDATE_INTERVAL: Duration = Duration::from_millis(100);
+/// Interval of keep-alive comments on a stream without updates.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Maximum bytes of one event in an update.
+const MAX_SHOWN_BYTES: usize = 16 << 10;
+/// Default `limit` of `/_mock/events`.
+const DEFAULT_EVENT_LIMIT: usize = 10_000;
 
-/// Every route of the mock.
+/// All routes of the mock.
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/", get(page))
@@ -58,22 +58,22 @@ async fn page() -> impl IntoResponse {
 }
 
 #[derive(Deserialize)]
-struct Wanted {
+struct EventFilter {
     project: Option<String>,
     collection: Option<String>,
     limit: Option<usize>,
 }
 
-/// The events as they were sent, oldest first; the newest of them, where there are too many.
-async fn events(State(shared): State<Arc<Shared>>, Query(wanted): Query<Wanted>) -> Response {
+/// The stored events, oldest first. Over the limit the newest are returned.
+async fn events(State(shared): State<Arc<Shared>>, Query(filter): Query<EventFilter>) -> Response {
     let matches = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|w| w == is);
     let events = shared.store.texts(|project, collection| {
-        matches(&wanted.project, project) && matches(&wanted.collection, collection)
+        matches(&filter.project, project) && matches(&filter.collection, collection)
     });
-    let skipped = events.len().saturating_sub(wanted.limit.unwrap_or(ANSWERED_EVENTS));
+    let skipped = events.len().saturating_sub(filter.limit.unwrap_or(DEFAULT_EVENT_LIMIT));
     let mut body = String::from("[");
-    for (place, stored) in events.iter().skip(skipped).enumerate() {
-        if place > 0 {
+    for (index, stored) in events.iter().skip(skipped).enumerate() {
+        if index > 0 {
             body.push(',');
         }
         let project = Value::from(&*stored.project);
@@ -120,7 +120,7 @@ async fn list_faults(State(shared): State<Arc<Shared>>) -> Response {
     Json(shared.faults.list()).into_response()
 }
 
-/// One fault, or an array of them; whatever the content type says, as `curl -d` sends a form's.
+/// One fault, or an array of them. The content type is ignored, because `curl -d` sends a form's.
 async fn add_faults(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     match read_faults(&body) {
         Ok(faults) => {
@@ -128,7 +128,7 @@ async fn add_faults(State(shared): State<Arc<Shared>>, body: Bytes) -> Response 
             Json(shared.faults.list()).into_response()
         }
         Err(error) => {
-            let why = json!({"error": format!("this is no fault: {error}")});
+            let why = json!({"error": format!("invalid fault: {error}")});
             (StatusCode::BAD_REQUEST, Json(why)).into_response()
         }
     }
@@ -153,35 +153,35 @@ async fn reset(State(shared): State<Arc<Shared>>) -> StatusCode {
 }
 
 #[derive(Deserialize)]
-struct From {
+struct StreamStart {
     last: Option<String>,
 }
 
-/// Server-sent events: what happened since the `Last-Event-ID` of the page, then what happens.
+/// Server-sent events: the updates since the page's `Last-Event-ID`, then new ones.
 async fn stream(
     State(shared): State<Arc<Shared>>,
-    Query(from): Query<From>,
+    Query(from): Query<StreamStart>,
     headers: HeaderMap,
 ) -> Response {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
-    let place = last.or(from.last.as_deref()).and_then(read_place).unwrap_or_default();
+    let position = last.or(from.last.as_deref()).and_then(parse_position).unwrap_or_default();
     let body = streamed(async move |sender| {
         let life = shared.life();
         let mut changes = shared.store.changes();
-        let (mut epoch, mut seq) = place;
+        let (mut epoch, mut seq) = position;
         loop {
             changes.mark_unchanged();
-            let news = shared.store.news(epoch, seq);
-            (epoch, seq) = (news.epoch, news.seq);
-            if sender.send(Ok(message(&news, &shared).into())).await.is_err() {
+            let update = shared.store.update_since(epoch, seq);
+            (epoch, seq) = (update.epoch, update.seq);
+            if sender.send(Ok(message(&update, &shared).into())).await.is_err() {
                 return;
             }
-            tokio::time::sleep(GATHER).await;
+            tokio::time::sleep(UPDATE_INTERVAL).await;
             loop {
                 tokio::select! {
                     _ = changes.changed() => break,
-                    () = tokio::time::sleep(ALIVE) => {
-                        if sender.send(Ok(": alive\n\n".into())).await.is_err() {
+                    () = tokio::time::sleep(KEEP_ALIVE) => {
+                        if sender.send(Ok(": keep-alive\n\n".into())).await.is_err() {
                             return;
                         }
                     }
@@ -196,43 +196,47 @@ async fn stream(
     (headers, body).into_response()
 }
 
-fn read_place(id: &str) -> Option<(u64, u64)> {
+fn parse_position(id: &str) -> Option<(u64, u64)> {
     let (epoch, seq) = id.split_once('-')?;
     Some((epoch.parse().ok()?, seq.parse().ok()?))
 }
 
-fn message(news: &News, shared: &Shared) -> String {
-    let collections: Vec<Value> = news.collections.iter().map(collection_json).collect();
+fn message(update: &Update, shared: &Shared) -> String {
+    let collections: Vec<Value> = update.collections.iter().map(collection_json).collect();
     let mut data = json!({
-        "fresh": news.fresh,
-        "items": news.happenings.iter().map(item).collect::<Vec<_>>(),
-        "totals": news.totals,
-        "faults": news.faults,
+        "fresh": update.fresh,
+        "items": update.items.iter().map(item_json).collect::<Vec<_>>(),
+        "totals": update.totals,
+        "faults": update.faults,
         "collections": collections,
     });
-    if news.fresh {
-        // What the page's example call needs.
+    if update.fresh {
+        // For the page's example call.
         let projects = shared.projects.read().unwrap_or_else(PoisonError::into_inner);
         let first = projects.values().next();
         data["hint"] = first.map_or(
             Value::Null,
             |project| json!({"id": project.id, "write_key": project.write_key}),
         );
+        if let (Value::Object(hint), Some(segment)) = (&mut data["hint"], &shared.segment) {
+            let endpoint = json!({"url": segment.url, "write_key": segment.write_key});
+            hint.insert("segment".to_owned(), endpoint);
+        }
     }
-    format!("retry: 1000\nid: {}-{}\ndata: {data}\n\n", news.epoch, news.seq)
+    format!("retry: 1000\nid: {}-{}\ndata: {data}\n\n", update.epoch, update.seq)
 }
 
-fn item(happening: &Happening) -> Value {
-    let shown = &happening.text[..happening.text.floor_char_boundary(SHOWN_TEXT)];
+fn item_json(source: &PageItem) -> Value {
+    let shown = &source.text[..source.text.floor_char_boundary(MAX_SHOWN_BYTES)];
     let mut item = json!({
-        "seq": happening.seq,
-        "project": &*happening.project,
-        "collection": &*happening.collection,
-        "at": crate::store::millis(happening.at),
+        "seq": source.seq,
+        "project": &*source.project,
+        "collection": &*source.collection,
+        "at": crate::store::millis(source.at),
         "text": shown,
-        "bytes": happening.text.len(),
+        "bytes": source.text.len(),
     });
-    match &happening.kind {
+    match &source.kind {
         Kind::Stored => item["kind"] = "stored".into(),
         Kind::Duplicate => item["kind"] = "duplicate".into(),
         Kind::Refused { status, why } => {

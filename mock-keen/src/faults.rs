@@ -1,27 +1,26 @@
-//! Faults that a test orders. Calls meet them in the order they were given.
+//! Injected faults. They apply to calls in the order they were added.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
-/// A fault, the calls it is for, and how many of them it meets.
+/// A fault, the calls it applies to, and how often.
 ///
-/// A call meets the first fault in the list that matches it, and only that one; refusals apart,
-/// which all look at the events of every call. A fault that is never used up stays in front of
-/// those after it.
+/// Only the first matching fault in the list applies to a call. Refusals are the exception: all of
+/// them check the events of every call. A fault with [`Times::Forever`] hides those after it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fault {
     /// What happens.
     #[serde(flatten)]
     pub kind: FaultKind,
-    /// Only calls to this project; calls to any, where absent.
+    /// Applies only to calls to this project; to all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project: Option<String>,
-    /// How many calls meet it: one, unless told otherwise.
+    /// How many calls it applies to. Default: one.
     #[serde(default)]
     pub times: Times,
-    /// Wait this long before it happens.
+    /// Delay before it happens, in ms.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub after_ms: u64,
 }
@@ -30,31 +29,31 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// What a fault does to a call.
+/// The effect of a fault on a call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum FaultKind {
-    /// Answers this status and stores nothing. The body is Keen's own where it is known.
+    /// Answers this status and stores nothing. The body is Keen's own if known.
     Status {
         /// The status.
         status: u16,
-        /// A body in place of Keen's, sent as JSON.
+        /// Replaces Keen's body, sent as JSON.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         body: Option<String>,
         /// A `Retry-After` header.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_after: Option<String>,
-        /// A `Location` header; a 30x has one anyway.
+        /// A `Location` header; a 30x has one by default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         location: Option<String>,
     },
-    /// Waits, then goes on as if nothing had been. The events are stored even if the caller
-    /// has gone meanwhile.
+    /// Waits, then processes the call normally. The events are stored even if the caller has
+    /// disconnected.
     Delay {
-        /// How long.
+        /// Delay in ms.
         ms: u64,
     },
-    /// Closes the connection without a reply; nothing is stored.
+    /// Closes the connection without a reply and stores nothing.
     CutBefore,
     /// Stores, then closes the connection without a reply.
     CutAfter,
@@ -64,48 +63,47 @@ pub enum FaultKind {
     WrongJson,
     /// Stores, then answers 200 with `{}`: no result for any event.
     MissingResults,
-    /// Stores, then answers 200 with one result too few in each collection.
+    /// Stores, then answers 200 with one result missing in each collection.
     ShortResults,
-    /// Stores, then sends the reply padded to this many bytes.
+    /// Stores, then answers with a reply padded with white space.
     Huge {
-        /// The body's length.
+        /// Length of the body.
         bytes: u64,
     },
-    /// Refuses the events of a collection.
+    /// Refuses every event of a collection.
     RefuseCollection {
         /// The collection.
         collection: String,
-        /// The error's name.
+        /// Error name.
         name: String,
-        /// Its text.
+        /// Error text.
         #[serde(default)]
         description: String,
     },
     /// Refuses the events in which a property has this value.
     RefuseProperty {
-        /// A property name; a dotted path leads into objects.
+        /// A property name, or a dotted path into objects.
         property: String,
         /// The value.
         value: Value,
-        /// The error's name.
+        /// Error name.
         name: String,
-        /// Its text.
+        /// Error text.
         #[serde(default)]
         description: String,
     },
-    /// Holds the call without a reply until the faults are cleared; then it goes on as if
-    /// nothing had been.
+    /// Holds the call until the faults are cleared, then processes it normally.
     Hang,
-    /// With this chance, one of the other faults that a client should recover from.
+    /// A random fault from which a client should recover, at this rate.
     Chaos {
-        /// Equal seeds give equal faults for an equal order of calls.
+        /// The same seed gives the same faults for the same order of calls.
         seed: u64,
-        /// The chance, 0 to 1.
+        /// Probability per call, 0 to 1.
         rate: f64,
     },
 }
 
-/// How many calls meet a fault. In JSON a number, or `"forever"`.
+/// How many calls a fault applies to. In JSON a number, or `"forever"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Times {
     /// This many calls.
@@ -135,7 +133,7 @@ impl<'de> Deserialize<'de> for Times {
         match (value.as_u64(), value.as_str()) {
             (Some(count), _) => Ok(Self::Count(count)),
             (None, Some("forever")) => Ok(Self::Forever),
-            _ => Err(serde::de::Error::custom("times is a number or \"forever\"")),
+            _ => Err(serde::de::Error::custom("times must be a number or \"forever\"")),
         }
     }
 }
@@ -156,17 +154,17 @@ impl Fault {
         FaultKind::Status { status, body: None, retry_after: None, location: None }.into()
     }
 
-    /// Waits, then goes on.
+    /// Waits, then processes the call.
     pub fn delay(ms: u64) -> Self {
         FaultKind::Delay { ms }.into()
     }
 
-    /// Cuts the connection before anything is stored.
+    /// Closes the connection before anything is stored.
     pub fn cut_before() -> Self {
         FaultKind::CutBefore.into()
     }
 
-    /// Stores, then cuts the connection.
+    /// Stores, then closes the connection.
     pub fn cut_after() -> Self {
         FaultKind::CutAfter.into()
     }
@@ -176,7 +174,7 @@ impl Fault {
         FaultKind::Truncated.into()
     }
 
-    /// Stores, then answers with no JSON.
+    /// Stores, then answers with invalid JSON.
     pub fn wrong_json() -> Self {
         FaultKind::WrongJson.into()
     }
@@ -186,7 +184,7 @@ impl Fault {
         FaultKind::MissingResults.into()
     }
 
-    /// Stores, then leaves one result of each collection out.
+    /// Stores, then answers with one result missing in each collection.
     pub fn short_results() -> Self {
         FaultKind::ShortResults.into()
     }
@@ -222,40 +220,40 @@ impl Fault {
         FaultKind::Hang.into()
     }
 
-    /// Random faults, for ever.
+    /// Random faults until cleared.
     pub fn chaos(seed: u64, rate: f64) -> Self {
         FaultKind::Chaos { seed, rate }.into()
     }
 
-    /// Meets this many calls.
+    /// Applies to this many calls.
     #[must_use]
     pub fn times(mut self, count: u64) -> Self {
         self.times = Times::Count(count);
         self
     }
 
-    /// Meets every call until the faults are cleared.
+    /// Applies to every call until the faults are cleared.
     #[must_use]
     pub fn forever(mut self) -> Self {
         self.times = Times::Forever;
         self
     }
 
-    /// Meets only calls to this project.
+    /// Applies only to calls to this project.
     #[must_use]
     pub fn project(mut self, id: &str) -> Self {
         self.project = Some(id.to_owned());
         self
     }
 
-    /// Waits this long before it happens.
+    /// Delays the fault.
     #[must_use]
     pub fn after_ms(mut self, ms: u64) -> Self {
         self.after_ms = ms;
         self
     }
 
-    /// Adds a `Retry-After` header to a status.
+    /// Adds a `Retry-After` header to a status fault.
     #[must_use]
     pub fn retry_after(mut self, value: &str) -> Self {
         if let FaultKind::Status { retry_after, .. } = &mut self.kind {
@@ -264,7 +262,7 @@ impl Fault {
         self
     }
 
-    /// Gives a status this body.
+    /// Sets the body of a status fault.
     #[must_use]
     pub fn body(mut self, text: &str) -> Self {
         if let FaultKind::Status { body, .. } = &mut self.kind {
@@ -278,25 +276,25 @@ impl Fault {
         matches!(self.kind, RefuseCollection { .. } | RefuseProperty { .. })
     }
 
-    fn is_for(&self, project: &str) -> bool {
+    fn applies_to(&self, project: &str) -> bool {
         self.project.as_deref().is_none_or(|wanted| wanted == project)
     }
 }
 
-/// The faults in the order they are met.
+/// The pending faults in order.
 pub(crate) struct Faults {
-    queue: Mutex<Vec<Ordered>>,
-    /// Counts how often the faults were cleared, which sets held calls free.
+    queue: Mutex<Vec<Pending>>,
+    /// Incremented when the faults are cleared, which releases hanging calls.
     cleared: watch::Sender<u64>,
 }
 
-struct Ordered {
+struct Pending {
     fault: Fault,
     left: Times,
     random: u64,
 }
 
-impl Ordered {
+impl Pending {
     fn spend(&mut self) {
         if let Times::Count(left) = &mut self.left {
             *left = left.saturating_sub(1);
@@ -309,7 +307,7 @@ impl Faults {
         Self { queue: Mutex::new(Vec::new()), cleared: watch::Sender::new(0) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Ordered>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Pending>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -320,7 +318,7 @@ impl Faults {
         };
         let left = fault.times;
         if left != Times::Count(0) {
-            self.lock().push(Ordered { fault, left, random });
+            self.lock().push(Pending { fault, left, random });
         }
     }
 
@@ -329,68 +327,68 @@ impl Faults {
         self.cleared.send_modify(|times| *times += 1);
     }
 
-    /// The faults not yet used up, with what is left of them.
+    /// The pending faults, with their remaining counts.
     pub(crate) fn list(&self) -> Vec<Fault> {
         let queue = self.lock();
         let left =
-            queue.iter().map(|ordered| Fault { times: ordered.left, ..ordered.fault.clone() });
+            queue.iter().map(|pending| Fault { times: pending.left, ..pending.fault.clone() });
         left.collect()
     }
 
-    /// Wakes when the faults are cleared.
+    /// Changes when the faults are cleared.
     pub(crate) fn cleared(&self) -> watch::Receiver<u64> {
         self.cleared.subscribe()
     }
 
-    /// The fault that a call to this project meets, used up by one.
-    pub(crate) fn meet(&self, project: &str) -> Option<Fault> {
+    /// Takes the fault that applies to a call to this project.
+    pub(crate) fn take_for(&self, project: &str) -> Option<Fault> {
         let mut queue = self.lock();
-        let place = queue
+        let index = queue
             .iter()
-            .position(|ordered| ordered.fault.is_for(project) && !ordered.fault.is_refusal())?;
-        let ordered = &mut queue[place];
-        ordered.spend();
-        let mut fault = ordered.fault.clone();
+            .position(|pending| pending.fault.applies_to(project) && !pending.fault.is_refusal())?;
+        let pending = &mut queue[index];
+        pending.spend();
+        let mut fault = pending.fault.clone();
         if let FaultKind::Chaos { rate, .. } = fault.kind {
-            let picked = chaos(&mut ordered.random, rate);
+            let picked = chaos(&mut pending.random, rate);
             if let Some(kind) = picked.clone() {
                 fault.kind = kind;
             }
-            if ordered.left == Times::Count(0) {
-                queue.remove(place);
+            if pending.left == Times::Count(0) {
+                queue.remove(index);
             }
             return picked.map(|_| fault);
         }
-        if ordered.left == Times::Count(0) {
-            queue.remove(place);
+        if pending.left == Times::Count(0) {
+            queue.remove(index);
         }
         Some(fault)
     }
 
-    /// The refusals ordered for a call to this project, with their places.
+    /// The refusal faults that apply to this project.
     pub(crate) fn refusals(&self, project: &str) -> Vec<FaultKind> {
         let queue = self.lock();
-        let ours = queue
+        let refusals = queue
             .iter()
-            .filter(|ordered| ordered.fault.is_refusal() && ordered.fault.is_for(project));
-        ours.map(|ordered| ordered.fault.kind.clone()).collect()
+            .filter(|pending| pending.fault.is_refusal() && pending.fault.applies_to(project));
+        refusals.map(|pending| pending.fault.kind.clone()).collect()
     }
 
-    /// Notes that a call met this refusal.
+    /// Records that a call contained an event that this fault refused.
     pub(crate) fn spend(&self, kind: &FaultKind) {
         let mut queue = self.lock();
-        if let Some(place) = queue.iter().position(|ordered| ordered.fault.kind == *kind) {
-            queue[place].spend();
-            if queue[place].left == Times::Count(0) {
-                queue.remove(place);
+        if let Some(index) = queue.iter().position(|pending| pending.fault.kind == *kind) {
+            queue[index].spend();
+            if queue[index].left == Times::Count(0) {
+                queue.remove(index);
             }
         }
     }
 }
 
-/// A fault that a client should recover from without loss, or none.
+/// A fault from which a client should recover without loss, or none.
 fn chaos(random: &mut u64, rate: f64) -> Option<FaultKind> {
-    #[expect(clippy::cast_precision_loss, reason = "a chance needs no more precision")]
+    #[expect(clippy::cast_precision_loss, reason = "a probability needs no more precision")]
     let chance = (next(random) >> 11) as f64 / (1_u64 << 53) as f64;
     if chance >= rate {
         return None;
@@ -421,13 +419,13 @@ fn next(state: &mut u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// The name and text of the refusal, where this event meets it.
+/// The refusal, if this fault applies to this event.
 pub(crate) fn refuses(
     kind: &FaultKind,
     collection: &str,
     event: &Value,
 ) -> Option<crate::rules::Refusal> {
-    let (meets, name, description) = match kind {
+    let (applies, name, description) = match kind {
         FaultKind::RefuseCollection { collection: refused, name, description } => {
             (refused == collection, name, description)
         }
@@ -438,8 +436,8 @@ pub(crate) fn refuses(
         _ => return None,
     };
     let description = match description.as_str() {
-        "" => "Refused as ordered.",
-        given => given,
+        "" => "Refused by a test fault.",
+        text => text,
     };
-    meets.then(|| crate::rules::Refusal::new(name, description))
+    applies.then(|| crate::rules::Refusal::new(name, description))
 }

@@ -1,4 +1,4 @@
-//! One call to the write API: route, key, body, rules, reply.
+//! One call to the write API: route, key, body, rules, reply. RULES.md has the rules.
 
 use crate::Shared;
 use crate::conn::{CutError, streamed};
@@ -19,11 +19,11 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// What becomes of a call.
+/// How a call ends.
 pub(crate) enum Outcome {
     /// A reply.
     Reply(Response<Body>),
-    /// The connection is cut.
+    /// The connection is closed without a reply.
     Cut,
 }
 
@@ -31,11 +31,11 @@ pub(crate) enum Outcome {
 #[derive(Clone)]
 struct Target {
     project: String,
-    /// None for a bulk call.
+    /// `None` for a bulk call.
     collection: Option<String>,
 }
 
-/// Reads a call to its end and answers it.
+/// Reads the whole call and answers it.
 pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Body>) -> Outcome {
     let life = shared.life();
     let (parts, body) = request.into_parts();
@@ -43,14 +43,14 @@ pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Body>) -> Outcom
         return Outcome::Cut;
     };
     let target = target(parts.uri.path());
-    let call = shared.store.called(record(&parts, target.as_ref(), bytes));
-    // Like Keen, the mock finishes what it has read, even if the caller hangs up meanwhile.
+    let call = shared.store.record_call(record(&parts, target.as_ref(), bytes));
+    // Like Keen, the mock processes a call that it has read even if the caller disconnects.
     let call = Call { shared, parts, target, body, bytes, call, life };
     tokio::spawn(call.answer()).await.unwrap_or(Outcome::Cut)
 }
 
-/// Keeps no more of a body than can be told from one that is too large, but reads it to its
-/// end, so that the caller gets to see the reply.
+/// Reads the whole body, so that the caller sees the reply, but keeps at most one byte more than
+/// the limit. Returns the kept bytes and the full length.
 async fn read(mut body: Body) -> Option<(Bytes, usize)> {
     let (mut kept, mut bytes) = (BytesMut::new(), 0);
     while let Some(frame) = body.frame().await {
@@ -63,7 +63,7 @@ async fn read(mut body: Body) -> Option<(Bytes, usize)> {
     Some((kept.freeze(), bytes))
 }
 
-/// S4 to S6: the collection is one segment, percent-encoded; a `+` is a plus.
+/// The collection is one percent-encoded path segment. A `+` is a literal plus.
 fn target(path: &str) -> Option<Target> {
     let rest = path.strip_prefix("/3.0/projects/")?;
     let segments: Vec<&str> = rest.split('/').collect();
@@ -95,7 +95,7 @@ fn record(parts: &Parts, target: Option<&Target>, bytes: usize) -> CallRecord {
     }
 }
 
-/// A call that was read.
+/// A call that was read completely.
 struct Call {
     shared: Arc<Shared>,
     parts: Parts,
@@ -111,20 +111,20 @@ impl Call {
         let Some(target) = self.target.clone() else {
             return self.send(Reply::nginx(404));
         };
-        let mut fault = self.shared.faults.meet(&target.project);
+        let mut fault = self.shared.faults.take_for(&target.project);
         if let Some(fault) = &fault {
             let what = describe(fault);
-            self.shared.store.faulted(&target.project, what);
+            self.shared.store.record_fault(&target.project, what);
             if self.wait(fault).await.is_none() {
                 return Outcome::Cut;
             }
         }
         match fault.take().map(|fault| fault.kind) {
             None | Some(FaultKind::Delay { .. } | FaultKind::Hang) => {
-                self.send(self.judge(&target).0)
+                self.send(self.process(&target).0)
             }
             Some(FaultKind::Status { status, body, retry_after, location }) => {
-                let mut reply = Reply::ordered(status, self.key().as_deref());
+                let mut reply = Reply::for_fault(status, self.key().as_deref());
                 if let Some(body) = body {
                     let extra = std::mem::take(&mut reply.extra);
                     reply = Reply::json(status, body);
@@ -135,11 +135,11 @@ impl Call {
                 self.send(reply)
             }
             Some(FaultKind::CutBefore) => Outcome::Cut,
-            Some(kind) => self.spoil(&target, &kind),
+            Some(kind) => self.damage_reply(&target, &kind),
         }
     }
 
-    /// None where the mock is stopped meanwhile.
+    /// Returns `None` if the mock is stopped meanwhile.
     async fn wait(&self, fault: &Fault) -> Option<()> {
         let ms = match fault.kind {
             FaultKind::Delay { ms } => fault.after_ms.saturating_add(ms),
@@ -151,7 +151,7 @@ impl Call {
                 tokio::time::sleep(Duration::from_millis(ms)).await;
             }
             if fault.kind == FaultKind::Hang {
-                // The sender lives as long as the mock.
+                // The faults own the sender, so this cannot fail.
                 let _ = cleared.changed().await;
             }
         };
@@ -161,9 +161,9 @@ impl Call {
         }
     }
 
-    /// Lets the call go on, and spoils the reply to it. A refusal is told as it is.
-    fn spoil(&self, target: &Target, kind: &FaultKind) -> Outcome {
-        let (mut reply, results) = self.judge(target);
+    /// Processes the call, then damages the reply. A refusal stays as it is.
+    fn damage_reply(&self, target: &Target, kind: &FaultKind) -> Outcome {
+        let (mut reply, results) = self.process(target);
         if *kind == FaultKind::CutAfter {
             return Outcome::Cut;
         }
@@ -190,7 +190,7 @@ impl Call {
     }
 
     fn send(&self, reply: Reply) -> Outcome {
-        self.shared.store.answered(self.call, reply.status);
+        self.shared.store.record_reply(self.call, reply.status);
         Outcome::Reply(reply.finish(&self.parts.headers, self.shared.connection_close))
     }
 
@@ -199,14 +199,14 @@ impl Call {
         let half = whole.slice(..whole.len() / 2);
         let body = streamed(async move |sender| {
             let _ = sender.send(Ok(half)).await;
-            // Long enough for the half to be on the wire before the connection ends.
+            // Lets the first half reach the wire before the connection is closed.
             tokio::time::sleep(Duration::from_millis(50)).await;
             let _ = sender.send(Err(CutError)).await;
         });
         self.send_stream(reply, whole.len() as u64, body)
     }
 
-    /// The reply is valid JSON still: what is added is white space.
+    /// The padding is white space, so the reply stays valid JSON.
     fn send_padded(&self, reply: Reply, bytes: u64) -> Outcome {
         let start = reply.body.clone();
         let length = bytes.max(start.len() as u64);
@@ -225,14 +225,14 @@ impl Call {
 
     fn send_stream(&self, mut reply: Reply, length: u64, body: Body) -> Outcome {
         reply.body = Bytes::new();
-        self.shared.store.answered(self.call, reply.status);
+        self.shared.store.record_reply(self.call, reply.status);
         let mut response = reply.finish(&header::HeaderMap::new(), self.shared.connection_close);
         response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         *response.body_mut() = body;
         Outcome::Reply(response)
     }
 
-    /// The key as sent: the bare header, or the query.
+    /// The key: the `Authorization` header without a scheme, or `api_key` in the query.
     fn key(&self) -> Option<String> {
         let bare = self.parts.headers.get(header::AUTHORIZATION);
         bare.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
@@ -246,30 +246,30 @@ impl Call {
         Some(value.into_owned())
     }
 
-    /// The reply of an undisturbed Keen, and the results it tells of.
-    fn judge(&self, target: &Target) -> (Reply, Results) {
-        let judged = match (&self.parts.method, &target.collection) {
+    /// Keen's normal reply, and the results in it.
+    fn process(&self, target: &Target) -> (Reply, Results) {
+        let processed = match (&self.parts.method, &target.collection) {
             (&Method::OPTIONS, _) => Ok((Reply::empty(200), Results::new())),
             (&Method::POST, Some(collection)) => self.single(&target.project, collection),
             (&Method::POST, None) => self.bulk(&target.project),
             (&Method::GET, Some(collection)) => match self.query("data") {
-                Some(data) => self.by_get(&target.project, collection, &data),
+                Some(data) => self.get_event(&target.project, collection, &data),
                 None => Ok((Reply::nginx(404), Results::new())),
             },
             _ => Ok((Reply::nginx(404), Results::new())),
         };
-        judged.unwrap_or_else(|rejection| {
+        processed.unwrap_or_else(|rejection| {
             let collection = target.collection.as_deref().unwrap_or_default();
             let start = &self.body[..self.body.len().min(64 << 10)];
             let text = String::from_utf8_lossy(start);
             let Rejection { status, refusal } = &rejection;
-            self.shared.store.refuse(&target.project, collection, *status, refusal, &text);
+            self.shared.store.record_refusal(&target.project, collection, *status, refusal, &text);
             (Reply::rejection(&rejection), Results::new())
         })
     }
 
-    /// A1 to A6: the project first, then the key. Gives what the key adds to each event.
-    fn admit(&self, project: &str) -> Result<Map<String, Value>, Rejection> {
+    /// Checks the project, then the key. Returns the properties that the key adds to each event.
+    fn authorize(&self, project: &str) -> Result<Map<String, Value>, Rejection> {
         let key = self.key();
         let projects = self.shared.projects.read();
         let projects = projects.unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -294,7 +294,7 @@ impl Call {
         Ok(autofill)
     }
 
-    /// No Keen SDK sends a compressed body, and no page of Keen's says it may.
+    /// No Keen SDK sends a compressed body, and Keen does not document one.
     fn check_encoding(&self) -> Result<(), Rejection> {
         match self.parts.headers.get(header::CONTENT_ENCODING) {
             Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => {
@@ -309,7 +309,7 @@ impl Call {
     }
 
     fn single(&self, project: &str, collection: &str) -> Result<(Reply, Results), Rejection> {
-        let autofill = self.admit(project)?;
+        let autofill = self.authorize(project)?;
         self.check_encoding()?;
         let event = rules::read_event(&self.body[..])?;
         self.take_single(project, collection, event, &autofill)?;
@@ -324,34 +324,36 @@ impl Call {
         event: ReadEvent<'_>,
         autofill: &Map<String, Value>,
     ) -> Result<(), Rejection> {
-        self.shared.store.held(self.call, 1);
-        let mut ordered = Ordered::new(&self.shared, project);
+        self.shared.store.record_events(self.call, 1);
+        let mut refusal_faults = RefusalFaults::new(&self.shared, project);
         self.check_collection(collection)
-            .and_then(|()| self.take(project, collection, event, autofill, &mut ordered))
+            .and_then(|()| self.take(project, collection, event, autofill, &mut refusal_faults))
             .map_err(|refusal| Rejection { status: 400, refusal })
     }
 
     fn bulk(&self, project: &str) -> Result<(Reply, Results), Rejection> {
-        let autofill = self.admit(project)?;
+        let autofill = self.authorize(project)?;
         self.check_encoding()?;
         if self.bytes > rules::MAX_BATCH_BYTES {
-            // The body in hand ends where the limit is passed; the text tells the whole length.
+            // `self.body` is cut one byte after the limit; the message has the full length.
             return Err(rules::too_large(self.bytes, rules::MAX_BATCH_BYTES));
         }
         let batch = rules::read_batch(&self.body[..])?;
-        self.shared.store.held(self.call, batch.iter().map(|(_, events)| events.len()).sum());
-        let mut ordered = Ordered::new(&self.shared, project);
+        self.shared
+            .store
+            .record_events(self.call, batch.iter().map(|(_, events)| events.len()).sum());
+        let mut refusal_faults = RefusalFaults::new(&self.shared, project);
         let mut results = Results::new();
         for (collection, events) in batch {
             let named = self.check_collection(&collection);
             let mut taken = Vec::with_capacity(events.len());
             for event in events {
                 let text = event.text;
-                let result = named
-                    .clone()
-                    .and_then(|()| self.take(project, &collection, event, &autofill, &mut ordered));
+                let result = named.clone().and_then(|()| {
+                    self.take(project, &collection, event, &autofill, &mut refusal_faults)
+                });
                 if let Err(refusal) = &result {
-                    self.shared.store.refuse(project, &collection, 200, refusal, text);
+                    self.shared.store.record_refusal(project, &collection, 200, refusal, text);
                 }
                 taken.push(result);
             }
@@ -360,14 +362,14 @@ impl Call {
         Ok((replies::bulk(&results), results))
     }
 
-    /// G1 to G4: an event in the query, for places where only a GET will do.
-    fn by_get(
+    /// An event in the query, for clients that can only send a GET.
+    fn get_event(
         &self,
         project: &str,
         collection: &str,
         data: &str,
     ) -> Result<(Reply, Results), Rejection> {
-        let autofill = self.admit(project)?;
+        let autofill = self.authorize(project)?;
         let json = decode_base64(data)?;
         let event = rules::read_event(&json)?;
         self.take_single(project, collection, event, &autofill)?;
@@ -398,14 +400,14 @@ impl Call {
         collection: &str,
         mut event: ReadEvent<'_>,
         autofill: &Map<String, Value>,
-        ordered: &mut Ordered,
+        refusal_faults: &mut RefusalFaults,
     ) -> Result<(), Refusal> {
         let filled = fill(&mut event.value, autofill);
         rules::check_event(&event.value)?;
-        ordered.check(collection, &event.value)?;
+        refusal_faults.check(collection, &event.value)?;
         let token = rules::uniqueness_token(&event.value);
         let text = filled.as_deref().unwrap_or(event.text);
-        self.shared.store.take(project, collection, text, token);
+        self.shared.store.store_event(project, collection, text, token);
         Ok(())
     }
 }
@@ -420,13 +422,13 @@ fn fill(event: &mut Value, autofill: &Map<String, Value>) -> Option<String> {
     Some(event.to_string())
 }
 
-/// The refusals a test ordered, and which of them this call has met.
-struct Ordered {
+/// The refusals a test refusal_faults, and which of them this call has met.
+struct RefusalFaults {
     shared: Arc<Shared>,
     refusals: Vec<(FaultKind, bool)>,
 }
 
-impl Ordered {
+impl RefusalFaults {
     fn new(shared: &Arc<Shared>, project: &str) -> Self {
         let refusals = shared.faults.refusals(project);
         Self {
@@ -446,8 +448,8 @@ impl Ordered {
     }
 }
 
-impl Drop for Ordered {
-    /// A refusal counts once for a call, however many events of it it met.
+impl Drop for RefusalFaults {
+    /// A refusal fault counts once per call, for any number of events.
     fn drop(&mut self) {
         for (kind, met) in &self.refusals {
             if *met {
@@ -457,7 +459,7 @@ impl Drop for Ordered {
     }
 }
 
-/// Standard and URL-safe, with and without padding: Keen's SDKs send each of them.
+/// Standard and URL-safe, with and without padding: Keen's SDKs use all of them.
 fn decode_base64(data: &str) -> Result<Vec<u8>, Rejection> {
     const CONFIG: GeneralPurposeConfig = GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)
@@ -478,12 +480,12 @@ fn describe(fault: &Fault) -> String {
     match &fault.kind {
         FaultKind::Status { status, .. } => format!("answered {status}"),
         FaultKind::Delay { ms } => format!("delayed by {ms} ms"),
-        FaultKind::CutBefore => "connection cut, nothing stored".to_owned(),
-        FaultKind::CutAfter => "stored, connection cut".to_owned(),
+        FaultKind::CutBefore => "connection closed, nothing stored".to_owned(),
+        FaultKind::CutAfter => "stored, connection closed".to_owned(),
         FaultKind::Truncated => "stored, reply truncated".to_owned(),
-        FaultKind::WrongJson => "stored, reply is no JSON".to_owned(),
-        FaultKind::MissingResults => "stored, reply lacks the results".to_owned(),
-        FaultKind::ShortResults => "stored, reply lacks a result".to_owned(),
+        FaultKind::WrongJson => "stored, reply is not JSON".to_owned(),
+        FaultKind::MissingResults => "stored, reply without results".to_owned(),
+        FaultKind::ShortResults => "stored, reply with a missing result".to_owned(),
         FaultKind::Huge { bytes } => format!("stored, reply of {bytes} bytes"),
         FaultKind::Hang => "held until the faults are cleared".to_owned(),
         other => format!("{other:?}"),

@@ -1,8 +1,8 @@
 //! A mock of Keen's write API (version 3.0), as strict as Keen.
 //!
-//! It records events as Keen does and refuses what Keen refuses, in Keen's own words where they
-//! are known. Where Keen's behaviour is not known it takes the strict reading. Tests order
-//! faults from it, and look at what it stored.
+//! It stores the events that Keen would store and refuses the others, with Keen's own error texts
+//! where they are known. Where Keen's behaviour is not known, it chooses the stricter one.
+//! `RULES.md` lists every rule with its source. Tests inject faults and inspect what was stored.
 //!
 //! # In a Rust test
 //!
@@ -24,29 +24,29 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! [`rules`] can be used alone: `rules::check_event` tells whether Keen would take an event.
+//! [`rules`] can be used alone: `rules::check_event` checks whether Keen would accept an event.
 //!
 //! # Over HTTP
 //!
-//! | call | what it does |
+//! | request | effect |
 //! |---|---|
 //! | `GET /` | a page that shows events as they arrive |
 //! | `GET /_mock/events?project=&collection=&limit=` | the stored events, oldest first |
 //! | `GET /_mock/calls` | the calls: method, path, headers, number of events, status |
-//! | `GET /_mock/refusals` | what was refused, and why |
+//! | `GET /_mock/refusals` | refused events and calls, with the reason |
 //! | `GET /_mock/counts` | totals, and counts by collection |
-//! | `GET /_mock/stream` | server-sent events: what the page is told |
-//! | `GET /_mock/faults` | the faults still to come |
-//! | `POST /_mock/faults` | orders a fault, or an array of them |
-//! | `DELETE /_mock/faults` | forgets the faults; calls that hang go on |
-//! | `POST /_mock/reset` | forgets events, tokens, calls, refusals and faults |
-//! | `GET /_mock/healthz` | 200 once it serves |
+//! | `GET /_mock/stream` | server-sent events: the updates of the page |
+//! | `GET /_mock/faults` | the pending faults |
+//! | `POST /_mock/faults` | adds a fault, or an array of them |
+//! | `DELETE /_mock/faults` | removes all faults; hanging calls continue |
+//! | `POST /_mock/reset` | removes events, tokens, calls, refusals and faults |
+//! | `GET /_mock/healthz` | 200 once the mock is ready |
 //!
 //! # Faults in JSON
 //!
-//! Each has a `kind`. All take `"project": "ID"` (else any project), `"times": N` or
-//! `"forever"` (else 1) and `"after_ms": N` (a wait before it happens). A call meets the first
-//! that matches it; [`Fault`] says more.
+//! Each has a `kind`. Optional in each: `"project": "ID"` (default: any project), `"times": N` or
+//! `"forever"` (default: 1) and `"after_ms": N` (a delay before the fault). The first fault that
+//! matches a call applies to it; see [`Fault`].
 //!
 //! ```json
 //! {"kind": "status", "status": 503, "times": 3}
@@ -75,12 +75,12 @@ pub mod rules;
 mod store;
 
 pub use faults::{Fault, FaultKind, Times};
-pub use mock::{AccessKey, MockKeen, Options, Project, TimedOut};
+pub use mock::{AccessKey, MockKeen, Options, Project, SegmentEndpoint, TimedOut};
 pub use store::{CallRecord, Counts, Limits, RefusalRecord, StoredEvent};
 
 pub(crate) use mock::Shared;
 
-/// The id of the project that is there by default.
+/// The id of the default project.
 pub const PROJECT: &str = "5181bcd23843312d87000000";
-/// Its write key.
+/// The write key of the default project.
 pub const WRITE_KEY: &str = "ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789";

@@ -1,4 +1,4 @@
-//! The mock as a program.
+//! The command line: `mock-keen --port 8089`.
 
 use clap::Parser;
 use mock_keen::{MockKeen, Options, Project};
@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Parser)]
 #[command(version, after_long_help = MORE, after_help = MORE)]
 struct Arguments {
-    /// The port to listen on; 0 takes a free one.
+    /// The port to listen on; 0 picks a free one.
     #[arg(long, env = "KEEN_PORT", default_value_t = 8089)]
     port: u16,
 
@@ -22,17 +22,17 @@ struct Arguments {
     #[arg(long, env = "KEEN_ADDRESS", default_value = "127.0.0.1")]
     address: IpAddr,
 
-    /// A project and its write key; may be given more than once. One project is there if none
-    /// is given.
+    /// A project and its write key; repeat it for several. Without it there is one project with
+    /// a fixed id and key.
     #[arg(long = "project", value_name = "ID:WRITEKEY", value_parser = project)]
     projects: Vec<Project>,
 
-    /// Also refuse a collection name with a leading `_`, a leading or a trailing `.`, which
-    /// only Keen's guide of 2014 forbids.
+    /// Also refuse collection names with a leading `_`, or a leading or trailing `.`, which only
+    /// Keen's 2014 guide forbids.
     #[arg(long)]
     strict_names: bool,
 
-    /// Close the connection after each reply, as Keen did in every recording.
+    /// Close the connection after each reply, as in every recording of Keen.
     #[arg(long)]
     connection_close: bool,
 }
@@ -45,13 +45,13 @@ Over HTTP:
   GET    /_mock/refusals  what was refused, and why
   GET    /_mock/counts    totals, and counts by collection
   GET    /_mock/stream    the same as server-sent events
-  GET    /_mock/faults    the faults still to come
-  POST   /_mock/faults    order a fault, or an array of them
-  DELETE /_mock/faults    forget the faults; calls that hang go on
-  POST   /_mock/reset     forget events, tokens, calls, refusals and faults
-  GET    /_mock/healthz   200 once it serves
+  GET    /_mock/faults    the pending faults
+  POST   /_mock/faults    add a fault, or an array of them
+  DELETE /_mock/faults    remove all faults; hanging calls continue
+  POST   /_mock/reset     remove events, tokens, calls, refusals and faults
+  GET    /_mock/healthz   200 once the mock is ready
 
-Faults, each with \"project\": \"ID\", \"times\": N or \"forever\", and \"after_ms\": N if wanted:
+Faults. Optional in each: \"project\": \"ID\", \"times\": N or \"forever\", \"after_ms\": N.
   {\"kind\": \"status\", \"status\": 503, \"retry_after\": \"2\"}
   {\"kind\": \"delay\", \"ms\": 500}
   {\"kind\": \"cut_before\"}       {\"kind\": \"cut_after\"}        {\"kind\": \"truncated\"}
@@ -64,7 +64,7 @@ Faults, each with \"project\": \"ID\", \"times\": N or \"forever\", and \"after_
 fn project(text: &str) -> Result<Project, String> {
     match text.split_once(':') {
         Some((id, key)) if !id.is_empty() && !key.is_empty() => Ok(Project::new(id, key)),
-        _ => Err("give it as ID:WRITEKEY".to_owned()),
+        _ => Err("expected ID:WRITEKEY".to_owned()),
     }
 }
 
@@ -105,12 +105,12 @@ async fn run(arguments: Arguments) -> io::Result<()> {
     Ok(())
 }
 
-/// Says what to do about it.
+/// Adds what to do about the error.
 fn explain(error: io::Error, addr: SocketAddr) -> io::Error {
     let port = addr.port();
     let why = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            format!("port {port} is taken; choose another with KEEN_PORT=<port> or --port <port>")
+            format!("port {port} is in use; choose another with KEEN_PORT=<port> or --port <port>")
         }
         io::ErrorKind::PermissionDenied => format!(
             "not allowed to listen on port {port}; choose another with KEEN_PORT=<port> or \

@@ -1,4 +1,4 @@
-//! The mock as a value: started, asked, stopped.
+//! The running mock, for tests.
 
 use crate::faults::{Fault, Faults};
 use crate::store::{CallRecord, Counts, Limits, RefusalRecord, Store, StoredEvent};
@@ -15,26 +15,26 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// A project, and the keys to it.
+/// A project and its keys.
 #[derive(Clone, Debug, Default)]
 pub struct Project {
     /// Its id.
     pub id: String,
     /// The key that may write.
     pub write_key: String,
-    /// The key that may only read: a write with it is forbidden.
+    /// The key that may only read. Writing with it is forbidden.
     pub read_key: String,
     /// The key that may do everything.
     pub master_key: String,
-    /// Further keys, as Keen's docs on access keys have them.
+    /// Access keys.
     pub access_keys: Vec<AccessKey>,
-    /// Blocked for lack of payment: every call is answered 402.
+    /// Blocked for non-payment: every write is answered 402.
     pub blocked: bool,
 }
 
 impl Project {
-    /// A project with this id and write key. Its other keys are `READ` and `MASTER`, each with
-    /// the id after it.
+    /// Creates a project with this id and write key. Its read and master keys are `READ` and
+    /// `MASTER` followed by the id.
     pub fn new(id: &str, write_key: &str) -> Self {
         Self {
             id: id.to_owned(),
@@ -51,26 +51,37 @@ impl Project {
 pub struct AccessKey {
     /// The key.
     pub key: String,
-    /// What it permits; a write needs `writes`.
+    /// Its permissions; a write needs `writes`.
     pub permitted: Vec<String>,
-    /// Properties added to each event written with it, in place of the event's own.
+    /// Properties set in each event written with it. They replace the event's own.
     pub autofill: Map<String, Value>,
 }
 
-/// How a mock is started.
+/// An Envoy with keen-edge in front of this mock.
+#[derive(Clone, Debug)]
+pub struct SegmentEndpoint {
+    /// Its URL, without a path.
+    pub url: String,
+    /// A source's write key.
+    pub write_key: String,
+}
+
+/// Options of [`MockKeen::start`].
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where to listen; port 0 takes a free one.
+    /// The address to listen on; port 0 picks a free one.
     pub addr: SocketAddr,
     /// The projects.
     pub projects: Vec<Project>,
-    /// Refuses a collection name with a leading `_`, a leading or a trailing `.`, which only
-    /// Keen's guide of 2014 forbids.
+    /// Refuse collection names with a leading `_`, or a leading or trailing `.`, which only Keen's
+    /// 2014 guide forbids.
     pub strict_names: bool,
-    /// Closes the connection after each reply, as Keen did in every recording.
+    /// Close the connection after each reply, as in every recording of Keen.
     pub connection_close: bool,
-    /// How much is kept.
+    /// How much the mock keeps.
     pub limits: Limits,
+    /// Where the page's example call goes; to the mock itself if absent.
+    pub segment: Option<SegmentEndpoint>,
 }
 
 impl Default for Options {
@@ -81,30 +92,32 @@ impl Default for Options {
             strict_names: true,
             connection_close: false,
             limits: Limits::default(),
+            segment: None,
         }
     }
 }
 
-/// What the routes share with the mock.
+/// State shared by all connections.
 pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) faults: Faults,
     pub(crate) projects: RwLock<BTreeMap<String, Project>>,
     pub(crate) strict_names: bool,
     pub(crate) connection_close: bool,
-    /// Counts the stops.
+    pub(crate) segment: Option<SegmentEndpoint>,
+    /// Incremented by each stop.
     pub(crate) stops: watch::Sender<u64>,
 }
 
 impl Shared {
-    /// How often the mock was stopped, for [`Shared::stopped`].
+    /// The number of stops so far, for [`Shared::stopped`].
     pub(crate) fn life(&self) -> u64 {
         *self.stops.borrow()
     }
 
-    /// Waits until this life of the mock has ended.
+    /// Waits for the stop after `life` stops.
     pub(crate) async fn stopped(&self, life: u64) {
-        // The sender lives as long as this does.
+        // `self` owns the sender, so this cannot fail.
         let _ = self.stops.subscribe().wait_for(|stops| *stops != life).await;
     }
 
@@ -120,7 +133,7 @@ impl Shared {
 
 /// A running mock. Dropping it stops it.
 ///
-/// It runs on threads of its own, so a test may block its own thread.
+/// It has its own threads, so a test may block its thread.
 pub struct MockKeen {
     shared: Arc<Shared>,
     addr: SocketAddr,
@@ -128,21 +141,21 @@ pub struct MockKeen {
     serving: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// There were fewer events than waited for.
+/// [`MockKeen::wait_for_events`] timed out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimedOut {
-    /// How many were waited for.
+    /// Expected number of events.
     pub wanted: usize,
-    /// How many there were.
+    /// Stored events.
     pub stored: usize,
-    /// How many were refused meanwhile.
+    /// Refused events.
     pub refused: u64,
 }
 
 impl fmt::Display for TimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { wanted, stored, refused } = self;
-        write!(f, "waited for {wanted} events; Keen has {stored}, and refused {refused}")
+        write!(f, "expected {wanted} events; Keen stored {stored} and refused {refused}")
     }
 }
 
@@ -152,12 +165,12 @@ impl MockKeen {
     /// Starts a mock.
     ///
     /// # Errors
-    /// Where the address cannot be listened on.
+    /// The address cannot be bound.
     pub async fn start(options: Options) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("mock-keen")
-            // Events may nest deep, and are dropped level by level.
+            // Dropping a deeply nested event recurses.
             .thread_stack_size(16 << 20)
             .enable_all()
             .build()?;
@@ -168,6 +181,7 @@ impl MockKeen {
             projects: RwLock::new(projects.collect()),
             strict_names: options.strict_names,
             connection_close: options.connection_close,
+            segment: options.segment,
             stops: watch::Sender::new(0),
         });
         let mut mock =
@@ -188,12 +202,12 @@ impl MockKeen {
         Ok(addr)
     }
 
-    /// Where it listens, also while it is stopped.
+    /// The address it listens on. It stays the same while the mock is stopped.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Adds a project, or replaces the one of that id.
+    /// Adds a project, or replaces the one with the same id.
     pub fn add_project(&self, project: Project) {
         let projects = self.shared.projects.write();
         let mut projects = projects.unwrap_or_else(PoisonError::into_inner);
@@ -215,51 +229,51 @@ impl MockKeen {
         self.shared.store.calls()
     }
 
-    /// What was refused, oldest first.
+    /// The refused events and calls, oldest first.
     pub fn refusals(&self) -> Vec<RefusalRecord> {
         self.shared.store.refusals()
     }
 
-    /// How many events were dropped as their uniqueness token had been seen.
+    /// The number of events dropped because their uniqueness token was already known.
     pub fn duplicates(&self) -> u64 {
         self.counts().duplicates
     }
 
-    /// How many events were stored, refused and dropped since the start or the last reset,
-    /// those included that are no longer kept.
+    /// The number of events stored, refused and dropped since the start or the last reset,
+    /// including events that are no longer kept.
     pub fn counts(&self) -> Counts {
         self.shared.store.totals()
     }
 
-    /// Orders a fault.
+    /// Adds a fault.
     pub fn fault(&self, fault: impl Into<Fault>) {
         self.shared.faults.add(fault.into());
     }
 
-    /// The faults still to come.
+    /// The pending faults.
     pub fn faults(&self) -> Vec<Fault> {
         self.shared.faults.list()
     }
 
-    /// Forgets the faults. Calls that hang go on.
+    /// Removes all faults. Hanging calls continue.
     pub fn clear_faults(&self) {
         self.shared.faults.clear();
     }
 
-    /// Forgets events, tokens, calls, refusals and faults.
+    /// Removes events, tokens, calls, refusals and faults.
     pub fn reset(&self) {
         self.shared.reset();
     }
 
-    /// Waits until this many events have been stored since the start or the last reset.
+    /// Waits until `wanted` events have been stored since the start or the last reset.
     ///
     /// # Errors
-    /// Where there are fewer after that time.
+    /// There are fewer after `timeout`.
     pub async fn wait_for_events(&self, wanted: usize, timeout: Duration) -> Result<(), TimedOut> {
         let mut changes = self.shared.store.changes();
         let enough = async {
             while self.stored() < wanted {
-                // The sender lives as long as the mock.
+                // The store owns the sender, so this cannot fail.
                 let _ = changes.changed().await;
             }
         };
@@ -275,21 +289,21 @@ impl MockKeen {
         usize::try_from(self.counts().stored).unwrap_or(usize::MAX)
     }
 
-    /// Closes the listener and every connection, calls in flight included. What is stored
-    /// stays.
+    /// Closes the listener and every connection, including those with calls in flight. Stored
+    /// events stay.
     pub async fn stop(&self) {
         self.shared.stop();
         let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(serving) = serving {
-            // It ends by itself; that it panicked would show in the test.
+            // A panic in there shows in the test's output.
             let _ = serving.await;
         }
     }
 
-    /// Starts again on the same port, with what was stored before.
+    /// Starts again on the same port with the stored events.
     ///
     /// # Errors
-    /// Where the port was taken meanwhile.
+    /// Another process took the port.
     pub async fn start_again(&self) -> io::Result<()> {
         self.stop().await;
         self.serve().await?;

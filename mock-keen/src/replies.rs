@@ -1,4 +1,4 @@
-//! Keen's replies, byte for byte where its bytes are known.
+//! Keen's replies, byte for byte where they are known.
 
 use crate::rules::{Refusal, Rejection};
 use axum::body::Body;
@@ -12,7 +12,7 @@ use std::io::Write as _;
 const JSON: &str = "application/json";
 const HTML: &str = "text/html";
 
-/// A reply not yet put on the wire.
+/// A reply before it is sent.
 #[derive(Clone)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -30,24 +30,24 @@ impl Reply {
         Self::new(status, JSON, body)
     }
 
-    /// The answer to a recorded single event: S1.
+    /// The reply to a single event.
     pub(crate) fn created() -> Self {
         Self::json(201, "{\"created\": true}")
     }
 
-    /// The answer to a preflight, or a status without a body.
+    /// The reply to a preflight, or a status without a body.
     pub(crate) fn empty(status: u16) -> Self {
         Self::new(status, "", "")
     }
 
-    /// A redirect: G4, or ordered.
+    /// A redirect, for `redirect=` in the query and for faults.
     pub(crate) fn redirect(status: u16, location: &str) -> Self {
         let mut reply = Self::empty(status);
         reply.extra.push((header::LOCATION, location.to_owned()));
         reply
     }
 
-    /// The image of G2.
+    /// The reply to an image beacon.
     pub(crate) fn pixel() -> Self {
         const GIF: &[u8] =
             b"GIF89a\x01\x00\x01\x00\x80\x00\x00\xff\xff\xff\x00\x00\x00!\xf9\x04\x01\
@@ -55,7 +55,7 @@ impl Reply {
         Self::new(200, "image/gif", GIF)
     }
 
-    /// The script of G3.
+    /// The reply to a JSONP call.
     pub(crate) fn script(name: &str, json: &Bytes) -> Self {
         let json = String::from_utf8_lossy(json);
         Self::new(200, "text/javascript", format!("{name}({json})"))
@@ -66,12 +66,12 @@ impl Reply {
         Self::new(status, HTML, nginx_page(status))
     }
 
-    /// A refused call.
+    /// The reply to a refused call.
     pub(crate) fn rejection(rejection: &Rejection) -> Self {
         Self::refusal(rejection.status, &rejection.refusal)
     }
 
-    /// A refused call: message first, then the code.
+    /// The reply to a refused call: `message`, then `error_code`.
     pub(crate) fn refusal(status: u16, refusal: &Refusal) -> Self {
         let body = format!(
             "{{\"message\": {}, \"error_code\": {}}}",
@@ -81,8 +81,8 @@ impl Reply {
         Self::json(status, body)
     }
 
-    /// The reply to an ordered status.
-    pub(crate) fn ordered(status: u16, key: Option<&str>) -> Self {
+    /// The reply of a status fault.
+    pub(crate) fn for_fault(status: u16, key: Option<&str>) -> Self {
         match status {
             401 => Self::rejection(&invalid_key(key)),
             402 => Self::rejection(&blocked()),
@@ -95,7 +95,7 @@ impl Reply {
                     413 => "RequestEntityTooLargeError",
                     _ => "TooManyRequestsError",
                 },
-                "Refused as ordered.",
+                "Refused by a test fault.",
             )),
             500 => Self::json(500, INTERNAL_ERROR),
             204 | 205 | 304 => Self::empty(status),
@@ -105,8 +105,7 @@ impl Reply {
         }
     }
 
-    /// Puts the reply on the wire, with the headers Keen sends and gzip where the caller
-    /// takes it.
+    /// Builds the HTTP response with Keen's headers, gzipped if the caller accepts it.
     pub(crate) fn finish(mut self, request: &HeaderMap, close: bool) -> Response<Body> {
         let mut headers = HeaderMap::new();
         headers.insert(header::SERVER, HeaderValue::from_static("nginx"));
@@ -127,7 +126,7 @@ impl Reply {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         for (name, value) in self.extra {
-            // A value that no header can hold was asked for by a test; leaving it out shows.
+            // Only a test can set an invalid value; it then notices the missing header.
             if let Ok(value) = HeaderValue::from_str(&value) {
                 headers.insert(name, value);
             }
@@ -155,7 +154,7 @@ const API_HEADERS: [(HeaderName, &str); 3] = [
     ),
 ];
 
-/// On successes only, as the recordings in KeenClient-PHP have it.
+/// On successes only, as in the recordings of KeenClient-PHP.
 const CACHE_HEADERS: [(HeaderName, &str); 3] = [
     (header::EXPIRES, "Sat, 01 Jan 2000 01:01:01 GMT"),
     (header::PRAGMA, "no-cache"),
@@ -185,7 +184,7 @@ pub(crate) fn no_project() -> Rejection {
     Rejection::new(404, "ResourceNotFoundError", "Resource not found.")
 }
 
-/// A1, A2: Keen echoes the key, and `None` (it is Python) where there was none.
+/// Keen echoes the key, or Python's `None` if there is none.
 pub(crate) fn invalid_key(key: Option<&str>) -> Rejection {
     let key = key.unwrap_or("None");
     Rejection::new(
@@ -196,7 +195,7 @@ pub(crate) fn invalid_key(key: Option<&str>) -> Rejection {
 }
 
 pub(crate) fn blocked() -> Rejection {
-    Rejection::new(402, "PaymentRequiredError", "This project is blocked for lack of payment.")
+    Rejection::new(402, "PaymentRequiredError", "This project is blocked for non-payment.")
 }
 
 pub(crate) fn forbidden() -> Rejection {
@@ -216,7 +215,7 @@ const INTERNAL_ERROR: &str = concat!(
     r#""InternalServerError", "unique_id": "-1905355648296403205-1426114279106"}"#,
 );
 
-/// The stock page of the nginx of Keen's age. The page for 400 is quoted without its footer.
+/// The default page of nginx, in the version that Keen uses. The quoted page for 400 has no footer.
 pub(crate) fn nginx_page(status: u16) -> String {
     let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
     let title = match status {
@@ -298,12 +297,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strings_are_written_as_python_does() {
+    fn json_string_escapes_like_python() {
         assert_eq!(json_string("a\"\\\n\u{7f}é😀/"), r#""a\"\\\n\u007f\u00e9\ud83d\ude00/""#);
     }
 
     #[test]
-    fn the_404_page_has_the_length_recorded() {
+    fn nginx_404_page_has_recorded_length() {
         assert_eq!(nginx_page(404).len(), 162);
     }
 }

@@ -1,8 +1,16 @@
-//! Keen's rules as pure functions: bytes in, verdict out.
+//! Keen's rules as pure functions. `RULES.md` lists them with their sources.
 //!
-//! Each rule bears an id (`C1`, `P8`, `K5` …), and the tests in `tests/` are named by it. Where
-//! Keen's own behaviour is not known, the strict reading is taken, so that a client which passes
-//! here relies on nothing that Keen never promised.
+//! Where Keen's behaviour is not known, the stricter one is chosen, so that a client that passes
+//! here relies only on what Keen promises.
+//!
+//! ```
+//! use mock_keen::rules::check_event;
+//! use serde_json::json;
+//!
+//! assert!(check_event(&json!({"plan": "pro"})).is_ok());
+//! let refusal = check_event(&json!({"plan.name": "pro"})).unwrap_err();
+//! assert_eq!(refusal.name, "InvalidPropertyNameError");
+//! ```
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -22,8 +30,8 @@ pub const MAX_TOKEN_CHARS: usize = 64;
 pub const MAX_EVENT_BYTES: usize = 900_000;
 /// The largest bulk body, in bytes (Keen's docs on limits).
 pub const MAX_BATCH_BYTES: usize = 10_000_000;
-/// Nesting past this is refused as invalid JSON. Keen names no limit; this one only keeps a
-/// hostile body from exhausting the stack of whoever drops the parsed value.
+/// Deeper nesting is refused as invalid JSON. Keen documents no limit; this one bounds the stack that
+/// parsing and dropping an event need.
 pub const MAX_DEPTH: usize = 1_500;
 
 /// Why Keen refuses an event: the `error_code` of a single call, the `name` in a bulk result.
@@ -31,12 +39,12 @@ pub const MAX_DEPTH: usize = 1_500;
 pub struct Refusal {
     /// Keen's error name, such as `InvalidPropertyNameError`.
     pub name: String,
-    /// The text for a person.
+    /// Error text.
     pub description: String,
 }
 
 impl Refusal {
-    /// A refusal with this name and text.
+    /// Creates a refusal.
     pub fn new(name: impl Into<String>, description: impl Into<String>) -> Self {
         Self { name: name.into(), description: description.into() }
     }
@@ -60,17 +68,17 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// A rejection with this status, name and text.
+    /// Creates a rejection.
     pub fn new(status: u16, name: &str, message: impl Into<String>) -> Self {
         Self { status, refusal: Refusal::new(name, message) }
     }
 }
 
-/// C1 to C5, with the edges that only the 2014 guide forbids: a leading `_`, a leading or
-/// trailing `.`.
+/// Checks a collection name, including what only Keen's 2014 guide forbids: a leading `_`, and a
+/// leading or trailing `.`.
 ///
 /// # Errors
-/// What Keen says of a name it refuses.
+/// Keen's refusal of the name.
 pub fn check_collection_name(name: &str) -> Result<(), Refusal> {
     check_collection_name_lenient(name)?;
     if name.starts_with(['_', '.']) || name.ends_with('.') {
@@ -79,10 +87,10 @@ pub fn check_collection_name(name: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// C1 to C5 alone, as the server's text of 2015 puts them.
+/// Checks a collection name by the server's error text of 2015 only.
 ///
 /// # Errors
-/// What Keen says of a name it refuses.
+/// Keen's refusal of the name.
 pub fn check_collection_name_lenient(name: &str) -> Result<(), Refusal> {
     let legal = !name.is_empty()
         && name.chars().count() <= MAX_COLLECTION_CHARS
@@ -92,7 +100,7 @@ pub fn check_collection_name_lenient(name: &str) -> Result<(), Refusal> {
 }
 
 fn invalid_collection_name(name: &str) -> Refusal {
-    // The missing space after "CR." is Keen's own.
+    // Keen's text has no space after "CR.".
     Refusal::new(
         "InvalidCollectionNameError",
         format!(
@@ -102,11 +110,10 @@ fn invalid_collection_name(name: &str) -> Refusal {
     )
 }
 
-/// Every rule on one event: its properties (P1 to P10), its `keen` object (K1 to K10) and its
-/// add-ons (D1 to D8).
+/// Checks the properties, the `keen` object and the add-ons of an event.
 ///
 /// # Errors
-/// The first rule the event breaks.
+/// The first rule that the event breaks.
 pub fn check_event(event: &Value) -> Result<(), Refusal> {
     let Value::Object(properties) = event else {
         return Err(Refusal::new("InvalidEventError", "An event must be a JSON object."));
@@ -121,7 +128,8 @@ pub fn check_event(event: &Value) -> Result<(), Refusal> {
     }
 }
 
-/// P1 to P10. Walks with a list of its own, as an event may nest deeper than the stack allows.
+/// Checks names and values at every depth. Iterative, because an event may nest deeper than the
+/// stack allows.
 fn check_properties(event: &Value) -> Result<(), Refusal> {
     let mut pending = vec![event];
     while let Some(value) = pending.pop() {
@@ -155,15 +163,15 @@ fn check_property_name(name: &str) -> Result<(), Refusal> {
 }
 
 fn check_string(text: &str) -> Result<(), Refusal> {
-    // Bytes are never fewer than characters, so most strings need no count.
+    // A string has at most as many characters as bytes, so most need no count.
     if text.len() < STRING_CHARS_BOUND || text.chars().count() < STRING_CHARS_BOUND {
         return Ok(());
     }
     Err(invalid_value("String property values must be less than 10,000 characters long."))
 }
 
-/// P8, P9. A float at or past the edge is refused too: the integer -2^63 - 1 reads as the float
-/// -2^63, so the two cannot be told apart.
+/// Checks that a number is within -2^63 to 2^63-1. A float at -2^63 is refused too: the integer
+/// -2^63 - 1 is parsed as the same float.
 fn check_number(number: &Number) -> Result<(), Refusal> {
     const EDGE: f64 = 9_223_372_036_854_775_808.0;
     let fits = number.as_i64().is_some()
@@ -187,7 +195,7 @@ fn check_keen(keen: &Map<String, Value>, event: &Map<String, Value>) -> Result<(
             "location" => check_location(value)?,
             "uniqueness_token" => check_token(value)?,
             "addons" => check_addons(value, event)?,
-            // `id` and `created_at` are among these: only Keen sets them.
+            // Includes `id` and `created_at`, which only Keen sets.
             _ => {
                 return Err(Refusal::new(
                     "InvalidKeenNamespaceProperty",
@@ -199,8 +207,8 @@ fn check_keen(keen: &Map<String, Value>, event: &Map<String, Value>) -> Result<(
     Ok(())
 }
 
-/// K1 to K3: `YYYY-MM-DDThh:mm:ss`, then no fraction or one of 3 or 6 digits, then `Z`,
-/// `+hh:mm`, `-hhmm` or nothing, as Keen's data modeling guide has it.
+/// Checks for `YYYY-MM-DDThh:mm:ss`, then no fraction or one of 3 or 6 digits, then `Z`,
+/// `+hh:mm`, `-hhmm` or nothing (Keen's data modeling guide).
 fn check_timestamp(value: &Value) -> Result<(), Refusal> {
     if value.as_str().is_some_and(is_timestamp) {
         return Ok(());
@@ -273,7 +281,7 @@ fn is_zone(text: &[u8]) -> bool {
     matches!(minutes, Some((minutes, [])) if hours < 24 && minutes < 60)
 }
 
-/// K8: longitude first, in a true JSON array (Keen's data modeling guide).
+/// Checks for a JSON array of longitude and latitude (Keen's data modeling guide).
 fn check_location(value: &Value) -> Result<(), Refusal> {
     let coordinates = value.get("coordinates").and_then(Value::as_array);
     let pair = match coordinates.map(Vec::as_slice) {
@@ -288,7 +296,7 @@ fn check_location(value: &Value) -> Result<(), Refusal> {
     }
 }
 
-/// K9: an opaque string of 1 to 64 characters.
+/// Checks for a string of 1 to 64 characters.
 fn check_token(value: &Value) -> Result<(), Refusal> {
     match value.as_str().map(|token| token.chars().count()) {
         Some(1..=MAX_TOKEN_CHARS) => Ok(()),
@@ -303,12 +311,12 @@ pub fn uniqueness_token(event: &Value) -> Option<&str> {
     event.get("keen")?.get("uniqueness_token")?.as_str()
 }
 
-/// D1 to D8, from Keen's pages on data enrichment.
+/// Checks add-ons by Keen's pages on data enrichment.
 fn check_addons(value: &Value, event: &Map<String, Value>) -> Result<(), Refusal> {
     let addons = match value.as_array() {
         Some(addons) if addons.iter().all(Value::is_object) => addons,
         _ => {
-            // Keen's text is known up to "You sent a valu"; the end is a guess.
+            // Keen's text is known up to "You sent a valu"; the rest is a guess.
             return Err(invalid_value(&format!(
                 "Your event contains an invalid value for 'keen.addons'. It must be a JSON array \
                  of objects! You sent a value of type {}.",
@@ -337,9 +345,9 @@ fn check_addon(addon: &Value, event: &Map<String, Value>) -> Result<(), Refusal>
         let path = given
             .get(*input)
             .and_then(Value::as_str)
-            .ok_or_else(|| invalid_addon(name, &format!("its input lacks '{input}'")))?;
+            .ok_or_else(|| invalid_addon(name, &format!("its input has no '{input}'")))?;
         if !names_a_property(path, event) {
-            let why = format!("its input '{path}' is no property of the event");
+            let why = format!("its input '{path}' is not a property of the event");
             return Err(invalid_addon(name, &why));
         }
     }
@@ -347,7 +355,10 @@ fn check_addon(addon: &Value, event: &Map<String, Value>) -> Result<(), Refusal>
         let known = inputs.contains(&key.as_str())
             || (name == "keen:ip_to_geo" && key == "remove_ip_property" && value.is_boolean());
         if !known {
-            return Err(invalid_addon(name, &format!("its input has a wrong '{key}'")));
+            return Err(invalid_addon(
+                name,
+                &format!("its input has an unknown or invalid '{key}'"),
+            ));
         }
     }
     check_output(name, addon.get("output"))
@@ -364,8 +375,8 @@ fn check_output(name: &str, output: Option<&Value>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// D2, D4, D6: the path leads to a property, whatever its value. Keen sets `keen.timestamp`
-/// before the add-ons run, so that one is always there.
+/// Whether the dotted path leads to a property, whatever its value. `keen.timestamp` always exists:
+/// Keen sets it before the add-ons run.
 fn names_a_property(path: &str, event: &Map<String, Value>) -> bool {
     if path == "keen.timestamp" {
         return true;
@@ -397,7 +408,7 @@ fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// Z1, Z3: the body of a single call as an event, not yet judged by [`check_event`].
+/// Parses the body of a single call as an event. [`check_event`] checks it afterwards.
 ///
 /// # Errors
 /// 413 for a body over [`MAX_EVENT_BYTES`], 400 for one that is not JSON.
@@ -407,19 +418,19 @@ pub fn read_event(body: &[u8]) -> Result<ReadEvent<'_>, Rejection> {
     Ok(ReadEvent { text: text.trim_ascii(), value: parse(text)? })
 }
 
-/// An event of a call: its text as it came, and what it says.
+/// An event of a call.
 #[derive(Clone, Debug)]
 pub struct ReadEvent<'a> {
-    /// The bytes of the event.
+    /// The event's JSON text.
     pub text: &'a str,
-    /// The event itself; of equal names the last one counts.
+    /// The parsed event. Of equal names the last wins.
     pub value: Value,
 }
 
-/// A bulk body: its collections in the order they came, each with its events.
+/// A bulk body: the collections in their order, each with its events.
 pub type Batch<'a> = Vec<(String, Vec<ReadEvent<'a>>)>;
 
-/// Z2, Z3, B4, B5: the body of a bulk call, its events not yet judged by [`check_event`].
+/// Parses the body of a bulk call. [`check_event`] checks its events afterwards.
 ///
 /// # Errors
 /// 413 for a body over [`MAX_BATCH_BYTES`] or an event over [`MAX_EVENT_BYTES`], 400 for one
@@ -456,15 +467,15 @@ fn read_batch_event(raw: &RawValue) -> Result<ReadEvent<'_>, Rejection> {
     Ok(ReadEvent { text: raw.get(), value: parse(raw.get())? })
 }
 
-fn check_size(bytes: usize, most: usize) -> Result<(), Rejection> {
-    if bytes <= most { Ok(()) } else { Err(too_large(bytes, most)) }
+fn check_size(bytes: usize, limit: usize) -> Result<(), Rejection> {
+    if bytes <= limit { Ok(()) } else { Err(too_large(bytes, limit)) }
 }
 
-pub(crate) fn too_large(bytes: usize, most: usize) -> Rejection {
+pub(crate) fn too_large(bytes: usize, limit: usize) -> Rejection {
     Rejection::new(
         413,
         "RequestEntityTooLargeError",
-        format!("The request is too large: {bytes} bytes, and at most {most} are allowed."),
+        format!("The request is too large: {bytes} bytes, and at most {limit} are allowed."),
     )
 }
 
@@ -476,33 +487,45 @@ fn read_text(body: &[u8]) -> Result<&str, Rejection> {
     Ok(text)
 }
 
-/// The deepest nesting of JSON text, without parsing it.
+/// The maximum nesting of JSON text, without parsing it.
 fn depth(json: &[u8]) -> usize {
-    let (mut now, mut most, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    let (mut current, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in json {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if in_string => escaped = true,
             b'"' => in_string = !in_string,
             b'{' | b'[' if !in_string => {
-                now += 1;
-                most = most.max(now);
+                current += 1;
+                deepest = deepest.max(current);
             }
-            b'}' | b']' if !in_string => now = now.saturating_sub(1),
+            b'}' | b']' if !in_string => current = current.saturating_sub(1),
             _ => {}
         }
     }
-    most
+    deepest
 }
 
-/// JSON of any depth. The stack grows on the heap where it must.
+/// Parses JSON that nests at most [`MAX_DEPTH`] deep.
 pub(crate) fn parse(text: &str) -> Result<Value, Rejection> {
-    let mut reader = serde_json::Deserializer::from_str(text);
-    reader.disable_recursion_limit();
-    let value = Value::deserialize(serde_stacker::Deserializer::new(&mut reader));
-    let value = value.map_err(invalid_json)?;
-    reader.end().map_err(invalid_json)?;
-    Ok(value)
+    // serde_json's own limit of 128 levels fits any stack; deeper text gets a stack of its own.
+    const DEEP_STACK_BYTES: usize = 64 << 20;
+    if depth(text.as_bytes()) < 128 {
+        return serde_json::from_str(text).map_err(invalid_json);
+    }
+    std::thread::scope(|scope| {
+        let parser = std::thread::Builder::new().stack_size(DEEP_STACK_BYTES);
+        let parsed = parser.spawn_scoped(scope, || {
+            let mut reader = serde_json::Deserializer::from_str(text);
+            reader.disable_recursion_limit();
+            let value = Value::deserialize(&mut reader)?;
+            reader.end()?;
+            Ok(value)
+        });
+        let parsed = parsed.map_err(|_| bad_json("there is no thread to parse it"))?;
+        let parsed = parsed.join().map_err(|_| bad_json("it cannot be parsed"))?;
+        parsed.map_err(invalid_json)
+    })
 }
 
 fn invalid_json(error: serde_json::Error) -> Rejection {
@@ -513,7 +536,7 @@ fn bad_json(why: &str) -> Rejection {
     Rejection::new(400, "InvalidJSONError", format!("The request body is not valid JSON: {why}."))
 }
 
-/// The members of a JSON object in the order they came; of equal names the last one counts.
+/// The members of a JSON object in their order. Of equal names the last wins.
 struct Collections<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Collections<'de> {
@@ -533,15 +556,15 @@ impl<'de> Visitor<'de> for CollectionsVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members: Vec<(String, &'de RawValue)> = Vec::new();
-        let mut places = std::collections::HashMap::new();
+        let mut indices = std::collections::HashMap::new();
         while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
-            match places.get(&name) {
-                Some(&place) => {
-                    let member: &mut (String, &'de RawValue) = &mut members[place];
+            match indices.get(&name) {
+                Some(&index) => {
+                    let member: &mut (String, &'de RawValue) = &mut members[index];
                     member.1 = value;
                 }
                 None => {
-                    places.insert(name.clone(), members.len());
+                    indices.insert(name.clone(), members.len());
                     members.push((name, value));
                 }
             }

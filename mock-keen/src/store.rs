@@ -1,5 +1,5 @@
-//! What the mock holds: events, uniqueness tokens, refusals, calls. Everything is bounded, the
-//! oldest going first.
+//! In-memory storage of events, uniqueness tokens, refusals and calls. Everything is bounded: the
+//! oldest entries are removed first.
 
 use crate::rules;
 use serde::Serialize;
@@ -9,16 +9,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
-/// How much the mock keeps.
+/// Bounds of the mock's storage.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Events, at most.
+    /// Maximum number of events.
     pub events: usize,
-    /// Bytes of events, at most.
+    /// Maximum bytes of events.
     pub event_bytes: usize,
-    /// Call records, at most. Refusals have the same bound.
+    /// Maximum number of call records, and of refusals.
     pub calls: usize,
-    /// Uniqueness tokens, at most. Keen forgets them after 31 days.
+    /// Maximum number of uniqueness tokens. Keen keeps them for 31 days.
     pub tokens: usize,
 }
 
@@ -28,14 +28,14 @@ impl Default for Limits {
     }
 }
 
-/// An event that was accepted.
+/// An accepted event.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StoredEvent {
     /// The project's id.
     pub project: String,
     /// The collection, decoded.
     pub collection: String,
-    /// The event as accepted: `keen.addons` and `keen.uniqueness_token` are still in it.
+    /// The event as received, including `keen.addons` and `keen.uniqueness_token`.
     pub event: Value,
     /// When it was stored.
     #[serde(serialize_with = "as_millis")]
@@ -45,28 +45,27 @@ pub struct StoredEvent {
 /// A call to the write API.
 #[derive(Clone, Debug, Serialize)]
 pub struct CallRecord {
-    /// The project's id as the path has it; empty where the path names none.
+    /// The project id in the path; empty if there is none.
     pub project: String,
     /// The HTTP method.
     pub method: String,
-    /// The path with its query, as sent.
+    /// The path with its query, as received.
     pub path: String,
-    /// The headers, names in lower case.
+    /// The headers; names are in lower case.
     pub headers: Vec<(String, String)>,
-    /// How many events the body held; 0 where it could not be read.
+    /// Number of events in the body; 0 if it could not be parsed.
     pub events: usize,
-    /// The body's length.
+    /// Length of the body in bytes.
     pub bytes: usize,
-    /// The status answered; `None` while there is no answer, and for ever where the
-    /// connection was cut.
+    /// The status of the reply; `None` before the reply, or if the connection was cut.
     pub status: Option<u16>,
-    /// When the call had been read.
+    /// When the whole call was received.
     #[serde(serialize_with = "as_millis")]
     pub received_at: SystemTime,
 }
 
 impl CallRecord {
-    /// The value of a header, its name in lower case.
+    /// The value of a header; `name` is in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(key, _)| key == name)?;
         Some(&found.1)
@@ -78,29 +77,29 @@ impl CallRecord {
 pub struct RefusalRecord {
     /// The project's id.
     pub project: String,
-    /// The collection; empty where a whole call was refused before its collections were read.
+    /// The collection; empty if the whole call was refused.
     pub collection: String,
-    /// The status of the reply: 200 where only this event of a bulk call was refused.
+    /// The status of the reply; 200 for a single event of a bulk call.
     pub status: u16,
     /// Keen's error name.
     pub name: String,
-    /// Keen's text.
+    /// Keen's error text.
     pub description: String,
-    /// The start of the event, or of the body.
+    /// The start of the event or of the body.
     pub event: String,
     /// When it was refused.
     #[serde(serialize_with = "as_millis")]
     pub received_at: SystemTime,
 }
 
-/// How many events of one collection met which end.
+/// Numbers of events by outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Accepted.
     pub stored: u64,
     /// Refused.
     pub refused: u64,
-    /// Dropped, as their uniqueness token had been seen.
+    /// Dropped because their uniqueness token was already known.
     pub duplicates: u64,
 }
 
@@ -113,16 +112,16 @@ pub(crate) fn millis(time: SystemTime) -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// How an event was taken.
+/// Result of [`Store::store_event`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Taken {
+pub(crate) enum StoreResult {
     Stored,
     Duplicate,
 }
 
-/// Something the page shows.
+/// One row of the page.
 #[derive(Clone)]
-pub(crate) struct Happening {
+pub(crate) struct PageItem {
     pub(crate) seq: u64,
     pub(crate) kind: Kind,
     pub(crate) project: Arc<str>,
@@ -139,38 +138,38 @@ pub(crate) enum Kind {
     Fault { what: String },
 }
 
-/// A stored event as text, which is far smaller than as a tree.
+/// A stored event as text, which needs much less memory than a parsed one.
 #[derive(Clone)]
-pub(crate) struct Kept {
+pub(crate) struct EventText {
     pub(crate) project: Arc<str>,
     pub(crate) collection: Arc<str>,
     pub(crate) text: Arc<str>,
     pub(crate) at: SystemTime,
 }
 
-/// A list that forgets its oldest items. `first` is the number of the item at its front.
+/// A list that drops its oldest items. `first` is the number of the item at its front.
 struct Ring<T> {
     items: VecDeque<T>,
-    most: usize,
+    capacity: usize,
     first: u64,
 }
 
 impl<T> Ring<T> {
-    fn new(most: usize) -> Self {
-        Self { items: VecDeque::new(), most, first: 0 }
+    fn new(capacity: usize) -> Self {
+        Self { items: VecDeque::new(), capacity, first: 0 }
     }
 
-    /// Adds an item; gives its number and what had to go.
+    /// Adds an item. Returns its number and the item that it displaced.
     fn push(&mut self, item: T) -> (u64, Option<T>) {
-        let gone = if self.items.len() >= self.most { self.pop() } else { None };
+        let removed = if self.items.len() >= self.capacity { self.pop() } else { None };
         self.items.push_back(item);
-        (self.first + self.items.len() as u64 - 1, gone)
+        (self.first + self.items.len() as u64 - 1, removed)
     }
 
     fn pop(&mut self) -> Option<T> {
-        let gone = self.items.pop_front();
-        self.first += u64::from(gone.is_some());
-        gone
+        let removed = self.items.pop_front();
+        self.first += u64::from(removed.is_some());
+        removed
     }
 
     fn get_mut(&mut self, number: u64) -> Option<&mut T> {
@@ -179,11 +178,11 @@ impl<T> Ring<T> {
     }
 }
 
-/// Happenings held for pages that come late or come back.
+/// Rows event for pages that connect later or reconnect.
 const RECENT: usize = 500;
-/// Collections counted each on its own; more share one line.
+/// Collections with their own counts; further ones share one entry.
 const COUNTED_COLLECTIONS: usize = 1_000;
-/// The most of a refused event that is held.
+/// Maximum bytes event of a refused event.
 const REFUSED_TEXT: usize = 16 << 10;
 
 struct Inner {
@@ -191,20 +190,20 @@ struct Inner {
     seq: u64,
     totals: Counts,
     faults: u64,
-    events: Ring<Kept>,
+    events: Ring<EventText>,
     event_bytes: usize,
     tokens: HashSet<Arc<str>>,
     token_order: VecDeque<Arc<str>>,
     refusals: Ring<RefusalRecord>,
     calls: Ring<CallRecord>,
-    recent: Ring<Happening>,
+    recent: Ring<PageItem>,
     counts: BTreeMap<(Arc<str>, Arc<str>), (Counts, u64)>,
 }
 
 impl Inner {
     fn new(limits: &Limits) -> Self {
         Self {
-            // Tells one life of the store from the next, also across restarts.
+            // Distinguishes this store from the one after a reset, also across restarts.
             epoch: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(0)),
@@ -223,18 +222,18 @@ impl Inner {
     }
 }
 
-/// What the page learns since it last asked.
-pub(crate) struct News {
+/// What changed since the page's last update.
+pub(crate) struct Update {
     pub(crate) epoch: u64,
     pub(crate) seq: u64,
     pub(crate) fresh: bool,
-    pub(crate) happenings: Vec<Happening>,
+    pub(crate) items: Vec<PageItem>,
     pub(crate) totals: Counts,
     pub(crate) faults: u64,
     pub(crate) collections: Vec<(Arc<str>, Arc<str>, Counts)>,
 }
 
-/// The mock's memory. It outlives a stop and a new start.
+/// The mock's storage. It survives a stop and restart.
 pub(crate) struct Store {
     limits: Limits,
     inner: Mutex<Inner>,
@@ -247,47 +246,54 @@ impl Store {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A panic elsewhere leaves at worst a half-counted event, which a test would notice.
+        // After a panic elsewhere at most one event is counted half, which a test would notice.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes after each change.
+    /// Changes with every update.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// Stores an accepted event, unless its token was seen in this project and collection.
-    pub(crate) fn take(
+    /// Stores an accepted event unless its token is already known in this project and collection.
+    pub(crate) fn store_event(
         &self,
         project: &str,
         collection: &str,
         text: &str,
         token: Option<&str>,
-    ) -> Taken {
+    ) -> StoreResult {
         let mut inner = self.lock();
-        let taken = if token.is_some_and(|token| self.seen(&mut inner, project, collection, token))
+        let result = if token
+            .is_some_and(|token| self.is_known_token(&mut inner, project, collection, token))
         {
-            Taken::Duplicate
+            StoreResult::Duplicate
         } else {
-            Taken::Stored
+            StoreResult::Stored
         };
         let (project, collection) = self.intern(&mut inner, project, collection);
         let text: Arc<str> = text.into();
         let at = SystemTime::now();
-        let kind = match taken {
-            Taken::Duplicate => Kind::Duplicate,
-            Taken::Stored => {
-                self.keep(&mut inner, &project, &collection, &text, at);
+        let kind = match result {
+            StoreResult::Duplicate => Kind::Duplicate,
+            StoreResult::Stored => {
+                self.push_event(&mut inner, &project, &collection, &text, at);
                 Kind::Stored
             }
         };
-        note(&mut inner, kind, project, collection, text, at);
+        push_item(&mut inner, kind, project, collection, text, at);
         drop(inner);
         self.changed.send_replace(());
-        taken
+        result
     }
 
-    fn seen(&self, inner: &mut Inner, project: &str, collection: &str, token: &str) -> bool {
+    fn is_known_token(
+        &self,
+        inner: &mut Inner,
+        project: &str,
+        collection: &str,
+        token: &str,
+    ) -> bool {
         let key: Arc<str> = format!("{project}\n{collection}\n{token}").into();
         if !inner.tokens.insert(key.clone()) {
             return true;
@@ -309,7 +315,7 @@ impl Store {
         }
     }
 
-    fn keep(
+    fn push_event(
         &self,
         inner: &mut Inner,
         project: &Arc<str>,
@@ -318,21 +324,21 @@ impl Store {
         at: SystemTime,
     ) {
         inner.event_bytes += text.len();
-        let (_, gone) = inner.events.push(Kept {
+        let (_, removed) = inner.events.push(EventText {
             project: project.clone(),
             collection: collection.clone(),
             text: text.clone(),
             at,
         });
-        inner.event_bytes -= gone.map_or(0, |kept| kept.text.len());
+        inner.event_bytes -= removed.map_or(0, |event| event.text.len());
         while inner.event_bytes > self.limits.event_bytes {
-            let Some(kept) = inner.events.pop() else { break };
-            inner.event_bytes -= kept.text.len();
+            let Some(event) = inner.events.pop() else { break };
+            inner.event_bytes -= event.text.len();
         }
     }
 
-    /// Notes a refused event or call.
-    pub(crate) fn refuse(
+    /// Records a refused event or call.
+    pub(crate) fn record_refusal(
         &self,
         project: &str,
         collection: &str,
@@ -354,15 +360,15 @@ impl Store {
         });
         let (project, collection) = self.intern(&mut inner, project, collection);
         let why = why.clone();
-        note(&mut inner, Kind::Refused { status, why }, project, collection, text.into(), at);
+        push_item(&mut inner, Kind::Refused { status, why }, project, collection, text.into(), at);
         drop(inner);
         self.changed.send_replace(());
     }
 
-    /// Notes that an ordered fault met a call.
-    pub(crate) fn faulted(&self, project: &str, what: String) {
+    /// Records that a fault was applied to a call.
+    pub(crate) fn record_fault(&self, project: &str, what: String) {
         let mut inner = self.lock();
-        note(
+        push_item(
             &mut inner,
             Kind::Fault { what },
             project.into(),
@@ -374,42 +380,43 @@ impl Store {
         self.changed.send_replace(());
     }
 
-    /// Notes a call; gives its number for [`Store::answered`].
-    pub(crate) fn called(&self, call: CallRecord) -> u64 {
+    /// Records a call. Returns its number for [`Store::record_reply`].
+    pub(crate) fn record_call(&self, call: CallRecord) -> u64 {
         self.lock().calls.push(call).0
     }
 
-    /// Notes what a call held, once it was read.
-    pub(crate) fn held(&self, call: u64, events: usize) {
+    /// Records the number of events in a call.
+    pub(crate) fn record_events(&self, call: u64, events: usize) {
         if let Some(call) = self.lock().calls.get_mut(call) {
             call.events = events;
         }
     }
 
-    /// Notes how a call was answered.
-    pub(crate) fn answered(&self, call: u64, status: u16) {
+    /// Records the status of the reply.
+    pub(crate) fn record_reply(&self, call: u64, status: u16) {
         if let Some(call) = self.lock().calls.get_mut(call) {
             call.status = Some(status);
         }
     }
 
-    /// The stored events that `wanted` picks by project and collection, oldest first.
+    /// The stored events that `wanted` selects by project and collection, oldest first.
     pub(crate) fn events(&self, wanted: impl Fn(&str, &str) -> bool) -> Vec<StoredEvent> {
-        let kept = self.texts(wanted).into_iter();
-        kept.map(|kept| StoredEvent {
-            project: kept.project.to_string(),
-            collection: kept.collection.to_string(),
-            event: rules::parse(&kept.text).unwrap_or_default(),
-            received_at: kept.at,
-        })
-        .collect()
+        let event = self.texts(wanted).into_iter();
+        event
+            .map(|event| StoredEvent {
+                project: event.project.to_string(),
+                collection: event.collection.to_string(),
+                event: rules::parse(&event.text).unwrap_or_default(),
+                received_at: event.at,
+            })
+            .collect()
     }
 
-    /// The same as text, cheap enough to be done while calls come in.
-    pub(crate) fn texts(&self, wanted: impl Fn(&str, &str) -> bool) -> Vec<Kept> {
+    /// The same as text, which is cheap enough under load.
+    pub(crate) fn texts(&self, wanted: impl Fn(&str, &str) -> bool) -> Vec<EventText> {
         let inner = self.lock();
         let wanted =
-            inner.events.items.iter().filter(|kept| wanted(&kept.project, &kept.collection));
+            inner.events.items.iter().filter(|event| wanted(&event.project, &event.collection));
         wanted.cloned().collect()
     }
 
@@ -435,19 +442,18 @@ impl Store {
             .collect()
     }
 
-    /// What happened after `seq` of that `epoch`; all that is still known, where the epoch is
-    /// another.
-    pub(crate) fn news(&self, epoch: u64, seq: u64) -> News {
+    /// The changes after `seq`. If `epoch` is not the current one, everything that is still event.
+    pub(crate) fn update_since(&self, epoch: u64, seq: u64) -> Update {
         let inner = self.lock();
         let fresh = epoch != inner.epoch;
         let seq = if fresh { 0 } else { seq };
-        let happenings = inner.recent.items.iter().filter(|h| h.seq > seq).cloned().collect();
+        let items = inner.recent.items.iter().filter(|h| h.seq > seq).cloned().collect();
         let changed = inner.counts.iter().filter(|(_, (_, changed))| *changed > seq);
-        News {
+        Update {
             epoch: inner.epoch,
             seq: inner.seq,
             fresh,
-            happenings,
+            items,
             totals: inner.totals.clone(),
             faults: inner.faults,
             collections: changed
@@ -458,15 +464,15 @@ impl Store {
         }
     }
 
-    /// Forgets everything.
+    /// Removes everything.
     pub(crate) fn reset(&self) {
         *self.lock() = Inner::new(&self.limits);
         self.changed.send_replace(());
     }
 }
 
-/// Counts a happening and holds it for the page.
-fn note(
+/// Counts an item and keeps it for the page.
+fn push_item(
     inner: &mut Inner,
     kind: Kind,
     project: Arc<str>,
@@ -494,5 +500,5 @@ fn note(
         count(counts);
         *changed = seq;
     }
-    inner.recent.push(Happening { seq, kind, project, collection, text, at });
+    inner.recent.push(PageItem { seq, kind, project, collection, text, at });
 }

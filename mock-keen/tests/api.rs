@@ -1,4 +1,5 @@
-//! The write API over HTTP: routes, keys, replies byte for byte, bulk, sizes; named by rule.
+//! The write API over HTTP: routes, keys, replies byte for byte, bulk calls, sizes. RULES.md has the
+//! sources.
 
 mod common;
 
@@ -18,8 +19,8 @@ fn recorded(text: &str) -> (Vec<(String, String)>, &str) {
     (headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(), body)
 }
 
-/// Compares with a recording: the body byte for byte, and every header that does not vary with
-/// the time, the connection or the length that the recorder changed.
+/// Compares with a recording: the body byte for byte, and the headers that do not depend on time,
+/// connection or length.
 fn assert_as_recorded(reply: &Reply, text: &str) {
     let (headers, body) = recorded(text);
     assert_eq!(reply.text(), body.trim_end_matches('\n'));
@@ -33,7 +34,7 @@ fn assert_as_recorded(reply: &Reply, text: &str) {
 // Routing and transport.
 
 #[tokio::test]
-async fn s1_a_single_event_is_answered_201_as_recorded() {
+async fn single_event_is_answered_201_as_recorded() {
     let keen = keen().await;
     let headers = [AUTH, ("content-type", "application/json")];
     let reply = call(&keen, &single_head("signups"), &headers, "{\"plan\": \"pro\"}");
@@ -48,7 +49,7 @@ async fn s1_a_single_event_is_answered_201_as_recorded() {
 }
 
 #[tokio::test]
-async fn s2_the_key_may_be_in_the_query() {
+async fn api_key_in_query_is_accepted() {
     let keen = keen().await;
     let head = format!("{}?api_key={WRITE_KEY}", single_head("a"));
     assert_eq!(call(&keen, &head, &[], "{}").status, 201);
@@ -57,7 +58,7 @@ async fn s2_the_key_may_be_in_the_query() {
 }
 
 #[tokio::test]
-async fn s3_text_plain_is_taken() {
+async fn text_plain_body_is_accepted() {
     let keen = keen().await;
     let head = format!("{}?api_key={WRITE_KEY}", single_head("a"));
     let reply = call(&keen, &head, &[("content-type", "text/plain;charset=UTF-8")], "{\"a\": 1}");
@@ -65,21 +66,21 @@ async fn s3_text_plain_is_taken() {
 }
 
 #[tokio::test]
-async fn s4_the_collection_is_percent_decoded() {
+async fn collection_in_path_is_percent_decoded() {
     let keen = keen().await;
     assert_eq!(post(&keen, "a%20b%2Fc%3Fd%23e%26f%3Ag%25h", "{}").status, 201);
     assert_eq!(keen.events()[0].collection, "a b/c?d#e&f:g%h");
 }
 
 #[tokio::test]
-async fn s5_a_plus_is_a_plus() {
+async fn plus_in_path_is_literal() {
     let keen = keen().await;
     assert_eq!(post(&keen, "a+b%2B", "{}").status, 201);
     assert_eq!(keen.events()[0].collection, "a+b+");
 }
 
 #[tokio::test]
-async fn s6_a_raw_slash_is_answered_by_nginx() {
+async fn raw_slash_in_collection_gets_nginx_404() {
     let keen = keen().await;
     let reply = post(&keen, "a/b", "{}");
     assert_eq!(reply.status, 404);
@@ -90,10 +91,10 @@ async fn s6_a_raw_slash_is_answered_by_nginx() {
 }
 
 #[tokio::test]
-async fn a_raw_space_in_the_path_is_answered_by_nginx() {
+async fn raw_space_in_path_gets_nginx_400() {
     let keen = keen().await;
     let mut connection = Connection::open(keen.addr());
-    // It holds after a good call on the same connection too.
+    // Also after a valid call on the same connection.
     assert_eq!(connection.call(&single_head("a"), &[AUTH], b"{}").unwrap().status, 201);
     let reply = connection.call(&single_head("a b"), &[AUTH], b"{}").unwrap();
     assert_eq!(reply.status, 400);
@@ -102,7 +103,7 @@ async fn a_raw_space_in_the_path_is_answered_by_nginx() {
 }
 
 #[tokio::test]
-async fn an_unknown_path_is_answered_by_nginx() {
+async fn unknown_path_gets_nginx_404() {
     let keen = keen().await;
     for head in [
         "POST /".to_owned() + "3.0",
@@ -120,7 +121,7 @@ async fn an_unknown_path_is_answered_by_nginx() {
 }
 
 #[tokio::test]
-async fn cors_is_open_and_a_preflight_is_answered() {
+async fn preflight_is_answered_with_open_cors() {
     let keen = keen().await;
     let head = single_head("a").replace("POST", "OPTIONS");
     let reply = call(&keen, &head, &[("origin", "http://a")], "");
@@ -130,7 +131,7 @@ async fn cors_is_open_and_a_preflight_is_answered() {
 }
 
 #[tokio::test]
-async fn replies_are_gzipped_for_those_who_ask() {
+async fn reply_is_gzipped_when_accepted() {
     let keen = keen().await;
     for (accept, zipped) in
         [("gzip", true), ("deflate, gzip;q=0.5", true), ("gzip;q=0", false), ("br", false)]
@@ -148,7 +149,7 @@ async fn replies_are_gzipped_for_those_who_ask() {
 }
 
 #[tokio::test]
-async fn connections_are_kept_unless_told_otherwise() {
+async fn connection_is_kept_alive_by_default() {
     let keen = keen().await;
     let mut connection = Connection::open(keen.addr());
     for _ in 0..3 {
@@ -158,7 +159,7 @@ async fn connections_are_kept_unless_told_otherwise() {
 }
 
 #[tokio::test]
-async fn connections_are_closed_after_each_reply_if_told_so() {
+async fn connection_close_option_closes_after_reply() {
     let keen =
         MockKeen::start(Options { connection_close: true, ..Options::default() }).await.unwrap();
     let mut connection = Connection::open(keen.addr());
@@ -168,7 +169,7 @@ async fn connections_are_closed_after_each_reply_if_told_so() {
 }
 
 #[tokio::test]
-async fn gzip_bodies_are_refused() {
+async fn gzip_body_is_refused() {
     let keen = keen().await;
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut gzip, b"{}").unwrap();
@@ -188,7 +189,7 @@ fn data(json: &str) -> String {
 }
 
 #[tokio::test]
-async fn g1_a_get_records_an_event_in_every_base64() {
+async fn get_with_any_base64_data_is_stored() {
     let keen = keen().await;
     let slash = data("{\"a\":\"ab?\"}");
     let plus = data("{\"a\":\"ab>>\"}");
@@ -205,7 +206,7 @@ async fn g1_a_get_records_an_event_in_every_base64() {
         let reply = get(&keen, "a", &format!("data={form}"));
         assert_eq!((reply.status, reply.text()), (200, CREATED), "{form}");
     }
-    // In a query a raw plus is a space, which PyPI's keen overlooks.
+    // A raw plus in a query is a space. PyPI's keen does not escape it.
     assert_eq!(get(&keen, "a", &format!("data={plus}")).status, 400);
     let stored: Vec<_> =
         keen.events().into_iter().map(|stored| stored.event["a"].clone()).collect();
@@ -213,7 +214,7 @@ async fn g1_a_get_records_an_event_in_every_base64() {
 }
 
 #[tokio::test]
-async fn g1_what_is_no_base64_or_no_json_is_refused() {
+async fn get_with_invalid_data_is_refused() {
     let keen = keen().await;
     assert_eq!(get(&keen, "a", "data=!").status, 400);
     assert_eq!(get(&keen, "a", &format!("data={}", data("{"))).status, 400);
@@ -225,7 +226,7 @@ async fn g1_what_is_no_base64_or_no_json_is_refused() {
 }
 
 #[tokio::test]
-async fn g2_an_image_beacon_gets_an_image() {
+async fn get_image_beacon_is_answered_with_image() {
     let keen = keen().await;
     let reply = get(&keen, "a", &format!("data={}&c=clv1", data("{}")));
     assert_eq!(reply.header("content-type"), Some("image/gif"));
@@ -234,7 +235,7 @@ async fn g2_an_image_beacon_gets_an_image() {
 }
 
 #[tokio::test]
-async fn g3_jsonp_gets_a_script() {
+async fn get_jsonp_is_answered_with_script() {
     let keen = keen().await;
     let reply = get(&keen, "a", &format!("data={}&jsonp=keenJSONPCallback1", data("{}")));
     assert_eq!(reply.text(), "keenJSONPCallback1({\"created\": true})");
@@ -242,7 +243,7 @@ async fn g3_jsonp_gets_a_script() {
 }
 
 #[tokio::test]
-async fn g4_a_redirect_goes_on() {
+async fn get_redirect_is_answered_302() {
     let keen = keen().await;
     let reply = get(
         &keen,
@@ -257,7 +258,7 @@ async fn g4_a_redirect_goes_on() {
 // Keys.
 
 #[tokio::test]
-async fn a1_no_key_is_refused_as_none() {
+async fn missing_key_is_refused_as_none() {
     let keen = keen().await;
     let quoted: Value =
         serde_json::from_str(include_str!("replies/quoted-401-no-key.json")).unwrap();
@@ -270,7 +271,7 @@ async fn a1_no_key_is_refused_as_none() {
 }
 
 #[tokio::test]
-async fn a2_a5_a_wrong_key_is_echoed_as_recorded() {
+async fn wrong_key_is_echoed_as_recorded() {
     let keen = keen().await;
     for head in [single_head("a"), bulk_head()] {
         let reply = call(&keen, &head, &[("authorization", "testApiKey")], "{\"a\": [{}]}");
@@ -282,7 +283,7 @@ async fn a2_a5_a_wrong_key_is_echoed_as_recorded() {
 }
 
 #[tokio::test]
-async fn a3_a_read_key_is_forbidden() {
+async fn read_key_is_forbidden() {
     let keen = keen().await;
     let key = Project::new(PROJECT, "").read_key;
     let reply = call(&keen, &single_head("a"), &[("authorization", &key)], "{}");
@@ -293,7 +294,7 @@ async fn a3_a_read_key_is_forbidden() {
 }
 
 #[tokio::test]
-async fn a4_an_unknown_project_is_seen_before_the_key_as_recorded() {
+async fn unknown_project_is_refused_before_key_as_recorded() {
     let keen = keen().await;
     for path in ["/3.0/projects/none/events/a", "/3.0/projects/none/events"] {
         for headers in [&[AUTH][..], &[]] {
@@ -305,7 +306,7 @@ async fn a4_an_unknown_project_is_seen_before_the_key_as_recorded() {
 }
 
 #[tokio::test]
-async fn a6_a_scheme_before_the_key_is_refused() {
+async fn key_with_scheme_is_refused() {
     let keen = keen().await;
     let key = format!("Bearer {WRITE_KEY}");
     let reply = call(&keen, &single_head("a"), &[("authorization", &key)], "{}");
@@ -314,14 +315,14 @@ async fn a6_a_scheme_before_the_key_is_refused() {
 }
 
 #[tokio::test]
-async fn the_master_key_may_write() {
+async fn master_key_may_write() {
     let keen = keen().await;
     let key = Project::new(PROJECT, "").master_key;
     assert_eq!(call(&keen, &single_head("a"), &[("authorization", &key)], "{}").status, 201);
 }
 
 #[tokio::test]
-async fn an_access_key_writes_what_it_fills_in() {
+async fn access_key_adds_its_autofill() {
     let keen = keen().await;
     let writes = AccessKey {
         key: "MAYWRITE".to_owned(),
@@ -350,7 +351,7 @@ async fn an_access_key_writes_what_it_fills_in() {
 }
 
 #[tokio::test]
-async fn a_blocked_project_is_answered_402() {
+async fn blocked_project_is_answered_402() {
     let keen = keen().await;
     keen.add_project(Project { blocked: true, ..Project::new("p", "WRITE") });
     let reply = call(&keen, "POST /3.0/projects/p/events/a", &[("authorization", "WRITE")], "{}");
@@ -358,10 +359,10 @@ async fn a_blocked_project_is_answered_402() {
     assert!(reply.json()["message"].is_string());
 }
 
-// Names and properties over HTTP; tests/rules.rs has the rules themselves.
+// Names and properties over HTTP; tests/rules.rs tests the rules themselves.
 
 #[tokio::test]
-async fn c1_to_c4_a_bad_collection_refuses_the_single_call() {
+async fn invalid_collection_name_refuses_single_event() {
     let keen = keen().await;
     for collection in [
         "c".repeat(65),
@@ -378,12 +379,12 @@ async fn c1_to_c4_a_bad_collection_refuses_the_single_call() {
         );
     }
     assert_eq!(post(&keen, &"c".repeat(64), "{}").status, 201);
-    // Python writes ASCII only.
+    // Python's JSON is ASCII only.
     assert!(post(&keen, "caf%C3%A9", "{}").text().contains("'caf\\u00e9'"));
 }
 
 #[tokio::test]
-async fn strict_names_can_be_switched_off() {
+async fn strict_names_option_can_be_off() {
     let strict = keen().await;
     assert_eq!(post(&strict, "_a", "{}").status, 400);
     let lenient =
@@ -392,7 +393,7 @@ async fn strict_names_can_be_switched_off() {
 }
 
 #[tokio::test]
-async fn p1_a_bad_property_is_refused_byte_for_byte() {
+async fn invalid_property_name_reply_is_as_quoted() {
     let keen = keen().await;
     let reply = post(&keen, "a", "{\"broken.purchase\": 1}");
     assert_eq!(reply.status, 400);
@@ -400,7 +401,7 @@ async fn p1_a_bad_property_is_refused_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn k10_of_equal_tokens_the_first_event_is_kept() {
+async fn duplicate_token_keeps_first_event() {
     let keen = keen().await;
     let event = |n: u32| format!("{{\"n\": {n}, \"keen\": {{\"uniqueness_token\": \"t\"}}}}");
     assert_eq!(post(&keen, "a", &event(1)).status, 201);
@@ -421,7 +422,7 @@ async fn k10_of_equal_tokens_the_first_event_is_kept() {
 }
 
 #[tokio::test]
-async fn a_refused_event_does_not_use_its_token_up() {
+async fn refused_event_does_not_use_its_token() {
     let keen = keen().await;
     assert_eq!(
         post(&keen, "a", "{\"b.c\": 1, \"keen\": {\"uniqueness_token\": \"t\"}}").status,
@@ -432,7 +433,7 @@ async fn a_refused_event_does_not_use_its_token_up() {
 }
 
 #[tokio::test]
-async fn stored_events_still_hold_their_addons_and_token() {
+async fn stored_event_keeps_addons_and_token() {
     let keen = keen().await;
     let event = json!({"at": "2026-01-01T00:00:00Z", "keen": {
         "timestamp": "2026-01-01T00:00:00.000Z", "uniqueness_token": "t",
@@ -445,7 +446,7 @@ async fn stored_events_still_hold_their_addons_and_token() {
 // Bulk.
 
 #[tokio::test]
-async fn b0_a_batch_is_answered_200_as_recorded() {
+async fn batch_is_answered_200_as_recorded() {
     let keen = keen().await;
     let reply = post_bulk(&keen, "{\"test\": [{\"a\": 1}, {\"a\": 2}]}");
     assert_eq!(reply.status, 200);
@@ -455,7 +456,7 @@ async fn b0_a_batch_is_answered_200_as_recorded() {
 }
 
 #[tokio::test]
-async fn b0_collections_and_events_keep_their_order() {
+async fn batch_results_keep_request_order() {
     let keen = keen().await;
     let reply = post_bulk(&keen, "{\"purchases\": [{}, {}], \"transactions\": [{}]}");
     assert_eq!(reply.text(), include_str!("replies/documented-200-bulk.json").trim_end());
@@ -472,7 +473,7 @@ async fn b0_collections_and_events_keep_their_order() {
 }
 
 #[tokio::test]
-async fn b1_a_refused_event_has_the_documented_shape() {
+async fn refused_event_in_batch_has_documented_shape() {
     let keen = keen().await;
     let reply = post_bulk(&keen, "{\"sign_ups\": [{}, {\"a.b\": 1}], \"purchases\": [{}, {}]}");
     let documented = include_str!("replies/documented-200-bulk-partial.json").trim_end();
@@ -485,7 +486,7 @@ async fn b1_a_refused_event_has_the_documented_shape() {
 }
 
 #[tokio::test]
-async fn b2_a_batch_refused_in_whole_is_still_answered_200() {
+async fn fully_refused_batch_is_answered_200() {
     let keen = keen().await;
     let reply = post_bulk(&keen, "{\"a\": [{\"b.c\": 1}, []]}");
     assert_eq!(reply.status, 200);
@@ -495,7 +496,7 @@ async fn b2_a_batch_refused_in_whole_is_still_answered_200() {
 }
 
 #[tokio::test]
-async fn b3_a_bad_collection_refuses_each_of_its_events() {
+async fn invalid_collection_in_batch_refuses_each_event() {
     let keen = keen().await;
     let reply =
         post_bulk(&keen, &format!("{{\"{}\": [{{}}, {{}}], \"good\": [{{}}]}}", "c".repeat(65)));
@@ -508,14 +509,14 @@ async fn b3_a_bad_collection_refuses_each_of_its_events() {
 }
 
 #[tokio::test]
-async fn b4_an_empty_batch_is_answered_with_no_results() {
+async fn empty_batch_is_answered_with_empty_object() {
     let keen = keen().await;
     let reply = post_bulk(&keen, "{}");
     assert_eq!((reply.status, reply.text()), (200, "{}"));
 }
 
 #[tokio::test]
-async fn b5_a_batch_is_an_object_of_arrays() {
+async fn malformed_batch_is_refused() {
     let keen = keen().await;
     for body in [
         "[]",
@@ -534,7 +535,7 @@ async fn b5_a_batch_is_an_object_of_arrays() {
 }
 
 #[tokio::test]
-async fn of_equal_collections_the_last_counts() {
+async fn duplicate_collection_last_wins() {
     let keen = keen().await;
     let reply = post_bulk(&keen, "{\"a\": [{\"n\": 1}, {}], \"b\": [], \"a\": [{\"n\": 2}]}");
     assert_eq!(reply.text(), "{\"a\": [{\"success\": true}], \"b\": []}");
@@ -543,7 +544,7 @@ async fn of_equal_collections_the_last_counts() {
 
 // Sizes and JSON.
 
-/// An event of exactly this many bytes that breaks no other rule.
+/// A valid event of exactly this many bytes.
 fn sized(bytes: usize) -> String {
     let mut event = String::from("{\"a\":[");
     while event.len() + 9_003 < bytes {
@@ -556,7 +557,7 @@ fn sized(bytes: usize) -> String {
 }
 
 #[tokio::test]
-async fn z1_an_event_over_900000_bytes_is_answered_413() {
+async fn event_over_900000_bytes_is_answered_413() {
     let keen = keen().await;
     assert_eq!(post(&keen, "a", &sized(900_000)).status, 201);
     assert_eq!(post(&keen, "a", &sized(900_001)).status, 413);
@@ -566,7 +567,7 @@ async fn z1_an_event_over_900000_bytes_is_answered_413() {
 }
 
 #[tokio::test]
-async fn z1_bytes_count_not_characters() {
+async fn event_size_counts_bytes() {
     let keen = keen().await;
     let event = format!("{{\"a\": [\"{}\"]}}", vec!["é".repeat(9_000); 51].join("\",\""));
     assert!(event.chars().count() < 900_000 && event.len() > 900_000);
@@ -574,7 +575,7 @@ async fn z1_bytes_count_not_characters() {
 }
 
 #[tokio::test]
-async fn z2_a_batch_over_10000000_bytes_is_answered_413() {
+async fn batch_over_10000000_bytes_is_answered_413() {
     let keen = keen().await;
     let events = vec![sized(800_000); 12].join(",");
     let batch = format!("{{\"a\": [{events}]}}");
@@ -588,7 +589,7 @@ async fn z2_a_batch_over_10000000_bytes_is_answered_413() {
 }
 
 #[tokio::test]
-async fn z3_invalid_json_is_answered_400() {
+async fn invalid_json_is_answered_400() {
     let keen = keen().await;
     for body in [
         "",
@@ -614,7 +615,7 @@ async fn z3_invalid_json_is_answered_400() {
 }
 
 #[tokio::test]
-async fn deep_events_are_stored_and_hostile_ones_do_no_harm() {
+async fn deep_event_is_stored_and_endless_one_refused() {
     let keen = keen().await;
     let deep = format!("{}1{}", "{\"a\":".repeat(1_000), "}".repeat(1_000));
     assert_eq!(post(&keen, "a", &deep).status, 201);
@@ -626,7 +627,7 @@ async fn deep_events_are_stored_and_hostile_ones_do_no_harm() {
 }
 
 #[tokio::test]
-async fn a_500_is_as_quoted() {
+async fn status_fault_500_is_as_quoted() {
     let keen = keen().await;
     keen.fault(mock_keen::Fault::status(500));
     let reply = post(&keen, "a", "{}");
@@ -635,7 +636,7 @@ async fn a_500_is_as_quoted() {
 }
 
 #[tokio::test]
-async fn chunked_bodies_and_expect_are_understood() {
+async fn chunked_body_is_accepted() {
     let keen = keen().await;
     let mut connection = Connection::open(keen.addr());
     let head = single_head("a");
@@ -648,7 +649,7 @@ async fn chunked_bodies_and_expect_are_understood() {
 }
 
 #[tokio::test]
-async fn many_callers_at_once_are_all_answered() {
+async fn concurrent_callers_are_all_answered() {
     let keen = keen().await;
     std::thread::scope(|scope| {
         for _ in 0..50 {

@@ -1,10 +1,11 @@
-//! What a test asks of the mock: its records, its faults, its stops and starts, and the program.
+//! The mock for tests: records, faults, stop and restart, the control API, and the program.
 
 mod common;
 
 use common::*;
 use mock_keen::{
-    Fault, FaultKind, Limits, MockKeen, Options, PROJECT, Project, TimedOut, Times, WRITE_KEY,
+    Fault, FaultKind, Limits, MockKeen, Options, PROJECT, Project, SegmentEndpoint, TimedOut,
+    Times, WRITE_KEY,
 };
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -17,7 +18,7 @@ const BATCH: &str = "{\"a\": [{\"n\": 1}, {\"n\": 2}], \"b\": [{}]}";
 // Records.
 
 #[tokio::test]
-async fn calls_are_recorded() {
+async fn call_is_recorded() {
     let keen = keen().await;
     let head = format!("{}?modified=1", bulk_head());
     call(&keen, &head, &[AUTH, ("X-Mine", "yes")], BATCH);
@@ -33,7 +34,7 @@ async fn calls_are_recorded() {
 }
 
 #[tokio::test]
-async fn refusals_are_recorded() {
+async fn refusal_is_recorded() {
     let keen = keen().await;
     post_bulk(&keen, "{\"a\": [{\"b.c\": 1}, {}]}");
     call(&keen, &single_head("a"), &[], EVENT);
@@ -48,7 +49,7 @@ async fn refusals_are_recorded() {
 }
 
 #[tokio::test]
-async fn nothing_grows_past_its_bound() {
+async fn store_stays_within_limits() {
     let limits = Limits { events: 10, event_bytes: 1_000, calls: 5, tokens: 3 };
     let keen = MockKeen::start(Options { limits, ..Options::default() }).await.unwrap();
     for n in 0..30 {
@@ -60,7 +61,7 @@ async fn nothing_grows_past_its_bound() {
     assert_eq!(stored, (20..30).collect::<Vec<u64>>());
     assert_eq!((keen.calls().len(), keen.refusals().len()), (5, 5));
     assert_eq!((keen.counts().stored, keen.counts().refused), (30, 30));
-    // The last three tokens are known, those before forgotten.
+    // The last three tokens are kept, older ones are not.
     for (n, duplicates) in [(29, 1), (27, 2), (1, 2)] {
         post(&keen, "a", &format!("{{\"keen\": {{\"uniqueness_token\": \"{n}\"}}}}"));
         assert_eq!(keen.duplicates(), duplicates, "{n}");
@@ -71,7 +72,7 @@ async fn nothing_grows_past_its_bound() {
 }
 
 #[tokio::test]
-async fn waiting_ends_with_the_event_or_the_time() {
+async fn wait_for_events_returns_on_event_or_timeout() {
     let keen = keen().await;
     let late = keen.wait_for_events(1, Duration::from_millis(20)).await;
     assert_eq!(late, Err(TimedOut { wanted: 1, stored: 0, refused: 0 }));
@@ -85,7 +86,7 @@ async fn waiting_ends_with_the_event_or_the_time() {
 }
 
 #[tokio::test]
-async fn a_reset_forgets_everything() {
+async fn reset_clears_everything() {
     let keen = keen().await;
     let event = "{\"keen\": {\"uniqueness_token\": \"t\"}}";
     post(&keen, "a", event);
@@ -101,7 +102,7 @@ async fn a_reset_forgets_everything() {
 // Faults.
 
 #[tokio::test]
-async fn a_status_is_answered_with_keens_body_and_stores_nothing() {
+async fn status_fault_answers_keens_body_and_stores_nothing() {
     let keen = keen().await;
     for status in [400, 401, 402, 403, 404, 413, 429, 500] {
         keen.fault(Fault::status(status));
@@ -128,14 +129,14 @@ async fn a_status_is_answered_with_keens_body_and_stores_nothing() {
 }
 
 #[tokio::test]
-async fn an_ordered_401_echoes_the_key() {
+async fn status_fault_401_echoes_key() {
     let keen = keen().await;
     keen.fault(Fault::status(401));
     assert!(post_bulk(&keen, BATCH).text().contains(WRITE_KEY));
 }
 
 #[tokio::test]
-async fn a_status_takes_a_body_and_a_retry_after() {
+async fn status_fault_takes_body_and_retry_after() {
     let keen = keen().await;
     keen.fault(Fault::status(429).retry_after("2").body("{}"));
     let reply = post_bulk(&keen, BATCH);
@@ -143,7 +144,7 @@ async fn a_status_takes_a_body_and_a_retry_after() {
 }
 
 #[tokio::test]
-async fn faults_are_met_in_order_and_by_count() {
+async fn faults_apply_in_order_and_count() {
     let keen = keen().await;
     keen.fault(Fault::status(503).times(2));
     keen.fault(Fault::status(500));
@@ -157,7 +158,7 @@ async fn faults_are_met_in_order_and_by_count() {
 }
 
 #[tokio::test]
-async fn a_fault_may_be_for_one_project() {
+async fn fault_for_project_spares_others() {
     let keen = keen().await;
     keen.add_project(Project::new("p", "WRITE"));
     keen.fault(Fault::status(503).project("p"));
@@ -169,7 +170,7 @@ async fn a_fault_may_be_for_one_project() {
 }
 
 #[tokio::test]
-async fn a_delay_goes_on() {
+async fn delay_fault_then_stores() {
     let keen = keen().await;
     keen.fault(Fault::delay(150));
     let since = Instant::now();
@@ -179,7 +180,7 @@ async fn a_delay_goes_on() {
 }
 
 #[tokio::test]
-async fn a_delayed_event_is_stored_though_its_caller_has_gone() {
+async fn delayed_event_is_stored_after_disconnect() {
     let keen = keen().await;
     keen.fault(Fault::delay(100));
     let mut connection = Connection::open(keen.addr());
@@ -191,7 +192,7 @@ async fn a_delayed_event_is_stored_though_its_caller_has_gone() {
 }
 
 #[tokio::test]
-async fn any_fault_may_come_late() {
+async fn fault_with_after_ms_is_delayed() {
     let keen = keen().await;
     keen.fault(Fault::status(503).after_ms(100));
     let since = Instant::now();
@@ -200,7 +201,7 @@ async fn any_fault_may_come_late() {
 }
 
 #[tokio::test]
-async fn a_cut_before_stores_nothing_and_a_cut_after_stores() {
+async fn cut_fault_stores_only_when_after() {
     let keen = keen().await;
     keen.fault(Fault::cut_before());
     assert!(try_call(&keen, &single_head("a"), &[AUTH], EVENT).is_err());
@@ -212,12 +213,12 @@ async fn a_cut_before_stores_nothing_and_a_cut_after_stores() {
 }
 
 #[tokio::test]
-async fn a_truncated_reply_breaks_off() {
+async fn truncated_fault_closes_mid_reply() {
     let keen = keen().await;
     keen.fault(Fault::truncated());
     let mut connection = Connection::open(keen.addr());
     connection.send(&bulk_head(), &[AUTH], BATCH.as_bytes()).unwrap();
-    // The head arrives, the body does not.
+    // The head arrives, the body does not end.
     let error = connection.read().err().unwrap();
     assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
     assert_eq!(keen.events().len(), 3);
@@ -225,7 +226,7 @@ async fn a_truncated_reply_breaks_off() {
 }
 
 #[tokio::test]
-async fn wrong_replies_are_200_and_stored() {
+async fn wrong_reply_faults_answer_200_and_store() {
     let keen = keen().await;
     keen.fault(Fault::wrong_json());
     keen.fault(Fault::missing_results());
@@ -239,7 +240,7 @@ async fn wrong_replies_are_200_and_stored() {
 }
 
 #[tokio::test]
-async fn a_huge_reply_is_as_huge_as_ordered() {
+async fn huge_fault_pads_reply() {
     let keen = keen().await;
     keen.fault(Fault::huge(40_000_000));
     let reply = post_bulk(&keen, BATCH);
@@ -248,14 +249,14 @@ async fn a_huge_reply_is_as_huge_as_ordered() {
 }
 
 #[tokio::test]
-async fn a_spoiled_reply_leaves_a_refusal_as_it_is() {
+async fn reply_fault_leaves_refusal_unchanged() {
     let keen = keen().await;
     keen.fault(Fault::wrong_json());
     assert_eq!(call(&keen, &bulk_head(), &[], BATCH).code(), "InvalidApiKeyError");
 }
 
 #[tokio::test]
-async fn events_of_a_collection_are_refused_as_ordered() {
+async fn refuse_collection_fault_refuses_its_events() {
     let keen = keen().await;
     keen.fault(Fault::refuse_collection("a", "SomeError").times(2));
     let reply = post_bulk(&keen, BATCH);
@@ -263,7 +264,7 @@ async fn events_of_a_collection_are_refused_as_ordered() {
     assert_eq!(reply.json()["a"][0]["error"]["name"], "SomeError");
     assert_eq!(reply.json()["a"][1]["success"], false);
     assert_eq!(reply.json()["b"], json!([{"success": true}]));
-    // A call without such an event does not use it up; one with it does, once.
+    // A call without such an event does not count. A call with several counts once.
     assert_eq!(post(&keen, "b", EVENT).status, 201);
     let reply = post(&keen, "a", EVENT);
     assert_eq!((reply.status, &*reply.code()), (400, "SomeError"));
@@ -271,7 +272,7 @@ async fn events_of_a_collection_are_refused_as_ordered() {
 }
 
 #[tokio::test]
-async fn events_with_a_value_are_refused_as_ordered() {
+async fn refuse_property_fault_refuses_matching_events() {
     let keen = keen().await;
     keen.fault(Fault::refuse_property("user.id", 7, "SomeError").forever());
     let reply = post_bulk(&keen, "{\"a\": [{\"user\": {\"id\": 7}}, {\"user\": {\"id\": 8}}, {}]}");
@@ -281,7 +282,7 @@ async fn events_with_a_value_are_refused_as_ordered() {
 }
 
 #[tokio::test]
-async fn refusals_and_another_fault_go_together() {
+async fn refusal_and_status_faults_combine() {
     let keen = keen().await;
     keen.fault(Fault::refuse_collection("a", "SomeError").forever());
     keen.fault(Fault::status(503));
@@ -290,7 +291,7 @@ async fn refusals_and_another_fault_go_together() {
 }
 
 #[tokio::test]
-async fn a_hanging_call_goes_on_when_the_faults_are_cleared() {
+async fn hang_fault_ends_when_cleared() {
     let keen = keen().await;
     keen.fault(Fault::hang());
     let mut connection = Connection::open(keen.addr());
@@ -304,7 +305,7 @@ async fn a_hanging_call_goes_on_when_the_faults_are_cleared() {
 }
 
 #[tokio::test]
-async fn chaos_is_the_same_for_the_same_seed_and_loses_nothing_quietly() {
+async fn chaos_fault_is_deterministic_and_recoverable() {
     async fn run(seed: u64) -> Vec<Option<u16>> {
         let keen = keen().await;
         keen.fault(Fault::chaos(seed, 0.5));
@@ -330,7 +331,7 @@ async fn chaos_is_the_same_for_the_same_seed_and_loses_nothing_quietly() {
 }
 
 #[test]
-fn faults_are_written_as_documented() {
+fn fault_json_matches_docs() {
     let written = |fault: Fault| serde_json::to_value(fault).unwrap();
     assert_eq!(
         written(Fault::status(503).times(3)),
@@ -340,7 +341,7 @@ fn faults_are_written_as_documented() {
         written(Fault::delay(5).forever().project("p").after_ms(1)),
         json!({"kind": "delay", "ms": 5, "times": "forever", "project": "p", "after_ms": 1})
     );
-    // Every line of the two lists that people read.
+    // Every fault in the help and in the rustdoc.
     let help = Command::new(env!("CARGO_BIN_EXE_mock-keen")).arg("--help").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     let docs = include_str!("../src/lib.rs");
@@ -361,32 +362,32 @@ fn faults_are_written_as_documented() {
 // Over HTTP.
 
 #[tokio::test]
-async fn everything_can_be_asked_over_http() {
+async fn control_api_reports_everything() {
     let keen = keen().await;
-    let ask = |head: &str, body: &str| call(&keen, head, &[], body);
-    assert_eq!(ask("GET /_mock/healthz", "").text(), "ok\n");
-    assert_eq!(ask("GET /_mock/events", "").json(), json!([]));
+    let request = |head: &str, body: &str| call(&keen, head, &[], body);
+    assert_eq!(request("GET /_mock/healthz", "").text(), "ok\n");
+    assert_eq!(request("GET /_mock/events", "").json(), json!([]));
     post_bulk(&keen, "{\"a b\": [{\"n\": 9223372036854775807}, {\"b.c\": 1}], \"b\": [{}]}");
-    let events = ask("GET /_mock/events?collection=a%20b", "");
+    let events = request("GET /_mock/events?collection=a%20b", "");
     assert!(events.text().contains("{\"n\": 9223372036854775807}"));
     assert_eq!(events.json().as_array().unwrap().len(), 1);
-    assert_eq!(ask("GET /_mock/events?project=none", "").json(), json!([]));
-    assert_eq!(ask("GET /_mock/events?limit=1", "").json()[0]["collection"], "b");
-    assert_eq!(ask("GET /_mock/calls", "").json()[0]["events"], 3);
-    assert_eq!(ask("GET /_mock/refusals", "").json()[0]["name"], "InvalidPropertyNameError");
-    let counts = ask("GET /_mock/counts", "").json();
+    assert_eq!(request("GET /_mock/events?project=none", "").json(), json!([]));
+    assert_eq!(request("GET /_mock/events?limit=1", "").json()[0]["collection"], "b");
+    assert_eq!(request("GET /_mock/calls", "").json()[0]["events"], 3);
+    assert_eq!(request("GET /_mock/refusals", "").json()[0]["name"], "InvalidPropertyNameError");
+    let counts = request("GET /_mock/counts", "").json();
     assert_eq!((&counts["stored"], &counts["refused"]), (&json!(2), &json!(1)));
     assert_eq!(counts["collections"][0]["collection"], "a b");
-    assert_eq!(ask("POST /_mock/reset", "").status, 204);
-    assert_eq!(ask("GET /_mock/counts", "").json()["stored"], 0);
+    assert_eq!(request("POST /_mock/reset", "").status, 204);
+    assert_eq!(request("GET /_mock/counts", "").json()["stored"], 0);
 }
 
 #[tokio::test]
-async fn faults_can_be_ordered_over_http() {
+async fn control_api_accepts_faults() {
     let keen = keen().await;
-    let order = |body: &str| call(&keen, "POST /_mock/faults", &[], body);
-    assert_eq!(order("{\"kind\": \"status\", \"status\": 503}").status, 200);
-    assert_eq!(order("[{\"kind\": \"cut_before\"}, {\"kind\": \"delay\", \"ms\": 1}]").status, 200);
+    let add = |body: &str| call(&keen, "POST /_mock/faults", &[], body);
+    assert_eq!(add("{\"kind\": \"status\", \"status\": 503}").status, 200);
+    assert_eq!(add("[{\"kind\": \"cut_before\"}, {\"kind\": \"delay\", \"ms\": 1}]").status, 200);
     assert_eq!(keen.faults().len(), 3);
     assert_eq!(post(&keen, "a", EVENT).status, 503);
     let faults = call(&keen, "GET /_mock/faults", &[], "").json();
@@ -399,15 +400,15 @@ async fn faults_can_be_ordered_over_http() {
         "{\"kind\": \"none\"}",
         "{\"kind\": \"status\", \"status\": 503, \"times\": \"twice\"}",
     ] {
-        let reply = order(wrong);
+        let reply = add(wrong);
         assert_eq!(reply.status, 400);
-        assert!(reply.json()["error"].as_str().unwrap().starts_with("this is no fault: "));
+        assert!(reply.json()["error"].as_str().unwrap().starts_with("invalid fault: "));
     }
     assert_eq!(call(&keen, "DELETE /_mock/faults", &[], "").json(), json!([]));
     assert_eq!(post(&keen, "a", EVENT).status, 201);
 }
 
-/// The next message of a stream: its id and its data.
+/// The next message of a stream: id and data.
 fn message(lines: &mut impl Iterator<Item = std::io::Result<String>>) -> (String, Value) {
     let mut id = String::new();
     for line in lines {
@@ -435,29 +436,29 @@ fn stream(
 }
 
 #[tokio::test]
-async fn a_stream_tells_what_was_and_what_is_and_can_be_taken_up_again() {
+async fn stream_sends_history_and_resumes() {
     let keen = keen().await;
     post(&keen, "a", EVENT);
     let mut lines = stream(&keen, None);
-    let (_, news) = message(&mut lines);
-    assert_eq!((&news["fresh"], &news["items"][0]["text"]), (&json!(true), &json!(EVENT)));
+    let (_, update) = message(&mut lines);
+    assert_eq!((&update["fresh"], &update["items"][0]["text"]), (&json!(true), &json!(EVENT)));
     post(&keen, "b", "{\"b.c\": 1}");
-    let (id, news) = message(&mut lines);
-    assert_eq!((&news["fresh"], news["items"].as_array().unwrap().len()), (&json!(false), 1));
-    assert_eq!(news["items"][0]["kind"], "refused");
-    assert_eq!(news["collections"].as_array().unwrap().len(), 1);
+    let (id, update) = message(&mut lines);
+    assert_eq!((&update["fresh"], update["items"].as_array().unwrap().len()), (&json!(false), 1));
+    assert_eq!(update["items"][0]["kind"], "refused");
+    assert_eq!(update["collections"].as_array().unwrap().len(), 1);
     drop(lines);
     post(&keen, "a", EVENT);
-    let (_, news) = message(&mut stream(&keen, Some(&id)));
-    assert_eq!((&news["fresh"], news["items"].as_array().unwrap().len()), (&json!(false), 1));
-    // After a reset, nothing that the page has is true any more.
+    let (_, update) = message(&mut stream(&keen, Some(&id)));
+    assert_eq!((&update["fresh"], update["items"].as_array().unwrap().len()), (&json!(false), 1));
+    // After a reset the page starts over.
     keen.reset();
-    let (_, news) = message(&mut stream(&keen, Some(&id)));
-    assert_eq!((&news["fresh"], &news["items"]), (&json!(true), &json!([])));
+    let (_, update) = message(&mut stream(&keen, Some(&id)));
+    assert_eq!((&update["fresh"], &update["items"]), (&json!(true), &json!([])));
 }
 
 #[tokio::test]
-async fn a_stream_survives_many_events() {
+async fn stream_with_many_events_is_bounded() {
     let keen = keen().await;
     let mut lines = stream(&keen, None);
     message(&mut lines);
@@ -465,16 +466,29 @@ async fn a_stream_survives_many_events() {
     post_bulk(&keen, &batch);
     let mut stored = Value::Null;
     while stored != json!(5_000) {
-        let (_, news) = message(&mut lines);
-        assert!(news["items"].as_array().unwrap().len() <= 500);
-        stored = news["totals"]["stored"].clone();
+        let (_, update) = message(&mut lines);
+        assert!(update["items"].as_array().unwrap().len() <= 500);
+        stored = update["totals"]["stored"].clone();
     }
 }
 
-// Life.
+#[tokio::test]
+async fn stream_hint_has_segment_endpoint() {
+    let segment = SegmentEndpoint {
+        url: "http://127.0.0.1:8080".to_owned(),
+        write_key: "sourceKey".to_owned(),
+    };
+    let options = Options { segment: Some(segment), ..Options::default() };
+    let keen = MockKeen::start(options).await.unwrap();
+    let (_, update) = message(&mut stream(&keen, None));
+    let expected = json!({"url": "http://127.0.0.1:8080", "write_key": "sourceKey"});
+    assert_eq!(update["hint"]["segment"], expected);
+}
+
+// Stop and restart.
 
 #[tokio::test]
-async fn keen_goes_down_and_comes_back_with_what_it_had() {
+async fn restart_keeps_events() {
     let keen = keen().await;
     let addr = keen.addr();
     let mut connection = Connection::open(addr);
@@ -497,7 +511,7 @@ async fn keen_goes_down_and_comes_back_with_what_it_had() {
     assert_eq!(keen.addr(), addr);
     assert_eq!(Connection::open(addr).call(&single_head("a"), &[AUTH], event).unwrap().status, 201);
     assert_eq!((keen.events().len(), keen.duplicates()), (1, 1));
-    // Twice does no harm, and neither does a start of what runs.
+    // Stopping twice, and starting a running mock, are allowed.
     keen.stop().await;
     keen.stop().await;
     keen.start_again().await.unwrap();
@@ -506,7 +520,7 @@ async fn keen_goes_down_and_comes_back_with_what_it_had() {
 }
 
 #[tokio::test]
-async fn dropping_it_stops_it() {
+async fn drop_stops_mock() {
     let keen = keen().await;
     let addr = keen.addr();
     let mut connection = Connection::open(addr);
@@ -532,7 +546,7 @@ fn program() -> Command {
 }
 
 #[test]
-fn the_program_says_where_it_is_serves_and_ends_cleanly() {
+fn program_prints_address_and_stops_on_signal() {
     for signal in ["-INT", "-TERM"] {
         let mut child = program()
             .args(["--port", "0", "--project", "p1:K1", "--project", "p2:K2"])
@@ -552,20 +566,20 @@ fn the_program_says_where_it_is_serves_and_ends_cleanly() {
 }
 
 #[test]
-fn a_taken_port_is_named_with_what_changes_it() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = taken.local_addr().unwrap().port().to_string();
+fn program_with_port_in_use_names_port_and_setting() {
+    let in_use = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = in_use.local_addr().unwrap().port().to_string();
     let mut child = program().env("KEEN_PORT", &port).spawn().unwrap();
-    let mut said = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     assert!(!child.wait().unwrap().success());
     for part in [&*port, "KEEN_PORT", "--port"] {
-        assert!(said.contains(part), "{said}");
+        assert!(stderr.contains(part), "{stderr}");
     }
 }
 
 #[test]
-fn a_wrong_project_is_named() {
+fn program_with_invalid_project_explains_format() {
     let output = program().args(["--project", "nokey"]).output().unwrap();
     assert!(!output.status.success());
     assert!(String::from_utf8(output.stderr).unwrap().contains("ID:WRITEKEY"));

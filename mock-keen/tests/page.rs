@@ -1,7 +1,7 @@
 //! The page in a real headless Chromium.
 //!
-//! `CHROMIUM` names the browser where it is not on the path. With `PAGE_SHOTS=<dir>` the test
-//! leaves there what the browser showed.
+//! `CHROMIUM` is the browser's path if it is not on the `PATH`. With `PAGE_SHOTS=<dir>` the test saves
+//! screenshots there.
 
 mod common;
 
@@ -73,7 +73,7 @@ impl Browser {
             Some(addr.split('/').next()?.parse().unwrap())
         });
         let addr = addr.expect("Chromium ended before it listened");
-        // What else it says must be read, or it blocks.
+        // Chromium blocks if its output is not read.
         std::thread::spawn(move || lines.for_each(drop));
         let tabs = Connection::open(addr).call("GET /json/list", &[], b"").unwrap().json();
         let tab = tabs.as_array().unwrap().iter().find(|tab| tab["type"] == "page").unwrap();
@@ -101,7 +101,7 @@ impl Browser {
         }
     }
 
-    /// What a script comes to, or how it failed.
+    /// The value of a script, or its error.
     fn evaluate(&mut self, script: &str) -> Result<Value, Value> {
         let params = json!({"expression": script, "returnByValue": true, "awaitPromise": true});
         let result = self.call("Runtime.evaluate", &params);
@@ -116,7 +116,7 @@ impl Browser {
         self.evaluate(script).unwrap_or_else(|failure| panic!("{script}: {failure}"))
     }
 
-    /// Waits until a script comes to this. It may fail before, as nodes are not there yet.
+    /// Waits until a script has this value. It may fail before, while nodes are missing.
     #[track_caller]
     fn wait(&mut self, script: &str, wanted: impl Into<Value>) {
         let wanted = Ok(wanted.into());
@@ -178,7 +178,7 @@ impl Browser {
     fn assert_fits(&mut self) {
         let fits = self.run("[document.documentElement.scrollWidth, innerWidth]");
         assert!(fits[0].as_u64() <= fits[1].as_u64(), "{fits}");
-        // The emulated screen would grow to fit, so the width is looked at too.
+        // The emulated screen grows with its content, so the elements are checked too.
         let past = "[...document.querySelectorAll('body *:not(.picks *)')].filter(node => \
             node.getBoundingClientRect().right > innerWidth + 1).map(node => node.className).join()";
         assert_eq!(self.run(past), "");
@@ -209,13 +209,13 @@ fn order(id: &str, total: f64) -> String {
     .to_string()
 }
 
-/// One test, as most of its time goes into starting the browser.
+/// One test, because starting the browser takes most of the time.
 #[tokio::test]
-async fn the_page_shows_what_happens() {
+async fn page_shows_events_live() {
     let keen = keen().await;
     let mut browser = Browser::open();
 
-    // Nothing yet: it says so, and how to change that.
+    // The empty page shows an example call.
     browser.view(1280, 860, "light");
     browser.show(&keen);
     browser.wait("document.querySelector('.none h3').textContent", "Waiting for events");
@@ -231,7 +231,7 @@ async fn the_page_shows_what_happens() {
     browser.shot("empty-phone");
     browser.view(1280, 860, "light");
 
-    // The curl it shows works.
+    // The example call works.
     let curl = browser.run("document.getElementById('curl').textContent");
     let output = Command::new("sh").args(["-c", curl.as_str().unwrap()]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "{\"created\": true}");
@@ -242,7 +242,7 @@ async fn the_page_shows_what_happens() {
         "{\n  \"plan\": \"pro\",\n  \"seats\": 3\n}",
     );
 
-    // Events appear live, the newest first, big numbers unharmed.
+    // Events appear live, newest first, with the digits of large numbers.
     post(&keen, "Order%20Completed", &order("c6d74c08-1", 27.5));
     browser.wait(COLLECTIONS, "Order Completed,signups");
     post(&keen, "numbers", "{\"n\": 9223372036854775807}");
@@ -252,7 +252,7 @@ async fn the_page_shows_what_happens() {
     );
     browser.wait("document.getElementById('n-stored').textContent", "3");
 
-    // What was refused says why, and looks it.
+    // A refused event shows the reason in another colour.
     post(&keen, "Order%20Completed", "{\"broken.purchase\": 1}");
     browser.wait(
         "document.querySelector('.row.refused .why').textContent",
@@ -290,7 +290,7 @@ async fn the_page_shows_what_happens() {
     assert_eq!(browser.run("window.hurt"), Value::Null);
     assert_eq!(browser.run("document.querySelectorAll('main script, main img').length"), 0);
 
-    // Counts by collection, and a click that picks one.
+    // Counts by collection, and a click that selects one.
     let pick = "[...document.querySelectorAll('.pick')].map(node => [...node.children].map(part => \
         part.textContent).filter(Boolean).join(' ')).join('; ')";
     browser.wait(
@@ -309,12 +309,12 @@ async fn the_page_shows_what_happens() {
     browser.wait(ROWS, 10);
     browser.shot("desktop");
 
-    // By keyboard: a row opens with Enter.
+    // Enter opens a row.
     browser.run("document.querySelector('.row summary').focus()");
     browser.key("Enter", "\r");
     browser.wait("document.querySelector('.row').open", true);
     browser.shot("desktop-open");
-    // What is not laid out yet cannot take the focus.
+    // An element without layout cannot be focused.
     browser.wait("document.querySelector('.row[open] .copy').getClientRects().length", 1);
     browser.key("Tab", "");
     browser.wait("document.activeElement.className", "copy");
@@ -333,7 +333,7 @@ async fn the_page_shows_what_happens() {
     browser.shot("desktop-dark");
     browser.view(1280, 860, "light");
 
-    // A pause holds the list, not the counts.
+    // Pause stops the list, but not the counts.
     browser.click("#pause");
     post(&keen, "signups", "{\"late\": 1}");
     browser.wait("document.getElementById('pause').textContent", "Resume (1)");
@@ -342,7 +342,7 @@ async fn the_page_shows_what_happens() {
     browser.click("#pause");
     browser.wait(ROWS, 11);
 
-    // Keen goes down and comes back: the page says so, and misses nothing.
+    // After a restart of the mock the page reconnects and misses nothing.
     keen.stop().await;
     browser.wait("document.getElementById('state').dataset.state", "lost");
     keen.start_again().await.unwrap();
@@ -350,7 +350,7 @@ async fn the_page_shows_what_happens() {
     browser.wait("document.getElementById('state').textContent", "live");
     browser.wait(ROWS, 12);
 
-    // Many events: the page keeps up, and keeps no more than it shows.
+    // Under load the page keeps up, and its rows are bounded.
     let batch =
         format!("{{\"load\": [{}]}}", vec![order("x", 1.0).replace("\"x\"", "\"\""); 1].join(","));
     assert_eq!(post_bulk(&keen, &batch).json()["load"][0]["success"], false);
@@ -373,7 +373,7 @@ async fn the_page_shows_what_happens() {
     assert!(slowest < 1_000.0, "{slowest}");
     browser.shot("load");
 
-    // Clear empties the list; reset, clicked twice, the mock.
+    // Clear empties the list. Reset, clicked twice, empties the mock.
     browser.click("#clear");
     browser.wait(ROWS, 0);
     browser.wait("document.getElementById('n-stored').textContent", "3,008");

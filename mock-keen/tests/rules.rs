@@ -1,25 +1,25 @@
-//! Keen's rules on names, values, the `keen` object and add-ons, each named by its id.
+//! Keen's rules for names, values, the `keen` object and add-ons. RULES.md has their sources.
 
 use mock_keen::rules::{
     MAX_DEPTH, check_collection_name, check_collection_name_lenient, check_event, read_event,
 };
 use serde_json::{Value, json};
 
-/// The error's name, or nothing where the event is accepted.
-fn verdict(event: Value) -> String {
+/// The name of the refusal; empty if the event is accepted.
+fn refusal_name(event: Value) -> String {
     check_event(&event).map_or_else(|refusal| refusal.name, |()| String::new())
 }
 
-/// The same for an event given as text, as numbers need it.
-fn verdict_of(text: &str) -> String {
+/// The same for an event as text, which keeps the digits of numbers.
+fn refusal_name_of_text(text: &str) -> String {
     match read_event(text.as_bytes()) {
-        Ok(event) => verdict(event.value),
+        Ok(event) => refusal_name(event.value),
         Err(rejection) => rejection.refusal.name,
     }
 }
 
 fn keen(keen: Value) -> String {
-    verdict(
+    refusal_name(
         json!({"ip": "1.2.3.4", "ua": "", "url": "http://a/", "ref": null, "at": {"when": "2026"}, "keen": keen}),
     )
 }
@@ -37,13 +37,13 @@ const ADDON: &str = "InvalidAddonError";
 // Collection names.
 
 #[test]
-fn c1_a_collection_has_at_most_64_characters() {
+fn collection_name_of_64_characters_is_accepted() {
     assert_eq!(check_collection_name(&"c".repeat(64)), Ok(()));
     assert_eq!(check_collection_name(" a/b?c#d&e:f%g+h "), Ok(()));
 }
 
 #[test]
-fn c2_65_characters_are_refused_in_keens_words() {
+fn collection_name_of_65_characters_is_refused_in_keens_words() {
     let name = "get-post-put-head-delete-options-trace-copy-lock-mkcol-move-purge-propfind-proppatch-unlock-report-\
                 mkactivity-checkout-merge-m-search-notify-subscribe-unsubscribe-patch-search-connect-*";
     let refusal = check_collection_name(name).unwrap_err();
@@ -55,30 +55,30 @@ fn c2_65_characters_are_refused_in_keens_words() {
 }
 
 #[test]
-fn c3_a_collection_is_ascii() {
+fn non_ascii_collection_name_is_refused() {
     assert!(check_collection_name("café").is_err());
     assert!(check_collection_name_lenient("café").is_err());
 }
 
 #[test]
-fn c4_a_collection_has_no_line_break() {
+fn collection_name_with_line_break_is_refused() {
     assert!(check_collection_name("a\nb").is_err());
     assert!(check_collection_name("a\rb").is_err());
     assert_eq!(check_collection_name("a\tb"), Ok(()));
 }
 
 #[test]
-fn c5_a_collection_may_start_with_a_dollar() {
+fn collection_name_with_leading_dollar_is_accepted() {
     assert_eq!(check_collection_name("$signups"), Ok(()));
 }
 
 #[test]
-fn an_empty_collection_is_refused() {
+fn empty_collection_name_is_refused() {
     assert!(check_collection_name_lenient("").is_err());
 }
 
 #[test]
-fn strict_names_refuse_what_the_guide_of_2014_forbids() {
+fn strict_collection_name_follows_2014_guide() {
     for name in ["_a", ".a", "a.", ".", "_"] {
         assert!(check_collection_name(name).is_err(), "{name}");
         assert_eq!(check_collection_name_lenient(name), Ok(()), "{name}");
@@ -89,7 +89,7 @@ fn strict_names_refuse_what_the_guide_of_2014_forbids() {
 // Properties.
 
 #[test]
-fn p1_a_property_name_has_no_dot_in_keens_words() {
+fn property_name_with_dot_is_refused_in_keens_words() {
     let refusal = check_event(&json!({"broken.purchase": 1})).unwrap_err();
     let quoted: Value =
         serde_json::from_str(include_str!("replies/quoted-400-property-name.json")).unwrap();
@@ -98,51 +98,54 @@ fn p1_a_property_name_has_no_dot_in_keens_words() {
 }
 
 #[test]
-fn p2_nor_at_any_depth() {
-    assert_eq!(verdict(json!({"a": {"b": {"c.d": 1}}})), NAME);
-    assert_eq!(verdict(json!({"keen": {"location": {"coordinates": [1, 2], "a.b": 1}}})), NAME);
+fn nested_property_name_with_dot_is_refused() {
+    assert_eq!(refusal_name(json!({"a": {"b": {"c.d": 1}}})), NAME);
+    assert_eq!(
+        refusal_name(json!({"keen": {"location": {"coordinates": [1, 2], "a.b": 1}}})),
+        NAME
+    );
 }
 
 #[test]
-fn p3_a_name_of_257_characters_is_refused() {
-    assert_eq!(verdict(json!({"n".repeat(257): 1})), NAME);
-    assert_eq!(verdict(json!({"é".repeat(257): 1})), NAME);
+fn property_name_of_257_characters_is_refused() {
+    assert_eq!(refusal_name(json!({"n".repeat(257): 1})), NAME);
+    assert_eq!(refusal_name(json!({"é".repeat(257): 1})), NAME);
 }
 
 #[test]
-fn p4_a_name_of_255_characters_is_accepted() {
-    assert_eq!(verdict(json!({"n".repeat(255): 1})), ACCEPTED);
-    assert_eq!(verdict(json!({"é".repeat(255): 1})), ACCEPTED);
+fn property_name_of_255_characters_is_accepted() {
+    assert_eq!(refusal_name(json!({"n".repeat(255): 1})), ACCEPTED);
+    assert_eq!(refusal_name(json!({"é".repeat(255): 1})), ACCEPTED);
 }
 
 #[test]
-fn p5_a_name_may_start_with_a_dollar() {
-    assert_eq!(verdict(json!({"$referrer": 1})), ACCEPTED);
+fn property_name_with_leading_dollar_is_accepted() {
+    assert_eq!(refusal_name(json!({"$referrer": 1})), ACCEPTED);
 }
 
 #[test]
-fn p6_a_string_of_10001_characters_is_refused() {
-    assert_eq!(verdict(json!({"a": "x".repeat(10_001)})), VALUE);
-    assert_eq!(verdict(json!({"a": "é".repeat(10_001)})), VALUE);
+fn string_of_10001_characters_is_refused() {
+    assert_eq!(refusal_name(json!({"a": "x".repeat(10_001)})), VALUE);
+    assert_eq!(refusal_name(json!({"a": "é".repeat(10_001)})), VALUE);
 }
 
 #[test]
-fn p7_a_string_of_9999_characters_is_accepted() {
-    assert_eq!(verdict(json!({"a": "x".repeat(9_999)})), ACCEPTED);
-    assert_eq!(verdict(json!({"a": "é".repeat(9_999)})), ACCEPTED);
+fn string_of_9999_characters_is_accepted() {
+    assert_eq!(refusal_name(json!({"a": "x".repeat(9_999)})), ACCEPTED);
+    assert_eq!(refusal_name(json!({"a": "é".repeat(9_999)})), ACCEPTED);
 }
 
 #[test]
-fn p8_numbers_at_the_bounds_are_accepted() {
+fn number_at_bound_is_accepted() {
     for number in
         ["-9223372036854775808", "9223372036854775807", "0", "-0.0", "1.5e18", "1e-400", "9.2e18"]
     {
-        assert_eq!(verdict_of(&format!("{{\"a\": {number}}}")), ACCEPTED, "{number}");
+        assert_eq!(refusal_name_of_text(&format!("{{\"a\": {number}}}")), ACCEPTED, "{number}");
     }
 }
 
 #[test]
-fn p9_numbers_past_the_bounds_are_refused() {
+fn number_past_bound_is_refused() {
     let past = [
         "9223372036854775808",
         "-9223372036854775809",
@@ -152,79 +155,82 @@ fn p9_numbers_past_the_bounds_are_refused() {
         "9223372036854775808.0",
     ];
     for number in past {
-        assert_eq!(verdict_of(&format!("{{\"a\": {number}}}")), VALUE, "{number}");
+        assert_eq!(refusal_name_of_text(&format!("{{\"a\": {number}}}")), VALUE, "{number}");
     }
     for number in ["1e400", "-1e400"] {
-        assert_ne!(verdict_of(&format!("{{\"a\": {number}}}")), ACCEPTED, "{number}");
+        assert_ne!(refusal_name_of_text(&format!("{{\"a\": {number}}}")), ACCEPTED, "{number}");
     }
 }
 
 #[test]
-fn p10_the_rules_hold_inside_lists_and_dictionaries() {
-    assert_eq!(verdict(json!({"a": [{"b.c": 1}]})), NAME);
-    assert_eq!(verdict(json!({"a": [["x".repeat(10_001)]]})), VALUE);
-    assert_eq!(verdict(json!({"a": [u64::MAX]})), VALUE);
-    assert_eq!(verdict(json!({"a": {"b": [u64::MAX]}})), VALUE);
+fn property_rules_apply_inside_lists_and_objects() {
+    assert_eq!(refusal_name(json!({"a": [{"b.c": 1}]})), NAME);
+    assert_eq!(refusal_name(json!({"a": [["x".repeat(10_001)]]})), VALUE);
+    assert_eq!(refusal_name(json!({"a": [u64::MAX]})), VALUE);
+    assert_eq!(refusal_name(json!({"a": {"b": [u64::MAX]}})), VALUE);
 }
 
 #[test]
-fn s7_null_empty_bool_and_float_are_accepted() {
+fn null_empty_bool_and_float_are_accepted() {
     assert_eq!(
-        verdict(json!({"a": null, "b": {}, "c": [], "d": true, "e": 1.5, "f": ""})),
+        refusal_name(json!({"a": null, "b": {}, "c": [], "d": true, "e": 1.5, "f": ""})),
         ACCEPTED
     );
 }
 
 #[test]
-fn s8_lists_of_objects_are_accepted() {
-    assert_eq!(verdict(json!({"a": [{"b": 1}, {"b": 2}]})), ACCEPTED);
+fn list_of_objects_is_accepted() {
+    assert_eq!(refusal_name(json!({"a": [{"b": 1}, {"b": 2}]})), ACCEPTED);
 }
 
 #[test]
-fn an_event_is_an_object() {
+fn non_object_event_is_refused() {
     for event in [json!([]), json!("a"), json!(1), json!(null)] {
-        assert_eq!(verdict(event), "InvalidEventError");
+        assert_eq!(refusal_name(event), "InvalidEventError");
     }
 }
 
 #[test]
-fn a_deep_event_is_accepted() {
+fn deep_event_is_accepted() {
     for depth in [500, 1_000, MAX_DEPTH] {
         let text = format!("{}{{}}{}", "{\"a\":".repeat(depth - 1), "}".repeat(depth - 1));
-        assert_eq!(verdict_of(&text), ACCEPTED, "{depth}");
+        assert_eq!(refusal_name_of_text(&text), ACCEPTED, "{depth}");
     }
 }
 
 #[test]
-fn a_bottomless_event_is_refused() {
-    assert_eq!(verdict_of(&"{\"a\":".repeat(100_000)), "InvalidJSONError");
+fn event_over_depth_limit_is_refused() {
+    assert_eq!(refusal_name_of_text(&"{\"a\":".repeat(100_000)), "InvalidJSONError");
     assert_eq!(
-        verdict_of(&format!("{{\"a\":{}{}}}", "[".repeat(400_000), "]".repeat(400_000))),
+        refusal_name_of_text(&format!("{{\"a\":{}{}}}", "[".repeat(400_000), "]".repeat(400_000))),
         "InvalidJSONError"
     );
 }
 
 #[test]
-fn brackets_in_strings_are_no_depth() {
-    assert_eq!(verdict_of(&format!("{{\"a\": \"\\\"{}\"}}", "[".repeat(9_000))), ACCEPTED);
+fn brackets_in_strings_do_not_count_as_depth() {
+    assert_eq!(
+        refusal_name_of_text(&format!("{{\"a\": \"\\\"{}\"}}", "[".repeat(9_000))),
+        ACCEPTED
+    );
 }
 
 #[test]
-fn a_rule_broken_deep_down_is_seen() {
+fn deep_rule_violation_is_refused() {
     let text = format!("{}{{\"b.c\": 1}}{}", "{\"a\":".repeat(1_000), "}".repeat(1_000));
-    assert_eq!(verdict_of(&text), NAME);
+    assert_eq!(refusal_name_of_text(&text), NAME);
 }
 
 #[test]
-fn of_equal_names_the_last_counts() {
+fn duplicate_property_name_last_wins() {
     assert_eq!(read_event(b"{\"a\": 1, \"a\": 2}").unwrap().value, json!({"a": 2}));
-    assert_eq!(verdict_of("{\"a\": 9223372036854775808, \"a\": 2}"), ACCEPTED);
+    assert_eq!(refusal_name_of_text("{\"a\": 9223372036854775808, \"a\": 2}"), ACCEPTED);
 }
 
 // The `keen` object.
 
 #[test]
-fn k1_timestamps_of_every_documented_form_are_accepted() {
+fn documented_timestamp_forms_are_accepted() {
     for fraction in ["", ".123", ".123456"] {
         for zone in ["", "Z", "+01:00", "-0800", "+0530", "-00:00"] {
             let timestamp = format!("2026-02-28T23:59:59{fraction}{zone}");
@@ -234,22 +240,22 @@ fn k1_timestamps_of_every_documented_form_are_accepted() {
 }
 
 #[test]
-fn k2_no_timestamp_is_fine() {
+fn missing_timestamp_is_accepted() {
     assert_eq!(keen(json!({})), ACCEPTED);
 }
 
 #[test]
-fn k2_leap_days_are_known() {
+fn timestamp_leap_day_is_checked() {
     for (day, accepted) in
         [("2024-02-29", true), ("2000-02-29", true), ("2023-02-29", false), ("1900-02-29", false)]
     {
-        let verdict = keen(json!({"timestamp": format!("{day}T00:00:00Z")}));
-        assert_eq!(verdict == ACCEPTED, accepted, "{day}");
+        let refusal = keen(json!({"timestamp": format!("{day}T00:00:00Z")}));
+        assert_eq!(refusal == ACCEPTED, accepted, "{day}");
     }
 }
 
 #[test]
-fn k3_other_timestamps_are_refused() {
+fn undocumented_timestamp_form_is_refused() {
     let wrong = [
         "",
         "yesterday",
@@ -284,26 +290,26 @@ fn k3_other_timestamps_are_refused() {
 }
 
 #[test]
-fn k4_keen_is_an_object() {
+fn non_object_keen_is_refused() {
     for wrong in [json!(null), json!("a"), json!([]), json!(1)] {
         assert_eq!(keen(wrong), "NamespaceTypeError");
     }
 }
 
 #[test]
-fn k5_keen_holds_nothing_unknown() {
+fn unknown_key_in_keen_is_refused() {
     assert_eq!(keen(json!({"name": "a"})), NAMESPACE);
-    assert_eq!(verdict(json!({"a": {"keen": {"name": "a"}}})), ACCEPTED);
+    assert_eq!(refusal_name(json!({"a": {"keen": {"name": "a"}}})), ACCEPTED);
 }
 
 #[test]
-fn k6_k7_only_keen_sets_id_and_created_at() {
+fn keen_id_and_created_at_are_refused() {
     assert_eq!(keen(json!({"id": "a"})), NAMESPACE);
     assert_eq!(keen(json!({"created_at": "2026-01-01T00:00:00Z"})), NAMESPACE);
 }
 
 #[test]
-fn k8_a_location_is_longitude_and_latitude() {
+fn location_must_be_longitude_and_latitude() {
     assert_eq!(keen(json!({"location": {"coordinates": [-122.42005, 37.77479]}})), ACCEPTED);
     assert_eq!(keen(json!({"location": {"coordinates": [180, -90]}})), ACCEPTED);
     let wrong = [
@@ -323,13 +329,13 @@ fn k8_a_location_is_longitude_and_latitude() {
 }
 
 #[test]
-fn k9_a_token_has_at_most_64_characters() {
+fn uniqueness_token_of_64_characters_is_accepted() {
     assert_eq!(keen(json!({"uniqueness_token": "t".repeat(64)})), ACCEPTED);
     assert_eq!(keen(json!({"uniqueness_token": "é".repeat(64)})), ACCEPTED);
 }
 
 #[test]
-fn k10_a_longer_token_or_none_is_refused() {
+fn invalid_uniqueness_token_is_refused() {
     assert_eq!(keen(json!({"uniqueness_token": "t".repeat(65)})), VALUE);
     for wrong in [json!(""), json!(7), json!(null)] {
         assert_eq!(keen(json!({"uniqueness_token": wrong})), VALUE);
@@ -339,7 +345,7 @@ fn k10_a_longer_token_or_none_is_refused() {
 // Add-ons.
 
 #[test]
-fn d1_every_addon_with_its_input_is_accepted() {
+fn addon_with_its_input_is_accepted() {
     assert_eq!(addon("keen:ip_to_geo", json!({"ip": "ip"}), "geo"), ACCEPTED);
     assert_eq!(
         addon("keen:ip_to_geo", json!({"ip": "ip", "remove_ip_property": true}), "geo"),
@@ -351,7 +357,7 @@ fn d1_every_addon_with_its_input_is_accepted() {
 }
 
 #[test]
-fn d2_an_input_names_a_property_that_is_there() {
+fn addon_input_without_property_is_refused() {
     assert_eq!(addon("keen:ip_to_geo", json!({"ip": "${keen.ip}"}), "geo"), ADDON);
     assert_eq!(addon("keen:ip_to_geo", json!({"ip": "absent"}), "geo"), ADDON);
     assert_eq!(addon("keen:ip_to_geo", json!({"ip": "ip.address"}), "geo"), ADDON);
@@ -362,7 +368,7 @@ fn d2_an_input_names_a_property_that_is_there() {
 }
 
 #[test]
-fn d3_addons_are_a_list_of_objects_in_keens_words() {
+fn non_list_addons_are_refused_in_keens_words() {
     let quoted: Value =
         serde_json::from_str(include_str!("replies/quoted-400-addons-not-array.json")).unwrap();
     for wrong in [
@@ -378,7 +384,7 @@ fn d3_addons_are_a_list_of_objects_in_keens_words() {
 }
 
 #[test]
-fn d4_the_timestamp_is_an_input_even_where_the_event_has_none() {
+fn addon_input_keen_timestamp_is_accepted_without_timestamp() {
     assert_eq!(
         addon("keen:date_time_parser", json!({"date_time": "keen.timestamp"}), "time"),
         ACCEPTED
@@ -386,7 +392,7 @@ fn d4_the_timestamp_is_an_input_even_where_the_event_has_none() {
 }
 
 #[test]
-fn d5_the_referrer_parser_has_two_inputs() {
+fn referrer_parser_needs_both_inputs() {
     assert_eq!(
         addon("keen:referrer_parser", json!({"referrer_url": "ref", "page_url": "url"}), "r"),
         ACCEPTED
@@ -400,13 +406,13 @@ fn d5_the_referrer_parser_has_two_inputs() {
 }
 
 #[test]
-fn d6_an_input_may_be_empty() {
+fn addon_with_empty_input_value_is_accepted() {
     assert_eq!(addon("keen:ua_parser", json!({"ua_string": "ua"}), "tech"), ACCEPTED);
     assert_eq!(addon("keen:url_parser", json!({"url": "ref"}), "u"), ACCEPTED);
 }
 
 #[test]
-fn d7_an_unknown_addon_is_refused() {
+fn unknown_addon_is_refused() {
     assert_eq!(addon("keen:weather", json!({"ip": "ip"}), "w"), ADDON);
     assert_eq!(addon("ip_to_geo", json!({"ip": "ip"}), "w"), ADDON);
     assert_eq!(keen(json!({"addons": [{}]})), ADDON);
@@ -414,12 +420,12 @@ fn d7_an_unknown_addon_is_refused() {
 }
 
 #[test]
-fn d8_an_empty_list_of_addons_is_accepted() {
+fn empty_addons_list_is_accepted() {
     assert_eq!(keen(json!({"addons": []})), ACCEPTED);
 }
 
 #[test]
-fn an_addon_has_no_other_input() {
+fn addon_with_extra_input_is_refused() {
     assert_eq!(addon("keen:ua_parser", json!({"ua_string": "ua", "ip": "ip"}), "tech"), ADDON);
     assert_eq!(
         addon("keen:ip_to_geo", json!({"ip": "ip", "remove_ip_property": "yes"}), "geo"),
@@ -428,7 +434,7 @@ fn an_addon_has_no_other_input() {
 }
 
 #[test]
-fn an_output_is_outside_of_keen() {
+fn addon_output_inside_keen_is_refused() {
     for output in ["keen", "keen.geo", "", ".", "a..b"] {
         assert_eq!(addon("keen:ip_to_geo", json!({"ip": "ip"}), output), ADDON, "{output}");
     }
@@ -437,7 +443,7 @@ fn an_output_is_outside_of_keen() {
 }
 
 #[test]
-fn every_addon_of_a_list_is_looked_at() {
+fn second_addon_is_checked() {
     let good = json!({"name": "keen:ip_to_geo", "input": {"ip": "ip"}, "output": "geo"});
     let bad = json!({"name": "keen:ip_to_geo", "input": {"ip": "none"}, "output": "geo"});
     assert_eq!(keen(json!({"addons": [good, good]})), ACCEPTED);

@@ -13,7 +13,7 @@ fn accepted() -> Value {
 }
 
 #[tokio::test]
-async fn the_caller_does_not_wait_and_keen_gets_it_when_it_is_back() {
+async fn accepted_call_is_answered_at_once_and_delivered_later() {
     let s = TestEnv::with(accepted()).await;
     s.keen.fault(Fault::hang().forever());
     let start = Instant::now();
@@ -37,7 +37,7 @@ async fn the_caller_does_not_wait_and_keen_gets_it_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_is_not_acknowledged() {
+async fn accepted_call_over_the_bound_is_answered_429() {
     let mut config = accepted();
     config["delivery"]["maxPendingBytes"] = json!(3000);
     let s = TestEnv::with(config).await;
@@ -56,7 +56,7 @@ async fn what_does_not_fit_is_not_acknowledged() {
 }
 
 #[tokio::test]
-async fn one_event_that_keen_refuses_without_a_word_does_not_hold_up_the_rest() {
+async fn accepted_poison_event_does_not_delay_others() {
     let s = TestEnv::with(accepted()).await;
     let body = Some("<html>".to_owned());
     let silent = FaultKind::Status { status: 400, body, retry_after: None, location: None };
@@ -73,7 +73,7 @@ async fn one_event_that_keen_refuses_without_a_word_does_not_hold_up_the_rest() 
 
 /// Whatever Keen does, for as long as it fits.
 #[tokio::test]
-async fn what_was_acknowledged_is_in_keen_once_after_any_trouble() {
+async fn accepted_events_are_stored_once_under_chaos() {
     let s = TestEnv::with(accepted()).await;
     s.keen.fault(Fault::chaos(11, 0.5));
     let mut sent = 0;

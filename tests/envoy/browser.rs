@@ -37,7 +37,7 @@ fn readable(headers: &HeaderMap) -> bool {
 }
 
 #[tokio::test]
-async fn every_answer_to_a_page_can_be_read_by_it() {
+async fn every_response_has_cors_headers() {
     let mut config = harness::default_config();
     config["delivery"]["holdMs"] = json!(300);
     config["delivery"]["maxPendingBytes"] = json!(2000);
@@ -85,7 +85,7 @@ async fn every_answer_to_a_page_can_be_read_by_it() {
 }
 
 #[tokio::test]
-async fn preflights_let_every_sdk_through() {
+async fn preflight_allows_every_sdk_header() {
     let s = TestEnv::new().await;
     for path in [
         "/v1/t",
@@ -117,7 +117,7 @@ async fn preflights_let_every_sdk_through() {
 }
 
 #[tokio::test]
-async fn only_allowed_origins_are_reflected() {
+async fn disallowed_origin_gets_no_cors_headers() {
     let mut config = harness::default_config();
     config["cors"] = json!({"allowOrigins": ["https://shop.example.com", "https://*.example.org"]});
     let s = TestEnv::with(config).await;
@@ -152,7 +152,7 @@ async fn only_allowed_origins_are_reflected() {
 }
 
 #[tokio::test]
-async fn no_header_is_split() {
+async fn origin_cannot_inject_response_headers() {
     let s = TestEnv::new().await;
     for (name, origin, asked) in [
         ("bytes", &b"https://a.b\xff\xfe"[..], &b"\xff"[..]),
@@ -180,7 +180,7 @@ async fn no_header_is_split() {
 }
 
 #[tokio::test]
-async fn what_envoy_answers_by_itself_is_said_in_segments_words() {
+async fn envoys_local_replies_become_segment_responses() {
     let mut config = harness::default_config();
     config["delivery"]["holdMs"] = json!(10_000);
     let s = TestEnv::patched(config, |bootstrap| {
@@ -198,7 +198,12 @@ async fn what_envoy_answers_by_itself_is_said_in_segments_words() {
     // More than Envoy holds; a body that does not end; a Keen that does not answer.
     s.keen.fault(Fault::hang().forever());
     for (name, request, status, message) in [
-        ("413", [head(3_000_000), " ".repeat(3_000_000)].concat(), 400, "Exceed payload limit"),
+        (
+            "413",
+            [head(3_000_000), " ".repeat(3_000_000)].concat(),
+            400,
+            "Exceed payload limit: body is larger than Envoy's buffer limit",
+        ),
         ("408", [head(100), "{".to_owned()].concat(), 503, "not confirmed in time"),
         ("504", [head(track("slow").len()), track("slow")].concat(), 503, "not confirmed in time"),
     ] {
@@ -266,11 +271,16 @@ fn is_whole(reply: &[u8]) -> bool {
 }
 
 #[tokio::test]
-async fn settings_name_the_key_they_were_asked_with() {
+async fn settings_response_contains_requested_write_key() {
     let mut config = harness::default_config();
     config["settings"] = json!({"apiHost": "edge.example.com/v1"});
     let s = TestEnv::with(config).await;
-    for path in ["/v1/projects/writeKey/settings", "/v1/projects/projects/writeKey/settings/?x=1"] {
+    for path in [
+        "/v1/projects/writeKey/settings",
+        "/v1/projects/projects/writeKey/settings/?x=1",
+        "/projects/writeKey/settings",
+        "/v1//projects/write%4bey//settings",
+    ] {
         let (status, headers, body) = send(&s, "GET", path, &[("origin", ORIGIN)], "").await;
         assert_eq!((status, value(&headers, "content-type")), (200, "application/json"), "{path}");
         let settings: Value = serde_json::from_str(&body).unwrap();

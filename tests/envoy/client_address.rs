@@ -37,7 +37,7 @@ async fn address(s: &TestEnv, headers: &[(&str, &str)]) -> Value {
 }
 
 #[tokio::test]
-async fn at_the_edge_a_forged_address_does_not_win() {
+async fn client_address_with_forged_x_forwarded_for_is_peer_address() {
     let s = behind(json!({"use_remote_address": true})).await;
     for forged in ["6.6.6.6", "6.6.6.6, 7.7.7.7", "2001:db8::6", "garbage", "127.0.0.2"] {
         assert_eq!(address(&s, &[("x-forwarded-for", forged)]).await, "127.0.0.1", "{forged}");
@@ -52,7 +52,7 @@ async fn at_the_edge_a_forged_address_does_not_win() {
 }
 
 #[tokio::test]
-async fn behind_a_trusted_proxy_its_word_counts_and_no_other() {
+async fn client_address_behind_trusted_proxy_is_the_one_it_appended() {
     let s = behind(json!({"use_remote_address": true, "xff_num_trusted_hops": 1})).await;
     for (header, want) in [
         ("7.7.7.7", "7.7.7.7"),
@@ -68,7 +68,7 @@ async fn behind_a_trusted_proxy_its_word_counts_and_no_other() {
 
 /// A load balancer that speaks the PROXY protocol tells the address of the connection itself.
 #[tokio::test]
-async fn behind_a_load_balancer_of_connections() {
+async fn client_address_behind_proxy_protocol_is_clients() {
     let keen = MockKeen::start(Options::default()).await.unwrap();
     let envoy = Envoy::builder().keen(keen.addr()).patch(|bootstrap| {
         bootstrap["static_resources"]["listeners"][0]["listener_filters"] = json!([{
@@ -103,7 +103,7 @@ async fn behind_a_load_balancer_of_connections() {
 }
 
 #[tokio::test]
-async fn a_server_library_is_no_visitor_by_either_of_its_names() {
+async fn server_library_in_either_field_gets_no_client_address() {
     let s = TestEnv::new().await;
     let post = async |agent: &str, context: Value| {
         s.keen.reset();
@@ -146,7 +146,7 @@ async fn a_server_library_is_no_visitor_by_either_of_its_names() {
 }
 
 #[tokio::test]
-async fn recorded_servers_are_no_visitors_and_recorded_browsers_are() {
+async fn recorded_requests_get_client_address_only_from_browsers() {
     let mut config = harness::default_config();
     config["sources"]["WRITEKEY123"] = config["sources"]["writeKey"].clone();
     let s = TestEnv::with(config).await;

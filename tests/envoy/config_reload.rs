@@ -61,18 +61,18 @@ async fn who_waits_is_answered(what: Dynamic) {
 }
 
 #[tokio::test]
-async fn who_waits_while_the_filter_is_replaced_is_answered() {
+async fn waiter_during_filter_replacement_is_answered() {
     who_waits_is_answered(Dynamic::Filter).await;
 }
 
 #[tokio::test]
-async fn who_waits_while_the_listener_is_replaced_is_answered() {
+async fn waiter_during_listener_replacement_is_answered() {
     who_waits_is_answered(Dynamic::Listener).await;
 }
 
 /// What was answered at once is in the old configuration's memory: it is delivered all the same.
 #[tokio::test]
-async fn what_was_accepted_is_still_delivered() {
+async fn accepted_events_survive_filter_replacement() {
     let mut config = harness::default_config();
     config["delivery"]["ack"] = json!("accepted");
     config["keen"]["timeoutMs"] = json!(500);
@@ -99,7 +99,7 @@ async fn what_was_accepted_is_still_delivered() {
 
 /// The stop that docs/operating.md describes, and the one that cuts.
 #[tokio::test]
-async fn a_stop_without_loss_and_one_that_cuts() {
+async fn graceful_stop_answers_waiters_and_sigterm_drops_them() {
     let waiting = |s: &TestEnv, name: &'static str| {
         let calls = (0..20).map(|i| {
             let request = s.client.post(s.envoy.url("/v1/track")).basic_auth("writeKey", Some(""));

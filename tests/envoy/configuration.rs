@@ -6,7 +6,7 @@ use mock_keen::{MockKeen, Options};
 use serde_json::json;
 
 #[tokio::test]
-async fn a_wrong_one_does_not_start_and_says_where() {
+async fn invalid_configuration_is_rejected_with_its_pointer() {
     for (pointer, value, want) in [
         (
             "/sources/writeKey/projectId",
@@ -37,7 +37,7 @@ async fn refused(builder: harness::Builder, want: &str) {
 }
 
 #[tokio::test]
-async fn what_is_no_configuration_does_not_start_either() {
+async fn non_object_configuration_is_rejected() {
     let without = Envoy::builder().patch(|bootstrap| {
         harness::keen_edge(bootstrap).as_object_mut().unwrap().remove("configuration");
     });
@@ -57,7 +57,7 @@ async fn what_is_no_configuration_does_not_start_either() {
 }
 
 #[tokio::test]
-async fn a_string_value_is_as_good_as_a_struct() {
+async fn string_value_configuration_equals_struct() {
     let keen = MockKeen::start(Options::default()).await.unwrap();
     let envoy = Envoy::builder().keen(keen.addr()).string_config().start().await.unwrap();
     let s = TestEnv { envoy, keen, client: reqwest::Client::new() };

@@ -15,7 +15,7 @@ fn blocks() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_key_that_only_envoy_knows() {
+async fn injected_keen_key_delivers_events() {
     let [cluster, secret] = blocks().try_into().unwrap();
     let file =
         harness::root().join(format!("target/tmp/keen-write-key-{}.yaml", std::process::id()));
@@ -55,7 +55,7 @@ async fn a_key_that_only_envoy_knows() {
 }
 
 #[tokio::test]
-async fn without_any_key_callers_send_again() {
+async fn missing_keen_key_is_answered_503() {
     let mut config = harness::default_config();
     config["sources"]["writeKey"].as_object_mut().unwrap().remove("writeKey");
     let s = TestEnv::with(config).await;

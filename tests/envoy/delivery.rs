@@ -13,7 +13,7 @@ fn quick() -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn two_hundred_callers_share_calls() {
+async fn two_hundred_callers_share_callouts() {
     let s = TestEnv::new().await;
     s.keen.fault(Fault::delay(20).forever());
     let calls = (0..200).map(|i| {
@@ -33,7 +33,7 @@ async fn two_hundred_callers_share_calls() {
 }
 
 #[tokio::test]
-async fn passing_trouble_is_retried_and_nothing_doubles() {
+async fn retried_events_are_stored_once() {
     let s = TestEnv::new().await;
     for (name, fault) in [
         ("503", Fault::status(503)),
@@ -53,7 +53,7 @@ async fn passing_trouble_is_retried_and_nothing_doubles() {
 }
 
 #[tokio::test]
-async fn lasting_trouble_is_a_503_with_retry_after() {
+async fn lasting_failure_is_answered_503_with_retry_after() {
     let s = TestEnv::with(quick()).await;
     for (name, fault) in [
         ("401", Fault::status(401)),
@@ -82,7 +82,7 @@ async fn lasting_trouble_is_a_503_with_retry_after() {
 }
 
 #[tokio::test]
-async fn a_refused_event_does_not_harm_its_neighbours() {
+async fn rejected_event_does_not_affect_neighbours() {
     let s = TestEnv::new().await;
     s.keen.fault(Fault::refuse_collection("bad", "InvalidEventError").forever());
     let batch = json!({"batch": [
@@ -100,7 +100,7 @@ async fn a_refused_event_does_not_harm_its_neighbours() {
 }
 
 #[tokio::test]
-async fn keen_down_and_back() {
+async fn keen_outage_is_answered_503_then_200() {
     let s = TestEnv::with(quick()).await;
     assert_eq!(s.post("/v1/track", track("before")).await, ok());
     s.keen.stop().await;
@@ -116,7 +116,7 @@ async fn keen_down_and_back() {
 }
 
 #[tokio::test]
-async fn over_the_bound_callers_are_told_at_once() {
+async fn full_queue_is_answered_429_at_once() {
     let mut config = quick();
     config["delivery"]["maxPendingBytes"] = json!(2000);
     let s = TestEnv::with(config).await;

@@ -4,7 +4,7 @@ use super::fixture::{TestEnv, gzip, ok, raw, refused, track};
 use serde_json::json;
 
 #[tokio::test]
-async fn calls_in_every_form_arrive() {
+async fn every_request_form_is_delivered() {
     let s = TestEnv::new().await;
     assert_eq!(s.post("/v1/track", track("single")).await, ok());
     assert_eq!(s.post("/v1/t/", track("short")).await, ok());
@@ -51,7 +51,7 @@ async fn calls_in_every_form_arrive() {
 }
 
 #[tokio::test]
-async fn chunks_and_trailers() {
+async fn chunked_body_with_trailers_is_delivered() {
     let s = TestEnv::new().await;
     let body = track("chunked");
     let (head, tail) = body.split_at(10);
@@ -70,9 +70,55 @@ async fn chunks_and_trailers() {
     s.envoy.no_panic_in_log();
 }
 
+/// nginx's `proxy_pass` uses HTTP/1.0 by default, with or without a Host.
+#[tokio::test]
+async fn http_1_0_request_is_answered_200() {
+    let env = TestEnv::new().await;
+    for (event, host) in [("with host", "Host: edge.example\r\n"), ("without host", "")] {
+        let body = track(event);
+        let request = format!(
+            "POST /v1/track HTTP/1.0\r\n{host}Connection: close\r\nContent-Length: {}\r\n\
+             Authorization: Basic d3JpdGVLZXk6\r\n\r\n{body}",
+            body.len()
+        );
+        let reply = raw(env.envoy.addr(), request.into_bytes()).await;
+        assert!(reply.starts_with("HTTP/1.0 200") || reply.starts_with("HTTP/1.1 200"), "{reply}");
+        assert!(reply.contains("\"success\": true"), "{reply}");
+    }
+    assert_eq!(env.collections(), ["with host", "without host"]);
+    env.envoy.no_panic_in_log();
+}
+
+/// Apache HttpClient 5.4 offers TLS with each cleartext request, Java's own client offers h2c.
+#[tokio::test]
+async fn request_with_upgrade_offer_is_answered_200() {
+    let env = TestEnv::new().await;
+    let offers = [
+        ("TLS/1.2", "Connection: Upgrade, close\r\nUpgrade: TLS/1.2\r\n"),
+        ("tls/1.3", "Connection: close, upgrade\r\nUpgrade: tls/1.3\r\n"),
+        (
+            "h2c",
+            "Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\n\
+             HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n",
+        ),
+    ];
+    for (name, headers) in offers {
+        let body = track(name);
+        let request = format!(
+            "POST /v1/track HTTP/1.1\r\nHost: edge.example\r\n{headers}Content-Length: {}\r\n\
+             Authorization: Basic d3JpdGVLZXk6\r\n\r\n{body}",
+            body.len()
+        );
+        let reply = raw(env.envoy.addr(), request.into_bytes()).await;
+        assert!(reply.starts_with("HTTP/1.1 200"), "{name}: {reply}");
+    }
+    assert_eq!(env.collections().len(), offers.len());
+    env.envoy.no_panic_in_log();
+}
+
 /// Over its own buffer Envoy answers 413, which SDKs send again for ever, and without CORS, which hides it from a browser.
 #[tokio::test]
-async fn envoys_own_413_is_segments_400() {
+async fn envoys_413_becomes_400() {
     let s = TestEnv::new().await;
     let body = vec![b' '; 1_500_000];
     let chunked: Vec<u8> =
@@ -96,24 +142,30 @@ async fn envoys_own_413_is_segments_400() {
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_gets_a_400_that_no_sdk_repeats() {
+async fn malformed_request_is_answered_400() {
     let s = TestEnv::new().await;
     for body in ["", "{", "[]", "\u{fffd}", "{\"batch\": 1}", "[[[[", "{\"event\": 01}"] {
         assert_eq!(s.post("/v1/batch", body).await, refused("malformed JSON"), "{body}");
     }
     assert_eq!(s.post("/v1/track", vec![0xff, 0xfe, 0x00]).await, refused("malformed JSON"));
     assert_eq!(s.post("/v1/batch", "[".repeat(400_000)).await, refused("malformed JSON"));
-    assert_eq!(s.post("/v1/batch", " ".repeat(600_000)).await, refused("Exceed payload limit"));
+    assert_eq!(
+        s.post("/v1/batch", " ".repeat(600_211)).await,
+        refused("Exceed payload limit: body is 600,211 bytes, the limit is 524,288")
+    );
     let bomb = gzip(&vec![b' '; 50_000_000]);
     assert_eq!(
         s.post_with("/v1/batch", bomb, &[("content-encoding", "gzip")]).await,
-        refused("Exceed payload limit")
+        refused("Exceed payload limit: body is over 524,288 bytes, the limit")
     );
     let packed = gzip(track("x").as_bytes());
     let cut = packed[..packed.len() - 4].to_vec();
-    for (body, encoding) in [(cut, "gzip"), (packed, "br")] {
+    let corrupt = "malformed content encoding: the gzip is cut or corrupt";
+    for (body, encoding, message) in
+        [(cut, "gzip", corrupt), (packed, "br", "only gzip is supported")]
+    {
         let got = s.post_with("/v1/track", body, &[("content-encoding", encoding)]).await;
-        assert_eq!(got, refused("malformed content encoding"), "{encoding}");
+        assert_eq!(got, refused(message), "{encoding}");
     }
     let nobody =
         s.client.post(s.envoy.url("/v1/track")).body("{\"event\": \"e\"}").send().await.unwrap();
@@ -130,7 +182,7 @@ async fn what_makes_no_sense_gets_a_400_that_no_sdk_repeats() {
                 .unwrap();
             assert_eq!(reply.status(), 400, "{path}");
             assert!(
-                reply.text().await.unwrap().contains("\"message\": \"malformed JSON\""),
+                reply.text().await.unwrap().contains("\"message\": \"malformed JSON: POST only\""),
                 "{path}"
             );
         }
@@ -146,7 +198,7 @@ async fn what_makes_no_sense_gets_a_400_that_no_sdk_repeats() {
 }
 
 #[tokio::test]
-async fn header_bytes_of_any_kind() {
+async fn non_utf8_header_is_answered() {
     let s = TestEnv::new().await;
     let body = track("bytes");
     for header in [
@@ -176,7 +228,7 @@ async fn header_bytes_of_any_kind() {
 }
 
 #[tokio::test]
-async fn the_address_is_the_one_envoy_vouches_for() {
+async fn client_address_is_envoys() {
     let s = TestEnv::new().await;
     let browser = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)");
     s.post_with("/v1/track", track("browser"), &[browser, ("x-forwarded-for", "6.6.6.6")]).await;
@@ -192,7 +244,7 @@ async fn the_address_is_the_one_envoy_vouches_for() {
 }
 
 #[tokio::test]
-async fn each_message_goes_to_its_own_source() {
+async fn message_write_key_selects_source() {
     let mut config = harness::default_config();
     let project = |n: u32| format!("5181bcd23843312d8700000{n}");
     for n in 1..=2 {
@@ -228,7 +280,7 @@ async fn each_message_goes_to_its_own_source() {
 }
 
 #[tokio::test]
-async fn with_envoys_decompressor_in_front() {
+async fn decompressor_before_filter_delivers_events() {
     let s = TestEnv::patched(harness::default_config(), |bootstrap| {
         let filters = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
         bootstrap.pointer_mut(filters).unwrap().as_array_mut().unwrap().insert(0, json!({
@@ -258,7 +310,7 @@ async fn with_envoys_decompressor_in_front() {
 }
 
 #[tokio::test]
-async fn strangers_are_refused_where_they_are_to_be() {
+async fn unknown_write_key_with_reject_is_answered_400() {
     let mut config = harness::default_config();
     config["unknownSource"] = json!("reject");
     let s = TestEnv::with(config).await;

@@ -29,7 +29,7 @@ fn config(settings: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_page_load_is_an_event() {
+async fn settings_request_with_initial_pageview_becomes_page_event() {
     for mode in ["cloud", "device"] {
         let s = TestEnv::with(config(&json!({
             "mode": mode, "initialPageview": true, "trackAllPages": true, "ipAddon": true, "uaAddon": true, "urlAddon": true,
@@ -83,7 +83,7 @@ async fn a_page_load_is_an_event() {
 }
 
 #[tokio::test]
-async fn without_track_all_pages_a_load_is_none() {
+async fn settings_request_without_track_all_pages_becomes_no_event() {
     let s = TestEnv::with(config(&json!({"initialPageview": true, "trackAllPages": false}))).await;
     ask(&s, "writeKey", &[("referer", "https://shop.example.com/"), ("user-agent", BROWSER)]).await;
     assert_eq!(
@@ -94,7 +94,7 @@ async fn without_track_all_pages_a_load_is_none() {
 }
 
 #[tokio::test]
-async fn pages_get_keys_where_they_are_bundled_and_their_calls_are_not_sent_twice() {
+async fn bundled_source_gives_keys_and_skips_browser_messages() {
     let read_key = "B".repeat(64);
     let s = TestEnv::with(config(
         &json!({"mode": "device", "bundled": true, "readKey": read_key, "uaAddon": true}),

@@ -96,7 +96,7 @@ async fn send(s: &TestEnv, head: &str, body: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn the_call_arrives_as_it_came_and_keen_has_its_copy() {
+async fn forwarded_call_is_unchanged_and_mirrored() {
     let (s, segment) = setting(|_| {}).await;
     let plain = format!(" {}\n", track("plain"));
     let packed = gzip(track("packed").as_bytes());
@@ -145,7 +145,7 @@ async fn the_call_arrives_as_it_came_and_keen_has_its_copy() {
 }
 
 #[tokio::test]
-async fn what_is_not_a_call_for_keen_goes_on_too() {
+async fn forwarded_invalid_call_reaches_route() {
     let (s, segment) = setting(|_| {}).await;
     let large = format!("{{\"event\":\"{}\"}}", "x".repeat(600_000));
     let huge = vec![b' '; 3_000_000];
@@ -175,7 +175,7 @@ async fn what_is_not_a_call_for_keen_goes_on_too() {
 }
 
 #[tokio::test]
-async fn pages_and_images_get_segments_answer() {
+async fn settings_and_pixel_are_answered_by_filter() {
     let (s, segment) = setting(|_| {}).await;
     let origin = "https://shop.example.com";
     let preflight =
@@ -195,7 +195,7 @@ async fn pages_and_images_get_segments_answer() {
 }
 
 #[tokio::test]
-async fn a_failing_keen_harms_nobody() {
+async fn forwarded_call_with_failing_keen_reaches_route() {
     let (s, segment) = setting(|config| {
         config["keen"]["timeoutMs"] = json!(500);
         config["delivery"]["maxPendingBytes"] = json!(3000);

@@ -1,17 +1,5 @@
 //! The filter as built, in a real Envoy with the repository's `envoy.yaml`, in front of the mock of Keen.
 
-#![allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::string_slice,
-    clippy::arithmetic_side_effects,
-    reason = "tests may fail loudly"
-)]
-
 mod ack_accepted;
 mod browser;
 #[path = "../golden/cases.rs"]

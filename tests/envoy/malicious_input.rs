@@ -72,7 +72,7 @@ async fn lives(s: &TestEnv) {
 }
 
 #[tokio::test]
-async fn headers_of_every_byte_and_size() {
+async fn any_header_bytes_and_sizes_are_answered() {
     let s = TestEnv::new().await;
     let body = track("headers");
     for byte in 0x80..=0xff_u8 {
@@ -115,7 +115,7 @@ async fn headers_of_every_byte_and_size() {
 }
 
 #[tokio::test]
-async fn authorizations_of_every_form() {
+async fn any_authorization_header_is_answered() {
     let s = TestEnv::new().await;
     let body = track("authorized");
     let no_key = [
@@ -160,7 +160,7 @@ async fn authorizations_of_every_form() {
 }
 
 #[tokio::test]
-async fn bodies_of_any_bytes() {
+async fn any_body_bytes_are_answered() {
     let s = TestEnv::new().await;
     let mut seed = 0x5eed;
     let valid = json!({"batch": [serde_json::from_str::<Value>(&track("a")).unwrap(), {"type": "page", "name": "n"}]})
@@ -190,7 +190,7 @@ async fn bodies_of_any_bytes() {
 
 /// Small bodies that become large, deep ones and wide ones: answered soon, in bounded memory.
 #[tokio::test]
-async fn bodies_that_explode() {
+async fn expanding_bodies_are_rejected() {
     let s = TestEnv::new().await;
     let keys = |count: usize, key: &dyn Fn(usize) -> String| {
         let members: Vec<String> = (0..count).map(|i| format!("\"{}\":1", key(i))).collect();
@@ -290,7 +290,7 @@ async fn bodies_that_explode() {
 }
 
 #[tokio::test]
-async fn requests_that_are_slow_or_never_end() {
+async fn slow_and_endless_requests_are_ended() {
     let s =
         TestEnv::patched(harness::default_config(), |yaml| {
             let hcm = &mut yaml["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
@@ -343,7 +343,7 @@ async fn requests_that_are_slow_or_never_end() {
 }
 
 #[tokio::test]
-async fn forms_that_smuggle_and_upgrade() {
+async fn smuggling_and_upgrade_attempts_are_rejected() {
     let s = TestEnv::new().await;
     let body = track("outer");
     let smuggled = String::from_utf8(post(KEY.as_bytes(), track("smuggled").as_bytes())).unwrap();

@@ -23,7 +23,7 @@ fn opened(event: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_message_in_every_form_of_data() {
+async fn pixel_with_any_base64_data_is_delivered() {
     use base64::Engine;
     use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
     let s = TestEnv::new().await;
@@ -52,7 +52,7 @@ async fn a_message_in_every_form_of_data() {
 }
 
 #[tokio::test]
-async fn a_message_in_the_query() {
+async fn pixel_with_query_fields_is_delivered() {
     let s = TestEnv::new().await;
     let track = "userId=user_123&event=Email%20Opened&properties.subject=The%20Electric+Daily&properties.email=jane.kim@example.com";
     shown(&s, &format!("/v1/pixel/track?{track}&writeKey=writeKey")).await;
@@ -80,7 +80,7 @@ async fn a_message_in_the_query() {
 }
 
 #[tokio::test]
-async fn the_image_is_shown_whatever_is_wrong() {
+async fn invalid_pixel_is_answered_with_image() {
     let s = TestEnv::new().await;
     for path in [
         "/v1/pixel/track",
@@ -112,7 +112,7 @@ async fn the_image_is_shown_whatever_is_wrong() {
 
 /// Nobody sends an image's call again, so Keen's trouble is the filter's to wait for.
 #[tokio::test]
-async fn a_call_outlives_the_trouble_of_keen() {
+async fn pixel_event_is_retried_after_keen_failure() {
     let mut config = harness::default_config();
     config["delivery"]["holdMs"] = json!(300);
     config["delivery"]["retries"] = json!(0);

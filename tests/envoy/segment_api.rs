@@ -206,7 +206,7 @@ impl Wire {
 }
 
 #[tokio::test]
-async fn each_is_answered_as_by_segment_and_its_event_is_in_keen() {
+async fn sdk_requests_get_segments_response_and_are_delivered() {
     let mut config = harness::default_config();
     for addon in ["ipAddon", "uaAddon", "urlAddon", "referrerAddon"] {
         config["sources"]["writeKey"][addon] = json!(false);
@@ -245,7 +245,7 @@ async fn each_is_answered_as_by_segment_and_its_event_is_in_keen() {
 
 /// Files of batches that a crash left behind: SDKs send them as they are, and drop them for a 400.
 #[tokio::test]
-async fn a_batch_that_was_cut_on_the_phone_is_refused_for_good() {
+async fn truncated_batch_is_answered_400() {
     let s = TestEnv::new().await;
     let whole = batch(json!([mobile("analytics-swift", "1.9.4", "Swift")])).to_string();
     for (name, body) in [

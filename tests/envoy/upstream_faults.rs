@@ -34,7 +34,7 @@ impl TestEnv {
 
 /// The cluster is missing, has no endpoints, a name that nobody knows, refuses, or is over its circuit breakers.
 #[tokio::test]
-async fn a_keen_that_cannot_be_called() {
+async fn unreachable_cluster_is_answered_503() {
     let unreachable =
         ["missing", "empty", "unknown_name", "refused", "requests_overflow", "pending_overflow"];
     let mut config = quick();
@@ -87,7 +87,7 @@ async fn a_keen_that_cannot_be_called() {
 }
 
 #[tokio::test]
-async fn what_passes_is_tried_again_and_is_in_keen_once() {
+async fn transient_failure_is_retried_and_stored_once() {
     let s = TestEnv::new().await;
     let faults: Vec<(String, Fault)> = [408, 429, 500, 502, 503, 504, 204, 202]
         .map(|status| (format!("status {status}"), Fault::status(status)))
@@ -123,7 +123,7 @@ async fn what_passes_is_tried_again_and_is_in_keen_once() {
 }
 
 #[tokio::test]
-async fn a_misconfigured_destination_is_told_from_a_failing_one() {
+async fn misconfigured_destination_is_answered_503_without_retry() {
     let s = TestEnv::with(quick()).await;
     let up = format!("destination_up.project.{PROJECT}");
     let elsewhere = MockKeen::start(Options::default()).await.unwrap();
@@ -153,7 +153,7 @@ async fn a_misconfigured_destination_is_told_from_a_failing_one() {
 }
 
 #[tokio::test]
-async fn keen_says_when_to_come_again() {
+async fn retry_after_from_keen_is_honoured() {
     let s = TestEnv::new().await;
     s.keen.fault(Fault::status(503).retry_after("1"));
     let (status, _, waited) = s.post_as("writeKey", track("later")).await;
@@ -170,7 +170,7 @@ async fn keen_says_when_to_come_again() {
 }
 
 #[tokio::test]
-async fn large_batches_go_in_parts_and_each_event_has_its_own_end() {
+async fn large_batch_is_split_and_each_event_is_settled() {
     let mut config = quick();
     config["delivery"]["maxBatchEvents"] = json!(10);
     config["limits"]["bodyBytes"] = json!(1_000_000);
@@ -217,7 +217,7 @@ async fn large_batches_go_in_parts_and_each_event_has_its_own_end() {
 
 /// Two projects at one Keen: one fails in every way, and the other does not notice.
 #[tokio::test]
-async fn a_project_that_fails_harms_no_other() {
+async fn failing_project_does_not_delay_other_projects() {
     let mut config = quick();
     config["sources"]["other"] = json!({"projectId": OTHER_PROJECT, "writeKey": "B".repeat(32)});
     let s = TestEnv::with(config).await;
@@ -264,7 +264,7 @@ async fn a_project_that_fails_harms_no_other() {
 
 /// A write key reaches its own project and no other, whatever else a call says.
 #[tokio::test]
-async fn a_write_key_never_writes_to_anothers_project() {
+async fn write_key_reaches_only_its_own_project() {
     let mut config = harness::default_config();
     config["sources"]["other"] = json!({"projectId": OTHER_PROJECT, "writeKey": "B".repeat(32)});
     let s = TestEnv::with(config).await;
@@ -301,7 +301,7 @@ async fn a_write_key_never_writes_to_anothers_project() {
 }
 
 #[tokio::test]
-async fn events_of_those_who_hang_up_while_they_wait_still_go() {
+async fn disconnected_waiters_events_are_delivered() {
     let s = TestEnv::new().await;
     s.keen.fault(Fault::hang());
     let calls = (0..20).map(|i| {
@@ -323,7 +323,7 @@ async fn events_of_those_who_hang_up_while_they_wait_still_go() {
 
 /// 2,000 callers on 2,000 connections, answered by one call to Keen.
 #[tokio::test]
-async fn two_thousand_are_answered_by_one_call() {
+async fn two_thousand_waiters_share_one_callout() {
     let mut config = harness::default_config();
     config["delivery"] = json!({"holdMs": 60_000, "maxInFlight": 1, "maxBatchEvents": 5000});
     config["keen"]["timeoutMs"] = json!(60_000);
@@ -373,7 +373,7 @@ async fn two_thousand_are_answered_by_one_call() {
 
 /// HTTP/2 callers with 100 streams each.
 #[tokio::test]
-async fn a_hundred_streams_on_each_connection() {
+async fn http2_connections_with_a_hundred_streams_are_answered() {
     let s = TestEnv::new().await;
     s.keen.fault(Fault::delay(20).forever());
     let mut calls = Vec::new();

@@ -47,7 +47,7 @@ async fn stat(s: &TestEnv, name: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn identify_on_one_worker_and_track_on_another() {
+async fn traits_from_one_worker_reach_events_on_another() {
     for (mode, id) in [("cloud", Value::Null), ("device", json!("u-1"))] {
         let s = setting(json!({"mode": mode, "rememberUsers": true}), json!({})).await;
         let traits = json!({"plan": "pro", "address": {"zip.code": "10115"}});
@@ -103,7 +103,7 @@ async fn identify_on_one_worker_and_track_on_another() {
 }
 
 #[tokio::test]
-async fn a_source_that_does_not_ask_remembers_nobody() {
+async fn source_without_remember_users_stores_no_traits() {
     let s = setting(json!({}), json!({})).await;
     let batch = json!({"batch": [
         {"type": "identify", "userId": "u", "traits": {"plan": "pro"}},
@@ -114,7 +114,7 @@ async fn a_source_that_does_not_ask_remembers_nobody() {
 }
 
 #[tokio::test]
-async fn an_audience_of_ten_thousand() {
+async fn audience_of_ten_thousand_users_is_stored() {
     let source = json!({"rememberUsers": true, "audienceEvents": true});
     let s = setting(source, json!({"max": 10_000})).await;
     let sync = |name: &str, value: bool, from: usize, to: usize| {
@@ -174,7 +174,7 @@ async fn an_audience_of_ten_thousand() {
 }
 
 #[tokio::test]
-async fn workers_that_write_at_once_lose_nothing() {
+async fn concurrent_workers_lose_no_user_update() {
     let s = setting(json!({"rememberUsers": true}), json!({})).await;
     // Each user's two calls come at once: what Engage says, and what the application says.
     let calls = (0..600).flat_map(|i| {
@@ -209,7 +209,7 @@ async fn workers_that_write_at_once_lose_nothing() {
 }
 
 #[tokio::test]
-async fn no_more_users_than_may_be() {
+async fn user_store_stays_within_max_users() {
     let s = setting(json!({"rememberUsers": true}), json!({"max": 50})).await;
     for i in 0..300 {
         let identify = json!({"userId": format!("u-{i}"), "anonymousId": format!("a-{i}"), "traits": {"n": i}});
@@ -227,7 +227,7 @@ async fn no_more_users_than_may_be() {
 }
 
 #[tokio::test]
-async fn traits_of_any_kind() {
+async fn any_traits_are_stored_as_sent() {
     let s = setting(json!({"mode": "device"}), json!({})).await;
     let deep = format!("{}1{}", "{\"a\":".repeat(3_000), "}".repeat(3_000));
     let texts = [
@@ -263,7 +263,7 @@ async fn traits_of_any_kind() {
 }
 
 #[tokio::test]
-async fn a_host_without_shared_data_remembers_for_each_worker() {
+async fn missing_shared_data_keeps_users_per_worker() {
     let mut config = harness::default_config();
     config["sources"]["writeKey"]["rememberUsers"] = json!(true);
     let keen = MockKeen::start(Options::default()).await.unwrap();
@@ -296,7 +296,7 @@ async fn a_host_without_shared_data_remembers_for_each_worker() {
 }
 
 #[tokio::test]
-async fn a_new_configuration_still_knows_the_users() {
+async fn users_survive_configuration_update() {
     let mut config = harness::default_config();
     config["sources"]["writeKey"]["rememberUsers"] = json!(true);
     let keen = MockKeen::start(Options::default()).await.unwrap();

@@ -27,7 +27,7 @@ async fn setting() -> TestEnv {
 }
 
 #[tokio::test]
-async fn a_filter_that_ended_starts_anew_and_nobody_waits_for_ever() {
+async fn failed_vm_restarts_and_waiters_are_ended() {
     let s = setting().await;
     assert_eq!(s.post("/v1/track", track("before")).await, ok());
     s.keen.fault(Fault::hang().forever());
@@ -64,7 +64,7 @@ async fn a_filter_that_ended_starts_anew_and_nobody_waits_for_ever() {
 }
 
 #[test]
-fn the_released_filter_has_no_such_switch() {
+fn release_build_has_no_panic_switch() {
     let holds = |path: &std::path::Path| {
         let bytes = std::fs::read(path).unwrap();
         bytes.windows(16).any(|window| window == b"the panic switch")
@@ -75,7 +75,7 @@ fn the_released_filter_has_no_such_switch() {
 
 /// The filter needs no capability_restriction_config, and lives with less than envoy.yaml grants.
 #[tokio::test]
-async fn with_every_capability_and_with_few() {
+async fn missing_capability_is_handled() {
     type Change = fn(&mut Value);
     let all: Change = |yaml| {
         harness::keen_edge(yaml)["vm_config"]
@@ -118,7 +118,7 @@ async fn with_every_capability_and_with_few() {
 
 /// As little of envoy.yaml as Envoy takes, and two listeners whose filters share a VM.
 #[tokio::test]
-async fn with_settings_other_than_ours() {
+async fn other_vm_settings_are_handled() {
     let bare = |yaml: &mut Value| {
         let plugin = harness::keen_edge(yaml).as_object_mut().unwrap();
         for name in ["name", "root_id", "failure_policy", "reload_config"] {

@@ -1,6 +1,6 @@
-//! A bare HTTP client: it sends and shows every byte, and does nothing by itself.
+//! A minimal HTTP client that sends bytes as they are and returns every byte.
 
-// Each test program uses its own part of this.
+// Each test program uses a part of this.
 #![allow(dead_code)]
 
 use mock_keen::{MockKeen, Options, PROJECT, WRITE_KEY};
@@ -35,7 +35,7 @@ impl Reply {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    /// The `error_code`, or nothing.
+    /// The `error_code`; empty if there is none.
     pub(crate) fn code(&self) -> String {
         self.json()["error_code"].as_str().unwrap_or_default().to_owned()
     }
@@ -80,7 +80,7 @@ impl Connection {
         self.send_raw(body)
     }
 
-    /// Reads one reply; an error where the connection ends before it does.
+    /// Reads one reply. An error means that the connection was closed before its end.
     pub(crate) fn read(&mut self) -> io::Result<Reply> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -101,7 +101,7 @@ impl Connection {
         Ok(reply)
     }
 
-    /// Whether the other side has closed.
+    /// Whether the peer has closed the connection.
     pub(crate) fn is_closed(&mut self) -> bool {
         matches!(self.0.read(&mut [0]), Ok(0) | Err(_))
     }
@@ -117,7 +117,7 @@ impl Connection {
     }
 }
 
-/// One call on a connection of its own; an error where there is no whole reply.
+/// One call on a new connection. An error means that there was no complete reply.
 pub(crate) fn try_call(
     keen: &MockKeen,
     head: &str,
@@ -141,7 +141,7 @@ pub(crate) fn bulk_head() -> String {
 
 pub(crate) const AUTH: (&str, &str) = ("authorization", WRITE_KEY);
 
-/// Sends one event by the single endpoint.
+/// Sends one event to the single-event endpoint.
 pub(crate) fn post(keen: &MockKeen, collection: &str, body: &str) -> Reply {
     call(keen, &single_head(collection), &[AUTH], body)
 }
@@ -151,7 +151,7 @@ pub(crate) fn post_bulk(keen: &MockKeen, body: &str) -> Reply {
     call(keen, &bulk_head(), &[AUTH], body)
 }
 
-/// Sends a GET to the single endpoint, the key in the query.
+/// Sends a GET to the single-event endpoint, with the key in the query.
 pub(crate) fn get(keen: &MockKeen, collection: &str, query: &str) -> Reply {
     let head =
         format!("GET /3.0/projects/{PROJECT}/events/{collection}?api_key={WRITE_KEY}&{query}");

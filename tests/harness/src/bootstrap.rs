@@ -1,24 +1,26 @@
-//! `envoy.yaml` as a tree, and the places in it that tests replace.
+//! `envoy.yaml` as a JSON value, and the parts of it that tests replace.
 
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// Where the filter's PluginConfig stands in the bootstrap (an RFC 6901 pointer).
+/// JSON pointer to the filter's PluginConfig in the bootstrap.
 const PLUGIN: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config/config";
 
-/// Where the filter's configuration stands in the bootstrap, wrapped in its protobuf type.
+/// JSON pointer to the filter's configuration in the bootstrap, including its protobuf type.
 pub const CONFIG_POINTER: &str = concat!(
     "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config/config",
     "/configuration"
 );
 
 const ROUTES: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/routes";
+const ACCESS_LOGS: &str =
+    "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/access_log";
 const LISTENER: &str = "/static_resources/listeners/0/address/socket_address";
 const ADMIN: &str = "/admin/address/socket_address";
 const KEEN: &str = "/static_resources/clusters/0/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address";
 
-/// `envoy.yaml` as it stands.
+/// Reads `envoy.yaml`.
 pub(crate) fn read() -> Result<Value, String> {
     let path = crate::root().join("envoy.yaml");
     let text =
@@ -26,28 +28,28 @@ pub(crate) fn read() -> Result<Value, String> {
     serde_saphyr::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// A piece of YAML as a tree.
+/// Parses YAML.
 ///
 /// # Panics
-/// Where it is none.
+/// The text is not valid YAML.
 #[must_use]
 pub fn yaml(text: &str) -> Value {
     serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}:\n{text}"))
 }
 
-/// `envoy.yaml` as a tree.
+/// Reads `envoy.yaml`.
 ///
 /// # Panics
-/// Where it cannot be read.
+/// It cannot be read.
 #[must_use]
 pub fn envoy_yaml() -> Value {
     read().unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The filter's configuration in `envoy.yaml`, for a test to change and pass to [`crate::Builder::config`].
+/// The filter's configuration in `envoy.yaml`, to change and pass to [`crate::Builder::config`].
 ///
 /// # Panics
-/// Where `envoy.yaml` cannot be read or holds none.
+/// `envoy.yaml` cannot be read or has none.
 #[must_use]
 pub fn default_config() -> Value {
     let bootstrap = read().unwrap_or_else(|error| panic!("{error}"));
@@ -56,10 +58,10 @@ pub fn default_config() -> Value {
         .clone()
 }
 
-/// The `transport_socket` of TLS that `envoy.yaml` has ready for its listener, as comments, with these PEM files.
+/// The listener's TLS `transport_socket`, which is a comment in `envoy.yaml`, with these PEM files.
 ///
 /// # Panics
-/// Where `envoy.yaml` has none.
+/// `envoy.yaml` has no such comment.
 #[must_use]
 pub fn downstream_tls(chain: &Path, key: &Path) -> Value {
     let text = std::fs::read_to_string(crate::root().join("envoy.yaml")).unwrap_or_default();
@@ -69,8 +71,9 @@ pub fn downstream_tls(chain: &Path, key: &Path) -> Value {
         .skip(1)
         .map_while(|line| line.trim_start().strip_prefix("# "))
         .collect();
-    let mut socket: Value = serde_saphyr::from_str(&block.join("\n"))
-        .unwrap_or_else(|error| panic!("the TLS of envoy.yaml's listener is no YAML: {error}"));
+    let mut socket: Value = serde_saphyr::from_str(&block.join("\n")).unwrap_or_else(|error| {
+        panic!("envoy.yaml: the listener's TLS comment is not YAML: {error}")
+    });
     let certificate = "/typed_config/common_tls_context/tls_certificates/0";
     let certificate =
         socket.pointer_mut(certificate).unwrap_or_else(|| panic!("envoy.yaml: no {certificate}"));
@@ -82,17 +85,26 @@ pub fn downstream_tls(chain: &Path, key: &Path) -> Value {
 /// The filter's PluginConfig in a bootstrap, for [`crate::Builder::patch`].
 ///
 /// # Panics
-/// Where the bootstrap holds none.
+/// The bootstrap has none.
 pub fn keen_edge(bootstrap: &mut Value) -> &mut Value {
     at_mut(bootstrap, PLUGIN).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The routes behind the filter, for [`crate::Builder::patch`].
+/// The routes, for [`crate::Builder::patch`].
 ///
 /// # Panics
-/// Where the bootstrap holds none.
+/// The bootstrap has none.
 pub fn routes(bootstrap: &mut Value) -> &mut Value {
     at_mut(bootstrap, ROUTES).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The listener's access loggers, for [`crate::Builder::patch`].
+///
+/// # Panics
+/// The bootstrap has none.
+pub fn access_logs(bootstrap: &mut Value) -> &mut Vec<Value> {
+    let logs = at_mut(bootstrap, ACCESS_LOGS).unwrap_or_else(|error| panic!("{error}"));
+    logs.as_array_mut().unwrap_or_else(|| panic!("envoy.yaml: {ACCESS_LOGS} is not a list"))
 }
 
 pub(crate) fn set_ports(bootstrap: &mut Value, port: u16, admin_port: u16) -> Result<(), String> {

@@ -1,4 +1,4 @@
-//! A listener or a filter that Envoy reads from a file, and reads again when the file is replaced.
+//! A listener or a filter that Envoy reads from a file, and again when the file is replaced.
 
 use crate::bootstrap;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// What comes from a file.
+/// The resource in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dynamic {
     /// The whole listener (Envoy's LDS).
@@ -15,7 +15,7 @@ pub enum Dynamic {
     Filter,
 }
 
-/// A resource in its file.
+/// A resource and its file.
 #[derive(Debug)]
 pub(crate) struct Resource {
     what: Dynamic,
@@ -63,7 +63,7 @@ impl Resource {
         Ok(resource)
     }
 
-    /// Replaces the file: the filter has that configuration now.
+    /// Replaces the filter's configuration in the file.
     pub(crate) fn update(&self, config: &Value) -> Result<(), String> {
         let mut resource = self.resource.clone();
         let place = match self.what {
@@ -80,7 +80,7 @@ impl Resource {
     fn write(&self, resource: &Value) -> Result<(), String> {
         let version = self.version.fetch_add(1, Ordering::Relaxed).to_string();
         let response = json!({"version_info": version, "resources": [resource]});
-        // Envoy looks at a file that is moved into the place of another.
+        // Envoy reloads when a file is moved to this path.
         let next = self.file.with_extension("next");
         let failed = |path: &Path, error| format!("{}: {error}", path.display());
         fs::write(&next, response.to_string()).map_err(|error| failed(&next, error))?;

@@ -1,7 +1,8 @@
-//! One running Envoy.
+//! A running Envoy.
 
 use crate::dynamic::{Dynamic, Resource};
-use crate::{bootstrap, envoy_path, process, root, wasm_path};
+use crate::{admin, bootstrap, envoy_path, process, root, wasm_path};
+use hyper::Method;
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -17,21 +18,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long Envoy may take to be ready. It takes half a second; a loaded machine takes longer.
+/// Maximum time until Envoy is ready. It takes half a second on an idle machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(5);
 
-/// Why Envoy is not running.
+/// Envoy did not start.
 #[derive(Debug)]
 pub struct StartError {
-    /// What happened, in one line.
+    /// The reason in one line.
     pub reason: String,
-    /// All that Envoy said; empty where it was not started.
+    /// Envoy's whole log; empty if it was not started.
     pub log: String,
 }
 
 impl StartError {
-    fn before(reason: impl Into<String>) -> Self {
+    fn before_start(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), log: String::new() }
     }
 }
@@ -51,12 +52,12 @@ impl Error for StartError {}
 type Patch = Box<dyn FnOnce(&mut Value) + Send>;
 
 enum Config {
-    OfTheFile,
+    FromFile,
     Struct(Value),
     String(String),
 }
 
-/// What to change in `envoy.yaml`, and how to start Envoy.
+/// Changes to `envoy.yaml`, and how to start Envoy.
 #[must_use]
 pub struct Builder {
     keen: Option<SocketAddr>,
@@ -67,119 +68,133 @@ pub struct Builder {
     admin_port: u16,
     concurrency: u32,
     log_level: String,
+    component_log_level: Option<String>,
     patches: Vec<Patch>,
     dynamic: Option<Dynamic>,
 }
 
 impl Builder {
-    /// Where Keen listens: the address of cluster `keen`.
+    /// The address of cluster `keen`.
     pub fn keen(mut self, keen: SocketAddr) -> Self {
         self.keen = Some(keen);
         self
     }
 
-    /// The filter's configuration, whole. [`crate::default_config`] is the one in the file.
+    /// Replaces the filter's configuration. [`crate::default_config`] is the one in the file.
     pub fn config(mut self, config: Value) -> Self {
         self.config = Config::Struct(config);
         self
     }
 
-    /// The filter's configuration as text, whatever it says.
+    /// Replaces the filter's configuration with this text, valid or not.
     pub fn raw_config(mut self, config: impl Into<String>) -> Self {
         self.config = Config::String(config.into());
         self
     }
 
-    /// Hands the configuration over as JSON in a `StringValue` instead of a `Struct`.
+    /// Passes the configuration as JSON in a `StringValue` instead of a `Struct`.
     pub fn string_config(mut self) -> Self {
         self.as_string = true;
         self
     }
 
-    /// Another filter than `target/keen_edge.wasm`.
+    /// The module to load instead of `target/keen_edge.wasm`.
     pub fn wasm(mut self, path: impl Into<PathBuf>) -> Self {
         self.wasm = Some(path.into());
         self
     }
 
-    /// Envoy's workers; 1 unless asked, as each has a filter of its own.
+    /// Envoy's worker threads (default 1). Each has its own VM.
     pub fn concurrency(mut self, workers: u32) -> Self {
         self.concurrency = workers;
         self
     }
 
-    /// The port to listen on; a free one unless asked.
+    /// The port to listen on (default: a free one).
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
         self
     }
 
-    /// The port of Envoy's admin interface; a free one unless asked.
+    /// The port of Envoy's admin interface (default: a free one).
     pub fn admin_port(mut self, port: u16) -> Self {
         self.admin_port = port;
         self
     }
 
-    /// Envoy's log level; `info` unless asked. The filter's own messages pass the same gate.
+    /// Envoy's log level (default `info`). It also applies to the filter's messages.
     pub fn log_level(mut self, level: impl Into<String>) -> Self {
         self.log_level = level.into();
         self
     }
 
-    /// Any change of the whole bootstrap, after the others and in the order given.
+    /// Log levels of Envoy's components, such as `wasm:debug`.
+    pub fn component_log_level(mut self, levels: impl Into<String>) -> Self {
+        self.component_log_level = Some(levels.into());
+        self
+    }
+
+    /// Changes the bootstrap. Patches are applied after the other settings, in their order.
     pub fn patch(mut self, patch: impl FnOnce(&mut Value) + Send + 'static) -> Self {
         self.patches.push(Box::new(patch));
         self
     }
 
-    /// Takes the listener or the filter from a file; see [`Envoy::update`].
+    /// Lets Envoy read the listener or the filter from a file; see [`Envoy::update`].
     pub fn from_file(mut self, what: Dynamic) -> Self {
         self.dynamic = Some(what);
         self
     }
 
-    /// Starts Envoy and waits until it is ready to take calls.
+    /// Starts Envoy and waits until it is ready.
     ///
     /// # Errors
-    /// Where a piece is missing, or Envoy ended: a configuration that the filter refuses ends it.
+    /// Something is missing, or Envoy stopped. It stops if the filter rejects its configuration.
     pub async fn start(self) -> Result<Envoy, StartError> {
-        let program = envoy_path().map_err(StartError::before)?;
-        let files =
-            Files::new().map_err(|error| StartError::before(format!("target/tmp: {error}")))?;
+        let program = envoy_path().map_err(StartError::before_start)?;
+        let files = Files::new()
+            .map_err(|error| StartError::before_start(format!("target/tmp: {error}")))?;
         let (concurrency, log_level) = (self.concurrency, self.log_level.clone());
+        let component_log_level = self.component_log_level.clone();
         let dynamic = self.dynamic;
-        let mut bootstrap = self.bootstrap().map_err(StartError::before)?;
+        let mut bootstrap = self.bootstrap().map_err(StartError::before_start)?;
         let resource = dynamic.map(|what| {
             Resource::take(what, &mut bootstrap, files.config.with_extension("resource.json"))
         });
-        let resource = resource.transpose().map_err(StartError::before)?;
-        fs::write(&files.config, format!("{bootstrap:#}"))
-            .map_err(|error| StartError::before(format!("{}: {error}", files.config.display())))?;
-        let args = [
+        let resource = resource.transpose().map_err(StartError::before_start)?;
+        fs::write(&files.config, format!("{bootstrap:#}")).map_err(|error| {
+            StartError::before_start(format!("{}: {error}", files.config.display()))
+        })?;
+        let (config_path, admin_path) =
+            (files.config.to_string_lossy(), files.admin.to_string_lossy());
+        let concurrency = concurrency.to_string();
+        let mut args = vec![
             "--config-path",
-            &files.config.to_string_lossy(),
+            &config_path,
             "--admin-address-path",
-            &files.admin.to_string_lossy(),
+            &admin_path,
             "--concurrency",
-            &concurrency.to_string(),
+            &concurrency,
             "--log-level",
             &log_level,
-            // No shared memory between Envoys: they would meet there.
+            // Several Envoys would otherwise use the same shared memory.
             "--disable-hot-restart",
-            // A test reads the access log as it is written.
+            // Tests read the access log while Envoy runs.
             "--file-flush-interval-msec",
             "50",
-        ]
-        .map(str::to_owned);
+        ];
+        if let Some(levels) = &component_log_level {
+            args.extend(["--component-log-level", levels]);
+        }
+        let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
         let child = process::spawn(&program, &args, &files.log)
-            .map_err(|error| StartError::before(format!("{}: {error}", program.display())))?;
+            .map_err(|error| StartError::before_start(format!("{}: {error}", program.display())))?;
         let mut envoy = Envoy {
             pid: child.id(),
             child: Mutex::new(child),
-            // Read back below.
+            // Set when Envoy is ready.
             addr: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin: SocketAddr::from(([127, 0, 0, 1], 0)),
-            client: reqwest::Client::new(),
             resource,
             files,
         };
@@ -206,11 +221,11 @@ impl Builder {
                 bootstrap::set_string(&mut yaml, &config.to_string())?
             }
             Config::Struct(config) => bootstrap::set_struct(&mut yaml, &config)?,
-            Config::OfTheFile if self.as_string => {
+            Config::FromFile if self.as_string => {
                 let config = bootstrap::default_config().to_string();
                 bootstrap::set_string(&mut yaml, &config)?;
             }
-            Config::OfTheFile => {}
+            Config::FromFile => {}
         }
         for patch in self.patches {
             patch(&mut yaml);
@@ -219,68 +234,68 @@ impl Builder {
     }
 }
 
-/// A running Envoy. Dropped, it is killed.
+/// A running Envoy. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Envoy {
     child: Mutex<Child>,
     pid: u32,
     addr: SocketAddr,
     admin: SocketAddr,
-    client: reqwest::Client,
     resource: Option<Resource>,
     files: Files,
 }
 
 impl Envoy {
-    /// An Envoy with `envoy.yaml` as it is, on free ports.
+    /// Starts from `envoy.yaml` on free ports.
     pub fn builder() -> Builder {
         Builder {
             keen: None,
-            config: Config::OfTheFile,
+            config: Config::FromFile,
             as_string: false,
             wasm: None,
             port: 0,
             admin_port: 0,
             concurrency: 1,
             log_level: "info".to_owned(),
+            component_log_level: None,
             patches: Vec::new(),
             dynamic: None,
         }
     }
 
-    /// Replaces the filter's configuration while Envoy runs. What becomes of it is in Envoy's counters and log.
+    /// Replaces the filter's configuration while Envoy runs. Envoy's metrics and log show the result.
     ///
     /// # Errors
-    /// Nothing of this Envoy comes from a file, or the file cannot be written.
+    /// Envoy was not started with [`Builder::from_file`], or the file cannot be written.
     pub fn update(&self, config: &Value) -> Result<(), String> {
         self.resource.as_ref().ok_or("not started from_file")?.update(config)
     }
 
-    /// Where SDKs send to.
+    /// The address for SDKs.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// The same as a URL, with a path that begins with `/`.
+    /// The URL of a path, which starts with `/`.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
     }
 
-    /// Where the admin interface listens.
+    /// The address of the admin interface.
     #[must_use]
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin
     }
 
-    /// The process.
+    /// The process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Where the listener of that name takes calls.
+    /// The address of a listener.
     pub async fn listener(&self, name: &str) -> Option<SocketAddr> {
         let listeners: Value =
             serde_json::from_str(&self.admin("/listeners?format=json").await).ok()?;
@@ -290,14 +305,14 @@ impl Envoy {
         Some(SocketAddr::new(address["address"].as_str()?.parse().ok()?, port))
     }
 
-    /// What `GET path` at the admin interface answers; an empty text where it does not answer.
+    /// The body of `GET path` at the admin interface; empty if it does not respond.
     pub async fn admin(&self, path: &str) -> String {
-        self.ask(reqwest::Method::GET, path).await.map_or_else(|_| String::new(), |(_, body)| body)
+        self.admin_request(Method::GET, path).await
     }
 
-    /// `POST path` at the admin interface, as for what changes something: `/drain_listeners?graceful`.
+    /// The body of `POST path` at the admin interface, such as `/drain_listeners?graceful`.
     pub async fn admin_post(&self, path: &str) -> String {
-        self.ask(reqwest::Method::POST, path).await.map_or_else(|_| String::new(), |(_, body)| body)
+        self.admin_request(Method::POST, path).await
     }
 
     /// Counters and gauges by name; the filter's begin with `wasmcustom.keen_edge_`.
@@ -312,12 +327,12 @@ impl Envoy {
             .collect()
     }
 
-    /// One counter or gauge, 0 where it does not exist (Envoy makes the filter's when they are first used).
+    /// One counter or gauge; 0 if it does not exist. The filter's exist after their first use.
     pub async fn stat(&self, name: &str) -> u64 {
         self.stats().await.get(name).copied().unwrap_or(0)
     }
 
-    /// All that Envoy has written: its log, the filter's and the access log.
+    /// Envoy's whole output: its log, the filter's log and the access log.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read(&self.files.log)
@@ -325,22 +340,22 @@ impl Envoy {
             .unwrap_or_default()
     }
 
-    /// The log's file, under `target/tmp`.
+    /// The path of the log, in `target/tmp`.
     #[must_use]
     pub fn log_path(&self) -> &Path {
         &self.files.log
     }
 
-    /// The end of the log.
+    /// The last lines of the log.
     #[must_use]
     pub fn log_tail(&self, lines: usize) -> String {
         tail(&self.log(), lines)
     }
 
-    /// Asserts that the filter has not failed.
+    /// Asserts that the filter did not fail.
     ///
     /// # Panics
-    /// With the lines that say it has.
+    /// The log has lines about a failure.
     #[track_caller]
     pub fn no_panic_in_log(&self) {
         let log = self.log();
@@ -361,7 +376,7 @@ impl Envoy {
         );
     }
 
-    /// Resident memory.
+    /// Resident memory in bytes.
     #[must_use]
     pub fn rss_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
@@ -371,11 +386,11 @@ impl Envoy {
         kilobytes.unwrap_or(0) * 1024
     }
 
-    /// Processor time so far, in user and kernel, to 10 ms.
+    /// CPU time so far, user and kernel, with a resolution of 10 ms.
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        // The program's name comes first, in brackets, and may hold anything.
+        // The program's name is in parentheses and may contain any character.
         let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
         let ticks: u64 = after_name
             .split_whitespace()
@@ -383,16 +398,16 @@ impl Envoy {
             .take(2)
             .filter_map(|t| t.parse::<u64>().ok())
             .sum();
-        // Linux counts in hundredths for user space, whatever its own clock.
+        // Linux reports hundredths of a second to user space.
         Duration::from_millis(ticks * 10)
     }
 
-    /// How Envoy ended, where it has.
+    /// The exit status, if Envoy has stopped.
     pub fn exited(&self) -> Option<ExitStatus> {
         self.child().try_wait().ok().flatten()
     }
 
-    /// SIGTERM, and waits for the end: 10 seconds, then it is killed.
+    /// Sends SIGTERM and waits for the exit. After 10 s Envoy is killed.
     pub async fn terminate(&self) {
         if self.exited().is_some() {
             return;
@@ -405,10 +420,10 @@ impl Envoy {
         self.kill();
     }
 
-    /// SIGKILL, and waits for the end.
+    /// Sends SIGKILL and waits for the exit.
     pub fn kill(&self) {
         let mut child = self.child();
-        // Both do nothing where it has ended already.
+        // Both do nothing if the process has stopped.
         let _ = child.kill();
         let _ = child.wait();
     }
@@ -417,11 +432,10 @@ impl Envoy {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn ask(&self, method: reqwest::Method, path: &str) -> reqwest::Result<(u16, String)> {
-        let url = format!("http://{}{path}", self.admin);
-        let response =
-            self.client.request(method, url).timeout(Duration::from_secs(10)).send().await?;
-        Ok((response.status().as_u16(), response.text().await?))
+    async fn admin_request(&self, method: Method, path: &str) -> String {
+        admin::request(self.admin, method, path)
+            .await
+            .map_or_else(|_| String::new(), |(_, body)| body)
     }
 
     async fn wait_until_ready(&mut self) -> Result<(), String> {
@@ -441,10 +455,10 @@ impl Envoy {
         }
     }
 
-    /// The listener's address, once it takes calls.
+    /// The listener's address, once it is ready.
     async fn is_ready(&mut self) -> Option<SocketAddr> {
         self.admin = fs::read_to_string(&self.files.admin).ok()?.trim().parse().ok()?;
-        let (status, _) = self.ask(reqwest::Method::GET, "/ready").await.ok()?;
+        let (status, _) = admin::request(self.admin, Method::GET, "/ready").await.ok()?;
         if status != 200 {
             return None;
         }
@@ -454,12 +468,12 @@ impl Envoy {
 
 impl Drop for Envoy {
     fn drop(&mut self) {
-        // Envoy keeps nothing that a gentler end would save.
+        // Envoy has nothing to save.
         self.kill();
     }
 }
 
-/// The files of one Envoy, under `target/tmp`. They stay, for whoever looks into a test that failed.
+/// The files of one Envoy, in `target/tmp`. They stay there for debugging.
 #[derive(Debug)]
 struct Files {
     config: PathBuf,
@@ -476,7 +490,7 @@ impl Files {
             format!("envoy-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let file = |extension| dir.join(format!("{name}.{extension}"));
         let files = Self { config: file("json"), log: file("log"), admin: file("admin") };
-        // Process ids come again: an old file would name another Envoy's port.
+        // Process ids are reused: an old file would contain another Envoy's port.
         match fs::remove_file(&files.admin) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(files),

@@ -1,7 +1,7 @@
 //! Starts a real Envoy with this repository's `envoy.yaml` and `target/keen_edge.wasm`.
 //!
-//! A test changes what it needs and no more: the address of Keen, the filter's configuration, a piece of the file.
-//! Ports are Envoy's choice, so any number of Envoys run side by side.
+//! A test changes only what it needs: the address of Keen, the filter's configuration, parts of the file.
+//! Ports are free ones, so that any number of Envoys can run at the same time.
 //!
 //! ```no_run
 //! # async fn example(keen: std::net::SocketAddr) -> Result<(), harness::StartError> {
@@ -11,13 +11,15 @@
 //! # Ok(()) }
 //! ```
 
+mod admin;
 mod bootstrap;
 mod dynamic;
 mod envoy;
 mod process;
 
 pub use bootstrap::{
-    CONFIG_POINTER, default_config, downstream_tls, envoy_yaml, keen_edge, routes, yaml,
+    CONFIG_POINTER, access_logs, default_config, downstream_tls, envoy_yaml, keen_edge, routes,
+    yaml,
 };
 pub use dynamic::Dynamic;
 pub use envoy::{Builder, Envoy, StartError};
@@ -28,7 +30,7 @@ use std::{
     sync::OnceLock,
 };
 
-/// The top of the repository.
+/// The root of the repository.
 #[must_use]
 pub fn root() -> &'static Path {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
@@ -38,10 +40,10 @@ pub fn root() -> &'static Path {
     })
 }
 
-/// The Envoy that tests run: the one `scripts/envoy.sh` names, which looks at `$ENVOY` first.
+/// The path of Envoy, as `scripts/envoy.sh` prints it. `$ENVOY` has precedence.
 ///
 /// # Errors
-/// What the script said, where it found none.
+/// The script's error message.
 pub fn envoy_path() -> Result<PathBuf, String> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     FOUND
@@ -58,10 +60,10 @@ pub fn envoy_path() -> Result<PathBuf, String> {
         .clone()
 }
 
-/// The filter that tests run: `$KEEN_EDGE_WASM`, else `target/keen_edge.wasm` if it is newer than its source.
+/// The path of the module: `$KEEN_EDGE_WASM`, else `target/keen_edge.wasm` if it is newer than its source.
 ///
 /// # Errors
-/// What is wrong with it, and that `make build` helps.
+/// The module is missing or older than its source.
 pub fn wasm_path() -> Result<PathBuf, String> {
     if let Some(given) = std::env::var_os("KEEN_EDGE_WASM") {
         let given = PathBuf::from(given);

@@ -5,7 +5,7 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 
 #[tokio::test]
-async fn two_run_side_by_side() -> Result<(), harness::StartError> {
+async fn two_envoys_run_side_by_side() -> Result<(), harness::StartError> {
     let (one, other) =
         tokio::try_join!(Envoy::builder().start(), Envoy::builder().string_config().start())?;
     assert_ne!(one.addr(), other.addr());
@@ -20,7 +20,7 @@ async fn two_run_side_by_side() -> Result<(), harness::StartError> {
 }
 
 #[tokio::test]
-async fn a_configuration_that_the_filter_refuses_is_an_error_at_once() {
+async fn rejected_configuration_fails_start_at_once() {
     let began = Instant::now();
     let mut config = default_config();
     config["sources"] = json!({});
@@ -30,7 +30,7 @@ async fn a_configuration_that_the_filter_refuses_is_an_error_at_once() {
 }
 
 #[tokio::test]
-async fn an_edit_of_the_file_takes_effect() -> Result<(), harness::StartError> {
+async fn patched_bootstrap_takes_effect() -> Result<(), harness::StartError> {
     let envoy = Envoy::builder()
         .concurrency(2)
         .patch(|yaml| yaml["node"]["id"] = json!("another"))
