@@ -7,12 +7,10 @@ fn code(page: &str) -> Vec<String> {
     page.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// Whether `module::name` is a test in tests/envoy. `module::*` stands for all tests of the module.
+/// Whether `module::name` is a test in tests/envoy. `module::*` stands for all tests of a module.
 fn test_exists(module: &str, name: &str) -> bool {
     let text = fs::read_to_string(format!("tests/envoy/{module}.rs")).unwrap_or_default();
-    let start = name.trim_end_matches(['…', '*', '_']);
-    let whole = start.len() == name.len();
-    text.contains(&if whole { format!("async fn {name}()") } else { format!("fn {start}") })
+    if name == "*" { !text.is_empty() } else { text.contains(&format!("async fn {name}()")) }
 }
 
 #[test]
