@@ -18,7 +18,7 @@ use keen_edge::config::Config;
 use keen_edge::mapping::Client;
 use keen_edge::mapping::EventBuffer;
 use keen_edge::mapping::pipeline::{Request, map_request};
-use keen_edge::segment::http::route::Endpoint;
+use keen_edge::segment::http::CallerSide;
 use keen_edge::segment::message::MessageType;
 use keen_edge::users::UserTransaction;
 use serde_json::json;
@@ -46,9 +46,10 @@ fn config() -> Config {
     .unwrap()
 }
 
-fn ours(config: &Config, endpoint: Endpoint<'_>, body: &[u8], offer: &mut EventBuffer) {
+fn ours(config: &Config, message_type: Option<MessageType>, body: &[u8], offer: &mut EventBuffer) {
     offer.clear();
-    let request = Request { endpoint, header_key: Some("writeKey"), body, now: NOW };
+    let side = CallerSide::Server;
+    let request = Request { message_type, side, header_key: Some("writeKey"), body, now: NOW };
     let client = Client {
         source_address: b"203.0.113.7:4711",
         user_agent: b"analytics-node/2.2.0",
@@ -63,10 +64,8 @@ fn ours(config: &Config, endpoint: Endpoint<'_>, body: &[u8], offer: &mut EventB
 fn same_events() {
     let mut offer = EventBuffer::default();
     let config = config();
-    for (endpoint, body) in
-        [(Endpoint::Single(MessageType::Track), TRACK), (Endpoint::Batch, BATCH)]
-    {
-        ours(&config, endpoint, body, &mut offer);
+    for (message_type, body) in [(Some(MessageType::Track), TRACK), (None, BATCH)] {
+        ours(&config, message_type, body, &mut offer);
         let mine: Vec<(String, serde_json::Value)> = offer
             .events()
             .map(|keen_edge::keen::bulk::Event { collection: name, json: event, .. }| {
@@ -86,7 +85,7 @@ fn same_events() {
 fn track_keen_edge(bencher: Bencher) {
     let (config, mut offer) = (config(), EventBuffer::default());
     bencher.counter(ItemsCount::new(1_u32)).bench_local(|| {
-        ours(&config, Endpoint::Single(MessageType::Track), black_box(TRACK), &mut offer);
+        ours(&config, Some(MessageType::Track), black_box(TRACK), &mut offer);
     });
 }
 
@@ -103,7 +102,7 @@ fn track_tree(bencher: Bencher) {
 fn batch_keen_edge(bencher: Bencher) {
     let (config, mut offer) = (config(), EventBuffer::default());
     bencher.counter(ItemsCount::new(100_u32)).bench_local(|| {
-        ours(&config, Endpoint::Batch, black_box(BATCH), &mut offer);
+        ours(&config, None, black_box(BATCH), &mut offer);
     });
 }
 

@@ -1,5 +1,5 @@
-// What the filter as built takes in V8, the engine that Envoy runs it in, without Envoy around it: microseconds a request
-// and an event, the least of many rounds. `node benches/v8.mjs [module.wasm]`; two modules are compared by two runs of each.
+// Measures the built filter in V8, the engine of Envoy, without Envoy: microseconds per request and per event, the
+// minimum of many rounds. Usage: `node benches/v8.mjs [module.wasm]`. Compare two modules with two runs of each.
 
 import { readFileSync } from 'node:fs';
 
@@ -12,7 +12,7 @@ const source = {
 };
 const config = Buffer.from(JSON.stringify({ keen: { cluster: 'keen' }, sources: { writeKey: source } }));
 
-// Header maps as the ABI has them: count, sizes, then names and values, each ended by NUL.
+// Encodes a header map as the ABI does: count, sizes, then names and values, each followed by NUL.
 function pairs(list) {
   const numbers = Buffer.alloc(4 + 8 * list.length);
   numbers.writeUInt32LE(list.length);
@@ -46,13 +46,13 @@ function start(path, body) {
     number(size, given.length);
     return 0;
   };
-  // What Keen says to such a body: calls of one size hold the same collections here.
+  // Keen's reply to a body. Bodies of one size hold the same collections here.
   const reply = (at, size) => {
     if (!replies.has(size)) {
       const events = JSON.parse(Buffer.from(bytes().subarray(at, at + size)));
-      const said = Object.entries(events).map(([name, list]) =>
+      const results = Object.entries(events).map(([name, list]) =>
         `${JSON.stringify(name)}: [${list.map(() => '{"success": true}').join(', ')}]`);
-      replies.set(size, Buffer.from(`{${said.join(', ')}}`));
+      replies.set(size, Buffer.from(`{${results.join(', ')}}`));
     }
     return replies.get(size);
   };
@@ -79,10 +79,10 @@ function start(path, body) {
   filter = new WebAssembly.Instance(module, { env: Object.fromEntries(imports) }).exports;
   filter._initialize();
   filter.proxy_on_context_create(1, 0);
-  if (!filter.proxy_on_configure(1, config.length)) throw new Error('the filter refuses its configuration');
+  if (!filter.proxy_on_configure(1, config.length)) throw new Error('the filter rejected its configuration');
   let stream = 1;
 
-  // So many callers at once; nanoseconds until the requests are in, until Keen is called, and until all are answered.
+  // Runs one round of concurrent requests. Returns nanoseconds to receive them, to map and send them, and to respond.
   return (callers) => {
     const first = stream + 1;
     answers = 0;
@@ -98,14 +98,14 @@ function start(path, body) {
     filter.proxy_on_queue_ready(1, 1);
     const mapped = clock();
     for (let turn = 0; answers < callers && turn < 10; turn++) {
-      for (const [token, said] of calls.splice(0)) {
-        buffers[4] = said;
-        filter.proxy_on_http_call_response(1, token, 3, said.length, 0);
+      for (const [token, reply] of calls.splice(0)) {
+        buffers[4] = reply;
+        filter.proxy_on_http_call_response(1, token, 3, reply.length, 0);
       }
       filter.proxy_on_queue_ready(1, 1);
     }
     const answered = clock();
-    if (answers !== callers) throw new Error(`${answers} of ${callers} callers are answered`);
+    if (answers !== callers) throw new Error(`${answers} of ${callers} requests were answered`);
     for (let id = first; id <= stream; id++) {
       filter.proxy_on_response_headers(id, 3, 0);
       filter.proxy_on_done(id);
@@ -126,11 +126,11 @@ for (const [name, path, body, events, callers] of [
   const least = [Infinity, Infinity, Infinity];
   const end = Date.now() + 4000;
   while (Date.now() < end) {
-    // Some rounds together: the clock is not that fine.
+    // Several rounds per sample, because the clock is coarse.
     const sums = [0, 0, 0];
     for (let turn = 0; turn < 40; turn++) round(callers).forEach((time, at) => (sums[at] += time / 40 / callers));
     sums.forEach((time, at) => (least[at] = Math.min(least[at], time)));
   }
   const [arrival, mapping, answering] = least.map((time) => (time / events / 1000).toFixed(2));
-  console.log(`${name}: an event takes ${arrival} us to come in, ${mapping} to be read, mapped and sent, ${answering} to be answered`);
+  console.log(`${name}: per event: receive ${arrival} us, map and send ${mapping} us, respond ${answering} us`);
 }

@@ -1,4 +1,4 @@
-//! The delivery machine, driven by histories made at random.
+//! The delivery state machine, driven by random histories.
 
 #![allow(
     missing_docs,
@@ -13,24 +13,27 @@
 mod model;
 
 use keen_edge::config;
-use model::{Fate, PROJECTS, STATUSES, Step, World};
+use model::{Model, PROJECTS, STATUSES, ScriptedResponse, Step};
 use proptest::prelude::*;
 
-fn fate() -> impl Strategy<Value = Fate> {
+fn response() -> impl Strategy<Value = ScriptedResponse> {
     prop_oneof![
-        6 => Just(Fate::Verdicts(0)),
-        2 => any::<u64>().prop_map(Fate::Verdicts),
-        5 => proptest::sample::select(&STATUSES[..]).prop_map(|(s, r, a)| Fate::Status(s, r, a)),
-        1 => Just(Fate::NotMade),
+        6 => Just(ScriptedResponse::Results(0)),
+        2 => any::<u64>().prop_map(ScriptedResponse::Results),
+        5 => proptest::sample::select(&STATUSES[..])
+            .prop_map(|(status, reply, retry_after)| ScriptedResponse::Status(status, reply, retry_after)),
+        1 => Just(ScriptedResponse::DispatchFailed),
     ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let events = proptest::collection::vec((0..PROJECTS, 0..4_u8, 0..200_usize), 0..12);
     prop_oneof![
-        4 => (prop::bool::weighted(0.8), events).prop_map(|(waits, events)| Step::Offer { waits, events }),
-        5 => (any::<usize>(), fate()).prop_map(|(which, fate)| Step::Settle { which, fate }),
-        1 => any::<usize>().prop_map(|which| Step::HangUp { which }),
+        4 => (prop::bool::weighted(0.8), events)
+            .prop_map(|(waits, events)| Step::Submit { waits, events }),
+        5 => (any::<usize>(), response())
+            .prop_map(|(which, response)| Step::Settle { which, response }),
+        1 => any::<usize>().prop_map(|which| Step::Disconnect { which }),
         3 => (0..400_u64).prop_map(|ms| Step::Pass { ms }),
         1 => (0..9_000_u64).prop_map(|ms| Step::Pass { ms }),
     ]
@@ -38,42 +41,49 @@ fn step() -> impl Strategy<Value = Step> {
 
 prop_compose! {
     fn settings()(
-        retries in 0..5_u32, max_in_flight in 1..4_usize, max_batch_events in 1..20_usize,
-        max_batch_bytes in 1..2_000_usize, max_pending_bytes in 1_000..20_000_usize, hold_ms in 1..10_000_u64,
+        retries in 0..5_u32,
+        max_in_flight in 1..4_usize,
+        max_batch_events in 1..20_usize,
+        max_batch_bytes in 1..2_000_usize,
+        max_pending_bytes in 1_000..20_000_usize,
+        hold_ms in 1..10_000_u64,
     ) -> config::DeliverySettings {
-        config::DeliverySettings { accepted: false, hold_ms, retries, max_in_flight, max_batch_events, max_batch_bytes, max_pending_bytes }
+        config::DeliverySettings {
+            retries, max_in_flight, max_batch_events, max_batch_bytes, max_pending_bytes, hold_ms,
+            ..config::DeliverySettings::default()
+        }
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Every caller is answered exactly once and in time, with 200 only after Keen has spoken on all its events; no
-    /// event changes between attempts, is under way twice, or leaves out of its caller's order; bounds hold; and all
-    /// comes to rest.
+    /// Every waiter gets exactly one ack, in time, and `Delivered` only after Keen has given a final result for all its
+    /// events. No event changes between attempts, is in two callouts at once, or leaves out of its waiter's order. Bounds
+    /// hold, a project's share is always its own, every event is counted into exactly one end, and all comes to rest.
     #[test]
-    fn whatever_happens_the_promises_hold(
+    fn delivery_of_any_history_keeps_its_promises(
         settings in settings(),
         seed in any::<u64>(),
         steps in proptest::collection::vec(step(), 0..300),
     ) {
-        let mut model = World::new(settings, seed);
+        let mut model = Model::new(settings, seed);
         for step in &steps {
             model.step(step);
         }
-        model.drain();
+        model.recover();
     }
 
     #[test]
-    fn closed_it_comes_to_its_end(
+    fn drain_of_any_history_becomes_idle(
         settings in settings(),
         seed in any::<u64>(),
         steps in proptest::collection::vec(step(), 0..100),
     ) {
-        let mut model = World::new(settings, seed);
+        let mut model = Model::new(settings, seed);
         for step in &steps {
             model.step(step);
         }
-        model.close();
+        model.drain();
     }
 }

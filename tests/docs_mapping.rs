@@ -16,7 +16,7 @@ use keen_edge::config::Config;
 use keen_edge::mapping::Client;
 use keen_edge::mapping::EventBuffer;
 use keen_edge::mapping::pipeline::{Request, map_request};
-use keen_edge::segment::http::route::endpoint;
+use keen_edge::segment::http::Endpoint;
 use keen_edge::users::UserTransaction;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,8 +95,13 @@ fn mapped(example: &Case) -> Vec<(String, Value)> {
     let config = json!({"keen": {"cluster": "keen"}, "sources": {"k": example.settings}});
     let config =
         Config::read(config.to_string().as_bytes()).unwrap_or_else(|error| panic!("{error}"));
+    let endpoint = Endpoint::parse(b"POST", example.path.as_bytes(), None);
+    let Some(Endpoint::Ingest { message_type, side }) = endpoint else {
+        panic!("{}", example.path)
+    };
     let request = Request {
-        endpoint: endpoint(b"POST", example.path.as_bytes()).unwrap(),
+        message_type,
+        side,
         header_key: Some("k"),
         body: example.body.as_bytes(),
         now: 1_795_471_392_908,

@@ -10,8 +10,7 @@ use keen_edge::config::Config;
 use keen_edge::mapping::Client;
 use keen_edge::mapping::EventBuffer;
 use keen_edge::mapping::pipeline::{Request, map_request};
-use keen_edge::segment::http::route::endpoint;
-use keen_edge::segment::http::write_key;
+use keen_edge::segment::http::{Endpoint, write_key};
 use keen_edge::users::UserTransaction;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -25,8 +24,13 @@ fn mapped(case: &Case) -> Vec<(String, Value)> {
     let config = Config::read(config.to_string().as_bytes())
         .unwrap_or_else(|error| panic!("{}: {error}", case.id));
     let key = write_key::from_authorization(case.header("authorization").as_bytes());
+    let endpoint = Endpoint::parse(b"POST", case.path.as_bytes(), None);
+    let Some(Endpoint::Ingest { message_type, side }) = endpoint else {
+        panic!("{}: {}", case.id, case.path)
+    };
     let request = Request {
-        endpoint: endpoint(b"POST", case.path.as_bytes()).unwrap(),
+        message_type,
+        side,
         header_key: key.as_deref(),
         body: case.body.as_bytes(),
         now: NOW,

@@ -1,14 +1,14 @@
-//! The delivery machine, driven by whatever the bytes say.
+//! The delivery state machine, driven by a history read from the input.
 #![no_main]
 
-#[path = "../../tests/delivery/world.rs"]
-mod world;
+#[path = "../../tests/delivery/model.rs"]
+mod model;
 
 use keen_edge::config::DeliverySettings;
 use libfuzzer_sys::fuzz_target;
-use world::{Fate, PROJECTS, STATUSES, Step, World};
+use model::{Model, PROJECTS, STATUSES, ScriptedResponse, Step};
 
-/// Bytes read one by one; 0 after their end.
+/// The input, read byte by byte. Zeros follow its end.
 struct Bytes<'a>(&'a [u8]);
 
 impl Bytes<'_> {
@@ -18,14 +18,14 @@ impl Bytes<'_> {
         usize::from(*first)
     }
 
-    fn fate(&mut self) -> Fate {
+    fn response(&mut self) -> ScriptedResponse {
         match self.next() {
-            0..100 => Fate::Verdicts(0),
-            100..150 => Fate::Verdicts((0..8).fold(0, |bits, _| (bits << 8) | self.next() as u64)),
-            150..160 => Fate::NotMade,
+            0..100 => ScriptedResponse::Results(0),
+            100..150 => ScriptedResponse::Results((0..8).fold(0, |bits, _| (bits << 8) | self.next() as u64)),
+            150..160 => ScriptedResponse::DispatchFailed,
             other => {
                 let (status, reply, retry_after) = STATUSES[other % STATUSES.len()];
-                Fate::Status(status, reply, retry_after)
+                ScriptedResponse::Status(status, reply, retry_after)
             }
         }
     }
@@ -35,10 +35,10 @@ impl Bytes<'_> {
             0..90 => {
                 let (waits, count) = (self.next() % 5 > 0, self.next() % 12);
                 let event = |bytes: &mut Self| (bytes.next() % PROJECTS, (bytes.next() % 4) as u8, bytes.next());
-                Step::EventBuffer { waits, events: (0..count).map(|_| event(self)).collect() }
+                Step::Submit { waits, events: (0..count).map(|_| event(self)).collect() }
             }
-            90..190 => Step::Settle { which: self.next(), fate: self.fate() },
-            190..200 => Step::HangUp { which: self.next() },
+            90..190 => Step::Settle { which: self.next(), response: self.response() },
+            190..200 => Step::Disconnect { which: self.next() },
             200..245 => Step::Pass { ms: 2 * self.next() as u64 },
             _ => Step::Pass { ms: 40 * self.next() as u64 },
         }
@@ -47,23 +47,23 @@ impl Bytes<'_> {
 
 fuzz_target!(|data: &[u8]| {
     let mut bytes = Bytes(data);
-    let settings = Delivery {
-        accepted: false,
+    let settings = DeliverySettings {
         retries: (bytes.next() % 6) as u32,
         max_in_flight: 1 + bytes.next() % 4,
         max_batch_events: 1 + bytes.next() % 20,
         max_batch_bytes: 1 + 10 * bytes.next(),
         max_pending_bytes: 1000 + 100 * bytes.next(),
         hold_ms: 1 + 40 * bytes.next() as u64,
+        ..DeliverySettings::default()
     };
-    let closes = bytes.next() % 2 == 1;
-    let mut world = World::new(settings, bytes.next() as u64);
+    let drains = bytes.next() % 2 == 1;
+    let mut model = Model::new(settings, bytes.next() as u64);
     for _ in 0..500 {
         if bytes.0.is_empty() {
             break;
         }
         let step = bytes.step();
-        world.step(&step);
+        model.step(&step);
     }
-    if closes { world.close() } else { world.drain() }
+    if drains { model.drain() } else { model.recover() }
 });

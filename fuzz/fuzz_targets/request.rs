@@ -6,7 +6,7 @@ use keen_edge::config::Config;
 use keen_edge::mapping::EventBuffer;
 use keen_edge::mapping::Client;
 use keen_edge::mapping::pipeline::{Request, Tally, map_request};
-use keen_edge::segment::http::{content_encoding, route, write_key};
+use keen_edge::segment::http::{Endpoint, content_encoding, write_key};
 use keen_edge::users::UserTransaction;
 use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeMap;
@@ -41,10 +41,13 @@ fuzz_target!(|data: &[u8]| {
     let Some((head, body)) = data.split_at_checked(4) else { return };
     let pick = |from: &[&'static [u8]], by: u8| from[usize::from(by) % from.len()];
     let encoding: &[u8] = if head[3] % 4 == 3 { b"gzip" } else { b"" };
-    let Ok(body) = content_encoding::inflate(body, encoding, 524_288) else { return };
+    let Ok(body) = content_encoding::decode(body, encoding, 524_288) else { return };
     let key = write_key::from_authorization(pick(&KEYS, head[1]));
+    let endpoint = Endpoint::parse(b"POST", pick(&PATHS, head[0]), None);
+    let Some(Endpoint::Ingest { message_type, side }) = endpoint else { unreachable!() };
     let request = Request {
-        endpoint: route::endpoint(b"POST", pick(&PATHS, head[0])).unwrap(),
+        message_type,
+        side,
         header_key: key.as_deref(),
         body: &body,
         now: 1_795_471_392_908,

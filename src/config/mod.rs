@@ -72,6 +72,20 @@ pub struct DeliverySettings {
     pub max_pending_bytes: usize,
 }
 
+impl Default for DeliverySettings {
+    fn default() -> Self {
+        Self {
+            accepted: false,
+            hold_ms: 7000,
+            retries: 3,
+            max_in_flight: 4,
+            max_batch_events: 1000,
+            max_batch_bytes: 1_000_000,
+            max_pending_bytes: 16_777_216,
+        }
+    }
+}
+
 impl Config {
     /// Reads a configuration: JSON, or a `google.protobuf.Struct` in its wire form.
     ///
@@ -178,15 +192,7 @@ fn tree(text: &[u8]) -> Result<Tree, ConfigError> {
 }
 
 fn read_delivery(root: &Node<'_>) -> Result<DeliverySettings, ConfigError> {
-    let mut delivery = DeliverySettings {
-        accepted: false,
-        hold_ms: 7000,
-        retries: 3,
-        max_in_flight: 4,
-        max_batch_events: 1000,
-        max_batch_bytes: 1_000_000,
-        max_pending_bytes: 16_777_216,
-    };
+    let mut delivery = DeliverySettings::default();
     root.opt("delivery", |node| {
         node.only(&[
             "ack",

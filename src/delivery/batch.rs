@@ -1,38 +1,44 @@
-//! Events of many callers that go to Keen together, in the form in which they go.
+//! Events of many clients that go to Keen in one request, laid out as the request has them.
 
 use super::{EVENT_OVERHEAD, WaiterId, bulk};
 use std::collections::BTreeMap;
 
-/// Collections whose room a delivered batch leaves, at most.
-const ROOMS: usize = 64;
+/// Collections whose buffers a delivered batch leaves to the next one, at most.
+const MAX_RECYCLED_COLLECTIONS: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// In the order of their names, which is the request's.
+    /// By name, which is their order in the request.
     collections: BTreeMap<Box<str>, Collection>,
     events: usize,
-    /// Of events and the names of their collections.
+    /// Of the events and the names of their collections.
     bytes: usize,
-    /// Whom its events came from, one after the other.
-    callers: usize,
-    last: Option<WaiterId>,
-    /// Calls made with it.
+    /// The part of [`Batch::pending_cost`] that is of events without a waiter.
+    unattended_cost: usize,
+    /// Waiters of its events. One whose events are not consecutive counts more than once.
+    distinct_waiters: usize,
+    last_waiter: Option<WaiterId>,
+    /// Callouts made with it.
     pub(super) attempts: u32,
+    /// Successful callouts of its project when it failed first. None: it has not failed.
+    pub(super) successes_at_failure: Option<u64>,
+    /// It is parked for no fault of its own, and other batches like it may join it.
+    pub(super) is_mergeable: bool,
 }
 
 /// Events of one collection.
 #[derive(Debug, Default)]
 struct Collection {
-    /// As the request has them: a comma between them.
+    /// The events as the request has them, separated by commas.
     text: Vec<u8>,
     events: Vec<Event>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Event {
-    /// Who is to be told; none where the caller has been answered.
+    /// None if the client has been answered already.
     waiter: Option<WaiterId>,
-    /// Where it ends in its collection's text.
+    /// Where the event ends in its collection's text.
     end: usize,
 }
 
@@ -45,8 +51,7 @@ impl Collection {
         self.events.push(Event { waiter, end: self.text.len() });
     }
 
-    /// Bytes that it has on the heap.
-    fn room(&self) -> usize {
+    fn heap_bytes(&self) -> usize {
         let events = self.events.capacity().saturating_mul(size_of::<Event>());
         self.text.capacity().saturating_add(events)
     }
@@ -60,6 +65,11 @@ impl Collection {
     }
 }
 
+/// Bytes that an event adds to the pending bytes.
+pub(super) fn event_cost(collection: &str, event: &[u8]) -> usize {
+    collection.len().saturating_add(event.len()).saturating_add(EVENT_OVERHEAD)
+}
+
 impl Batch {
     pub(super) fn len(&self) -> usize {
         self.events
@@ -69,8 +79,8 @@ impl Batch {
         self.events == 0
     }
 
-    /// Whether it stands where another stood.
-    pub(super) fn has_room(&self) -> bool {
+    /// Whether it reuses the buffers of a delivered batch.
+    pub(super) fn is_recycled(&self) -> bool {
         !self.collections.is_empty()
     }
 
@@ -78,22 +88,33 @@ impl Batch {
         self.bytes
     }
 
-    /// How many wait for it.
-    pub(super) fn callers(&self) -> usize {
-        self.callers
+    pub(super) fn distinct_waiters(&self) -> usize {
+        self.distinct_waiters
     }
 
-    /// What it adds to the bytes pending.
-    pub(super) fn cost(&self) -> usize {
+    pub(super) fn has_waiters(&self) -> bool {
+        self.distinct_waiters > 0
+    }
+
+    /// What it adds to the pending bytes.
+    pub(super) fn pending_cost(&self) -> usize {
         self.bytes.saturating_add(self.events.saturating_mul(EVENT_OVERHEAD))
+    }
+
+    /// What its events without a waiter add to the pending bytes.
+    pub(super) fn unattended_cost(&self) -> usize {
+        self.unattended_cost
     }
 
     pub(super) fn push(&mut self, waiter: Option<WaiterId>, collection: &str, event: &[u8]) {
         self.events = self.events.saturating_add(1);
         self.bytes = self.bytes.saturating_add(collection.len()).saturating_add(event.len());
-        if waiter.is_some() && waiter != self.last {
-            self.callers = self.callers.saturating_add(1);
-            self.last = waiter;
+        if waiter.is_none() {
+            self.unattended_cost =
+                self.unattended_cost.saturating_add(event_cost(collection, event));
+        } else if waiter != self.last_waiter {
+            self.distinct_waiters = self.distinct_waiters.saturating_add(1);
+            self.last_waiter = waiter;
         }
         match self.collections.get_mut(collection) {
             Some(found) => found.push(waiter, event),
@@ -101,7 +122,14 @@ impl Batch {
         }
     }
 
-    /// Whom each event's end is to be told to, and its collection: as in the request, with how many follow each other.
+    /// Adds the events of another batch.
+    pub(super) fn append(&mut self, other: &Self) {
+        for (name, waiter, event) in other.events() {
+            self.push(waiter, name, event);
+        }
+    }
+
+    /// Runs of consecutive events with the same waiter, in the request's order: waiter, collection, number of events.
     pub(super) fn runs(&self) -> impl Iterator<Item = (Option<WaiterId>, &str, usize)> {
         self.collections.iter().flat_map(|(name, collection)| {
             let runs = collection.events.chunk_by(|a, b| a.waiter == b.waiter);
@@ -109,53 +137,76 @@ impl Batch {
         })
     }
 
-    /// Drops the events of which `stays` says no; gives what they cost.
-    pub(super) fn keep(&mut self, stays: impl Fn(Option<WaiterId>) -> bool) -> usize {
-        if self.runs().all(|(waiter, _, _)| stays(waiter)) {
-            return 0;
+    /// How many of its events have a waiter (`attended`), or have none.
+    pub(super) fn count(&self, attended: bool) -> u64 {
+        let runs = self.runs().filter(|(waiter, _, _)| waiter.is_some() == attended);
+        let count = runs.fold(0_usize, |sum, (_, _, count)| sum.saturating_add(count));
+        u64::try_from(count).unwrap_or(u64::MAX)
+    }
+
+    /// Removes the events for whose waiter `retain` is false.
+    pub(super) fn retain_waiters(&mut self, retain: impl Fn(Option<WaiterId>) -> bool) {
+        if !self.runs().all(|(waiter, _, _)| retain(waiter)) {
+            self.retain_into_new(retain);
         }
-        self.copy_where(stays)
     }
 
-    /// Keeps the events whose flag is set, flags in the order of the request; gives what the others cost.
-    pub(super) fn keep_flagged(&mut self, flags: &[bool]) -> usize {
+    /// Removes the events whose flag is false. Flags are in the request's order.
+    pub(super) fn retain_by_flag(&mut self, flags: &[bool]) {
         let mut flags = flags.iter();
-        self.copy_where(|_| flags.next().copied().unwrap_or(false))
+        self.retain_into_new(|_| flags.next().copied().unwrap_or(false));
     }
 
-    /// What stays moves to room of its own: what a batch holds is what it is counted for.
-    fn copy_where(&mut self, mut stays: impl FnMut(Option<WaiterId>) -> bool) -> usize {
-        let mut copy = Self { attempts: self.attempts, ..Self::default() };
-        for (name, waiter, event) in self.all() {
-            if stays(waiter) {
+    /// Removes the events without a waiter, and returns them.
+    pub(super) fn take_unattended(&mut self) -> Self {
+        if !self.has_waiters() {
+            return std::mem::take(self);
+        }
+        let mut unattended = self.empty_copy();
+        for (name, waiter, event) in self.events().filter(|(_, waiter, _)| waiter.is_none()) {
+            unattended.push(waiter, name, event);
+        }
+        self.retain_waiters(|waiter| waiter.is_some());
+        unattended
+    }
+
+    /// Copies the retained events into new buffers, so that a batch occupies no more than it is charged for.
+    fn retain_into_new(&mut self, mut retain: impl FnMut(Option<WaiterId>) -> bool) {
+        let mut copy = self.empty_copy();
+        for (name, waiter, event) in self.events() {
+            if retain(waiter) {
                 copy.push(waiter, name, event);
             }
         }
-        let before = std::mem::replace(self, copy).cost();
-        before.saturating_sub(self.cost())
+        *self = copy;
     }
 
-    /// Collections that have events: one may be there for the room it had.
-    fn used(&self) -> impl Iterator<Item = (&str, &Collection)> {
+    /// A batch without events, with the same history.
+    fn empty_copy(&self) -> Self {
+        Self {
+            attempts: self.attempts,
+            successes_at_failure: self.successes_at_failure,
+            ..Self::default()
+        }
+    }
+
+    /// A recycled batch may have buffers of collections without events.
+    fn non_empty_collections(&self) -> impl Iterator<Item = (&str, &Collection)> {
         let all = self.collections.iter().map(|(name, collection)| (name.as_ref(), collection));
         all.filter(|(_, collection)| !collection.events.is_empty())
     }
 
-    fn all(&self) -> impl Iterator<Item = (&str, Option<WaiterId>, &[u8])> {
-        let events = |(name, collection)| {
-            Collection::events(collection).map(move |(waiter, event)| (name, waiter, event))
-        };
-        self.collections
-            .iter()
-            .map(|(name, collection)| (name.as_ref(), collection))
-            .flat_map(events)
+    fn events(&self) -> impl Iterator<Item = (&str, Option<WaiterId>, &[u8])> {
+        self.collections.iter().flat_map(|(name, collection)| {
+            collection.events().map(move |(waiter, event)| (name.as_ref(), waiter, event))
+        })
     }
 
-    /// The same without its events, which have been delivered: their room is the next batch's, where it is no more than
-    /// `most` bytes in no more than [`ROOMS`] collections.
-    pub(super) fn emptied(mut self, most: usize) -> Self {
-        let room = self.collections.values().map(Collection::room).fold(0, usize::saturating_add);
-        if room > most || self.collections.len() > ROOMS {
+    /// An empty batch with this one's buffers, if they are at most `max_bytes` in at most [`MAX_RECYCLED_COLLECTIONS`].
+    pub(super) fn into_recycled(mut self, max_bytes: usize) -> Self {
+        let bytes =
+            self.collections.values().map(Collection::heap_bytes).fold(0, usize::saturating_add);
+        if bytes > max_bytes || self.collections.len() > MAX_RECYCLED_COLLECTIONS {
             return Self::default();
         }
         for collection in self.collections.values_mut() {
@@ -165,26 +216,28 @@ impl Batch {
         Self { collections: self.collections, ..Self::default() }
     }
 
-    /// The bulk request.
-    pub(super) fn request(&self) -> Vec<u8> {
-        let collections = self.used().map(|(name, collection)| (name, collection.text.as_slice()));
-        // Commas, and each name with its marks.
+    pub(super) fn to_bulk_body(&self) -> Vec<u8> {
+        let collections = self
+            .non_empty_collections()
+            .map(|(name, collection)| (name, collection.text.as_slice()));
+        // Commas, and the quotes and brackets of each collection.
         let marks = self.events.saturating_add(self.collections.len().saturating_mul(16));
         bulk::body(collections, self.bytes.saturating_add(marks).saturating_add(16))
     }
 
-    /// Collections and how many events each has, as in the request.
-    pub(super) fn asked(&self) -> Vec<(&str, usize)> {
-        self.used().map(|(name, collection)| (name, collection.events.len())).collect()
+    /// The request's collections and how many events each has.
+    pub(super) fn expected_results(&self) -> Vec<(&str, usize)> {
+        self.non_empty_collections()
+            .map(|(name, collection)| (name, collection.events.len()))
+            .collect()
     }
 
-    /// Its two halves.
+    /// Its two halves, each with its history.
     pub(super) fn split(&self) -> (Self, Self) {
-        let half = || Self { attempts: self.attempts, ..Self::default() };
-        let (mut first, mut second) = (half(), half());
-        for (at, (name, waiter, event)) in self.all().enumerate() {
-            let of = if at < self.events >> 1 { &mut first } else { &mut second };
-            of.push(waiter, name, event);
+        let (mut first, mut second) = (self.empty_copy(), self.empty_copy());
+        for (index, (name, waiter, event)) in self.events().enumerate() {
+            let half = if index < self.events >> 1 { &mut first } else { &mut second };
+            half.push(waiter, name, event);
         }
         (first, second)
     }

@@ -1,76 +1,97 @@
-//! What a call's end means. The statuses are Keen's and Envoy's own (a call Envoy fails ends as a 503 or 504, or with no
-//! status at all).
+//! Classifies how a callout ended. Statuses are Keen's, a proxy's before it, or Envoy's own: a callout that Envoy fails
+//! ends with 503, with 504, or without a status.
 
-use crate::json::{Cursor, Value};
 use crate::keen::bulk::{self, EventResult};
+use serde::Deserialize;
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime};
 
-/// What became of a call.
+/// What a callout came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CalloutOutcome {
-    /// Keen's word on each event.
+    /// Keen's result for each event.
     Results(Vec<EventResult>),
-    /// Keen will not have anything of this destination: key, project or payment. The callers send again.
+    /// Keen rejects everything for this destination: a wrong key or project id, or no payment.
     Misconfigured,
-    /// Send the same again, this many milliseconds from now at the soonest: Keen may have it, or be able to later.
+    /// Keen is unavailable: retry the same events, this many milliseconds from now or later.
     RetryAfter(u64),
-    /// Keen failed over it, or said what cannot be read. One event may be the cause: should it happen again, in halves.
+    /// Keen failed on the batch, or its reply is unreadable. One event may be the cause, so the batch is retried in halves
+    /// if that happens again.
     ServerError,
-    /// Larger than Keen takes.
+    /// The request is larger than Keen, or a proxy before it, accepts.
     PayloadTooLarge,
-    /// The request as a whole was refused; with Keen's error name, where Keen gave one.
+    /// The request was rejected as a whole, with Keen's error name if the reply has one.
     Rejected(Option<String>),
 }
 
-/// How a call ended, as the filter sees it.
+/// How a callout ended, as the filter sees it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CalloutResponse<'a> {
-    /// The status; none where the call broke off.
+    /// The status. None if the callout broke off.
     pub status: Option<u16>,
     /// The reply's body, or its beginning.
     pub reply: &'a [u8],
-    /// The value of `Retry-After`.
+    /// The value of the header `Retry-After`.
     pub retry_after: &'a [u8],
 }
 
-/// Reads a call's end. `asked`: the request's collections, and how many events each had.
+/// Classifies a callout's end. `expected`: the request's collections, and how many events each has. `unix_ms`: the wall
+/// clock, for a `Retry-After` that is a date.
+///
+/// ```
+/// use keen_edge::delivery::classify::{CalloutOutcome, CalloutResponse, classify};
+///
+/// let response = CalloutResponse { status: Some(503), retry_after: b"2", ..Default::default() };
+/// assert_eq!(classify(response, &[("Purchased", 1)], 0), CalloutOutcome::RetryAfter(2_000));
+/// ```
 #[must_use]
-pub fn read(ended: CalloutResponse<'_>, asked: &[(&str, usize)]) -> CalloutOutcome {
-    match ended.status {
-        Some(200 | 201) => bulk::verdicts(ended.reply, asked)
+pub fn classify(
+    response: CalloutResponse<'_>,
+    expected: &[(&str, usize)],
+    unix_ms: u64,
+) -> CalloutOutcome {
+    match response.status {
+        Some(200 | 201) => bulk::parse_reply(response.reply, expected)
             .map_or(CalloutOutcome::ServerError, CalloutOutcome::Results),
         Some(500) => CalloutOutcome::ServerError,
         Some(413) => CalloutOutcome::PayloadTooLarge,
-        Some(400 | 422) => CalloutOutcome::Rejected(error_code(ended.reply)),
-        Some(408 | 429) => CalloutOutcome::RetryAfter(seconds(ended.retry_after)),
-        // A redirect too: events go to Keen, and nowhere that somebody else names.
+        Some(400 | 422) => CalloutOutcome::Rejected(error_code(response.reply)),
+        Some(408 | 429) => {
+            CalloutOutcome::RetryAfter(retry_after_ms(response.retry_after, unix_ms))
+        }
+        // A redirect is not followed: events go to Keen and nowhere else.
         Some(300..=499) => CalloutOutcome::Misconfigured,
-        _ => CalloutOutcome::RetryAfter(seconds(ended.retry_after)),
+        _ => CalloutOutcome::RetryAfter(retry_after_ms(response.retry_after, unix_ms)),
     }
 }
 
-/// `Retry-After` in milliseconds, where it gives seconds; a date says nothing that a bounded pause could use.
-fn seconds(retry_after: &[u8]) -> u64 {
-    let text = std::str::from_utf8(retry_after).unwrap_or_default();
-    text.trim().parse::<u64>().unwrap_or(0).saturating_mul(1000)
+/// `Retry-After` in milliseconds from now: seconds or an HTTP date (RFC 9110 section 10.2.3). 0 if it is neither, or past.
+fn retry_after_ms(retry_after: &[u8], unix_ms: u64) -> u64 {
+    let text = std::str::from_utf8(retry_after).unwrap_or_default().trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return seconds.saturating_mul(1000);
+    }
+    // The longest form, of RFC 850, has 33 bytes.
+    if text.len() > 64 {
+        return 0;
+    }
+    let now = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms));
+    let pause = httpdate::parse_http_date(text).ok().zip(now);
+    let pause = pause.and_then(|(date, now)| date.duration_since(now).ok());
+    pause.map_or(0, |pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// `error_code` of an error of Keen's. Only names: a message may echo a key.
+/// The part of Keen's error reply that is read. Its `message` may echo a key.
+#[derive(Deserialize)]
+struct ErrorReply<'a> {
+    #[serde(borrow, default)]
+    error_code: Option<Cow<'a, str>>,
+}
+
+/// Keen's error name, if the reply has one.
 fn error_code(reply: &[u8]) -> Option<String> {
-    let mut found = Value::Absent;
-    let text = std::str::from_utf8(reply).ok()?;
-    Cursor::new(text)
-        .object(|key, cursor| {
-            let value = cursor.value()?;
-            if key.is("error_code") {
-                found = value;
-            }
-            Ok(())
-        })
-        .ok()?;
-    let name = found.as_str()?;
-    let word =
-        !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric());
-    word.then(|| name.into_owned())
+    let name = serde_json::from_slice::<ErrorReply<'_>>(reply).ok()?.error_code?;
+    bulk::is_error_name(&name).then(|| name.into_owned())
 }
 
 #[cfg(test)]
@@ -78,8 +99,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_status() {
-        let asked = [("a", 1)];
+    fn classify_each_status_gives_its_outcome() {
+        let expected = [("a", 1)];
         for (status, want) in [
             (Some(401), CalloutOutcome::Misconfigured),
             (Some(402), CalloutOutcome::Misconfigured),
@@ -96,43 +117,83 @@ mod tests {
             (Some(504), CalloutOutcome::RetryAfter(0)),
             (Some(204), CalloutOutcome::RetryAfter(0)),
             (Some(200), CalloutOutcome::ServerError),
+            (Some(201), CalloutOutcome::ServerError),
             (Some(400), CalloutOutcome::Rejected(None)),
+            (Some(422), CalloutOutcome::Rejected(None)),
             (None, CalloutOutcome::RetryAfter(0)),
         ] {
-            let ended = CalloutResponse { status, reply: b"<html>", retry_after: b"" };
-            assert_eq!(read(ended, &asked), want, "{status:?}");
+            let response = CalloutResponse { status, reply: b"<html>", retry_after: b"" };
+            assert_eq!(classify(response, &expected, 0), want, "{status:?}");
         }
-        let reply = br#"{"message": "no", "error_code": "InvalidBatchError"}"#;
-        let ended = CalloutResponse { status: Some(400), reply, ..CalloutResponse::default() };
-        assert_eq!(
-            read(ended, &asked),
-            CalloutOutcome::Rejected(Some("InvalidBatchError".to_owned()))
-        );
-        let ended = CalloutResponse {
-            status: Some(200),
-            reply: br#"{"a": [{"success": true}]}"#,
-            ..CalloutResponse::default()
-        };
-        assert_eq!(read(ended, &asked), CalloutOutcome::Results(vec![EventResult::Recorded]));
     }
 
     #[test]
-    fn retry_after_in_seconds() {
-        for (value, want) in
-            [("2", 2000), (" 1 ", 1000), ("", 0), ("-1", 0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0)]
-        {
-            let ended = CalloutResponse {
-                status: Some(503),
-                retry_after: value.as_bytes(),
+    fn classify_a_readable_success_gives_results() {
+        for status in [200, 201] {
+            let response = CalloutResponse {
+                status: Some(status),
+                reply: br#"{"a": [{"success": true}]}"#,
                 ..CalloutResponse::default()
             };
-            assert_eq!(read(ended, &[]), CalloutOutcome::RetryAfter(want), "{value}");
+            let want = CalloutOutcome::Results(vec![EventResult::Recorded]);
+            assert_eq!(classify(response, &[("a", 1)], 0), want, "{status}");
         }
-        let most = CalloutResponse {
-            status: Some(429),
-            retry_after: b"18446744073709551615",
-            ..CalloutResponse::default()
-        };
-        assert_eq!(read(most, &[]), CalloutOutcome::RetryAfter(u64::MAX));
+    }
+
+    #[test]
+    fn classify_a_rejection_takes_only_error_names() {
+        for (reply, want) in [
+            (r#"{"message": "no", "error_code": "InvalidBatchError"}"#, Some("InvalidBatchError")),
+            (r#"{"error_code": "Invalid Batch"}"#, None),
+            (r#"{"error_code": ""}"#, None),
+            (r#"{"error_code": null}"#, None),
+            (r#"{"error_code": 7}"#, None),
+            (r#"{"message": "no"}"#, None),
+            (r#"{"error_code": "InvalidBatchError"} <html>"#, None),
+        ] {
+            let reply = reply.as_bytes();
+            let response = CalloutResponse { status: Some(400), reply, retry_after: b"" };
+            let want = CalloutOutcome::Rejected(want.map(str::to_owned));
+            assert_eq!(classify(response, &[("a", 1)], 0), want);
+        }
+    }
+
+    #[test]
+    fn retry_after_in_seconds_gives_milliseconds() {
+        for (value, want) in [
+            ("2", 2000),
+            (" 1 ", 1000),
+            ("", 0),
+            ("-1", 0),
+            ("soon", 0),
+            ("18446744073709551615", u64::MAX),
+        ] {
+            for status in [408, 429, 503] {
+                let response = CalloutResponse {
+                    status: Some(status),
+                    retry_after: value.as_bytes(),
+                    ..CalloutResponse::default()
+                };
+                assert_eq!(classify(response, &[], 0), CalloutOutcome::RetryAfter(want), "{value}");
+            }
+        }
+    }
+
+    #[test]
+    fn retry_after_as_a_date_counts_from_the_wall_clock() {
+        // 2015-10-21T07:28:00Z
+        const DATE_MS: u64 = 1_445_412_480_000;
+        for (value, unix_ms, want) in [
+            ("Wed, 21 Oct 2015 07:28:00 GMT", DATE_MS - 90_000, 90_000),
+            ("Wed, 21 Oct 2015 07:28:00 GMT", DATE_MS - 1, 1),
+            ("Wed, 21 Oct 2015 07:28:00 GMT", DATE_MS + 1, 0),
+            ("Wednesday, 21-Oct-15 07:28:00 GMT", DATE_MS - 1000, 1000),
+            ("Wed Oct 21 07:28:00 2015", DATE_MS - 1000, 1000),
+            ("Wed, 21 Oct 2015 07:28:00 CET", DATE_MS - 1000, 0),
+            ("Wed, 99 Oct 2015 07:28:00 GMT", DATE_MS - 1000, 0),
+        ] {
+            let got = retry_after_ms(value.as_bytes(), unix_ms);
+            assert_eq!(got, want, "{value}");
+        }
     }
 }

@@ -1,228 +1,205 @@
-//! Group commit, retry and back-pressure, as a pure state machine: no clock, no I/O.
+//! Group commit, retry with backoff, and back-pressure, as a pure state machine: no clock, no I/O.
 //!
-//! Callers are *waiters*. What a caller sends is [submitted](Delivery::submit); events of many callers leave together in
-//! one [call](Delivery::next_callout) to Keen; its [outcome](Delivery::settle) answers them all. Where no call for a project is
-//! in flight the first event leaves at once; while one is, events gather. Callers who were answered this moment are
-//! waited for, a few milliseconds at most. Times are milliseconds of any one clock.
+//! A client whose request is paused is a *waiter*. Its events are [submitted](Delivery::submit); events of many waiters
+//! leave together in one [callout](Delivery::next_callout) to Keen, and its outcome [settles](Delivery::settle) them all.
+//! Each waiter then gets one [`Ack`]. If no callout for a project is in flight, the first event leaves at once; while one
+//! is, events linger and leave together. Times are milliseconds of any one clock that only goes forward.
 //!
-//! Events may also come without a waiter: their caller has been answered, and nobody is left who would send them again.
-//! They are tried until Keen has them, for as long as they fit.
+//! Events may also come without a waiter (*unattended*): their client has been answered, and will not retry. They are
+//! retried until Keen has them, within the bounds. A batch of them that keeps failing is parked: it retries apart from the
+//! others. A batch that keeps failing is split in halves, parked or not, so that one bad event does not hold back its
+//! neighbours.
+//!
+//! Each project may always use its fair share of the pending bytes and of the callouts. It may use more only while no other
+//! project needs it. Every admitted event ends in exactly one of: delivered, rejected, unconfirmed, dropped.
+//!
+//! ```
+//! use keen_edge::config::DeliverySettings;
+//! use keen_edge::delivery::{Ack, Admission, CalloutResponse, Delivery};
+//! use keen_edge::keen::bulk::Event;
+//!
+//! let settings = DeliverySettings::default();
+//! let mut delivery = Delivery::new(settings, 5_000, 1, 42);
+//! let event = Event { destination: 0, collection: "Purchased", json: b"{\"total\":7}" };
+//! assert_eq!(delivery.submit(Some(1), [event].into_iter(), 0), Admission::Admitted);
+//!
+//! let callout = delivery.next_callout(0).unwrap();
+//! assert_eq!(callout.body, br#"{"Purchased":[{"total":7}]}"#);
+//! let reply = br#"{"Purchased": [{"success": true}]}"#;
+//! let response = CalloutResponse { status: Some(200), reply, retry_after: b"" };
+//! let outcome = delivery.classify(callout.id, response, 1_700_000_000_000);
+//! assert_eq!(delivery.settle(callout.id, outcome, 12).delivered, 1);
+//! assert_eq!(delivery.pop_ack(), Some((1, Ack::Delivered)));
+//! ```
 
+mod backoff;
 mod batch;
 pub mod classify;
 mod monotonic_clock;
+mod project_queue;
 
 pub use classify::{CalloutOutcome, CalloutResponse};
 pub use monotonic_clock::MonotonicClock;
 
-use crate::by_id::ById;
 use crate::config;
 use crate::keen::bulk::{self, Event, EventResult};
-use batch::Batch;
-use std::collections::VecDeque;
+use backoff::Backoff;
+use batch::{Batch, event_cost};
+use project_queue::{Concurrency, ProjectQueue};
+use rustc_hash::FxHashMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::iter::{repeat, repeat_n};
 use std::mem::take;
 
-/// Who waits: the filter's name for a paused stream.
+/// The filter's name for a paused request: the id of its HTTP context.
 pub type WaiterId = u32;
-/// A call to Keen that is under way.
+/// A callout in flight.
 pub type CalloutId = u32;
 
-/// While a call is in flight, another leaves only with events that have gathered this long: one fuller call costs less
-/// than two, and a hung one must not hold up the rest.
-const GATHER_MS: u64 = 10;
-/// … and longer where Keen is slow, so that its calls are spread over the time that one takes: an event that came just
-/// after the last of them left would otherwise wait for a whole one to end, and then for its own.
-const GATHER_MOST_MS: u64 = 2_000;
-/// Callers whom Keen's answer sets free are likely to send again at once. For this long after it, what comes waits until
-/// as many callers have come as there were: else those who are first would leave by themselves, and make two calls of one.
-const ROUND_MS: u64 = 4;
-/// The first pause before a further attempt; each next one is twice as long.
-const BACKOFF_MS: u64 = 100;
-const BACKOFF_MOST_MS: u64 = 5_000;
-/// Splits of batches that Keen failed over, one after the other without a success between. They find the one event that
-/// is the cause among 2^12; a Keen that fails over everything must not get its batches one by one.
-const SPLITS_IN_VAIN: u32 = 12;
-/// Room that is kept from one batch to a later one, at most.
-const SPARE_BYTES: usize = 2_000_000;
-/// What a queued event costs beside its bytes.
+/// Longest pause before a retry while clients wait or fresh events arrive: how soon a recovery of Keen is noticed.
+const BACKOFF_MAX_MS: u64 = 1_000;
+/// Longest pause before the retry of a parked batch.
+const PARKED_BACKOFF_MAX_MS: u64 = 5_000;
+/// Longest `Retry-After` that is honoured.
+const RETRY_AFTER_MAX_MS: u64 = 60_000;
+/// Capacity that a delivered batch leaves to a later one, at most.
+const MAX_RECYCLED_BYTES: usize = 2_000_000;
+/// What a pending event occupies in addition to its bytes.
 const EVENT_OVERHEAD: usize = 64;
+/// The error name of an event that is larger than [`bulk::MAX_EVENT_BYTES`].
+const TOO_LARGE: &str = "TooLarge";
 
-/// What became of an offer.
+/// What became of a submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// Nothing to deliver: answer now.
+    /// There is nothing to deliver: respond now.
     Empty,
-    /// Taken; the waiter, if any, is answered later. There may be a [call](Delivery::next_callout) to make now.
+    /// Admitted. The waiter, if any, gets its [`Ack`] later. There may be a [callout](Delivery::next_callout) to make now.
     Admitted,
-    /// Over the bound: nothing of it is kept.
+    /// Over the bound of pending bytes: no event of it is kept.
     Rejected,
 }
 
-/// What a waiter is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a waiter is told. Each waiter gets exactly one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ack {
-    /// Keen has a result for each of its events.
+    /// Keen has given a final result for each of its events.
     Delivered,
-    /// Keen has not confirmed all of its events: the client retries.
+    /// Keen has not confirmed all of its events: the client should retry.
     Unconfirmed,
+    /// Keen rejects everything for a destination of its events: a wrong key or project id, or no payment.
+    DestinationRejected,
 }
 
-/// A call to make.
+/// A callout to make.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Callout {
-    /// Give it back with the outcome.
+    /// To settle it with.
     pub id: CalloutId,
-    /// Place in the configuration's destinations.
-    pub destination: usize,
+    /// Index of the configuration's destination.
+    pub destination_index: usize,
     /// The bulk request's body.
     pub body: Vec<u8>,
     /// How long it may take.
     pub timeout_ms: u64,
 }
 
-/// What a call came to, for metrics and logs.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct SettleReport {
-    /// Place in the configuration's destinations.
-    pub destination: usize,
-    /// Events Keen has.
-    pub recorded: u64,
-    /// Events Keen refused for what they hold: collection and error name.
-    pub refused: Vec<(String, String)>,
-    /// Events whose callers were told to send again.
-    pub failed: u64,
-    /// Events without a waiter that were given up.
-    pub dropped: u64,
-    /// The same events go again.
-    pub retried: bool,
+/// An event that Keen rejected for its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// Name of the collection.
+    pub collection: String,
+    /// Name of Keen's error.
+    pub error: String,
 }
 
-/// What waited to its end.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ExpiryReport {
-    /// Callers told to send again.
-    pub callers: u64,
-    /// Events without a waiter that were given up, as the machine [closes](Delivery::begin_drain).
+/// What a callout came to, for metrics and logs.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct SettleReport {
+    /// Index of the configuration's destination.
+    pub destination_index: usize,
+    /// Events that Keen has.
+    pub delivered: u64,
+    /// Events that Keen rejected for their content.
+    pub rejected: Vec<Rejection>,
+    /// Events left to their clients to retry.
+    pub unconfirmed: u64,
+    /// Events without a waiter that are lost.
     pub dropped: u64,
+    /// Events of the callout will be retried.
+    pub retried: bool,
+    /// Whether Keen accepts events for this destination. None if the callout does not tell.
+    pub destination_up: Option<bool>,
+}
+
+/// What ended outside of callouts, by index of the destination.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExpiryReport {
+    /// Waiters whose deadline has passed.
+    pub expired_waiters: u64,
+    /// Events left to their clients to retry.
+    pub unconfirmed: Vec<(usize, u64)>,
+    /// Events without a waiter that were lost because the drain deadline has passed.
+    pub dropped: Vec<(usize, u64)>,
+}
+
+/// Events that ended outside of a callout.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct EventCounts {
+    unconfirmed: u64,
+    dropped: u64,
+    displaced: u64,
 }
 
 #[derive(Debug)]
 struct Waiter {
-    deadline: u64,
-    /// Events of its that Keen has not answered for.
-    left: usize,
-    /// One of its events has failed: it is told when the others have come to their end, which they do all the same. A
-    /// project that fails does not keep events from another.
-    failed: bool,
-    /// Someone listens. Events of those who left still go.
+    deadline_ms: u64,
+    /// Events that have not ended yet.
+    unsettled_events: usize,
+    /// What it gets once the remaining events have settled. A project that fails does not delay the events of another.
+    ack: Ack,
+    /// Its client is still there. Events of a disconnected client are delivered all the same.
     connected: bool,
 }
 
-#[derive(Debug, Default)]
-struct Project {
-    /// Where events gather, and since when.
-    open: Batch,
-    open_since: u64,
-    /// Full, split and failed batches, in order.
-    ready: VecDeque<Batch>,
-    in_flight: usize,
-    /// Keen has failed: nothing leaves before.
-    not_before: u64,
-    /// Events that nobody waits for and that were tried in vain: they stand aside, in order, not before that time.
-    aside: VecDeque<Batch>,
-    aside_until: u64,
-    splits_in_vain: u32,
-    /// How long its calls take, of late.
-    call_ms: u64,
-    round: Round,
-}
-
-/// Callers who are likely to send in a moment, or have.
-#[derive(Debug, Default)]
-struct Round {
-    callers: usize,
-    /// They are waited for until then.
-    until: u64,
-}
-
-impl Round {
-    /// `free`: callers who have been answered at `now`; `waiting`: those who have sent already. A few more or less make
-    /// no difference to a call.
-    fn begin(&mut self, free: usize, waiting: usize, now: u64) {
-        let all = free.saturating_add(waiting);
-        *self = Self { callers: all.saturating_sub(all >> 3), until: now.saturating_add(ROUND_MS) };
-    }
-
-    fn is_short_of(&self, callers: usize, now: u64) -> bool {
-        callers < self.callers && now < self.until
-    }
-}
-
-impl Project {
-    /// Whether a call is to be made now. `slots`: calls that the worker may make at once, and whether one more fits; a
-    /// project's first call is never kept waiting by the calls of others.
-    fn due(&self, now: u64, slots: Slots) -> bool {
-        let alone = self.in_flight == 0;
-        (alone || slots.free) && (self.aside_due(now) || self.fresh_due(now, alone, slots.all))
-    }
-
-    fn fresh_due(&self, now: u64, alone: bool, slots: usize) -> bool {
-        let gathered = match alone {
-            true => !self.round.is_short_of(self.open.callers(), now),
-            false => now >= self.open_since.saturating_add(self.gather_ms(slots)),
-        };
-        now >= self.not_before && (!self.ready.is_empty() || (gathered && !self.open.is_empty()))
-    }
-
-    /// Whether what has come leaves in a moment, though nothing else may happen until then.
-    fn gathers(&self, now: u64) -> bool {
-        !self.open.is_empty()
-            && self.in_flight == 0
-            && self.round.is_short_of(self.open.callers(), now)
-    }
-
-    /// The fewer slots are left, the longer events gather: up to a slot's share of the time that a call takes.
-    fn gather_ms(&self, slots: usize) -> u64 {
-        let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        let whole = number(slots).saturating_mul(number(slots.saturating_sub(1)));
-        let share =
-            self.call_ms.saturating_mul(number(self.in_flight)).checked_div(whole).unwrap_or(0);
-        share.clamp(GATHER_MS, GATHER_MOST_MS)
-    }
-
-    fn aside_due(&self, now: u64) -> bool {
-        now >= self.aside_until && !self.aside.is_empty()
-    }
-
-    /// The batch to send, where one is [due](Self::due). What stands aside is older, and held to its own pauses.
-    fn next(&mut self, now: u64) -> Batch {
-        if self.aside_due(now) {
-            // One at a time, until Keen has taken one.
-            self.aside_until = now.saturating_add(BACKOFF_MOST_MS);
-            return self.aside.pop_front().unwrap_or_default();
-        }
-        self.ready.pop_front().unwrap_or_else(|| take(&mut self.open))
-    }
-
-    fn is_empty(&self) -> bool {
-        self.open.is_empty() && self.ready.is_empty() && self.aside.is_empty()
-    }
-}
-
-/// Calls at once: how many there may be, and whether one more may.
-#[derive(Debug, Clone, Copy)]
-struct Slots {
-    all: usize,
-    free: bool,
-}
-
-/// A call under way.
+/// A callout in flight.
 #[derive(Debug)]
-struct UnderWay {
-    destination: usize,
+struct InFlight {
+    destination_index: usize,
     batch: Batch,
-    since: u64,
+    started_ms: u64,
+    /// The batch was parked.
+    parked: bool,
+}
+
+/// Why a batch is not delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    /// Keen is unavailable; its `Retry-After` in milliseconds.
+    Unavailable(u64),
+    /// Keen failed on this batch.
+    ServerError,
+    /// Keen gave results, and failed on these events of the batch.
+    EventsFailed,
+    /// Keen rejects everything for the destination.
+    Misconfigured,
+    /// The request was rejected as a whole, and not for one event that is known.
+    Blocked,
+}
+
+/// What to do next with a batch that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RetryPlan {
+    /// Tell its waiters to retry. Events without a waiter stay, and are planned for again.
+    GiveUpWaiters,
+    /// Retry apart from the others.
+    Park,
+    /// Retry in halves.
+    Split,
+    /// Retry as it is, before all others.
+    Requeue,
+    /// Lose its events.
+    Drop,
 }
 
 /// The state machine.
@@ -230,29 +207,32 @@ struct UnderWay {
 pub struct Delivery {
     settings: config::DeliverySettings,
     timeout_ms: u64,
-    projects: Vec<Project>,
-    waiters: ById<Waiter>,
-    /// Deadlines in order: all callers wait equally long.
+    projects: Vec<ProjectQueue>,
+    /// Projects with pending bytes.
+    active_projects: usize,
+    waiters: FxHashMap<WaiterId, Waiter>,
+    /// In order: all waiters wait equally long.
     deadlines: VecDeque<(u64, WaiterId)>,
-    calls: ById<UnderWay>,
-    next_call: CalloutId,
-    /// Where the search for the next call begins, so that no project is always first.
-    turn: usize,
-    /// Someone looks again in a moment, where a call is to leave then.
-    timed: bool,
-    /// What has come to some project leaves in a moment.
-    gathers: bool,
+    in_flight: FxHashMap<CalloutId, InFlight>,
+    next_callout_id: CalloutId,
+    /// Where the search for the next callout begins: projects take turns.
+    next_project: usize,
+    /// The embedder runs a timer, so lingering for siblings is allowed.
+    timer_enabled: bool,
+    /// A batch lingers and leaves in some milliseconds.
+    lingering: bool,
     pending_bytes: usize,
-    answers: VecDeque<(WaiterId, Ack)>,
-    /// One that has been delivered: the next batch is written where it stood.
-    spare: Batch,
-    jitter: u64,
-    /// From then on nothing is tried again: the machine is to come to its end.
-    closes: Option<u64>,
+    acks: VecDeque<(WaiterId, Ack)>,
+    /// Buffers of a delivered batch, for the next one.
+    recycled_batch: Batch,
+    backoff: Backoff,
+    /// From then on nothing is retried.
+    drain_deadline_ms: Option<u64>,
 }
 
 impl Delivery {
-    /// A machine for `destinations` projects. `seed` scatters its pauses.
+    /// A state machine for `destinations` projects. `timeout_ms`: the longest time of one callout. `seed`: scatters its
+    /// pauses.
     #[must_use]
     pub fn new(
         settings: config::DeliverySettings,
@@ -263,420 +243,687 @@ impl Delivery {
         Self {
             settings,
             timeout_ms,
-            projects: (0..destinations).map(|_| Project::default()).collect(),
-            waiters: ById::default(),
+            projects: (0..destinations).map(|_| ProjectQueue::default()).collect(),
+            active_projects: 0,
+            waiters: FxHashMap::default(),
             deadlines: VecDeque::new(),
-            calls: ById::default(),
-            next_call: 1,
-            turn: 0,
-            timed: false,
-            gathers: false,
+            in_flight: FxHashMap::default(),
+            next_callout_id: 1,
+            next_project: 0,
+            timer_enabled: false,
+            lingering: false,
             pending_bytes: 0,
-            answers: VecDeque::new(),
-            spare: Batch::default(),
-            jitter: seed | 1,
-            closes: None,
+            acks: VecDeque::new(),
+            recycled_batch: Batch::default(),
+            backoff: Backoff::new(seed),
+            drain_deadline_ms: None,
         }
     }
 
-    /// Takes all events of a caller, or none. Without a `waiter` nobody is told of their end.
+    /// Admits all events of a request, or none. Without a `waiter` nothing is acknowledged.
     pub fn submit<'e>(
         &mut self,
         waiter: Option<WaiterId>,
         events: impl Iterator<Item = Event<'e>> + Clone,
         now: u64,
     ) -> Admission {
+        let destinations = self.projects.len();
+        let events = events.filter(|event| event.destination < destinations);
         let (mut count, mut cost) = (0_usize, 0_usize);
         for event in events.clone() {
             count = count.saturating_add(1);
-            let bytes = event.collection.len().saturating_add(event.json.len());
-            cost = cost.saturating_add(bytes).saturating_add(EVENT_OVERHEAD);
+            cost = cost.saturating_add(event_cost(event.collection, event.json));
         }
         if count == 0 {
             return Admission::Empty;
         }
-        if self.pending_bytes.saturating_add(cost) > self.settings.max_pending_bytes {
+        if self.pending_bytes.saturating_add(cost) > self.settings.max_pending_bytes
+            && !self.make_room(waiter.is_some(), events.clone(), cost)
+        {
             return Admission::Rejected;
         }
-        self.pending_bytes = self.pending_bytes.saturating_add(cost);
-        for Event { destination, collection, json: event } in events {
+        for Event { destination, collection, json } in events {
+            self.charge(destination, event_cost(collection, json));
             let Some(project) = self.projects.get_mut(destination) else { continue };
-            let too_many = project.open.len() >= self.settings.max_batch_events;
+            let filling = &project.filling;
+            let too_many = filling.len() >= self.settings.max_batch_events;
             let too_large =
-                project.open.bytes().saturating_add(event.len()) > self.settings.max_batch_bytes;
-            if !project.open.is_empty() && (too_many || too_large) {
-                project.ready.push_back(take(&mut project.open));
+                filling.bytes().saturating_add(json.len()) > self.settings.max_batch_bytes;
+            if !filling.is_empty() && (too_many || too_large) {
+                project.seal();
             }
-            if project.open.is_empty() {
-                project.open_since = now;
-                if !project.open.has_room() {
-                    project.open = take(&mut self.spare);
-                }
-            }
-            project.open.push(waiter, collection, event);
+            project.push(waiter, collection, json, &mut self.recycled_batch, now);
         }
         if let Some(waiter) = waiter {
-            let deadline = now.saturating_add(self.settings.hold_ms);
-            self.waiters
-                .insert(waiter, Waiter { deadline, left: count, failed: false, connected: true });
-            self.deadlines.push_back((deadline, waiter));
-            if self.deadlines.len() > self.waiters.len().saturating_mul(2).saturating_add(1024) {
-                // One that waits long stands in front of many that have been answered.
-                self.deadlines.retain(|(_, waiter)| self.waiters.contains_key(waiter));
-            }
+            self.add_waiter(waiter, count, now);
         }
         Admission::Admitted
     }
 
-    /// The next call to make now, if any. Ask until there is none.
+    fn add_waiter(&mut self, waiter: WaiterId, events: usize, now: u64) {
+        let deadline_ms = now.saturating_add(self.settings.hold_ms);
+        let state =
+            Waiter { deadline_ms, unsettled_events: events, ack: Ack::Delivered, connected: true };
+        self.waiters.insert(waiter, state);
+        self.deadlines.push_back((deadline_ms, waiter));
+        if self.deadlines.len() > self.waiters.len().saturating_mul(2).saturating_add(1024) {
+            // One long wait is before many that have ended.
+            self.deadlines.retain(|(_, waiter)| self.waiters.contains_key(waiter));
+        }
+    }
+
+    // === tenants ===
+
+    /// Counts bytes that become pending.
+    fn charge(&mut self, destination_index: usize, bytes: usize) {
+        let Some(project) = self.projects.get_mut(destination_index) else { return };
+        if project.pending_bytes == 0 {
+            self.active_projects = self.active_projects.saturating_add(1);
+        }
+        project.pending_bytes = project.pending_bytes.saturating_add(bytes);
+        self.pending_bytes = self.pending_bytes.saturating_add(bytes);
+    }
+
+    /// Counts bytes that are no longer pending.
+    fn release(&mut self, destination_index: usize, bytes: usize) {
+        let Some(project) = self.projects.get_mut(destination_index) else { return };
+        if project.pending_bytes > 0 && project.pending_bytes <= bytes {
+            self.active_projects = self.active_projects.saturating_sub(1);
+        }
+        project.pending_bytes = project.pending_bytes.saturating_sub(bytes);
+        self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
+    }
+
+    /// Displaces what other projects hold beyond their fair share, for a request of `cost` bytes that does not fit. False,
+    /// and nothing is displaced, if it has no claim to that much.
+    ///
+    /// A request within its projects' shares displaces events without a waiter first, then events with one. Any request of
+    /// a client displaces events without a waiter, if its projects are healthy.
+    fn make_room<'e>(
+        &mut self,
+        attended: bool,
+        events: impl Iterator<Item = Event<'e>>,
+        cost: usize,
+    ) -> bool {
+        let limit = self.settings.max_pending_bytes;
+        if cost > limit {
+            return false;
+        }
+        let mut costs: BTreeMap<usize, usize> = BTreeMap::new();
+        for event in events {
+            let of_project = costs.entry(event.destination).or_default();
+            *of_project = of_project.saturating_add(event_cost(event.collection, event.json));
+        }
+        let pending = |index: &usize| self.projects.get(*index).map_or(0, |p| p.pending_bytes);
+        let new = costs.keys().filter(|index| pending(index) == 0).count();
+        let share = limit.checked_div(self.active_projects.saturating_add(new)).unwrap_or(limit);
+        let is_within_share =
+            costs.iter().all(|(index, cost)| pending(index).saturating_add(*cost) <= share);
+        let is_healthy =
+            costs.keys().all(|index| self.projects.get(*index).is_some_and(|p| !p.is_unhealthy()));
+        let over_share = |p: &ProjectQueue| p.pending_bytes.saturating_sub(share);
+        if !is_within_share {
+            let displaceable =
+                self.projects.iter().map(|p| over_share(p).min(p.unattended_bytes()));
+            let displaceable = displaceable.fold(0, usize::saturating_add);
+            let room = limit.saturating_sub(self.pending_bytes).saturating_add(displaceable);
+            if !(attended && is_healthy) || room < cost {
+                return false;
+            }
+        }
+        let mut by_excess: Vec<(usize, usize)> =
+            self.projects.iter().map(over_share).zip(0..).collect();
+        by_excess.retain(|(excess, _)| *excess > 0);
+        by_excess.sort_unstable_by(|a, b| b.cmp(a));
+        for unattended in [true, false] {
+            for (_, index) in &by_excess {
+                while self.pending_bytes.saturating_add(cost) > limit
+                    && self.projects.get(*index).is_some_and(|p| over_share(p) > 0)
+                    && (unattended || is_within_share)
+                {
+                    if !self.displace(*index, unattended) {
+                        break;
+                    }
+                }
+            }
+        }
+        self.pending_bytes.saturating_add(cost) <= limit
+    }
+
+    /// Displaces one batch of a project, or its part without waiters. False if it has none.
+    fn displace(&mut self, destination_index: usize, unattended: bool) -> bool {
+        let Some(project) = self.projects.get_mut(destination_index) else { return false };
+        let queued =
+            if unattended { project.displace_unattended() } else { project.displace_any() };
+        let batch = queued.or_else(|| {
+            // The callout goes on; nothing of its batch is settled by it any more.
+            let mut in_flight = self.in_flight.values_mut();
+            let found = in_flight.find(|callout| {
+                let batch = &callout.batch;
+                callout.destination_index == destination_index
+                    && !batch.is_empty()
+                    && !(unattended && batch.has_waiters())
+            });
+            found.map(|callout| take(&mut callout.batch))
+        });
+        let Some(batch) = batch else { return false };
+        self.release(destination_index, batch.pending_cost());
+        let counts = EventCounts {
+            unconfirmed: self.give_up_waiters(&batch, Ack::Unconfirmed),
+            displaced: batch.count(false),
+            dropped: 0,
+        };
+        self.add_unreported(destination_index, counts);
+        true
+    }
+
+    fn add_unreported(&mut self, destination_index: usize, counts: EventCounts) {
+        let Some(project) = self.projects.get_mut(destination_index) else { return };
+        let sum = &mut project.unreported;
+        sum.unconfirmed = sum.unconfirmed.saturating_add(counts.unconfirmed);
+        sum.displaced = sum.displaced.saturating_add(counts.displaced);
+        sum.dropped = sum.dropped.saturating_add(counts.dropped);
+    }
+
+    /// Events without a waiter that were lost since the last call because a request of another project, or of a client,
+    /// needed their room: index of the destination, and how many.
+    pub fn take_displaced(&mut self) -> Vec<(usize, u64)> {
+        let displaced = self.projects.iter_mut().map(|p| take(&mut p.unreported.displaced));
+        displaced.enumerate().filter(|(_, count)| *count > 0).collect()
+    }
+
+    // === callouts ===
+
+    /// The next callout to make now, if any. Call it until there is none.
     pub fn next_callout(&mut self, now: u64) -> Option<Callout> {
-        self.gathers = false;
+        self.lingering = false;
         let count = self.projects.len();
         for offset in 0..count {
-            let destination = self.turn.saturating_add(offset).checked_rem(count)?;
-            if let Some(call) = self.next_callout_for(destination, now) {
-                self.turn = destination.saturating_add(1);
-                return Some(call);
+            let index = self.next_project.saturating_add(offset).checked_rem(count)?;
+            if let Some(callout) = self.next_callout_for(index, now) {
+                self.next_project = index.saturating_add(1);
+                return Some(callout);
             }
         }
         None
     }
 
-    fn slots(&self) -> Slots {
-        let all = self.settings.max_in_flight;
-        Slots { all, free: self.calls.len() < all }
+    fn concurrency(&self) -> Concurrency {
+        let limit = self.settings.max_in_flight;
+        let share = limit.checked_div(self.active_projects).unwrap_or(limit);
+        Concurrency { limit, available: self.in_flight.len() < limit, share: share.max(1) }
     }
 
-    fn next_callout_for(&mut self, destination: usize, now: u64) -> Option<Callout> {
-        let slots = self.slots();
-        let waiters = &self.waiters;
-        let project = self.projects.get_mut(destination)?;
-        while project.due(now, slots) {
-            let mut batch = project.next(now);
-            // Whoever got a 503 sends these again.
-            let cost =
-                batch.keep(|waiter| waiter.is_none_or(|waiter| waiters.contains_key(&waiter)));
-            self.pending_bytes = self.pending_bytes.saturating_sub(cost);
-            let Some(latest) = latest_deadline(&batch, waiters) else { continue };
+    fn next_callout_for(&mut self, destination_index: usize, now: u64) -> Option<Callout> {
+        loop {
+            let concurrency = self.concurrency();
+            let project = self.projects.get_mut(destination_index)?;
+            let Some((mut batch, parked)) = project.pop_batch(now, self.timeout_ms, concurrency)
+            else {
+                self.lingering |= project.is_lingering(now);
+                return None;
+            };
+            // Clients whose deadline has passed were told to retry these.
+            let unconfirmed = self.discard(destination_index, &mut batch, |waiters, waiter| {
+                waiter.is_some_and(|waiter| !waiters.contains_key(&waiter))
+            });
+            self.add_unreported(
+                destination_index,
+                EventCounts { unconfirmed, ..EventCounts::default() },
+            );
+            let Some(latest) = latest_deadline(&batch, &self.waiters) else { continue };
+            let project = self.projects.get_mut(destination_index)?;
             project.in_flight = project.in_flight.saturating_add(1);
             let timeout_ms = latest.saturating_sub(now).clamp(1, self.timeout_ms);
-            let body = batch.request();
-            let id = self.next_call;
-            self.next_call = self.next_call.wrapping_add(1);
-            self.calls.insert(id, UnderWay { destination, batch, since: now });
-            return Some(Callout { id, destination, body, timeout_ms });
+            let body = batch.to_bulk_body();
+            let id = self.next_callout_id;
+            self.next_callout_id = self.next_callout_id.wrapping_add(1);
+            let in_flight = InFlight { destination_index, batch, started_ms: now, parked };
+            self.in_flight.insert(id, in_flight);
+            return Some(Callout { id, destination_index, body, timeout_ms });
         }
-        self.gathers |= project.gathers(now);
-        None
     }
 
-    /// Reads how a call ended: needs to know what was asked.
+    /// Classifies how a callout ended. `unix_ms`: the wall clock, for a `Retry-After` that is a date.
     #[must_use]
-    pub fn classify(&self, call: CalloutId, ended: CalloutResponse<'_>) -> CalloutOutcome {
-        let asked = self.calls.get(&call).map(|call| call.batch.asked()).unwrap_or_default();
-        classify::read(ended, &asked)
+    pub fn classify(
+        &self,
+        callout: CalloutId,
+        response: CalloutResponse<'_>,
+        unix_ms: u64,
+    ) -> CalloutOutcome {
+        let in_flight = self.in_flight.get(&callout);
+        let expected = in_flight.map(|callout| callout.batch.expected_results());
+        classify::classify(response, &expected.unwrap_or_default(), unix_ms)
     }
 
-    /// Takes what became of a call. Answers follow from [`Delivery::pop_ack`].
-    pub fn settle(&mut self, call: CalloutId, outcome: CalloutOutcome, now: u64) -> SettleReport {
-        let Some(UnderWay { destination, mut batch, since }) = self.calls.remove(&call) else {
+    /// A callout could not be made. Keen has never seen it, so it counts as unavailable.
+    pub fn on_dispatch_failed(&mut self, callout: CalloutId, now: u64) -> SettleReport {
+        self.settle(callout, CalloutOutcome::RetryAfter(0), now)
+    }
+
+    /// Settles a callout's events by its outcome, or schedules their retry. Acks follow from [`Delivery::pop_ack`].
+    pub fn settle(
+        &mut self,
+        callout: CalloutId,
+        outcome: CalloutOutcome,
+        now: u64,
+    ) -> SettleReport {
+        let Some(in_flight) = self.in_flight.remove(&callout) else {
             return SettleReport::default();
         };
-        let mut settled = SettleReport { destination, ..SettleReport::default() };
-        if let Some(project) = self.projects.get_mut(destination) {
-            project.in_flight = project.in_flight.saturating_sub(1);
-            // A quarter of what is new: three or four calls tell how Keen is.
-            let took = now.saturating_sub(since);
-            project.call_ms = project.call_ms.saturating_mul(3).saturating_add(took) >> 2;
-            if !matches!(
-                outcome,
-                CalloutOutcome::RetryAfter(_)
-                    | CalloutOutcome::ServerError
-                    | CalloutOutcome::Misconfigured
-            ) {
-                project.not_before = 0;
-                project.aside_until = 0;
-                project.splits_in_vain = 0;
-            }
+        let InFlight { destination_index, batch, started_ms, parked } = in_flight;
+        if let Some(project) = self.projects.get_mut(destination_index) {
+            project.on_settled(now.saturating_sub(started_ms));
         }
+        let report = SettleReport { destination_index, ..SettleReport::default() };
+        let mut settlement = Settlement { batch, parked, now, report };
         match outcome {
-            CalloutOutcome::Results(verdicts) => {
-                let answers = self.answers.len();
-                let all = self.verdicts(&mut batch, verdicts, &mut settled);
-                if let (true, Some(project)) = (self.timed, self.projects.get_mut(destination)) {
-                    project.round.begin(
-                        self.answers.len().saturating_sub(answers),
-                        project.open.callers(),
-                        now,
-                    );
-                }
-                if all {
-                    self.spare = batch.emptied(SPARE_BYTES);
-                    return settled;
-                }
-                self.again(destination, batch, &CalloutOutcome::RetryAfter(0), now, &mut settled);
+            CalloutOutcome::Results(results) if is_failure(&results) => {
+                self.schedule_retry(&mut settlement, Failure::ServerError);
             }
-            CalloutOutcome::PayloadTooLarge | CalloutOutcome::Rejected(_) if batch.len() > 1 => {
-                self.halves(destination, &batch);
-                settled.retried = true;
+            CalloutOutcome::Results(results) => self.settle_results(&mut settlement, results),
+            CalloutOutcome::PayloadTooLarge => {
+                let too_large = settlement.batch.bytes() > bulk::MAX_EVENT_BYTES;
+                self.settle_rejected(&mut settlement, too_large.then_some(TOO_LARGE));
             }
-            CalloutOutcome::PayloadTooLarge => self.refused(&batch, "TooLarge", &mut settled),
-            CalloutOutcome::Rejected(Some(name)) => self.refused(&batch, &name, &mut settled),
-            CalloutOutcome::Rejected(None)
-            | CalloutOutcome::Misconfigured
-            | CalloutOutcome::RetryAfter(_)
-            | CalloutOutcome::ServerError => {
-                self.again(destination, batch, &outcome, now, &mut settled);
+            CalloutOutcome::Rejected(name) => {
+                self.settle_rejected(&mut settlement, name.as_deref());
+            }
+            CalloutOutcome::Misconfigured => {
+                self.schedule_retry(&mut settlement, Failure::Misconfigured);
+            }
+            CalloutOutcome::RetryAfter(ms) => {
+                self.schedule_retry(&mut settlement, Failure::Unavailable(ms));
+            }
+            CalloutOutcome::ServerError => {
+                self.schedule_retry(&mut settlement, Failure::ServerError);
             }
         }
-        settled
+        settlement.report
     }
 
-    /// Sends a batch again after a pause, without those that are not to be tried again.
-    fn again(
-        &mut self,
-        destination: usize,
-        mut batch: Batch,
-        why: &CalloutOutcome,
-        now: u64,
-        settled: &mut SettleReport,
-    ) {
-        if batch.is_empty() {
-            return;
+    fn settle_results(&mut self, settlement: &mut Settlement, results: Vec<EventResult>) {
+        let index = settlement.report.destination_index;
+        settlement.report.destination_up = Some(true);
+        if let Some(project) = self.projects.get_mut(index) {
+            project.on_success(settlement.parked, settlement.now);
         }
-        batch.attempts = batch.attempts.saturating_add(1);
-        let asked_for =
-            if let CalloutOutcome::RetryAfter(ms) = why { (*ms).min(BACKOFF_MOST_MS) } else { 0 };
-        let at = now.saturating_add(self.pause(batch.attempts).max(asked_for));
-        let passing = matches!(why, CalloutOutcome::RetryAfter(_) | CalloutOutcome::ServerError);
-        let tries_left = batch.attempts <= self.settings.retries;
-        let in_time = latest_deadline(&batch, &self.waiters).is_some_and(|latest| latest > at);
-        if !(passing && tries_left && in_time) {
-            // Whoever waits is told, and sends again.
-            for (waiter, _, count) in batch.runs().filter(|(waiter, _, _)| waiter.is_some()) {
-                settled.failed =
-                    settled.failed.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
-                self.ended(waiter, count, false);
-            }
-            self.forget(&mut batch, |waiter| waiter.is_none());
+        let acks = self.acks.len();
+        self.apply_results(settlement, results);
+        let answered = self.acks.len().saturating_sub(acks);
+        if let (true, Some(project)) = (self.timer_enabled, self.projects.get_mut(index)) {
+            let queued = project.filling.distinct_waiters();
+            project.siblings.expect(answered, queued, settlement.now);
         }
-        // An event that Keen refuses without a word would be refused for ever.
-        let hopeless = matches!(why, CalloutOutcome::Rejected(_)) && !tries_left;
-        if hopeless || self.closes.is_some_and(|closes| closes <= at) {
-            settled.dropped = settled.dropped.saturating_add(unanswered(&batch));
-            self.forget(&mut batch, |waiter| waiter.is_some());
-        }
-        let Some(project) = self.projects.get_mut(destination) else { return };
-        if batch.is_empty() {
-            return;
-        }
-        settled.retried = true;
-        if !tries_left {
-            project.aside_until = at;
-            project.aside.push_back(batch);
-            return;
-        }
-        project.not_before = project.not_before.max(at);
-        let twice = *why == CalloutOutcome::ServerError && batch.attempts > 1;
-        if twice && batch.len() > 1 && project.splits_in_vain < SPLITS_IN_VAIN {
-            project.splits_in_vain = project.splits_in_vain.saturating_add(1);
-            batch.attempts = 1;
-            self.halves(destination, &batch);
-        } else {
-            project.ready.push_front(batch);
-        }
+        self.schedule_retry(settlement, Failure::EventsFailed);
     }
 
-    /// The two halves of a batch are the next to leave.
-    fn halves(&mut self, destination: usize, batch: &Batch) {
-        let (first, second) = batch.split();
-        if let Some(project) = self.projects.get_mut(destination) {
-            project.ready.push_front(second);
-            project.ready.push_front(first);
-        }
-    }
-
-    fn forget(&mut self, batch: &mut Batch, stays: impl Fn(Option<WaiterId>) -> bool) {
-        let cost = batch.keep(stays);
-        self.pending_bytes = self.pending_bytes.saturating_sub(cost);
-    }
-
-    /// A call that could not be made, and so was never seen by Keen: as if Keen had not answered.
-    pub fn on_dispatch_failed(&mut self, call: CalloutId, now: u64) -> SettleReport {
-        self.settle(call, CalloutOutcome::RetryAfter(0), now)
-    }
-
-    /// Leaves in the batch what Keen failed over. True where that is nothing, and the batch is as it was.
-    fn verdicts(
-        &mut self,
-        batch: &mut Batch,
-        verdicts: Vec<EventResult>,
-        settled: &mut SettleReport,
-    ) -> bool {
+    /// Settles the events with a final result. Those that Keen failed on stay in the batch.
+    fn apply_results(&mut self, settlement: &mut Settlement, results: Vec<EventResult>) {
+        let Settlement { batch, report, .. } = settlement;
         let mut failed = Vec::with_capacity(batch.len());
-        let mut verdicts = verdicts.into_iter().chain(repeat(EventResult::Failed));
+        let mut results = results.into_iter().chain(repeat(EventResult::Failed));
         for (waiter, collection, count) in batch.runs() {
-            let mut ended = 0_usize;
-            for verdict in verdicts.by_ref().take(count) {
-                failed.push(verdict == EventResult::Failed);
-                match verdict {
-                    EventResult::Recorded => settled.recorded = settled.recorded.saturating_add(1),
-                    EventResult::Rejected(name) => {
-                        settled.refused.push((collection.to_owned(), name))
+            let mut settled = 0_usize;
+            for result in results.by_ref().take(count) {
+                failed.push(result == EventResult::Failed);
+                match result {
+                    EventResult::Recorded => report.delivered = report.delivered.saturating_add(1),
+                    EventResult::Rejected(error) => {
+                        report.rejected.push(Rejection { collection: collection.to_owned(), error })
                     }
                     EventResult::Failed => continue,
                 }
-                ended = ended.saturating_add(1);
+                settled = settled.saturating_add(1);
             }
-            self.ended(waiter, ended, true);
+            self.settle_events(waiter, settled, Ack::Delivered);
         }
-        let all = !failed.contains(&true);
-        let cost = if all { batch.cost() } else { batch.keep_flagged(&failed) };
-        self.pending_bytes = self.pending_bytes.saturating_sub(cost);
-        all
+        let before = batch.pending_cost();
+        if failed.contains(&true) {
+            batch.retain_by_flag(&failed);
+        } else {
+            self.recycled_batch = take(batch).into_recycled(MAX_RECYCLED_BYTES);
+        }
+        let released = before.saturating_sub(batch.pending_cost());
+        self.release(report.destination_index, released);
     }
 
-    fn refused(&mut self, batch: &Batch, name: &str, settled: &mut SettleReport) {
+    /// The request was rejected as a whole. `error`: the name of the error, if it can be about one event.
+    fn settle_rejected(&mut self, settlement: &mut Settlement, error: Option<&str>) {
+        let Settlement { batch, report, parked, now } = settlement;
+        let Some(project) = self.projects.get_mut(report.destination_index) else { return };
+        if batch.len() > 1 && project.may_split(*now) {
+            project.record_split(*now);
+            if *parked {
+                project.back_off_until(*now, true);
+            }
+            requeue_split(project, batch, *parked);
+            report.retried = true;
+            return;
+        }
+        let is_single = batch.len() == 1;
+        if let Some(error) = error.filter(|_| is_single)
+            && (error == TOO_LARGE || project.is_verdict_on_event())
+        {
+            self.reject_all(settlement, error);
+            return;
+        }
+        // A middlebox, or a Keen that rejects everything.
+        self.schedule_retry(settlement, Failure::Blocked);
+    }
+
+    fn reject_all(&mut self, settlement: &mut Settlement, error: &str) {
+        let Settlement { batch, report, .. } = settlement;
         for (waiter, collection, count) in batch.runs() {
-            settled.refused.extend(repeat_n((collection.to_owned(), name.to_owned()), count));
-            self.ended(waiter, count, true);
+            let rejection =
+                Rejection { collection: collection.to_owned(), error: error.to_owned() };
+            report.rejected.extend(repeat_n(rejection, count));
+            self.settle_events(waiter, count, Ack::Delivered);
         }
-        self.pending_bytes = self.pending_bytes.saturating_sub(batch.cost());
+        self.release(report.destination_index, batch.pending_cost());
     }
 
-    /// Events of the waiter's have come to their end: Keen has spoken, or (`done` false) their caller is to send them again.
-    fn ended(&mut self, waiter: Option<WaiterId>, events: usize, done: bool) {
+    // === retry ===
+
+    /// Retries a batch after a backoff, without the events that are not to be retried.
+    fn schedule_retry(&mut self, settlement: &mut Settlement, failure: Failure) {
+        let Settlement { batch, parked, now, report } = settlement;
+        let (index, now) = (report.destination_index, *now);
+        let Some(project) = self.projects.get_mut(index) else { return };
+        if failure == Failure::EventsFailed && batch.is_empty() {
+            return;
+        }
+        let failures = match failure {
+            Failure::Unavailable(_) | Failure::ServerError => project.on_failure(*parked),
+            // Keen is up: the pause is for this batch.
+            Failure::EventsFailed if *parked => 1,
+            Failure::EventsFailed => batch.attempts.saturating_add(1),
+            Failure::Misconfigured | Failure::Blocked => {
+                project.on_rejecting();
+                report.destination_up = Some(false);
+                if *parked { project.on_failure(true) } else { 1 }
+            }
+        };
+        let max_ms = if *parked { PARKED_BACKOFF_MAX_MS } else { BACKOFF_MAX_MS };
+        let mut retry_at = now.saturating_add(self.backoff.pause_ms(failures, max_ms));
+        if let Failure::Unavailable(retry_after_ms) = failure {
+            let until = now.saturating_add(retry_after_ms.min(RETRY_AFTER_MAX_MS));
+            project.throttle_until(until);
+            retry_at = retry_at.max(until);
+        }
+        if *parked {
+            project.back_off_until(retry_at, true);
+        }
+        batch.attempts = batch.attempts.saturating_add(1);
+        batch.successes_at_failure.get_or_insert(project.successes());
+        while !batch.is_empty() {
+            let plan = self.plan_retry(index, batch, failure, *parked, retry_at);
+            if plan == RetryPlan::GiveUpWaiters {
+                let ack = if failure == Failure::Misconfigured {
+                    Ack::DestinationRejected
+                } else {
+                    Ack::Unconfirmed
+                };
+                report.unconfirmed =
+                    report.unconfirmed.saturating_add(self.give_up_waiters(batch, ack));
+                self.discard(index, batch, |_, waiter| waiter.is_some());
+                continue;
+            }
+            let Some(project) = self.projects.get_mut(index) else { return };
+            if plan == RetryPlan::Drop {
+                report.dropped = report.dropped.saturating_add(batch.count(false));
+                self.release(index, batch.pending_cost());
+                return;
+            }
+            report.retried = true;
+            let to_parked = *parked || plan == RetryPlan::Park;
+            project.back_off_until(retry_at, to_parked);
+            if plan == RetryPlan::Split {
+                project.record_split(now);
+                requeue_split(project, batch, to_parked);
+            } else if !to_parked {
+                project.push_front(take(batch), false);
+            } else if *parked || failure == Failure::ServerError {
+                project.park(take(batch));
+            } else {
+                project.park_merged(take(batch), &self.settings);
+            }
+            return;
+        }
+    }
+
+    /// Decides what to do with a batch that failed.
+    fn plan_retry(
+        &self,
+        destination_index: usize,
+        batch: &Batch,
+        failure: Failure,
+        parked: bool,
+        retry_at: u64,
+    ) -> RetryPlan {
+        let Some(project) = self.projects.get(destination_index) else { return RetryPlan::Drop };
+        let tries_left = batch.attempts <= self.settings.retries;
+        let is_rejected = matches!(failure, Failure::Misconfigured | Failure::Blocked);
+        if batch.has_waiters() {
+            let deadlines = batch.runs().filter_map(|(waiter, _, _)| self.waiters.get(&waiter?));
+            let in_time = deadlines
+                .map(|state| state.deadline_ms)
+                .max()
+                .is_some_and(|latest| latest > retry_at);
+            if is_rejected || !in_time {
+                return RetryPlan::GiveUpWaiters;
+            }
+        }
+        if !batch.has_waiters() && self.drain_deadline_ms.is_some_and(|end| end <= retry_at) {
+            return RetryPlan::Drop;
+        }
+        let repeated = batch.attempts > 1 || !tries_left;
+        let splits = match failure {
+            Failure::ServerError => repeated,
+            // No event is known to be the cause: only a batch that keeps failing is split.
+            Failure::Unavailable(_) | Failure::Blocked => parked,
+            Failure::EventsFailed | Failure::Misconfigured => false,
+        };
+        if splits && batch.len() > 1 && project.may_split(retry_at) {
+            return RetryPlan::Split;
+        }
+        if batch.has_waiters() && !tries_left {
+            return RetryPlan::GiveUpWaiters;
+        }
+        // Others were accepted meanwhile, so this event will be rejected again.
+        let others_accepted = batch.successes_at_failure.is_some_and(|n| project.successes() > n);
+        if failure == Failure::Blocked && batch.len() == 1 && !tries_left && others_accepted {
+            return RetryPlan::Drop;
+        }
+        if tries_left && !is_rejected { RetryPlan::Requeue } else { RetryPlan::Park }
+    }
+
+    /// Tells the waiters of a batch to retry. Returns the number of their events.
+    fn give_up_waiters(&mut self, batch: &Batch, ack: Ack) -> u64 {
+        for (waiter, _, count) in batch.runs() {
+            self.settle_events(waiter, count, ack);
+        }
+        batch.count(true)
+    }
+
+    /// Removes events from a batch by their waiter. Returns how many.
+    fn discard(
+        &mut self,
+        destination_index: usize,
+        batch: &mut Batch,
+        is_discarded: impl Fn(&FxHashMap<WaiterId, Waiter>, Option<WaiterId>) -> bool,
+    ) -> u64 {
+        let (cost, events) = (batch.pending_cost(), batch.len());
+        let waiters = &self.waiters;
+        batch.retain_waiters(|waiter| !is_discarded(waiters, waiter));
+        self.release(destination_index, cost.saturating_sub(batch.pending_cost()));
+        u64::try_from(events.saturating_sub(batch.len())).unwrap_or(u64::MAX)
+    }
+
+    // === waiters ===
+
+    /// Events of a waiter have ended. Its ack is the worst of all its events.
+    fn settle_events(&mut self, waiter: Option<WaiterId>, events: usize, ack: Ack) {
         let Some((waiter, state)) = waiter.and_then(|w| Some((w, self.waiters.get_mut(&w)?)))
         else {
             return;
         };
-        state.failed |= !done;
-        state.left = state.left.saturating_sub(events);
-        if state.left == 0 {
-            let answer = if state.failed { Ack::Unconfirmed } else { Ack::Delivered };
-            self.answer(waiter, answer);
+        state.ack = state.ack.max(ack);
+        state.unsettled_events = state.unsettled_events.saturating_sub(events);
+        if state.unsettled_events == 0 {
+            let ack = state.ack;
+            self.acknowledge(waiter, ack);
         }
     }
 
-    fn answer(&mut self, waiter: WaiterId, answer: Ack) {
+    fn acknowledge(&mut self, waiter: WaiterId, ack: Ack) {
         if self.waiters.remove(&waiter).is_some_and(|state| state.connected) {
-            self.answers.push_back((waiter, answer));
+            self.acks.push_back((waiter, ack));
         }
     }
 
-    /// Answers those who have waited to the end. `ahead`: how long until the next look, so that nobody waits longer.
+    /// Acknowledges waiters whose deadline has passed, and reports what has ended outside of callouts. `ahead`: how long
+    /// until the next call, so that nothing waits beyond its deadline.
     pub fn expire(&mut self, now: u64, ahead: u64) -> ExpiryReport {
-        let mut expired = ExpiryReport::default();
+        let mut report = ExpiryReport::default();
         while let Some(&(deadline, waiter)) = self.deadlines.front() {
-            let waits = self.waiters.get(&waiter).is_some_and(|state| state.deadline == deadline);
-            if waits && deadline > now.saturating_add(ahead) {
+            let state = self.waiters.get(&waiter).filter(|state| state.deadline_ms == deadline);
+            let ack = state.map(|state| state.ack.max(Ack::Unconfirmed));
+            if ack.is_some() && deadline > now.saturating_add(ahead) {
                 break;
             }
             self.deadlines.pop_front();
-            if waits {
-                expired.callers = expired.callers.saturating_add(1);
-                self.answer(waiter, Ack::Unconfirmed);
+            if let Some(ack) = ack {
+                report.expired_waiters = report.expired_waiters.saturating_add(1);
+                self.acknowledge(waiter, ack);
             }
         }
-        if self.closes.is_some_and(|closes| closes <= now) {
-            let queues = self.projects.iter_mut();
-            let queued = queues.flat_map(|p| {
-                p.aside.drain(..).chain(p.ready.drain(..)).chain([take(&mut p.open)])
-            });
-            for batch in queued {
-                expired.dropped = expired.dropped.saturating_add(unanswered(&batch));
-                self.pending_bytes = self.pending_bytes.saturating_sub(batch.cost());
-            }
+        if self.drain_deadline_ms.is_some_and(|deadline| deadline <= now) {
+            self.drop_queued();
         }
-        expired
+        for (index, project) in self.projects.iter_mut().enumerate() {
+            let (unconfirmed, dropped) =
+                (take(&mut project.unreported.unconfirmed), take(&mut project.unreported.dropped));
+            report.unconfirmed.extend((unconfirmed > 0).then_some((index, unconfirmed)));
+            report.dropped.extend((dropped > 0).then_some((index, dropped)));
+        }
+        report
     }
 
-    /// The waiter has hung up. Its events still go.
+    /// Drops all queued events: the drain deadline has passed.
+    fn drop_queued(&mut self) {
+        for index in 0..self.projects.len() {
+            let Some(project) = self.projects.get_mut(index) else { continue };
+            for batch in project.take_all() {
+                self.release(index, batch.pending_cost());
+                let counts = EventCounts {
+                    unconfirmed: self.give_up_waiters(&batch, Ack::Unconfirmed),
+                    dropped: batch.count(false),
+                    displaced: 0,
+                };
+                self.add_unreported(index, counts);
+            }
+        }
+    }
+
+    /// The waiter's client has disconnected. Its events are delivered all the same.
     pub fn disconnect(&mut self, waiter: WaiterId) {
         if let Some(state) = self.waiters.get_mut(&waiter) {
             state.connected = false;
         }
     }
 
-    /// Whether the waiter is still to be answered.
+    /// Whether the waiter's ack is still to come.
     #[must_use]
     pub fn is_waiting(&self, waiter: WaiterId) -> bool {
         self.waiters.contains_key(&waiter)
     }
 
-    /// The next answer to give.
+    /// Takes the next ack.
     pub fn pop_ack(&mut self) -> Option<(WaiterId, Ack)> {
-        self.answers.pop_front()
+        self.acks.pop_front()
     }
 
-    /// Whether answers are waiting to be given.
+    /// Whether there are acks to take.
     #[must_use]
     pub fn has_acks(&self) -> bool {
-        !self.answers.is_empty()
+        !self.acks.is_empty()
     }
 
-    /// Comes to an end: what nobody waits for is tried for as long as a caller would wait, and no longer.
+    // === state ===
+
+    /// Begins a graceful shutdown: events without a waiter are retried for as long as a client would wait.
     pub fn begin_drain(&mut self, now: u64) {
-        self.closes = Some(now.saturating_add(self.settings.hold_ms));
+        self.drain_deadline_ms = Some(now.saturating_add(self.settings.hold_ms));
     }
 
-    /// Whether nothing is held, under way or owed.
+    /// Whether nothing is pending: no event, no ack, and no event that has ended without a report.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        let nothing_queued = self.projects.iter().all(Project::is_empty);
         self.waiters.is_empty()
-            && self.calls.is_empty()
-            && self.answers.is_empty()
-            && nothing_queued
+            && self.in_flight.is_empty()
+            && self.acks.is_empty()
+            && self.projects.iter().all(|p| p.is_empty() && p.unreported == EventCounts::default())
     }
 
-    /// Whether more than half of what may be pending is.
+    /// Whether more than half of the pending bytes that are allowed are in use.
     #[must_use]
     pub fn is_above_watermark(&self) -> bool {
         self.pending_bytes > self.settings.max_pending_bytes >> 1
     }
 
-    /// There is a timer: from now on callers may be waited for, and whoever [gathers](Self::is_lingering) is looked after.
+    /// Enables lingering for siblings. Call it once a timer is known to fire.
     pub fn enable_timer(&mut self) {
-        self.timed = true;
+        self.timer_enabled = true;
     }
 
-    /// Whether a call is due within milliseconds of when it was last asked for, though nothing else may happen until then.
+    /// Whether a batch lingers and needs a [`Delivery::next_callout`] within milliseconds.
     #[must_use]
     pub fn is_lingering(&self) -> bool {
-        self.gathers
+        self.lingering
     }
 
-    /// Bytes of events held, with their overhead.
+    /// Bytes of pending events, with their overhead.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {
         self.pending_bytes
     }
 
-    /// Doubling, and between half and the whole of it.
-    fn pause(&mut self, attempt: u32) -> u64 {
-        self.jitter ^= self.jitter << 13;
-        self.jitter ^= self.jitter >> 7;
-        self.jitter ^= self.jitter << 17;
-        let doublings = attempt.saturating_sub(1).min(16);
-        let whole = BACKOFF_MS.saturating_mul(1_u64.wrapping_shl(doublings)).min(BACKOFF_MOST_MS);
-        let half = whole >> 1;
-        half.saturating_add(self.jitter.checked_rem(half.max(1)).unwrap_or(0))
+    /// The part of [`Delivery::pending_bytes`] of one project, by index of the destination.
+    #[must_use]
+    pub fn pending_bytes_of(&self, destination_index: usize) -> usize {
+        self.projects.get(destination_index).map_or(0, |project| project.pending_bytes)
     }
 }
 
-/// When the last of a batch's callers gives up: never, where an event has no caller. None of an empty batch.
-fn latest_deadline(batch: &Batch, waiters: &ById<Waiter>) -> Option<u64> {
-    let deadline = |waiter: Option<WaiterId>| {
-        waiter.map_or(Some(u64::MAX), |w| waiters.get(&w).map(|w| w.deadline))
-    };
-    batch.runs().filter_map(|(waiter, _, _)| deadline(waiter)).max()
+/// A callout that is being settled.
+#[derive(Debug)]
+struct Settlement {
+    batch: Batch,
+    parked: bool,
+    now: u64,
+    report: SettleReport,
 }
 
-/// How many of a batch's events nobody waits for.
-fn unanswered(batch: &Batch) -> u64 {
-    let counts = batch.runs().filter(|(waiter, _, _)| waiter.is_none()).map(|(_, _, count)| count);
-    u64::try_from(counts.fold(0, usize::saturating_add)).unwrap_or(u64::MAX)
+/// Puts the halves of a batch where it was, to leave next.
+fn requeue_split(project: &mut ProjectQueue, batch: &Batch, parked: bool) {
+    let (first, second) = batch.split();
+    project.push_front(second, parked);
+    project.push_front(first, parked);
+}
+
+/// Whether Keen failed on every event, which is a failure of Keen and not of events.
+fn is_failure(results: &[EventResult]) -> bool {
+    !results.is_empty() && results.iter().all(|result| *result == EventResult::Failed)
+}
+
+/// When the last of a batch's waiters gives up: never, if an event has no waiter. None if the batch is empty.
+fn latest_deadline(batch: &Batch, waiters: &FxHashMap<WaiterId, Waiter>) -> Option<u64> {
+    let deadline = |waiter: Option<WaiterId>| {
+        waiter.map_or(Some(u64::MAX), |w| waiters.get(&w).map(|w| w.deadline_ms))
+    };
+    batch.runs().filter_map(|(waiter, _, _)| deadline(waiter)).max()
 }
 
 #[cfg(test)]

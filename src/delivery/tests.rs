@@ -6,43 +6,28 @@
 )]
 
 use super::*;
-use crate::mapping::EventBuffer;
-use crate::mapping::pipeline::Destinations;
 use std::collections::BTreeMap;
 
-trait SubmitBuffer {
-    fn submit_buffer(
-        &mut self,
-        waiter: Option<WaiterId>,
-        buffer: &EventBuffer,
-        now: u64,
-    ) -> Admission;
-}
+/// Index of the destination, collection and JSON of each event of a request.
+type Events<'a> = &'a [(usize, &'a str, &'a str)];
 
-impl SubmitBuffer for Delivery {
-    fn submit_buffer(
-        &mut self,
-        waiter: Option<WaiterId>,
-        buffer: &EventBuffer,
-        now: u64,
-    ) -> Admission {
-        if buffer.is_overflowed() {
-            Admission::Rejected
-        } else {
-            self.submit(waiter, buffer.events(), now)
-        }
+impl Delivery {
+    fn submit_all(&mut self, waiter: Option<WaiterId>, events: Events<'_>, now: u64) -> Admission {
+        let events = events.iter().map(|(destination, collection, json)| Event {
+            destination: *destination,
+            collection,
+            json: json.as_bytes(),
+        });
+        self.submit(waiter, events, now)
     }
 }
 
-const SETTINGS: config::DeliverySettings = config::DeliverySettings {
-    accepted: false,
-    hold_ms: 7000,
-    retries: 3,
-    max_in_flight: 4,
-    max_batch_events: 1000,
-    max_batch_bytes: 1_000_000,
-    max_pending_bytes: 100_000,
-};
+const EVENT: Events<'static> = &[(0, "a", "{}")];
+const SIBLING_WAIT_MS: u64 = 4;
+
+fn settings() -> config::DeliverySettings {
+    config::DeliverySettings { max_pending_bytes: 100_000, ..config::DeliverySettings::default() }
+}
 
 fn machine(settings: config::DeliverySettings) -> Delivery {
     let mut machine = Delivery::new(settings, 5000, 2, 7);
@@ -50,242 +35,226 @@ fn machine(settings: config::DeliverySettings) -> Delivery {
     machine
 }
 
-fn offer(events: &[(usize, &str, &str)]) -> EventBuffer {
-    let mut offer = EventBuffer::default();
-    for (destination, collection, event) in events {
-        offer.event(*destination, collection, &mut |out, _| {
-            out.extend_from_slice(event.as_bytes());
-            0
-        });
-    }
-    offer
-}
-
 fn recorded(count: usize) -> CalloutOutcome {
     CalloutOutcome::Results(vec![EventResult::Recorded; count])
 }
 
-fn answers(machine: &mut Delivery) -> Vec<(WaiterId, Ack)> {
+fn acks(machine: &mut Delivery) -> Vec<(WaiterId, Ack)> {
     std::iter::from_fn(|| machine.pop_ack()).collect()
 }
 
 #[test]
-fn the_first_leaves_at_once_and_the_rest_together() {
-    let mut m = machine(SETTINGS);
+fn callout_of_the_first_event_leaves_at_once_and_the_rest_together() {
+    let mut m = machine(settings());
     for waiter in 1..=50 {
-        assert_eq!(
-            m.submit_buffer(Some(waiter), &offer(&[(0, "a", "{}")]), 0),
-            Admission::Admitted
-        );
+        assert_eq!(m.submit_all(Some(waiter), EVENT, 0), Admission::Admitted);
         if waiter == 1 {
             assert_eq!(m.next_callout(0).unwrap().body, br#"{"a":[{}]}"#);
         }
     }
     assert_eq!(m.next_callout(0), None);
     m.settle(1, recorded(1), 1);
-    let call = m.next_callout(1).unwrap();
-    m.settle(call.id, recorded(49), 2);
-    assert_eq!(answers(&mut m).len(), 50);
+    let callout = m.next_callout(1).unwrap();
+    m.settle(callout.id, recorded(49), 2);
+    assert_eq!(acks(&mut m).len(), 50);
     assert!(m.is_idle());
     assert_eq!(m.pending_bytes(), 0);
 }
 
 #[test]
-fn those_who_were_answered_are_waited_for_a_moment() {
-    let event = offer(&[(0, "a", "{}")]);
-    let mut m = machine(SETTINGS);
+fn linger_after_acks_waits_for_siblings() {
+    let mut m = machine(settings());
     let send = |m: &mut Delivery, waiters: std::ops::RangeInclusive<u32>, now| {
         waiters.for_each(|waiter| {
-            assert_eq!(m.submit_buffer(Some(waiter), &event, now), Admission::Admitted)
+            assert_eq!(m.submit_all(Some(waiter), EVENT, now), Admission::Admitted)
         });
     };
     send(&mut m, 1..=2, 0);
-    let call = m.next_callout(0).unwrap();
+    let callout = m.next_callout(0).unwrap();
     assert!(!m.is_lingering());
     send(&mut m, 3..=4, 5);
-    m.settle(call.id, recorded(2), 10);
+    m.settle(callout.id, recorded(2), 10);
     // Two wait and two are free: all four leave together.
     assert_eq!(m.next_callout(10), None);
     assert!(m.is_lingering());
     send(&mut m, 5..=5, 11);
     assert_eq!(m.next_callout(11), None);
     send(&mut m, 6..=6, 11);
-    let call = m.next_callout(11).unwrap();
+    let callout = m.next_callout(11).unwrap();
     assert!(!m.is_lingering());
-    m.settle(call.id, recorded(4), 20);
+    m.settle(callout.id, recorded(4), 20);
     assert_eq!(m.next_callout(20), None);
     assert!(!m.is_lingering(), "nothing is there to leave");
     // Only one comes: it is kept for a moment and no longer.
     send(&mut m, 7..=7, 21);
     assert_eq!(m.next_callout(23), None);
     assert!(m.is_lingering());
-    let call = m.next_callout(24).unwrap();
-    m.settle(call.id, recorded(1), 30);
+    let callout = m.next_callout(24).unwrap();
+    m.settle(callout.id, recorded(1), 30);
     // One alone waits for nobody.
     send(&mut m, 8..=8, 30);
-    let call = m.next_callout(30).unwrap();
-    m.settle(call.id, recorded(1), 40);
+    let callout = m.next_callout(30).unwrap();
+    m.settle(callout.id, recorded(1), 40);
     // Events without a caller set nobody free.
-    m.submit_buffer(None, &event, 50);
-    let call = m.next_callout(50).unwrap();
-    m.submit_buffer(None, &event, 51);
-    m.settle(call.id, recorded(1), 52);
+    m.submit_all(None, EVENT, 50);
+    let callout = m.next_callout(50).unwrap();
+    m.submit_all(None, EVENT, 51);
+    m.settle(callout.id, recorded(1), 52);
     assert!(m.next_callout(52).is_some());
 }
 
 #[test]
-fn without_a_timer_nobody_is_waited_for() {
-    let event = offer(&[(0, "a", "{}")]);
-    let mut m = Delivery::new(SETTINGS, 5000, 2, 7);
-    m.submit_buffer(Some(1), &event, 0);
-    m.submit_buffer(Some(2), &event, 0);
-    let call = m.next_callout(0).unwrap();
-    m.settle(call.id, recorded(2), 1);
-    m.submit_buffer(Some(3), &event, 1);
+fn linger_without_a_timer_is_disabled() {
+    let mut m = Delivery::new(settings(), 5000, 2, 7);
+    m.submit_all(Some(1), EVENT, 0);
+    m.submit_all(Some(2), EVENT, 0);
+    let callout = m.next_callout(0).unwrap();
+    m.settle(callout.id, recorded(2), 1);
+    m.submit_all(Some(3), EVENT, 1);
     assert!(m.next_callout(1).is_some());
 }
 
 #[test]
-fn a_batch_has_nothing_of_the_one_whose_room_it_takes() {
-    let mut m = machine(SETTINGS);
+fn recycled_batch_is_empty() {
+    let mut m = machine(settings());
     for (events, want) in [
         (vec![(0, "b", "1"), (0, "a", "2"), (0, "b", "3")], r#"{"a":[2],"b":[1,3]}"#),
         (vec![(0, "c", "4"), (0, "b", "5")], r#"{"b":[5],"c":[4]}"#),
         (vec![(0, "a", "6")], r#"{"a":[6]}"#),
         (vec![(1, "c", "7")], r#"{"c":[7]}"#),
     ] {
-        m.submit_buffer(Some(1), &offer(&events), 0);
-        let call = m.next_callout(0).unwrap();
-        assert_eq!(String::from_utf8(call.body).unwrap(), want);
-        assert_eq!(m.settle(call.id, recorded(events.len()), 0).recorded, events.len() as u64);
-        assert_eq!(answers(&mut m), [(1, Ack::Delivered)]);
+        m.submit_all(Some(1), &events, 0);
+        let callout = m.next_callout(0).unwrap();
+        assert_eq!(String::from_utf8(callout.body).unwrap(), want);
+        assert_eq!(m.settle(callout.id, recorded(events.len()), 0).delivered, events.len() as u64);
+        assert_eq!(acks(&mut m), [(1, Ack::Delivered)]);
         assert_eq!(m.pending_bytes(), 0);
     }
 }
 
 #[test]
-fn room_of_many_bytes_is_given_back() {
+fn recycled_batch_of_many_bytes_is_freed() {
     let mut m = machine(config::DeliverySettings {
         max_pending_bytes: usize::MAX,
         max_batch_bytes: usize::MAX,
-        ..SETTINGS
+        ..settings()
     });
     let event = "1".repeat(500_000);
     for (count, kept) in [(1, true), (5, false)] {
-        m.submit_buffer(Some(1), &offer(&vec![(0, "a", event.as_str()); count]), 0);
-        let call = m.next_callout(0).unwrap();
-        m.settle(call.id, recorded(count), 0);
-        assert_eq!(m.spare.has_room(), kept);
+        m.submit_all(Some(1), &vec![(0, "a", event.as_str()); count], 0);
+        let callout = m.next_callout(0).unwrap();
+        m.settle(callout.id, recorded(count), 0);
+        assert_eq!(m.recycled_batch.is_recycled(), kept);
     }
 }
 
 #[test]
-fn names_of_many_collections_are_given_back() {
-    let mut m = machine(SETTINGS);
+fn recycled_batch_of_many_collections_is_freed() {
+    let mut m = machine(settings());
     for (count, kept) in [(64, true), (65, false)] {
         let names: Vec<String> = (0..count).map(|at| format!("c{at}")).collect();
         let events: Vec<(usize, &str, &str)> =
             names.iter().map(|name| (0, name.as_str(), "{}")).collect();
-        m.submit_buffer(Some(1), &offer(&events), 0);
-        let call = m.next_callout(0).unwrap();
-        m.settle(call.id, recorded(count), 0);
-        assert_eq!(m.spare.has_room(), kept);
+        m.submit_all(Some(1), &events, 0);
+        let callout = m.next_callout(0).unwrap();
+        m.settle(callout.id, recorded(count), 0);
+        assert_eq!(m.recycled_batch.is_recycled(), kept);
     }
 }
 
 #[test]
-fn a_hung_call_does_not_hold_up_what_gathers() {
-    let mut m = machine(SETTINGS);
-    m.submit_buffer(Some(1), &offer(&[(0, "a", "{}")]), 0);
+fn callout_that_hangs_delays_no_others() {
+    let mut m = machine(settings());
+    m.submit_all(Some(1), EVENT, 0);
     m.next_callout(0).unwrap();
-    m.submit_buffer(Some(2), &offer(&[(0, "a", "{}")]), 1);
+    m.submit_all(Some(2), EVENT, 1);
     assert_eq!(m.next_callout(5), None);
     assert!(m.next_callout(11).is_some());
     // Another project is never kept waiting, whatever the slots.
     for waiter in 3..10 {
-        m.submit_buffer(Some(waiter), &offer(&[(0, "a", "{}")]), 20 * u64::from(waiter));
+        m.submit_all(Some(waiter), EVENT, 20 * u64::from(waiter));
         m.next_callout(20 * u64::from(waiter) + 10);
     }
-    assert_eq!(m.calls.len(), 4);
-    m.submit_buffer(Some(20), &offer(&[(1, "a", "{}")]), 300);
-    assert_eq!(m.next_callout(300).unwrap().destination, 1);
+    assert_eq!(m.in_flight.len(), 4);
+    m.submit_all(Some(20), &[(1, "a", "{}")], 300);
+    assert_eq!(m.next_callout(300).unwrap().destination_index, 1);
 }
 
 #[test]
-fn a_caller_is_answered_when_all_its_events_are() {
-    let mut m = machine(SETTINGS);
-    m.submit_buffer(
-        Some(1),
-        &offer(&[(0, "b", "1"), (0, "a", "2"), (1, "a", "3"), (0, "a", "4")]),
-        0,
-    );
+fn ack_follows_the_last_of_the_waiters_events() {
+    let mut m = machine(settings());
+    m.submit_all(Some(1), &[(0, "b", "1"), (0, "a", "2"), (1, "a", "3"), (0, "a", "4")], 0);
     let first = m.next_callout(0).unwrap();
     assert_eq!(first.body, br#"{"a":[2,4],"b":[1]}"#);
     let second = m.next_callout(0).unwrap();
     m.settle(first.id, recorded(3), 1);
-    assert_eq!(answers(&mut m), []);
+    assert_eq!(acks(&mut m), []);
     let refused = CalloutOutcome::Results(vec![EventResult::Rejected("X".into())]);
-    assert_eq!(m.settle(second.id, refused, 1).refused, [("a".to_owned(), "X".to_owned())]);
-    assert_eq!(answers(&mut m), [(1, Ack::Delivered)]);
+    let rejection = Rejection { collection: "a".to_owned(), error: "X".to_owned() };
+    assert_eq!(m.settle(second.id, refused, 1).rejected, [rejection]);
+    assert_eq!(acks(&mut m), [(1, Ack::Delivered)]);
 }
 
 #[test]
-fn failures_are_tried_again_with_the_same_events_and_then_told() {
-    let mut m = machine(SETTINGS);
-    m.submit_buffer(Some(1), &offer(&[(0, "a", "{}")]), 0);
+fn unavailable_keen_is_retried_with_the_same_events_then_unconfirmed() {
+    let mut m = machine(settings());
+    m.submit_all(Some(1), EVENT, 0);
     let mut now = 0;
     for attempt in 0..4 {
-        let call = m.next_callout(now).unwrap();
-        assert_eq!(call.body, br#"{"a":[{}]}"#);
-        let settled = m.settle(call.id, CalloutOutcome::RetryAfter(0), now);
+        let callout = m.next_callout(now).unwrap();
+        assert_eq!(callout.body, br#"{"a":[{}]}"#);
+        let settled = m.settle(callout.id, CalloutOutcome::RetryAfter(0), now);
         assert_eq!(settled.retried, attempt < 3);
         assert_eq!(m.next_callout(now), None);
         now += 1000;
     }
-    assert_eq!(answers(&mut m), [(1, Ack::Unconfirmed)]);
+    assert_eq!(acks(&mut m), [(1, Ack::Unconfirmed)]);
     assert!(m.is_idle());
 }
 
 #[test]
-fn nobody_waits_longer_than_the_hold() {
-    let mut m = machine(SETTINGS);
-    m.submit_buffer(Some(1), &offer(&[(0, "a", "{}")]), 0);
-    let call = m.next_callout(6_000).unwrap();
-    assert_eq!(call.timeout_ms, 1000);
-    assert_eq!(m.expire(6_899, 100).callers, 0);
-    assert_eq!(m.expire(6_900, 100).callers, 1);
-    assert_eq!(answers(&mut m), [(1, Ack::Unconfirmed)]);
+fn waiter_at_its_deadline_is_unconfirmed() {
+    let mut m = machine(settings());
+    m.submit_all(Some(1), EVENT, 0);
+    let callout = m.next_callout(6_000).unwrap();
+    assert_eq!(callout.timeout_ms, 1000);
+    assert_eq!(m.expire(6_899, 100).expired_waiters, 0);
+    assert_eq!(m.expire(6_900, 100).expired_waiters, 1);
+    assert_eq!(acks(&mut m), [(1, Ack::Unconfirmed)]);
     // A late success tells nobody, and a late failure is not tried again.
-    assert!(!m.settle(call.id, CalloutOutcome::RetryAfter(0), 7_000).retried);
+    assert!(!m.settle(callout.id, CalloutOutcome::RetryAfter(0), 7_000).retried);
     assert!(m.is_idle());
 }
 
 #[test]
-fn too_large_and_rejected_are_split_down_to_the_one() {
-    for (outcome, answer) in [
-        (CalloutOutcome::PayloadTooLarge, Ack::Delivered),
-        (CalloutOutcome::Rejected(Some("E".into())), Ack::Delivered),
-        (CalloutOutcome::Rejected(None), Ack::Unconfirmed),
+fn rejection_of_a_batch_is_split_down_to_the_one_event() {
+    for (outcome, ack, up) in [
+        (CalloutOutcome::Rejected(Some("E".into())), Ack::Delivered, None),
+        // A middlebox: no verdict on the event.
+        (CalloutOutcome::Rejected(None), Ack::Unconfirmed, Some(false)),
+        (CalloutOutcome::PayloadTooLarge, Ack::Unconfirmed, Some(false)),
     ] {
-        let mut m = machine(SETTINGS);
-        // All gather behind a first call.
-        m.submit_buffer(Some(9), &offer(&[(0, "z", "0")]), 0);
+        let mut m = machine(settings());
+        // The others join while the first callout is in flight.
+        m.submit_all(Some(9), &[(0, "z", "0")], 0);
         let first = m.next_callout(0).unwrap();
         for waiter in 0..5 {
-            m.submit_buffer(Some(waiter), &offer(&[(0, "a", &waiter.to_string())]), 0);
+            m.submit_all(Some(waiter), &[(0, "a", &waiter.to_string())], 0);
         }
         m.settle(first.id, recorded(1), 0);
-        while let Some(call) = m.next_callout(ROUND_MS) {
-            let body = String::from_utf8(call.body).unwrap();
-            let outcome = if body.contains('3') {
-                outcome.clone()
-            } else {
-                recorded(body.matches(|c: char| c.is_ascii_digit()).count())
-            };
-            m.settle(call.id, outcome, 0);
+        while let Some(callout) = m.next_callout(SIBLING_WAIT_MS) {
+            let body = String::from_utf8(callout.body).unwrap();
+            let digits = body.matches(|c: char| c.is_ascii_digit()).count();
+            let is_bad = body.contains('3');
+            let outcome = if is_bad { outcome.clone() } else { recorded(digits) };
+            let report = m.settle(callout.id, outcome, 0);
+            if is_bad {
+                assert_eq!(report.destination_up, if digits == 1 { up } else { None });
+                assert_eq!(report.retried, digits > 1);
+            }
         }
-        for (waiter, got) in answers(&mut m) {
-            assert_eq!(got, if waiter == 3 { answer } else { Ack::Delivered }, "{waiter}");
+        for (waiter, got) in acks(&mut m) {
+            assert_eq!(got, if waiter == 3 { ack } else { Ack::Delivered }, "{waiter}");
         }
         assert!(m.is_idle());
         assert_eq!(m.pending_bytes(), 0);
@@ -293,33 +262,50 @@ fn too_large_and_rejected_are_split_down_to_the_one() {
 }
 
 #[test]
-fn over_the_bound_nothing_is_kept() {
-    let mut m = machine(SETTINGS);
+fn payload_too_large_of_an_oversized_event_is_rejected() {
+    let mut m = machine(config::DeliverySettings::default());
+    for (bytes, ack, rejected) in [
+        (bulk::MAX_EVENT_BYTES - 1, Ack::Unconfirmed, 0),
+        (bulk::MAX_EVENT_BYTES, Ack::Delivered, 1),
+    ] {
+        m.submit_all(Some(1), &[(0, "a", &"x".repeat(bytes))], 0);
+        let callout = m.next_callout(0).unwrap();
+        let report = m.settle(callout.id, CalloutOutcome::PayloadTooLarge, 0);
+        assert_eq!(report.rejected.len(), rejected);
+        assert_eq!(report.unconfirmed, 1 - rejected as u64);
+        assert_eq!(acks(&mut m), [(1, ack)]);
+        assert!(m.is_idle());
+    }
+}
+
+#[test]
+fn submission_over_the_bound_is_rejected() {
+    let mut m = machine(settings());
     let big = "x".repeat(60_000);
-    assert_eq!(m.submit_buffer(Some(1), &offer(&[(0, "a", &big)]), 0), Admission::Admitted);
-    assert_eq!(m.submit_buffer(Some(2), &offer(&[(0, "a", &big)]), 0), Admission::Rejected);
-    let call = m.next_callout(0).unwrap();
-    m.settle(call.id, CalloutOutcome::Misconfigured, 0);
-    assert_eq!(answers(&mut m), [(1, Ack::Unconfirmed)]);
+    assert_eq!(m.submit_all(Some(1), &[(0, "a", &big)], 0), Admission::Admitted);
+    assert_eq!(m.submit_all(Some(2), &[(0, "a", &big)], 0), Admission::Rejected);
+    let callout = m.next_callout(0).unwrap();
+    m.settle(callout.id, CalloutOutcome::Misconfigured, 0);
+    assert_eq!(acks(&mut m), [(1, Ack::DestinationRejected)]);
     assert!(m.is_idle());
 }
 
 #[test]
-fn events_of_those_who_hang_up_still_go() {
-    let mut m = machine(SETTINGS);
-    m.submit_buffer(Some(1), &offer(&[(0, "a", "{}")]), 0);
+fn events_of_a_disconnected_waiter_are_delivered() {
+    let mut m = machine(settings());
+    m.submit_all(Some(1), EVENT, 0);
     m.disconnect(1);
-    let call = m.next_callout(0).unwrap();
-    assert_eq!(m.settle(call.id, recorded(1), 0).recorded, 1);
-    assert_eq!(answers(&mut m), []);
+    let callout = m.next_callout(0).unwrap();
+    assert_eq!(m.settle(callout.id, recorded(1), 0).delivered, 1);
+    assert_eq!(acks(&mut m), []);
     assert!(m.is_idle());
 }
 
 #[test]
-fn what_nobody_waits_for_is_tried_until_keen_has_it() {
-    let mut m = machine(SETTINGS);
-    m.submit_buffer(None, &offer(&[(0, "a", "1")]), 0);
-    m.submit_buffer(Some(1), &offer(&[(0, "a", "2")]), 0);
+fn unattended_events_are_retried_until_delivered() {
+    let mut m = machine(settings());
+    m.submit_all(None, &[(0, "a", "1")], 0);
+    m.submit_all(Some(1), &[(0, "a", "2")], 0);
     let mut now = 0;
     for outcome in [
         CalloutOutcome::RetryAfter(0),
@@ -328,125 +314,163 @@ fn what_nobody_waits_for_is_tried_until_keen_has_it() {
         CalloutOutcome::Misconfigured,
         CalloutOutcome::RetryAfter(0),
     ] {
-        let call = m.next_callout(now).unwrap();
-        assert_eq!(call.timeout_ms, 5000);
-        assert!(m.settle(call.id, outcome, now).retried);
+        let callout = m.next_callout(now).unwrap();
+        assert_eq!(callout.timeout_ms, 5000);
+        assert!(m.settle(callout.id, outcome, now).retried);
         assert!(!m.is_idle());
         assert_eq!(m.next_callout(now), None);
         now += 10_000;
         m.expire(now, 0);
     }
     // The caller has long been told.
-    assert_eq!(answers(&mut m), [(1, Ack::Unconfirmed)]);
-    let call = m.next_callout(now).unwrap();
-    assert_eq!(call.body, br#"{"a":[1]}"#);
-    assert_eq!(m.settle(call.id, recorded(1), now).recorded, 1);
+    assert_eq!(acks(&mut m), [(1, Ack::Unconfirmed)]);
+    let callout = m.next_callout(now).unwrap();
+    assert_eq!(callout.body, br#"{"a":[1]}"#);
+    assert_eq!(m.settle(callout.id, recorded(1), now).delivered, 1);
     assert!(m.is_idle());
     assert_eq!(m.pending_bytes(), 0);
 }
 
 #[test]
-fn what_nobody_waits_for_is_given_up_where_it_is_hopeless_or_the_end_has_come() {
-    let mut m = machine(SETTINGS);
-    m.submit_buffer(None, &offer(&[(0, "a", "1")]), 0);
-    let mut now = 0;
-    for attempt in 0..4 {
-        let call = m.next_callout(now).unwrap();
-        let settled = m.settle(call.id, CalloutOutcome::Rejected(None), now);
-        assert_eq!((settled.retried, settled.dropped), (attempt < 3, u64::from(attempt == 3)));
-        now += 10_000;
+fn blocked_unattended_events_are_kept_until_others_are_accepted() {
+    for others_accepted in [false, true] {
+        let mut m = machine(settings());
+        m.submit_all(None, &[(0, "a", "1")], 0);
+        let mut now = 0;
+        for attempt in 1..10_u64 {
+            let callout = m.next_callout(now).unwrap();
+            assert_eq!(callout.body, br#"{"a":[1]}"#);
+            let report = m.settle(callout.id, CalloutOutcome::Rejected(None), now);
+            let dropped = others_accepted && attempt == 4;
+            assert_eq!((report.retried, report.dropped), (!dropped, u64::from(dropped)));
+            assert_eq!(report.destination_up, Some(false));
+            if dropped {
+                break;
+            }
+            if others_accepted {
+                m.submit_all(Some(1), &[(0, "a", "2")], now);
+                let callout = m.next_callout(now).unwrap();
+                assert_eq!(callout.body, br#"{"a":[2]}"#);
+                m.settle(callout.id, recorded(1), now);
+            }
+            now += 10_000;
+        }
+        assert!(!m.is_idle());
+        acks(&mut m);
+        assert_eq!(m.is_idle(), others_accepted);
     }
-    assert!(m.is_idle());
+}
 
-    m.submit_buffer(None, &offer(&[(0, "a", "1")]), now);
-    m.begin_drain(now);
-    let call = m.next_callout(now).unwrap();
-    assert!(m.settle(call.id, CalloutOutcome::RetryAfter(0), now).retried);
-    let call = m.next_callout(now + 8_000).unwrap();
-    assert_eq!(m.settle(call.id, CalloutOutcome::RetryAfter(0), now + 8_000).dropped, 1);
+#[test]
+fn unattended_events_at_the_drain_deadline_are_dropped_and_counted() {
+    let mut m = machine(settings());
+    m.submit_all(None, &[(0, "a", "1")], 0);
+    m.begin_drain(0);
+    let callout = m.next_callout(0).unwrap();
+    assert!(m.settle(callout.id, CalloutOutcome::RetryAfter(0), 0).retried);
+    // Within the deadline, but the retry would not be.
+    let callout = m.next_callout(6_999).unwrap();
+    assert_eq!(m.settle(callout.id, CalloutOutcome::RetryAfter(0), 6_999).dropped, 1);
     assert!(m.is_idle());
     assert_eq!(m.pending_bytes(), 0);
 }
 
 #[test]
-fn large_requests_take_several_calls() {
-    let mut m = machine(config::DeliverySettings { max_batch_events: 10, ..SETTINGS });
+fn queued_events_at_the_drain_deadline_are_dropped_and_counted() {
+    let mut m = machine(settings());
+    m.submit_all(None, EVENT, 0);
+    let callout = m.next_callout(0).unwrap();
+    m.settle(callout.id, CalloutOutcome::RetryAfter(60_000), 0);
+    m.submit_all(None, &[(0, "a", "1"), (0, "a", "2")], 1);
+    m.begin_drain(1);
+    m.submit_all(Some(1), EVENT, 100);
+    assert_eq!(m.expire(7_000, 0), ExpiryReport::default());
+    let report = m.expire(7_001, 0);
+    assert_eq!((report.dropped, report.unconfirmed), (vec![(0, 3)], vec![(0, 1)]));
+    assert_eq!(acks(&mut m), [(1, Ack::Unconfirmed)]);
+    assert!(m.is_idle());
+    assert_eq!(m.pending_bytes(), 0);
+}
+
+#[test]
+fn large_request_takes_several_callouts() {
+    let mut m = machine(config::DeliverySettings { max_batch_events: 10, ..settings() });
     let events: Vec<(usize, &str, &str)> = vec![(0, "a", "{}"); 25];
-    m.submit_buffer(Some(1), &offer(&events), 0);
+    m.submit_all(Some(1), &events, 0);
     let mut sizes = Vec::new();
-    while let Some(call) = m.next_callout(0) {
-        let count = String::from_utf8(call.body).unwrap().matches("{}").count();
+    while let Some(callout) = m.next_callout(0) {
+        let count = String::from_utf8(callout.body).unwrap().matches("{}").count();
         sizes.push(count);
-        m.settle(call.id, recorded(count), 0);
+        m.settle(callout.id, recorded(count), 0);
     }
     assert_eq!(sizes, [10, 10, 5]);
-    assert_eq!(answers(&mut m), [(1, Ack::Delivered)]);
+    assert_eq!(acks(&mut m), [(1, Ack::Delivered)]);
 }
 
 #[test]
-fn a_project_that_fails_keeps_no_events_from_another() {
-    let mut m = machine(SETTINGS);
-    m.submit_buffer(Some(1), &offer(&[(1, "busy", "{}")]), 0);
+fn project_that_fails_delays_no_events_of_another() {
+    let mut m = machine(settings());
+    m.submit_all(Some(1), &[(1, "busy", "{}")], 0);
     let busy = m.next_callout(0).unwrap();
-    m.submit_buffer(Some(2), &offer(&[(0, "a", "1"), (1, "b", "2")]), 0);
+    m.submit_all(Some(2), &[(0, "a", "1"), (1, "b", "2")], 0);
     let failing = m.next_callout(0).unwrap();
-    assert_eq!(failing.destination, 0);
-    assert_eq!(m.settle(failing.id, CalloutOutcome::Misconfigured, 1).failed, 1);
+    assert_eq!(failing.destination_index, 0);
+    assert_eq!(m.settle(failing.id, CalloutOutcome::Misconfigured, 1).unconfirmed, 1);
     m.settle(busy.id, recorded(1), 2);
-    let other = m.next_callout(2 + ROUND_MS).unwrap();
+    let other = m.next_callout(2 + SIBLING_WAIT_MS).unwrap();
     assert_eq!(other.body, br#"{"b":[2]}"#);
     m.settle(other.id, recorded(1), 9);
-    assert_eq!(answers(&mut m), [(1, Ack::Delivered), (2, Ack::Unconfirmed)]);
+    assert_eq!(acks(&mut m), [(1, Ack::Delivered), (2, Ack::DestinationRejected)]);
     assert!(m.is_idle());
 }
 
 #[test]
-fn what_keen_itself_fails_over_goes_again_alone() {
-    let mut m = machine(SETTINGS);
-    m.submit_buffer(Some(1), &offer(&[(0, "a", "1"), (0, "a", "2"), (0, "a", "3")]), 0);
-    let call = m.next_callout(0).unwrap();
+fn events_that_keen_failed_on_are_retried_alone() {
+    let mut m = machine(settings());
+    m.submit_all(Some(1), &[(0, "a", "1"), (0, "a", "2"), (0, "a", "3")], 0);
+    let callout = m.next_callout(0).unwrap();
     let verdicts =
         vec![EventResult::Recorded, EventResult::Failed, EventResult::Rejected("X".into())];
-    let settled = m.settle(call.id, CalloutOutcome::Results(verdicts), 0);
-    assert_eq!((settled.recorded, settled.refused.len(), settled.retried), (1, 1, true));
-    assert_eq!(answers(&mut m), []);
-    let call = m.next_callout(1000).unwrap();
-    assert_eq!(call.body, br#"{"a":[2]}"#);
-    m.settle(call.id, recorded(1), 1000);
-    assert_eq!(answers(&mut m), [(1, Ack::Delivered)]);
+    let settled = m.settle(callout.id, CalloutOutcome::Results(verdicts), 0);
+    assert_eq!((settled.delivered, settled.rejected.len(), settled.retried), (1, 1, true));
+    assert_eq!(acks(&mut m), []);
+    let callout = m.next_callout(1000).unwrap();
+    assert_eq!(callout.body, br#"{"a":[2]}"#);
+    m.settle(callout.id, recorded(1), 1000);
+    assert_eq!(acks(&mut m), [(1, Ack::Delivered)]);
     assert!(m.is_idle());
     assert_eq!(m.pending_bytes(), 0);
 }
 
 #[test]
-fn an_event_that_breaks_keen_is_found_and_its_neighbours_are_delivered() {
-    let mut m = machine(SETTINGS);
+fn server_error_of_one_event_is_isolated_by_splitting() {
+    let mut m = machine(settings());
     let mut now = 0;
     let first = {
-        m.submit_buffer(Some(99), &offer(&[(0, "z", "0")]), now);
+        m.submit_all(Some(99), &[(0, "z", "0")], now);
         m.next_callout(now).unwrap()
     };
     for waiter in 0..20 {
-        m.submit_buffer(Some(waiter), &offer(&[(0, "a", &format!("[{waiter}]"))]), now);
+        m.submit_all(Some(waiter), &[(0, "a", &format!("[{waiter}]"))], now);
     }
     m.settle(first.id, recorded(1), now);
     let mut got = BTreeMap::new();
     while !m.is_idle() {
-        while let Some(call) = m.next_callout(now) {
-            let body = String::from_utf8(call.body).unwrap();
+        while let Some(callout) = m.next_callout(now) {
+            let body = String::from_utf8(callout.body).unwrap();
             let broken = body.contains("[13]");
             let outcome = if broken {
                 CalloutOutcome::ServerError
             } else {
                 recorded(body.matches('[').count() - 1)
             };
-            m.settle(call.id, outcome, now);
+            m.settle(callout.id, outcome, now);
         }
         m.expire(now, 0);
-        got.extend(answers(&mut m));
+        got.extend(acks(&mut m));
         now += 10;
     }
-    assert!(now < SETTINGS.hold_ms, "{now}");
+    assert!(now < settings().hold_ms, "{now}");
     for waiter in 0..20 {
         assert_eq!(
             got[&waiter],
@@ -457,19 +481,19 @@ fn an_event_that_breaks_keen_is_found_and_its_neighbours_are_delivered() {
 }
 
 #[test]
-fn a_keen_that_breaks_over_everything_does_not_get_its_events_one_by_one() {
-    let mut m = machine(SETTINGS);
-    m.submit_buffer(None, &offer(&vec![(0, "a", "{}"); 500]), 0);
+fn server_error_on_everything_gets_few_callouts() {
+    let mut m = machine(settings());
+    m.submit_all(None, &vec![(0, "a", "{}"); 500], 0);
     let mut now = 0;
     for _ in 0..200 {
-        let call = m.next_callout(now).unwrap();
-        m.settle(call.id, CalloutOutcome::ServerError, now);
+        let callout = m.next_callout(now).unwrap();
+        m.settle(callout.id, CalloutOutcome::ServerError, now);
         now += 10_000;
     }
     let mut calls = 0;
-    while let Some(call) = m.next_callout(now) {
-        let count = String::from_utf8(call.body).unwrap().matches("{}").count();
-        m.settle(call.id, recorded(count), now);
+    while let Some(callout) = m.next_callout(now) {
+        let count = String::from_utf8(callout.body).unwrap().matches("{}").count();
+        m.settle(callout.id, recorded(count), now);
         calls += 1;
     }
     assert!(m.is_idle());
@@ -477,21 +501,21 @@ fn a_keen_that_breaks_over_everything_does_not_get_its_events_one_by_one() {
 }
 
 #[test]
-fn what_fails_again_and_again_does_not_hold_up_what_comes_after_it() {
-    let mut m = machine(SETTINGS);
-    m.submit_buffer(None, &offer(&[(0, "a", "13")]), 0);
+fn parked_events_delay_no_fresh_ones() {
+    let mut m = machine(settings());
+    m.submit_all(None, &[(0, "a", "13")], 0);
     let mut now = 0;
     let mut delivered = 0;
     for round in 0..400_u32 {
         now += 50;
-        m.submit_buffer(None, &offer(&[(0, "a", "1")]), now);
-        while let Some(call) = m.next_callout(now) {
-            let body = String::from_utf8(call.body).unwrap();
+        m.submit_all(None, &[(0, "a", "1")], now);
+        while let Some(callout) = m.next_callout(now) {
+            let body = String::from_utf8(callout.body).unwrap();
             let count = body.matches('1').count();
             let outcome =
                 if body.contains("13") { CalloutOutcome::ServerError } else { recorded(count) };
             delivered += u32::try_from(count).unwrap() * u32::from(!body.contains("13"));
-            m.settle(call.id, outcome, now);
+            m.settle(callout.id, outcome, now);
         }
         assert!(round < 100 || delivered + 100 > round, "{delivered} of {round}");
     }
@@ -499,50 +523,48 @@ fn what_fails_again_and_again_does_not_hold_up_what_comes_after_it() {
 }
 
 #[test]
-fn keen_says_when_to_come_again() {
-    let mut m = machine(SETTINGS);
-    m.submit_buffer(Some(1), &offer(&[(0, "a", "{}")]), 0);
-    let call = m.next_callout(0).unwrap();
-    assert!(m.settle(call.id, CalloutOutcome::RetryAfter(2000), 0).retried);
+fn retry_after_delays_the_next_callout() {
+    let mut m = machine(settings());
+    m.submit_all(Some(1), EVENT, 0);
+    let callout = m.next_callout(0).unwrap();
+    assert!(m.settle(callout.id, CalloutOutcome::RetryAfter(2000), 0).retried);
     assert_eq!(m.next_callout(1999), None);
-    let call = m.next_callout(2000).unwrap();
-    // Longer than the caller waits: it is told now.
-    m.settle(call.id, CalloutOutcome::RetryAfter(3_600_000), 2001);
-    assert_eq!(answers(&mut m), [(1, Ack::Unconfirmed)]);
-    // Others need not wait for an hour.
-    m.submit_buffer(Some(2), &offer(&[(0, "a", "{}")]), 3000);
-    assert!(m.next_callout(7001).is_some());
+    let callout = m.next_callout(2000).unwrap();
+    // Longer than the client waits: it is told at once.
+    m.settle(callout.id, CalloutOutcome::RetryAfter(3_600_000), 2001);
+    assert_eq!(acks(&mut m), [(1, Ack::Unconfirmed)]);
+    // An hour is cut to a minute.
+    m.submit_all(None, EVENT, 3000);
+    assert_eq!(m.next_callout(62_000), None);
+    assert!(m.next_callout(62_001).is_some());
 }
 
 #[test]
-fn an_offer_over_its_limit_takes_no_more_and_is_refused() {
-    let mut m = machine(SETTINGS);
-    let mut big = EventBuffer::new(1000);
-    let mut written = 0;
-    for _ in 0..1_000_000 {
-        big.event(0, "a", &mut |out, _| {
-            written += 1;
-            out.extend_from_slice(&[b'1'; 100]);
-            0
-        });
-    }
-    assert_eq!(written, 10);
-    assert!(big.is_overflowed());
-    assert_eq!(m.submit_buffer(Some(1), &big, 0), Admission::Rejected);
-    big.clear();
-    assert!(!big.is_overflowed());
-    assert_eq!(m.submit_buffer(Some(1), &big, 0), Admission::Empty);
+fn retry_after_is_not_cut_short_by_a_smaller_pause_or_a_success() {
+    let mut m = machine(settings());
+    m.submit_all(None, EVENT, 0);
+    let first = m.next_callout(0).unwrap();
+    m.submit_all(None, EVENT, 0);
+    let second = m.next_callout(10).unwrap();
+    m.submit_all(None, EVENT, 10);
+    let third = m.next_callout(20).unwrap();
+    m.settle(first.id, CalloutOutcome::RetryAfter(30_000), 100);
+    m.settle(second.id, CalloutOutcome::RetryAfter(1_000), 100);
+    m.settle(third.id, recorded(1), 100);
+    m.submit_all(None, EVENT, 200);
+    assert_eq!(m.next_callout(30_099), None);
+    assert!(m.next_callout(30_100).is_some());
 }
 
 #[test]
-fn deadlines_of_those_answered_do_not_pile_up() {
-    let mut m = machine(SETTINGS);
-    m.submit_buffer(Some(1), &offer(&[(1, "hangs", "{}")]), 0);
+fn deadlines_of_settled_waiters_are_freed() {
+    let mut m = machine(settings());
+    m.submit_all(Some(1), &[(1, "hangs", "{}")], 0);
     m.next_callout(0).unwrap();
     for waiter in 2..20_000 {
-        m.submit_buffer(Some(waiter), &offer(&[(0, "a", "{}")]), 1);
-        let call = m.next_callout(1).unwrap();
-        m.settle(call.id, recorded(1), 1);
+        m.submit_all(Some(waiter), EVENT, 1);
+        let callout = m.next_callout(1).unwrap();
+        m.settle(callout.id, recorded(1), 1);
         m.expire(1, 0);
     }
     assert!(m.deadlines.len() < 2_000, "{}", m.deadlines.len());
@@ -550,16 +572,13 @@ fn deadlines_of_those_answered_do_not_pile_up() {
 
 /// Callers come every 20 ms for a minute, to a Keen that takes `call_ms`: their answers, and how long they waited.
 fn steady(call_ms: u64) -> Vec<(Ack, u64)> {
-    let mut m = machine(SETTINGS);
+    let mut m = machine(settings());
     let (mut came, mut under_way, mut waits) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
     for now in (0..70_000).step_by(10) {
         if now < 60_000 && now % 20 == 0 {
             let waiter = u32::try_from(now).unwrap();
             came.insert(waiter, now);
-            assert_ne!(
-                m.submit_buffer(Some(waiter), &offer(&[(0, "a", "{}")]), now),
-                Admission::Rejected
-            );
+            assert_ne!(m.submit_all(Some(waiter), EVENT, now), Admission::Rejected);
         }
         let over: Vec<CalloutId> =
             under_way.iter().filter(|(_, (end, _, _))| *end <= now).map(|(id, _)| *id).collect();
@@ -572,21 +591,20 @@ fn steady(call_ms: u64) -> Vec<(Ack, u64)> {
             );
         }
         m.expire(now, 50);
-        while let Some(call) = m.next_callout(now) {
-            let count = String::from_utf8(call.body).unwrap().matches("{}").count();
-            let took = call_ms.min(call.timeout_ms);
-            under_way.insert(call.id, (now + took, count, took == call_ms));
+        while let Some(callout) = m.next_callout(now) {
+            let count = String::from_utf8(callout.body).unwrap().matches("{}").count();
+            let took = call_ms.min(callout.timeout_ms);
+            under_way.insert(callout.id, (now + took, count, took == call_ms));
         }
-        waits.extend(
-            answers(&mut m).into_iter().map(|(waiter, answer)| (answer, now - came[&waiter])),
-        );
+        waits
+            .extend(acks(&mut m).into_iter().map(|(waiter, answer)| (answer, now - came[&waiter])));
     }
     assert!(m.is_idle());
     waits
 }
 
 #[test]
-fn a_slow_keen_keeps_up_with_steady_callers() {
+fn steady_waiters_of_a_slow_keen_are_delivered() {
     for call_ms in [20, 200, 1_000, 3_000, 4_500] {
         let waits = steady(call_ms);
         let taken = waits.iter().filter(|(answer, _)| *answer == Ack::Delivered).count();

@@ -6,10 +6,9 @@ use super::hostcalls::Pairs;
 use super::request_head::Head;
 use super::request_queue::{Arrival, Number};
 use super::worker::Engine;
-use crate::segment::http::initial_pageview::{self, Asked};
-use crate::segment::http::response::{BadRequestReason, Response};
-use crate::segment::http::route::{Endpoint, endpoint};
-use crate::segment::http::{cors, pixel, project_settings};
+use crate::segment::http::initial_pageview::SettingsRequest;
+use crate::segment::http::{BadRequestReason, CallerSide, Endpoint, Response};
+use crate::segment::http::{cors, pixel, project_settings, write_key};
 use crate::segment::message::MessageType;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -68,55 +67,55 @@ impl Stream {
     /// Decides what the request is, from its headers alone.
     fn plan(&mut self) -> Option<Plan> {
         let headers = host::request_headers();
-        let found = endpoint(headers.get(Name::Method), headers.get(Name::Path))?;
+        let found = Endpoint::parse(headers.get(Name::Method), headers.get(Name::Path), None)?;
         self.origin =
             headers.text(Name::Origin).filter(|origin| !origin.is_empty()).map(str::to_owned);
-        let (kind, message) = match found {
-            Endpoint::Single(kind) => (Some(kind), None),
-            Endpoint::Batch => (None, None),
-            Endpoint::Pixel(Some(kind), query) => (Some(kind), Some(pixel::message(query))),
-            Endpoint::Pixel(None, _) => return Some(Plan::Pixel(None)),
+        let (kind, side, message) = match found {
+            Endpoint::Ingest { message_type, side } => (message_type, side, None),
+            Endpoint::Pixel { message_type: Some(kind), query } => {
+                (Some(kind), CallerSide::Client, Some(pixel::message(query)))
+            }
+            Endpoint::Pixel { message_type: None, .. } => return Some(Plan::Pixel(None)),
             Endpoint::Telemetry => return Some(Plan::Say(Response::Ok)),
-            Endpoint::WrongMethod => {
-                return Some(Plan::Say(Response::BadRequest(BadRequestReason::Malformed)));
+            Endpoint::MethodNotAllowed => {
+                let reason = BadRequestReason::MethodNotAllowed;
+                return Some(Plan::Say(Response::BadRequest(reason)));
             }
             Endpoint::Preflight => {
                 let asked = std::str::from_utf8(headers.rare("access-control-request-headers"));
                 return Some(Plan::Preflight(asked.unwrap_or_default().to_owned()));
             }
-            Endpoint::Settings(key) => {
-                let key = key.to_owned();
+            Endpoint::ProjectSettings { write_key } => {
+                let key = write_key.into_owned();
                 return self.settings(&key, headers);
             }
         };
         let is_pixel = message.is_some();
-        let head = Head { kind, message, headers };
+        let head = Head { kind, side, message, headers };
         Some(if is_pixel { Plan::Pixel(Some(head)) } else { Plan::Track(head) })
     }
 
     /// What an SDK gets that asks for the settings, and the page load that its asking may stand for.
     fn settings(&self, key: &str, headers: Headers) -> Option<Plan> {
-        let plain = key
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~'));
-        if !plain {
-            return Some(Plan::Say(Response::BadRequest(BadRequestReason::WriteKey)));
+        if !write_key::is_well_formed(key) {
+            return Some(Plan::Say(Response::BadRequest(BadRequestReason::InvalidWriteKey)));
         }
         let engine = self.engine.try_borrow().ok()?;
         let source = engine.config.source(key).and_then(|place| engine.config.sources.get(place));
-        let asked = Asked {
+        let asked = SettingsRequest {
             method: headers.get(Name::Method),
             referer: headers.get(Name::Referer),
             origin: headers.get(Name::Origin),
-            purpose: &[headers.rare("sec-purpose"), headers.rare("purpose")].concat(),
+            sec_purpose: &[headers.rare("sec-purpose"), headers.rare("purpose")].concat(),
         };
         let counts = source.is_some_and(|source| source.initial_pageview);
-        let message = if counts { initial_pageview::message(key, asked) } else { None };
+        let message = if counts { asked.page_message(key) } else { None };
         Some(Plan::Settings(Settings {
-            headers: project_settings::headers(source),
-            json: project_settings::json(key, source, engine.config.api_host.as_deref()),
+            headers: project_settings::response_headers(source),
+            json: project_settings::response_body(key, source, engine.config.api_host.as_deref()),
             page_load: message.map(|message| Head {
                 kind: Some(MessageType::Page),
+                side: CallerSide::Client,
                 message: Some(message),
                 headers,
             }),
@@ -173,7 +172,7 @@ impl Stream {
                 }
                 let mut headers = pixel::HEADERS.to_vec();
                 headers.extend(cors::headers(origin, &engine.config.allow_origins));
-                host::respond(200, &Pairs::new(&headers), pixel::GIF);
+                host::respond(200, &Pairs::new(&headers), pixel::TRANSPARENT_GIF);
             }
             Plan::Track(head) => {
                 if let Some(origin) = self.origin.take() {

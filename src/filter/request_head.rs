@@ -3,9 +3,7 @@
 use super::headers::{Headers, Name};
 use crate::mapping::Client;
 use crate::mapping::pipeline::Request;
-use crate::segment::http::content_encoding::inflate;
-use crate::segment::http::response::BadRequestReason;
-use crate::segment::http::route::Endpoint;
+use crate::segment::http::{BadRequestReason, CallerSide, content_encoding};
 use crate::segment::message::MessageType;
 use std::borrow::Cow;
 
@@ -14,6 +12,8 @@ use std::borrow::Cow;
 pub(super) struct Head {
     /// The kind of its one message; none of a batch.
     pub(super) kind: Option<MessageType>,
+    /// Who calls, by the form of the endpoint.
+    pub(super) side: CallerSide,
     /// The message that the path brought: there is none in the body.
     pub(super) message: Option<Vec<u8>>,
     pub(super) headers: Headers,
@@ -28,7 +28,7 @@ impl Head {
     ) -> Result<Cow<'a, [u8]>, BadRequestReason> {
         match &self.message {
             Some(message) => Ok(Cow::Borrowed(message)),
-            None => inflate(body, self.headers.get(Name::ContentEncoding), limit),
+            None => content_encoding::decode(body, self.headers.get(Name::ContentEncoding), limit),
         }
     }
 
@@ -53,7 +53,8 @@ impl Head {
         received: u64,
     ) -> Request<'a> {
         Request {
-            endpoint: self.kind.map_or(Endpoint::Batch, Endpoint::Single),
+            message_type: self.kind,
+            side: self.side,
             header_key,
             body,
             now: i64::try_from(received).unwrap_or(0),

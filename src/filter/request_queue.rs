@@ -11,8 +11,7 @@ use crate::keen::names;
 use crate::mapping::Client;
 use crate::mapping::EventBuffer;
 use crate::mapping::pipeline::{Tally, map_request};
-use crate::segment::http::response::BadRequestReason;
-use crate::segment::http::write_key;
+use crate::segment::http::{BadRequestReason, write_key};
 use crate::users::{CommitReport, UserTransaction};
 use std::cell::OnceCell;
 

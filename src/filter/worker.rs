@@ -7,13 +7,13 @@ use super::request_queue::{Arrival, Intake, Number};
 use crate::by_id::ById;
 use crate::config::Config;
 use crate::delivery::{
-    Ack, Admission, Callout, CalloutId, CalloutOutcome, CalloutResponse, Delivery, MonotonicClock,
+    Ack, Admission, Callout, CalloutId, CalloutResponse, Delivery, MonotonicClock, Rejection,
     SettleReport, WaiterId,
 };
 use crate::keen::event_writer::MAX_BYTES;
 use crate::mapping::pipeline::Tally;
 use crate::segment::http::cors;
-use crate::segment::http::response::Response;
+use crate::segment::http::{Response, Unavailable};
 use crate::users::CommitReport;
 use std::collections::VecDeque;
 
@@ -112,7 +112,7 @@ impl Engine {
             return;
         }
         let received = host::now();
-        let now = self.clock.read(received);
+        let now = self.clock.advance(received);
         let mut effective = acting;
         for arrival in self.intake.take() {
             let answer = self.map(&arrival, received, now, &mut effective);
@@ -220,12 +220,12 @@ impl Engine {
     /// Answers the effective context.
     pub(super) fn respond(&mut self, answer: Response, origin: Option<&str>) {
         self.count_answer(answer);
-        let (status, body) = (answer.status(), answer.body().as_bytes());
+        let (status, body) = (answer.status(), answer.body());
         if (answer, origin) == (Response::Ok, None) {
-            return host::respond(status, &self.taken, body);
+            return host::respond(status, &self.taken, body.as_bytes());
         }
         let headers = answer_headers(answer, origin, &self.config.allow_origins);
-        host::respond(status, &Pairs::new(&headers), body);
+        host::respond(status, &Pairs::new(&headers), body.as_bytes());
     }
 
     fn count_answer(&mut self, answer: Response) {
@@ -234,7 +234,7 @@ impl Engine {
             Response::Ok => return,
             Response::BadRequest(_) => &mut counted.requests_refused,
             Response::TooManyRequests => &mut counted.requests_over_bound,
-            Response::ServiceUnavailable => &mut counted.requests_unavailable,
+            Response::ServiceUnavailable(_) => &mut counted.requests_unavailable,
         };
         *counter = counter.saturating_add(1);
     }
@@ -286,8 +286,13 @@ impl Engine {
         self.rung = false;
         self.map_arrivals(self.root);
         let expired = self.delivery.expire(now, u64::from(TICK_MS));
-        self.metrics.counted.events_dropped =
-            self.metrics.counted.events_dropped.saturating_add(expired.dropped);
+        let sum = |counts: Vec<(usize, u64)>| {
+            counts.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count))
+        };
+        let dropped = sum(expired.dropped).saturating_add(sum(self.delivery.take_displaced()));
+        let counted = &mut self.metrics.counted;
+        counted.events_dropped = counted.events_dropped.saturating_add(dropped);
+        counted.events_failed = counted.events_failed.saturating_add(sum(expired.unconfirmed));
         self.pump(now);
         let idle = self.idle();
         if idle || self.period == TICK_MS || now >= self.told.saturating_add(u64::from(TICK_MS)) {
@@ -334,17 +339,16 @@ impl Engine {
             Vec::new()
         };
         let now = self.now();
-        let outcome = self
-            .delivery
-            .classify(call, CalloutResponse { status, reply: &reply, retry_after: &retry_after });
-        let misconfigured =
-            matches!(outcome, CalloutOutcome::Misconfigured | CalloutOutcome::Rejected(None));
-        let answered = matches!(outcome, CalloutOutcome::Results(_));
+        let outcome = self.delivery.classify(
+            call,
+            CalloutResponse { status, reply: &reply, retry_after: &retry_after },
+            host::now(),
+        );
         let settled = self.delivery.settle(call, outcome, now);
-        if misconfigured || answered {
-            self.destination(settled.destination, answered, status);
-        } else if settled.failed > 0 {
-            self.unconfirmed(settled.destination, status);
+        if let Some(up) = settled.destination_up {
+            self.destination(settled.destination_index, up, status);
+        } else if settled.unconfirmed > 0 {
+            self.unconfirmed(settled.destination_index, status);
         }
         self.tell(settled);
         self.map_arrivals(self.root);
@@ -370,7 +374,11 @@ impl Engine {
                 let (waiter, ack) = self.delivery.pop_ack()?;
                 Some((
                     waiter,
-                    if ack == Ack::Delivered { Response::Ok } else { Response::ServiceUnavailable },
+                    if ack == Ack::Delivered {
+                        Response::Ok
+                    } else {
+                        Response::ServiceUnavailable(Unavailable::Unconfirmed)
+                    },
                 ))
             }) else {
                 return;
@@ -386,7 +394,9 @@ impl Engine {
     }
 
     fn call(&mut self, call: Callout, now: u64) {
-        let Some(destination) = self.config.destinations.get(call.destination) else { return };
+        let Some(destination) = self.config.destinations.get(call.destination_index) else {
+            return;
+        };
         self.metrics.counted.calls = self.metrics.counted.calls.saturating_add(1);
         let path = format!("/3.0/projects/{}/events", destination.project_id);
         let mut headers = vec![
@@ -414,11 +424,11 @@ impl Engine {
 
     fn tell(&mut self, settled: SettleReport) {
         let counted = &mut self.metrics.counted;
-        counted.events_recorded = counted.events_recorded.saturating_add(settled.recorded);
-        counted.events_failed = counted.events_failed.saturating_add(settled.failed);
+        counted.events_recorded = counted.events_recorded.saturating_add(settled.delivered);
+        counted.events_failed = counted.events_failed.saturating_add(settled.unconfirmed);
         counted.events_dropped = counted.events_dropped.saturating_add(settled.dropped);
         counted.calls_retried = counted.calls_retried.saturating_add(u64::from(settled.retried));
-        for (collection, error) in settled.refused {
+        for Rejection { collection, error } in settled.rejected {
             self.metrics.refused(&error);
             self.log_once(&error, || {
                 format!("Keen refused an event of collection {collection:?}: {error}")
@@ -475,7 +485,7 @@ impl Engine {
 
     /// Milliseconds of a clock that nobody sets.
     fn now(&mut self) -> u64 {
-        self.clock.read(host::now())
+        self.clock.advance(host::now())
     }
 
     fn ring(&mut self) {

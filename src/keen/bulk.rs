@@ -1,8 +1,12 @@
-//! Bulk requests (`POST /3.0/projects/{id}/events`) and what Keen answers to them.
+//! Bulk requests (`POST /3.0/projects/{id}/events`) and Keen's replies to them.
 
-use crate::json::{self, Cursor, Malformed, Read, Value};
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
 
-/// An event on its way to a Keen project.
+/// An event for a Keen project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event<'a> {
     /// Index of the configuration's destination.
@@ -16,27 +20,50 @@ pub struct Event<'a> {
 /// Keen's result for one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventResult {
-    /// Recorded, or known by its uniqueness token.
+    /// Recorded, or recognized as a duplicate by its uniqueness token.
     Recorded,
-    /// Refused for what it holds; the error's name.
+    /// Rejected for its content, with the error's name.
     Rejected(String),
-    /// Not recorded, and not for what it holds: Keen itself failed. It can be sent again.
+    /// Not recorded because Keen itself failed: the event can be retried.
     Failed,
 }
 
-/// Keen's name for a failure of its own, in whole replies and, where it fails over one event, in that event's place.
-const OWN_FAILURE: &str = "InternalServerError";
+/// Size of one event that Keen accepts, in bytes. The same bound as
+/// [`event_writer::MAX_BYTES`](super::event_writer::MAX_BYTES).
+pub const MAX_EVENT_BYTES: usize = 900_000;
 
-/// The body of a bulk request. Each of `collections` has its name, and the text of its events with commas between them.
+/// Keen's name for its own failure, in a reply's `error_code` and in the result of one event.
+const INTERNAL_ERROR: &str = "InternalServerError";
+
+/// Replaces an error name that is not a plain word.
+const UNNAMED_ERROR: &str = "unnamed";
+
+/// Longest error name that is repeated in metrics and logs.
+const MAX_ERROR_NAME_BYTES: usize = 64;
+
+/// Writes the body of a bulk request. `collections`: each collection's name, and the JSON of its events, separated by
+/// commas. `capacity`: the expected size in bytes.
+///
+/// ```
+/// use keen_edge::keen::bulk;
+///
+/// let collections: [(&str, &[u8]); 2] = [("Purchased", b"{\"total\":7},{}"), ("Loaded a Page", b"{}")];
+/// let body = bulk::body(collections.into_iter(), 64);
+/// assert_eq!(body, br#"{"Purchased":[{"total":7},{}],"Loaded a Page":[{}]}"#);
+/// ```
 #[must_use]
-pub fn body<'a>(collections: impl Iterator<Item = (&'a str, &'a [u8])>, room: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(room);
+pub fn body<'a>(
+    collections: impl Iterator<Item = (&'a str, &'a [u8])>,
+    capacity: usize,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(capacity);
     out.push(b'{');
     for (name, events) in collections {
         if out.len() > 1 {
             out.push(b',');
         }
-        json::write_string(&mut out, name);
+        // Writing a string to a vector cannot fail.
+        let _ = serde_json::to_writer(&mut out, name);
         out.extend_from_slice(b":[");
         out.extend_from_slice(events);
         out.push(b']');
@@ -45,86 +72,162 @@ pub fn body<'a>(collections: impl Iterator<Item = (&'a str, &'a [u8])>, room: us
     out
 }
 
-/// Reads a bulk reply: a verdict for each event of `asked` (collections and how many events each had, in the order of
-/// the request).
+/// Reads a bulk reply: one result for each event of the request. `expected`: the request's collections and how many events
+/// each has, in order.
 ///
 /// # Errors
-/// The reply is not JSON, or does not speak of all these events: then nothing is known of any of them.
-pub fn verdicts(reply: &[u8], asked: &[(&str, usize)]) -> Read<Vec<EventResult>> {
-    let text = std::str::from_utf8(reply).map_err(|_| Malformed)?;
-    let mut found: Vec<Option<Vec<EventResult>>> = vec![None; asked.len()];
-    let mut cursor = Cursor::new(text);
-    let mut next = 0_usize;
-    cursor.object(|collection, cursor| {
-        // Keen keeps the order, so the search is short; it need not keep it.
-        let in_order = asked.get(next).is_some_and(|(name, _)| collection.is(name));
-        let place = if in_order {
-            Some(next)
-        } else {
-            asked.iter().position(|(name, _)| collection.is(name))
-        };
-        let of_place = place.and_then(|place| asked.get(place).zip(found.get_mut(place)));
-        // A word on something else takes nothing from the words on these.
-        let Some(((_, count), slot)) = of_place else { return cursor.skip().map(drop) };
-        next = place.unwrap_or(next).saturating_add(1);
-        let mut verdicts = Vec::with_capacity(*count);
-        cursor.array(|cursor| {
-            verdicts.push(verdict(cursor)?);
-            Ok(())
-        })?;
-        if verdicts.len() != *count {
-            return Err(Malformed);
-        }
-        *slot = Some(verdicts);
-        Ok(())
-    })?;
-    cursor.end()?;
-    let found: Option<Vec<Vec<EventResult>>> = found.into_iter().collect();
-    Ok(found.ok_or(Malformed)?.into_iter().flatten().collect())
+/// The reply is not one JSON object, or does not have exactly one result for each event. Then it confirms none of them.
+///
+/// ```
+/// use keen_edge::keen::bulk::{EventResult, parse_reply};
+///
+/// let reply = br#"{"Purchased": [{"success": true}]}"#;
+/// assert_eq!(parse_reply(reply, &[("Purchased", 1)]).unwrap(), [EventResult::Recorded]);
+/// assert!(parse_reply(reply, &[("Purchased", 2)]).is_err());
+/// ```
+pub fn parse_reply(
+    reply: &[u8],
+    expected: &[(&str, usize)],
+) -> Result<Vec<EventResult>, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(reply);
+    let results = Reply { expected }.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(results)
 }
 
-fn verdict(cursor: &mut Cursor<'_>) -> Read<EventResult> {
-    // As Keen writes nearly all of them.
-    if cursor.eat_text("{\"success\": true}") || cursor.eat_text("{\"success\":true}") {
-        return Ok(EventResult::Recorded);
+/// A reply to a request of `expected`.
+struct Reply<'a> {
+    expected: &'a [(&'a str, usize)],
+}
+
+impl<'de> DeserializeSeed<'de> for Reply<'_> {
+    type Value = Vec<EventResult>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
     }
-    let mut success = None;
-    let mut name = None;
-    cursor.object(|key, cursor| {
-        if key.is("success") {
-            match cursor.value()? {
-                Value::Bool(value) => success = Some(value),
-                _ => return Err(Malformed),
+}
+
+impl<'de> Visitor<'de> for Reply<'_> {
+    type Value = Vec<EventResult>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with the results of each collection")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found: Vec<Option<Vec<EventResult>>> = vec![None; self.expected.len()];
+        let mut next = 0_usize;
+        while let Some(CollectionName(name)) = map.next_key()? {
+            // Keen keeps the request's order, so that the search is short; it need not.
+            let in_order = self.expected.get(next).is_some_and(|(expected, _)| *expected == name);
+            let index = if in_order {
+                Some(next)
+            } else {
+                self.expected.iter().position(|(expected, _)| *expected == name)
+            };
+            let entry = index.and_then(|index| self.expected.get(index).zip(found.get_mut(index)));
+            // Ignore results for collections we did not send.
+            let Some(((_, count), slot)) = entry else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            next = index.unwrap_or(next).saturating_add(1);
+            let results = map.next_value_seed(CollectionResults { expected: *count })?;
+            if slot.replace(results).is_some() {
+                return Err(A::Error::custom("two lists of results for one collection"));
             }
-        } else if key.is("error") && cursor.peek() == Some(b'{') {
-            cursor.object(|key, cursor| {
-                let value = cursor.value()?;
-                if key.is("name") {
-                    name = value.as_str();
-                }
-                Ok(())
-            })?;
-        } else {
-            cursor.skip()?;
         }
-        Ok(())
-    })?;
-    match success {
-        Some(true) => Ok(EventResult::Recorded),
-        Some(false) if name.as_deref() == Some(OWN_FAILURE) => Ok(EventResult::Failed),
-        Some(false) => {
-            Ok(EventResult::Rejected(name.map_or_else(|| "unnamed".to_owned(), |n| label(&n))))
-        }
-        None => Err(Malformed),
+        let found: Option<Vec<Vec<EventResult>>> = found.into_iter().collect();
+        let found = found.ok_or_else(|| A::Error::custom("no results for a collection"))?;
+        Ok(found.into_iter().flatten().collect())
     }
 }
 
-/// An error's name as metrics and logs may carry it: Keen's names are words, anything else is not repeated.
-fn label(name: &str) -> String {
-    let word = !name.is_empty()
-        && name.len() <= 64
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    if word { name.to_owned() } else { "unnamed".to_owned() }
+/// A collection's name.
+#[derive(Deserialize)]
+struct CollectionName<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The results of one collection: exactly `expected` of them.
+struct CollectionResults {
+    expected: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for CollectionResults {
+    type Value = Vec<EventResult>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for CollectionResults {
+    type Value = Vec<EventResult>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} results", self.expected)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut results = Vec::with_capacity(self.expected);
+        while let Some(item) = seq.next_element::<ResultItem<'_>>()? {
+            if results.len() >= self.expected {
+                return Err(A::Error::custom("more results than events"));
+            }
+            results.push(item.into_result());
+        }
+        if results.len() < self.expected {
+            return Err(A::Error::custom("fewer results than events"));
+        }
+        Ok(results)
+    }
+}
+
+/// One event's result, as Keen writes it.
+#[derive(Deserialize)]
+struct ResultItem<'a> {
+    success: bool,
+    /// An object with a name and a description. Another type here does not make the result unreadable.
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct ItemError<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+}
+
+impl ResultItem<'_> {
+    fn into_result(self) -> EventResult {
+        if self.success {
+            return EventResult::Recorded;
+        }
+        let error =
+            self.error.and_then(|raw| serde_json::from_str::<ItemError<'_>>(raw.get()).ok());
+        match error {
+            Some(error) if error.name == INTERNAL_ERROR => EventResult::Failed,
+            Some(error) if is_error_name(&error.name) => {
+                EventResult::Rejected(error.name.into_owned())
+            }
+            _ => EventResult::Rejected(UNNAMED_ERROR.to_owned()),
+        }
+    }
+}
+
+/// Whether metrics and logs may repeat the name of an error. Keen's names are words; anything else may echo an event or a
+/// key.
+#[must_use]
+pub fn is_error_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= MAX_ERROR_NAME_BYTES
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 #[cfg(test)]
@@ -133,15 +236,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bodies_group_by_collection() {
+    fn max_event_bytes_is_what_the_event_writer_bounds() {
+        assert_eq!(MAX_EVENT_BYTES, crate::keen::event_writer::MAX_BYTES);
+    }
+
+    #[test]
+    fn body_of_collections_groups_and_escapes() {
         let events: [(&str, &[u8]); 2] = [("a", b"{},{\"x\":1}"), ("b\"", b"{}")];
         assert_eq!(body(events.into_iter(), 0), br#"{"a":[{},{"x":1}],"b\"":[{}]}"#);
     }
 
     #[test]
-    fn verdicts_come_in_order() {
+    fn parse_reply_in_another_order_gives_the_requests_order() {
         let reply = br#"{"b": [{"success": false, "error": {"name": "InvalidPropertyNameError", "description": "x"}}], "a": [{"success": true}, {"success": true}]}"#;
-        let got = verdicts(reply, &[("a", 2), ("b", 1)]).unwrap();
+        let got = parse_reply(reply, &[("a", 2), ("b", 1)]).unwrap();
         assert_eq!(
             got,
             [
@@ -153,18 +261,67 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_that_does_not_fit_says_nothing() {
+    fn parse_reply_that_does_not_fit_the_request_confirms_nothing() {
         for reply in [
             "",
             "{}",
             "[]",
+            "null",
             r#"{"a":[{"success":true}"#,
+            r#"{"a":[{"success":true}]"#,
             r#"{"a":[]}"#,
             r#"{"a":[{}]}"#,
+            r#"{"a":{"success":true}}"#,
             r#"{"b":[{"success":true}]}"#,
             r#"{"a":[{"success":1}]}"#,
+            r#"{"a":[{"success":null}]}"#,
+            // Too many results: for which events are they?
+            r#"{"a":[{"success":true},{"success":true}]}"#,
+            r#"{"a":[{"success":true}],"a":[{"success":true}]}"#,
+            // Bytes after the reply.
+            r#"{"a":[{"success":true}]} x"#,
+            r#"{"a":[{"success":true}]}{}"#,
+            r#"{"a":[{"success":true}]}]"#,
         ] {
-            assert_eq!(verdicts(reply.as_bytes(), &[("a", 1)]), Err(Malformed), "{reply}");
+            assert!(parse_reply(reply.as_bytes(), &[("a", 1)]).is_err(), "{reply}");
+        }
+        let cut = br#"{"a":[{"success":true}],"b":[{"success":true}]}"#;
+        assert!(parse_reply(cut, &[("a", 1), ("b", 2)]).is_err());
+        assert!(parse_reply(cut, &[("a", 1), ("b", 1), ("c", 1)]).is_err());
+    }
+
+    #[test]
+    fn parse_reply_with_unknown_members_ignores_them() {
+        for reply in [
+            r#" {"a" : [ {"success":true} ] , "other": {"deep": [1, {"x": null}]}} "#,
+            r#"{"\u0061":[{"success":true,"id":7}]}"#,
+            r#"{"a":[{"success":true,"error":null}]}"#,
+            r#"{"a":[{"success":true,"error":"text"}]}"#,
+        ] {
+            let got = parse_reply(reply.as_bytes(), &[("a", 1)]).unwrap();
+            assert_eq!(got, [EventResult::Recorded], "{reply}");
+        }
+    }
+
+    #[test]
+    fn parse_reply_of_rejections_repeats_only_error_names() {
+        let rejected = |name: &str| EventResult::Rejected(name.to_owned());
+        let long = "x".repeat(65);
+        for (error, want) in [
+            (r#"{"name":"InvalidEventError"}"#, rejected("InvalidEventError")),
+            (r#"{"name":"Invalid\u0045ventError"}"#, rejected("InvalidEventError")),
+            (r#"{"name":"snake_case"}"#, rejected("snake_case")),
+            (r#"{"name":"InternalServerError"}"#, EventResult::Failed),
+            (r#"{"name":"has blanks"}"#, rejected("unnamed")),
+            (&format!(r#"{{"name":"{long}"}}"#), rejected("unnamed")),
+            (r#"{"name":7}"#, rejected("unnamed")),
+            (r#"{}"#, rejected("unnamed")),
+            (r#""text""#, rejected("unnamed")),
+            ("null", rejected("unnamed")),
+        ] {
+            let reply = format!(r#"{{"a":[{{"success":false,"error":{error}}}]}}"#);
+            let got = parse_reply(reply.as_bytes(), &[("a", 1)]).unwrap();
+            assert_eq!(got, [want], "{error}");
         }
     }
 }

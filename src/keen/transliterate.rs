@@ -1,6 +1,7 @@
 //! How a character reads in ASCII, as the crate `any_ascii` has it: its own tables would make up most of the module.
 
-use miniz_oxide::inflate::decompress_to_vec;
+use flate2::read::DeflateDecoder;
+use std::io::Read;
 use std::ops::Range;
 use std::sync::LazyLock;
 
@@ -24,8 +25,8 @@ struct Readings {
 
 impl Readings {
     fn unpacked() -> Option<Self> {
-        let text = String::from_utf8(decompress_to_vec(TEXT).ok()?).ok()?;
-        let places = decompress_to_vec(PLACES).ok()?;
+        let text = String::from_utf8(inflate(TEXT)?).ok()?;
+        let places = inflate(PLACES)?;
         let mut at = 0_u32;
         let mut lines = Vec::new();
         for line in text.split('\n') {
@@ -45,6 +46,12 @@ impl Readings {
         starts.extend_from_slice(after);
         Some(Self { text, starts })
     }
+}
+
+fn inflate(packed: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    DeflateDecoder::new(packed).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 /// Appends the reading of `c`, which is not ASCII; nothing where it has none.

@@ -107,3 +107,26 @@ impl Destinations for EventBuffer {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_buffer_over_its_limit_takes_no_more_events() {
+        let mut buffer = EventBuffer::new(1000);
+        let mut written = 0;
+        for _ in 0..1_000_000 {
+            buffer.event(0, "a", &mut |out, _| {
+                written += 1;
+                out.extend_from_slice(&[b'1'; 100]);
+                0
+            });
+        }
+        assert_eq!(written, 10);
+        assert!(buffer.is_overflowed());
+        buffer.clear();
+        assert!(!buffer.is_overflowed());
+        assert!(buffer.is_empty());
+    }
+}

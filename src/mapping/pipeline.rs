@@ -4,8 +4,7 @@ use super::{Client, Dropped, Mapper, Sink, Write, audience_events, without_place
 use crate::config::{Config, Mode, Source};
 use crate::json::Members;
 use crate::mapping::identity::Page;
-use crate::segment::http::response::BadRequestReason;
-use crate::segment::http::route::Endpoint;
+use crate::segment::http::{BadRequestReason, CallerSide};
 use crate::segment::message::Message;
 use crate::segment::message::MessageType;
 use crate::segment::message::body::{self, Body};
@@ -14,8 +13,10 @@ use crate::users::{SharedData, UserTransaction};
 /// A request as the mapping sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
-    /// Which call it is.
-    pub endpoint: Endpoint<'a>,
+    /// The type of its one message. `None`: a batch.
+    pub message_type: Option<MessageType>,
+    /// Who calls, by the form of the endpoint.
+    pub side: CallerSide,
     /// The write key of its `Authorization`.
     pub header_key: Option<&'a str>,
     /// Its body, inflated.
@@ -65,8 +66,8 @@ pub fn map_request<'c>(
     users: &mut UserTransaction<'_, impl SharedData>,
     destinations: &mut impl Destinations,
 ) -> Result<Tally, BadRequestReason> {
-    let body =
-        body::read(request.endpoint, request.body).map_err(|_| BadRequestReason::Malformed)?;
+    let body = body::read(request.message_type, request.body)
+        .map_err(|_| BadRequestReason::MalformedJson)?;
     let sources = sources(config, request.header_key, &body)?;
     let wants_address = body.messages.iter().zip(&sources).any(|(message, source)| {
         source.is_some_and(|source| source.ip_addon)
@@ -78,7 +79,7 @@ pub fn map_request<'c>(
         ..Tally::default()
     };
     let client = client(wants_address);
-    let one_page = matches!(request.endpoint, Endpoint::Batch) && client.is_browser();
+    let one_page = request.message_type.is_none() && client.is_browser();
     let mapper = Mapper::new(client, request.now);
     let mut run = Run {
         client,
@@ -187,7 +188,7 @@ fn sources<'c>(
     }
     let known = sources.iter().any(Option::is_some);
     if !any_key || (config.reject_unknown && !known && !sources.is_empty()) {
-        return Err(BadRequestReason::WriteKey);
+        return Err(BadRequestReason::InvalidWriteKey);
     }
     Ok(sources)
 }

@@ -1,26 +1,30 @@
-//! The world outside of the delivery machine: callers, Keen and time, and what the machine promises them.
+//! Clients, Keen and time around the delivery state machine, and the promises that it must keep to them.
 
 use keen_edge::config;
 use keen_edge::delivery::{
-    Ack, Admission, Callout, CalloutId, CalloutOutcome, CalloutResponse, Delivery, WaiterId,
+    Ack, Admission, Callout, CalloutId, CalloutOutcome, CalloutResponse, Delivery, SettleReport,
+    WaiterId,
 };
-use keen_edge::mapping::EventBuffer;
-use keen_edge::mapping::pipeline::Destinations;
+use keen_edge::keen::bulk::Event;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub const PROJECTS: usize = 3;
 const TIMEOUT_MS: u64 = 5000;
+/// What a pending event occupies in addition to its bytes.
+const EVENT_OVERHEAD: usize = 64;
 
 const NAMED: &str = "{\"message\": \"no\", \"error_code\": \"InvalidEventError\"}";
 
-/// Ends of calls that are no word on each event: status, reply, `Retry-After`.
-pub const STATUSES: [(Option<u16>, &str, &str); 12] = [
+/// Ends of callouts without a result for each event: status, reply, `Retry-After`.
+pub const STATUSES: [(Option<u16>, &str, &str); 14] = [
     (None, "", ""),
     (Some(503), "<html>", "2"),
     (Some(503), "<html>", "1000000"),
+    (Some(503), "", "Tue, 14 Nov 2023 22:13:23 GMT"),
     (Some(429), "", ""),
     (Some(500), "", ""),
     (Some(200), "{", ""),
+    (Some(201), "{}", ""),
     (Some(204), "", ""),
     (Some(413), "", ""),
     (Some(400), "<html>", ""),
@@ -29,27 +33,27 @@ pub const STATUSES: [(Option<u16>, &str, &str); 12] = [
     (Some(302), "", ""),
 ];
 
-/// What a call comes to.
+/// How a callout ends.
 #[derive(Debug, Clone)]
-pub enum Fate {
-    /// Keen's word on each event: the bits say, two for each event in turn, recorded or refused or failed.
-    Verdicts(u64),
+pub enum ScriptedResponse {
+    /// A result for each event. Two bits each: 0 and 1 recorded, 2 rejected, 3 failed.
+    Results(u64),
     Status(Option<u16>, &'static str, &'static str),
-    NotMade,
+    DispatchFailed,
 }
 
 #[derive(Debug, Clone)]
 pub enum Step {
-    /// A caller with these events (project, collection, length); or nobody, who has been answered.
-    Offer {
+    /// A request with these events (project, collection, length), with a waiter or without.
+    Submit {
         waits: bool,
         events: Vec<(usize, u8, usize)>,
     },
     Settle {
         which: usize,
-        fate: Fate,
+        response: ScriptedResponse,
     },
-    HangUp {
+    Disconnect {
         which: usize,
     },
     Pass {
@@ -57,97 +61,131 @@ pub enum Step {
     },
 }
 
-/// An event as the world outside remembers it.
+/// An event that was offered to the state machine, and admitted.
 #[derive(Debug)]
-struct Told {
+struct OfferedEvent {
     waiter: Option<WaiterId>,
     destination: usize,
     collection: String,
     text: String,
 }
 
-/// The world outside of the machine.
-pub struct World {
-    machine: Delivery,
+/// Ends of events as the state machine reports them.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Ends {
+    delivered: u64,
+    rejected: u64,
+    unconfirmed: u64,
+    dropped: u64,
+}
+
+impl Ends {
+    fn sum(&self) -> u64 {
+        self.delivered + self.rejected + self.unconfirmed + self.dropped
+    }
+}
+
+pub struct Model {
+    delivery: Delivery,
     settings: config::DeliverySettings,
     now: u64,
-    events: Vec<Told>,
-    /// Events that Keen has spoken on.
-    spoken: BTreeSet<usize>,
+    events: Vec<OfferedEvent>,
+    /// Events for which Keen has given a final result.
+    final_results: BTreeSet<usize>,
     in_flight: BTreeMap<CalloutId, (usize, Vec<usize>)>,
     deadlines: BTreeMap<WaiterId, u64>,
     connected: BTreeSet<WaiterId>,
-    answered: BTreeMap<WaiterId, Ack>,
-    dropped: u64,
+    acks: BTreeMap<WaiterId, Ack>,
+    ends: [Ends; PROJECTS],
     next_waiter: WaiterId,
 }
 
-impl World {
+impl Model {
     pub fn new(settings: config::DeliverySettings, seed: u64) -> Self {
-        let mut machine = Delivery::new(settings, TIMEOUT_MS, PROJECTS, seed);
+        let mut delivery = Delivery::new(settings, TIMEOUT_MS, PROJECTS, seed);
         if seed.is_multiple_of(2) {
-            machine.enable_timer();
+            delivery.enable_timer();
         }
         Self {
-            machine,
+            delivery,
             settings,
             now: 1_000_000,
             events: Vec::new(),
-            spoken: BTreeSet::new(),
+            final_results: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             deadlines: BTreeMap::new(),
             connected: BTreeSet::new(),
-            answered: BTreeMap::new(),
-            dropped: 0,
+            acks: BTreeMap::new(),
+            ends: Default::default(),
             next_waiter: 1,
         }
     }
 
     pub fn step(&mut self, step: &Step) {
         match step {
-            Step::Offer { waits, events } => self.offer(*waits, events),
-            Step::Settle { which, fate } => {
+            Step::Submit { waits, events } => self.submit(*waits, events),
+            Step::Settle { which, response } => {
                 let ids: Vec<CalloutId> = self.in_flight.keys().copied().collect();
                 if !ids.is_empty() {
-                    self.settle(ids[which % ids.len()], fate);
+                    self.settle(ids[which % ids.len()], response);
                 }
             }
-            Step::HangUp { which } => {
+            Step::Disconnect { which } => {
                 let waiters: Vec<WaiterId> = self.connected.iter().copied().collect();
                 if !waiters.is_empty() {
                     let waiter = waiters[which % waiters.len()];
-                    self.machine.disconnect(waiter);
+                    self.delivery.disconnect(waiter);
                     self.connected.remove(&waiter);
                 }
             }
             Step::Pass { ms } => self.now += ms,
         }
-        self.dropped += self.machine.expire(self.now, 0).dropped;
-        self.take();
-        self.answers();
-        assert!(self.machine.pending_bytes() <= self.settings.max_pending_bytes);
-        let late = |w: &&WaiterId| self.deadlines[w] <= self.now && !self.answered.contains_key(w);
-        assert_eq!(self.connected.iter().find(late), None, "waits beyond the hold");
+        let report = self.delivery.expire(self.now, 0);
+        for (index, count) in report.unconfirmed {
+            self.ends[index].unconfirmed += count;
+        }
+        for (index, count) in report.dropped.into_iter().chain(self.delivery.take_displaced()) {
+            self.ends[index].dropped += count;
+        }
+        self.take_callouts();
+        self.take_acks();
+        assert!(self.delivery.pending_bytes() <= self.settings.max_pending_bytes);
+        let late = |w: &&WaiterId| self.deadlines[w] <= self.now && !self.acks.contains_key(w);
+        assert_eq!(self.connected.iter().find(late), None, "waits beyond its deadline");
     }
 
-    fn offer(&mut self, waits: bool, events: &[(usize, u8, usize)]) {
+    fn submit(&mut self, waits: bool, events: &[(usize, u8, usize)]) {
         let waiter = waits.then_some(self.next_waiter);
         self.next_waiter += 1;
         let first = self.events.len();
-        let mut offer = EventBuffer::default();
+        let mut costs = [0; PROJECTS];
         for (destination, collection, length) in events {
             let text =
                 format!("{{\"id\":{},\"pad\":\"{}\"}}", self.events.len(), "x".repeat(*length));
             let collection = format!("c{collection}");
-            offer.event(*destination, &collection, &mut |out, _| {
-                out.extend_from_slice(text.as_bytes());
-                0
-            });
-            self.events.push(Told { waiter, destination: *destination, collection, text });
+            costs[*destination] += text.len() + collection.len() + EVENT_OVERHEAD;
+            self.events.push(OfferedEvent { waiter, destination: *destination, collection, text });
         }
-        match self.machine.submit(waiter, offer.events(), self.now) {
+        let admission = self.delivery.submit(
+            waiter,
+            self.events[first..].iter().map(|event| Event {
+                destination: event.destination,
+                collection: &event.collection,
+                json: event.text.as_bytes(),
+            }),
+            self.now,
+        );
+        match admission {
             Admission::Empty => assert!(events.is_empty()),
-            Admission::Rejected => self.events.truncate(first),
+            Admission::Rejected => {
+                self.events.truncate(first);
+                let share = self.settings.max_pending_bytes / PROJECTS;
+                let is_within_share = (0..PROJECTS).all(|index| {
+                    let pending = self.delivery.pending_bytes_of(index);
+                    costs[index] == 0 || pending + costs[index] <= share
+                });
+                assert!(!is_within_share, "rejected within its share");
+            }
             Admission::Admitted => {
                 if let Some(waiter) = waiter {
                     self.deadlines.insert(waiter, self.now + self.settings.hold_ms);
@@ -157,28 +195,27 @@ impl World {
         }
     }
 
-    fn take(&mut self) {
-        while let Some(call) = self.machine.next_callout(self.now) {
-            assert!((1..=TIMEOUT_MS).contains(&call.timeout_ms));
-            let alone =
-                self.in_flight.values().all(|(destination, _)| *destination != call.destination);
-            assert!(alone || self.in_flight.len() < self.settings.max_in_flight, "too many calls");
-            let ids = self.ids(&call);
+    fn take_callouts(&mut self) {
+        while let Some(callout) = self.delivery.next_callout(self.now) {
+            assert!((1..=TIMEOUT_MS).contains(&callout.timeout_ms));
+            let limit = self.settings.max_in_flight;
+            assert!(self.in_flight.len() < 2 * limit + PROJECTS, "too many callouts");
+            let ids = self.ids(&callout);
             assert!(!ids.is_empty() && ids.len() <= self.settings.max_batch_events);
             assert!(
                 ids.len() == 1
-                    || call.body.len() < self.settings.max_batch_bytes + 64 + 8 * ids.len()
+                    || callout.body.len() < self.settings.max_batch_bytes + 64 + 8 * ids.len()
             );
-            let mut under_way = self.in_flight.values().flat_map(|(_, ids)| ids);
-            assert!(!under_way.any(|id| ids.contains(id)), "sent twice at once");
-            self.in_flight.insert(call.id, (call.destination, ids));
+            let mut in_flight = self.in_flight.values().flat_map(|(_, ids)| ids);
+            assert!(!in_flight.any(|id| ids.contains(id)), "in two callouts at once");
+            self.in_flight.insert(callout.id, (callout.destination_index, ids));
         }
     }
 
-    /// The events in a call, in its order, each as it was offered.
-    fn ids(&self, call: &Callout) -> Vec<usize> {
+    /// The events in a callout, in its order, each as it was offered.
+    fn ids(&self, callout: &Callout) -> Vec<usize> {
         let body: BTreeMap<String, Vec<Box<serde_json::value::RawValue>>> =
-            serde_json::from_slice(&call.body).unwrap();
+            serde_json::from_slice(&callout.body).unwrap();
         let mut ids = Vec::new();
         for (collection, events) in &body {
             let mut last: BTreeMap<Option<WaiterId>, usize> = BTreeMap::new();
@@ -187,12 +224,15 @@ impl World {
                     .as_u64()
                     .unwrap();
                 let id = usize::try_from(id).unwrap();
-                let told = &self.events[id];
-                assert_eq!(event.get(), told.text, "an event has changed");
-                assert_eq!((&told.collection, told.destination), (collection, call.destination));
-                if told.waiter.is_some() {
-                    let before = last.insert(told.waiter, id);
-                    assert!(before.is_none_or(|before| before < id), "out of its caller's order");
+                let offered = &self.events[id];
+                assert_eq!(event.get(), offered.text, "an event has changed");
+                assert_eq!(
+                    (&offered.collection, offered.destination),
+                    (collection, callout.destination_index)
+                );
+                if offered.waiter.is_some() {
+                    let before = last.insert(offered.waiter, id);
+                    assert!(before.is_none_or(|before| before < id), "out of its waiter's order");
                 }
                 ids.push(id);
             }
@@ -200,108 +240,117 @@ impl World {
         ids
     }
 
-    pub fn settle(&mut self, call: CalloutId, fate: &Fate) {
-        let (_, ids) = self.in_flight.remove(&call).unwrap();
-        let settled = match fate {
-            Fate::NotMade => self.machine.on_dispatch_failed(call, self.now),
-            Fate::Verdicts(bits) => {
-                let mut reply: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-                for (place, id) in ids.iter().enumerate() {
-                    let (verdict, spoken) = match (bits >> (2 * (place % 32))) & 3 {
-                        0 | 1 => (r#"{"success": true}"#, true),
-                        2 => {
-                            (r#"{"success": false, "error": {"name": "InvalidEventError"}}"#, true)
-                        }
-                        _ => (
-                            r#"{"success": false, "error": {"name": "InternalServerError"}}"#,
-                            false,
-                        ),
-                    };
-                    reply.entry(&self.events[*id].collection).or_default().push(verdict);
-                    if spoken {
-                        self.spoken.insert(*id);
-                    }
-                }
-                let collections =
-                    reply.iter().map(|(name, of)| format!("\"{name}\": [{}]", of.join(", ")));
-                let reply = format!("{{{}}}", collections.collect::<Vec<_>>().join(", "));
-                let outcome = self.machine.classify(
-                    call,
-                    CalloutResponse {
-                        status: Some(200),
-                        reply: reply.as_bytes(),
-                        retry_after: b"",
-                    },
-                );
-                assert!(matches!(outcome, CalloutOutcome::Results(_)), "{reply}");
-                self.machine.settle(call, outcome, self.now)
-            }
-            Fate::Status(status, reply, retry_after) => {
-                let ended = CalloutResponse {
+    pub fn settle(&mut self, callout: CalloutId, response: &ScriptedResponse) {
+        let (destination, ids) = self.in_flight.remove(&callout).unwrap();
+        let report = match response {
+            ScriptedResponse::DispatchFailed => self.delivery.on_dispatch_failed(callout, self.now),
+            ScriptedResponse::Results(bits) => self.settle_results(callout, &ids, *bits),
+            ScriptedResponse::Status(status, reply, retry_after) => {
+                let response = CalloutResponse {
                     status: *status,
                     reply: reply.as_bytes(),
                     retry_after: retry_after.as_bytes(),
                 };
-                let outcome = self.machine.classify(call, ended);
-                let final_word = matches!(
-                    outcome,
-                    CalloutOutcome::PayloadTooLarge | CalloutOutcome::Rejected(Some(_))
-                );
-                if final_word && ids.len() == 1 {
-                    self.spoken.extend(&ids);
+                let outcome = self.delivery.classify(callout, response, 1_700_000_000_000);
+                let is_named = matches!(outcome, CalloutOutcome::Rejected(Some(_)));
+                let report = self.delivery.settle(callout, outcome, self.now);
+                // A rejection of one event, by its name, is final; nothing else here is.
+                assert!(report.rejected.is_empty() || (is_named && ids.len() == 1));
+                if !report.rejected.is_empty() {
+                    self.final_results.extend(&ids);
                 }
-                self.machine.settle(call, outcome, self.now)
+                report
             }
         };
-        self.dropped += settled.dropped;
+        assert_eq!(report.destination_index, destination);
+        let ends = &mut self.ends[destination];
+        ends.delivered += report.delivered;
+        ends.rejected += u64::try_from(report.rejected.len()).unwrap();
+        ends.unconfirmed += report.unconfirmed;
+        ends.dropped += report.dropped;
     }
 
-    fn answers(&mut self) {
-        while let Some((waiter, answer)) = self.machine.pop_ack() {
-            assert!(self.connected.remove(&waiter), "answered, and not there");
-            assert!(self.answered.insert(waiter, answer).is_none(), "answered twice");
-            if answer == Ack::Delivered {
-                let ids =
-                    self.events.iter().enumerate().filter(|(_, told)| told.waiter == Some(waiter));
-                for (id, _) in ids {
-                    assert!(self.spoken.contains(&id), "200 before Keen had spoken on all of it");
+    fn settle_results(&mut self, callout: CalloutId, ids: &[usize], bits: u64) -> SettleReport {
+        let mut reply: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (index, id) in ids.iter().enumerate() {
+            let (result, is_final) = match (bits >> (2 * (index % 32))) & 3 {
+                0 | 1 => (r#"{"success": true}"#, true),
+                2 => (r#"{"success": false, "error": {"name": "InvalidEventError"}}"#, true),
+                _ => (r#"{"success": false, "error": {"name": "InternalServerError"}}"#, false),
+            };
+            reply.entry(&self.events[*id].collection).or_default().push(result);
+            if is_final {
+                self.final_results.insert(*id);
+            }
+        }
+        let collections =
+            reply.iter().map(|(name, results)| format!("\"{name}\": [{}]", results.join(", ")));
+        let reply = format!("{{{}}}", collections.collect::<Vec<_>>().join(", "));
+        let response =
+            CalloutResponse { status: Some(200), reply: reply.as_bytes(), retry_after: b"" };
+        let outcome = self.delivery.classify(callout, response, 0);
+        assert!(matches!(outcome, CalloutOutcome::Results(_)), "{reply}");
+        self.delivery.settle(callout, outcome, self.now)
+    }
+
+    fn take_acks(&mut self) {
+        while let Some((waiter, ack)) = self.delivery.pop_ack() {
+            assert!(self.connected.remove(&waiter), "an ack for no client");
+            assert!(self.acks.insert(waiter, ack).is_none(), "a second ack");
+            if ack == Ack::Delivered {
+                let ids = self.events.iter().enumerate();
+                for (id, _) in ids.filter(|(_, event)| event.waiter == Some(waiter)) {
+                    assert!(self.final_results.contains(&id), "delivered before a final result");
                 }
             }
         }
     }
 
-    /// Told to close, it comes to rest by itself, even where Keen never answers.
-    pub fn close(&mut self) {
-        self.machine.begin_drain(self.now);
+    /// Drains, while Keen never answers.
+    pub fn drain(&mut self) {
+        self.delivery.begin_drain(self.now);
         let end = self.now + self.settings.hold_ms + 30_000;
         while self.now < end {
-            let calls: Vec<CalloutId> = self.in_flight.keys().copied().collect();
-            for call in calls {
-                self.settle(call, &Fate::Status(None, "", ""));
+            let callouts: Vec<CalloutId> = self.in_flight.keys().copied().collect();
+            for callout in callouts {
+                self.settle(callout, &ScriptedResponse::Status(None, "", ""));
             }
             self.step(&Step::Pass { ms: 100 });
         }
-        assert!(self.machine.is_idle(), "does not come to its end");
-        assert_eq!(self.machine.pending_bytes(), 0);
+        self.assert_rest();
     }
 
-    /// All goes well from now on: everything comes to its end.
-    pub fn drain(&mut self) {
+    /// Comes to rest, while Keen accepts everything.
+    pub fn recover(&mut self) {
         for _ in 0..20_000 {
-            if self.machine.is_idle() {
+            if self.delivery.is_idle() {
                 break;
             }
-            let calls: Vec<CalloutId> = self.in_flight.keys().copied().collect();
-            for call in calls {
-                self.settle(call, &Fate::Verdicts(0));
+            let callouts: Vec<CalloutId> = self.in_flight.keys().copied().collect();
+            for callout in callouts {
+                self.settle(callout, &ScriptedResponse::Results(0));
             }
             self.step(&Step::Pass { ms: 100 });
         }
-        assert!(self.machine.is_idle(), "does not come to rest");
-        assert_eq!(self.machine.pending_bytes(), 0);
-        assert_eq!(self.connected, BTreeSet::new(), "never answered");
-        let unspoken = (0..self.events.len())
-            .filter(|id| self.events[*id].waiter.is_none() && !self.spoken.contains(id));
-        assert_eq!(u64::try_from(unspoken.count()).unwrap(), self.dropped, "lost, and not counted");
+        self.assert_rest();
+        for (index, ends) in self.ends.iter().enumerate() {
+            let unattended = self.events.iter().enumerate().filter(|(id, event)| {
+                event.destination == index
+                    && event.waiter.is_none()
+                    && !self.final_results.contains(id)
+            });
+            let lost = u64::try_from(unattended.count()).unwrap();
+            assert!(lost <= ends.dropped, "lost, and not counted");
+        }
+    }
+
+    fn assert_rest(&self) {
+        assert!(self.delivery.is_idle(), "does not come to rest");
+        assert_eq!(self.delivery.pending_bytes(), 0);
+        assert_eq!(self.connected, BTreeSet::new(), "without an ack");
+        for (index, ends) in self.ends.iter().enumerate() {
+            let events = self.events.iter().filter(|event| event.destination == index);
+            assert_eq!(u64::try_from(events.count()).unwrap(), ends.sum(), "{index}: {ends:?}");
+        }
     }
 }

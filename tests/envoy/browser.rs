@@ -198,7 +198,12 @@ async fn envoys_local_replies_become_segment_responses() {
     // A body over Envoy's buffer, a body that does not end, and a Keen that does not reply.
     env.keen.fault(Fault::hang().forever());
     for (name, request, status, message) in [
-        ("413", [head(3_000_000), " ".repeat(3_000_000)].concat(), 400, "Exceed payload limit"),
+        (
+            "413",
+            [head(3_000_000), " ".repeat(3_000_000)].concat(),
+            400,
+            "Exceed payload limit: body is larger than Envoy's buffer limit",
+        ),
         ("408", [head(100), "{".to_owned()].concat(), 503, "not confirmed in time"),
         ("504", [head(track("slow").len()), track("slow")].concat(), 503, "not confirmed in time"),
     ] {
@@ -270,7 +275,12 @@ async fn settings_response_contains_requested_write_key() {
     let mut config = harness::default_config();
     config["settings"] = json!({"apiHost": "edge.example.com/v1"});
     let env = TestEnv::with(config).await;
-    for path in ["/v1/projects/writeKey/settings", "/v1/projects/projects/writeKey/settings/?x=1"] {
+    for path in [
+        "/v1/projects/writeKey/settings",
+        "/v1/projects/projects/writeKey/settings/?x=1",
+        "/projects/writeKey/settings",
+        "/v1//projects/write%4bey//settings",
+    ] {
         let (status, headers, body) = send(&env, "GET", path, &[("origin", ORIGIN)], "").await;
         assert_eq!((status, value(&headers, "content-type")), (200, "application/json"), "{path}");
         let settings: Value = serde_json::from_str(&body).unwrap();

@@ -6,8 +6,7 @@ use keen_edge::config::Config;
 use keen_edge::mapping::Client;
 use keen_edge::mapping::EventBuffer;
 use keen_edge::mapping::pipeline::{Request, map_request};
-use keen_edge::segment::http::route::{Endpoint, endpoint};
-use keen_edge::segment::http::{content_encoding::inflate, write_key};
+use keen_edge::segment::http::{Endpoint, content_encoding, write_key};
 use keen_edge::users::UserTransaction;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,14 +21,16 @@ fn expected(
     let header = |name: &str| {
         headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map_or("", |(_, v)| v)
     };
-    let Some(endpoint @ (Endpoint::Single(_) | Endpoint::Batch)) =
-        endpoint(b"POST", path.as_bytes())
+    let Some(Endpoint::Ingest { message_type, side }) =
+        Endpoint::parse(b"POST", path.as_bytes(), None)
     else {
         return vec![];
     };
-    let body = inflate(body, header("content-encoding").as_bytes(), 1_000_000).unwrap();
+    let encoding = header("content-encoding").as_bytes();
+    let body = content_encoding::decode(body, encoding, 1_000_000).unwrap();
     let key = write_key::from_authorization(header("authorization").as_bytes());
-    let request = Request { endpoint, header_key: key.as_deref(), body: &body, now: 0 };
+    let header_key = key.as_deref();
+    let request = Request { message_type, side, header_key, body: &body, now: 0 };
     let mut offer = EventBuffer::default();
     let mut nobody = BTreeMap::new();
     let mut users = UserTransaction::new(&mut nobody, config.users, 0);
@@ -88,7 +89,7 @@ async fn recorded_requests_are_answered_and_delivered() {
             bytes.extend_from_slice(&body);
             let reply = raw(env.envoy.addr(), bytes).await;
             let name = format!("{} {method} {target}", path.display());
-            if endpoint(method.as_bytes(), target.as_bytes()).is_none() {
+            if Endpoint::parse(method.as_bytes(), target.as_bytes(), None).is_none() {
                 assert!(reply.starts_with("HTTP/1.1 404"), "{name}: {reply}");
                 continue;
             }

@@ -7,7 +7,7 @@ use keen_edge::config::Config;
 use keen_edge::mapping::Client;
 use keen_edge::mapping::EventBuffer;
 use keen_edge::mapping::pipeline::{Request, map_request};
-use keen_edge::segment::http::route::Endpoint;
+use keen_edge::segment::http::CallerSide;
 use keen_edge::segment::message::MessageType;
 use keen_edge::users::UserTransaction;
 use proptest::prelude::*;
@@ -26,9 +26,14 @@ fn config(settings: serde_json::Value) -> Config {
     Config::read(config.to_string().as_bytes()).unwrap()
 }
 
-fn mapped(config: &Config, endpoint: Endpoint<'_>, body: &str) -> Vec<(String, String)> {
-    let request =
-        Request { endpoint, header_key: Some("k"), body: body.as_bytes(), now: 1_795_471_392_908 };
+fn mapped(config: &Config, message_type: Option<MessageType>, body: &str) -> Vec<(String, String)> {
+    let request = Request {
+        message_type,
+        side: CallerSide::Server,
+        header_key: Some("k"),
+        body: body.as_bytes(),
+        now: 1_795_471_392_908,
+    };
     let client = Client {
         source_address: b"[2001:db8::7]:4711",
         user_agent: AGENT.as_bytes(),
@@ -302,11 +307,8 @@ fn a_track_call_becomes_what_the_document_says() {
     let (off, on) = (config(json!({})), config(on));
     check(500, track, move |track| {
         let body = track.body();
-        let events = mapped(
-            if track.add_ons { &on } else { &off },
-            Endpoint::Single(MessageType::Track),
-            &body,
-        );
+        let events =
+            mapped(if track.add_ons { &on } else { &off }, Some(MessageType::Track), &body);
         let name = track.event.decoded();
         if name.is_empty() {
             assert!(events.is_empty());
@@ -410,12 +412,11 @@ fn whatever_a_message_holds_keen_takes_its_events() {
         let text = message.text();
         let body =
             if batch { format!("{{\"batch\":[{text},{text}],\"context\":{text}}}") } else { text };
-        let kinds =
-            [MessageType::Track, MessageType::Page, MessageType::Screen].map(Endpoint::Single);
-        let endpoints = if batch { &[Endpoint::Batch][..] } else { &kinds[..] };
+        let kinds = [MessageType::Track, MessageType::Page, MessageType::Screen].map(Some);
+        let types = if batch { &[None][..] } else { &kinds[..] };
         for config in &configs {
-            for endpoint in endpoints {
-                let events = mapped(config, *endpoint, &body);
+            for message_type in types {
+                let events = mapped(config, *message_type, &body);
                 keen_takes(&events);
                 events.iter().for_each(|(_, event)| drop(tree::read(event)));
             }
@@ -432,7 +433,7 @@ fn depth_costs_no_stack() {
         for value in [deep, objects] {
             let events = mapped(
                 &config,
-                Endpoint::Single(MessageType::Track),
+                Some(MessageType::Track),
                 &format!(r#"{{"event":"e","properties":{{"d":{value}}}}}"#),
             );
             let (_, event) = events.first().unwrap();
@@ -465,7 +466,7 @@ fn an_event_over_keens_limit_stays_here_and_its_neighbours_go() {
         let mut big = padded(bytes);
         big["type"] = json!("track");
         let body = json!({"batch": [small, big, small]}).to_string();
-        let events = mapped(&config, Endpoint::Batch, &body);
+        let events = mapped(&config, None, &body);
         let names: Vec<&str> = events.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
             names,

@@ -1,4 +1,4 @@
--- One call to Keen for each request, answered when Keen has.
+-- Sends one call to Keen per request and answers when Keen has responded.
 local json, map = require("json"), require("map")
 function envoy_on_request(handle)
   local body = handle:body()

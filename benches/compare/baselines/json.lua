@@ -1,4 +1,4 @@
--- JSON in pure Lua, as it is written for Envoy where no C module is at hand.
+-- JSON in pure Lua, for an Envoy without C modules.
 local json = {}
 local byte, find, sub, format, concat = string.byte, string.find, string.sub, string.format, table.concat
 local escapes = {b = "\b", f = "\f", n = "\n", r = "\r", t = "\t"}

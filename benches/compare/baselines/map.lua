@@ -1,4 +1,4 @@
--- Track calls as Keen events, as one writes it by hand: no legal names, no times corrected, no retries.
+-- Maps track calls to Keen events without sanitizing names, correcting clock skew or retrying.
 local IP = {name = "keen:ip_to_geo", input = {ip = "ip_address"}, output = "ip_geo_info"}
 local UA = {name = "keen:ua_parser", input = {ua_string = "user_agent"}, output = "parsed_user_agent"}
 local URL = {name = "keen:url_parser", input = {url = "page_url"}, output = "parsed_page_url"}
@@ -15,7 +15,7 @@ local function event(message)
   return out
 end
 
--- Adds a body's events to those by collection; how many.
+-- Adds the events of a body to `collections`. Returns their number.
 return function(json, text, collections)
   local body = json.decode(text)
   local messages = body.batch or {body}

@@ -1,4 +1,4 @@
--- Answered at once; every hundred events, and every half second, a call to Keen, whose answer nobody hears.
+-- Answers at once. Sends one call to Keen per 100 events, or every half second, and ignores its response.
 local json, map = require("cjson"), require("map")
 local this = {pending = {}, count = 0}
 

@@ -1,4 +1,4 @@
-// One call to Keen for each request, answered when Keen has: njs has no timers to batch by.
+// Sends one call to Keen per request and answers when Keen has responded. njs has no timer to batch with.
 const addons = [
   { name: 'keen:ip_to_geo', input: { ip: 'ip_address' }, output: 'ip_geo_info' },
   { name: 'keen:ua_parser', input: { ua_string: 'user_agent' }, output: 'parsed_user_agent' },

@@ -1,4 +1,4 @@
--- wrk's part: the body named by $BODY, and its findings as one line of JSON.
+-- Script for wrk: posts the file $BODY, and prints its measurements as one line of JSON.
 local file = assert(io.open(os.getenv("BODY"), "rb"))
 wrk.method = "POST"
 wrk.body = file:read("*a")
@@ -9,6 +9,6 @@ wrk.headers["User-Agent"] = "analytics-node/2.2.0"
 
 function done(summary, latency)
   local e = summary.errors
-  io.write(string.format('said {"requests":%d,"us":%d,"p50":%.0f,"p99":%.0f,"errors":%d}\n', summary.requests,
+  io.write(string.format('report {"requests":%d,"us":%d,"p50":%.0f,"p99":%.0f,"errors":%d}\n', summary.requests,
     summary.duration, latency:percentile(50), latency:percentile(99), e.connect + e.read + e.write + e.status + e.timeout))
 end

@@ -1,4 +1,4 @@
-//! What one would write instead: Envoy's Lua filter, and nginx with Lua or njs. The scripts stand in `baselines/`.
+//! Baselines: Envoy's Lua filter, and nginx with Lua or njs. Their scripts are in `baselines/`.
 
 use crate::load;
 use crate::scenarios::{Row, SERVER_CORE, Server, filters};
@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 const NGINX_MODULES: &str = "/usr/lib/nginx/modules";
 
-/// All of them, by the names of their rows.
+/// Names of all baselines.
 pub(crate) const ALL: [&str; 4] = ["lua", "lua-cjson", "nginx-lua", "nginx-njs"];
 
-/// Starts one of them.
+/// Starts a baseline by its name.
 pub(crate) async fn start(name: &str, upstream: SocketAddr) -> Result<Row, String> {
     match name {
         "lua" => lua_call(upstream).await,
@@ -33,7 +33,7 @@ fn read(name: &str) -> Result<String, String> {
     fs::read_to_string(script(name)).map_err(|error| format!("{name}: {error}"))
 }
 
-/// Envoy's Lua filter in keen-edge's place.
+/// Envoy with its Lua filter in place of keen-edge.
 async fn envoy_lua(
     name: &str,
     about: &'static str,
@@ -42,7 +42,7 @@ async fn envoy_lua(
     file: &str,
 ) -> Result<Row, String> {
     let here = script("?.lua");
-    // LuaJIT of Envoy's own, which finds what is named here and in its configuration.
+    // Envoy's own LuaJIT resolves modules by these paths.
     let found =
         format!("package.path = package.path .. ';{}'\n{CPATH}\n{}", here.display(), read(file)?);
     Row::envoy(name, about, upstream, confirmed, move |bootstrap| {
@@ -57,13 +57,13 @@ async fn envoy_lua(
 
 const CPATH: &str = "package.cpath = package.cpath .. ';/usr/lib/x86_64-linux-gnu/lua/5.1/?.so;/usr/lib/aarch64-linux-gnu/lua/5.1/?.so'";
 
-/// Pure Lua, a call to Keen for each request.
+/// Pure Lua: one call to Keen per request.
 async fn lua_call(upstream: SocketAddr) -> Result<Row, String> {
-    let about = "Envoy's Lua filter, JSON in Lua, a call to Keen for each request";
+    let about = "Envoy's Lua filter, JSON in Lua, one call to Keen per request";
     envoy_lua("lua", about, upstream, true, "envoy_call.lua").await
 }
 
-/// lua-cjson, batches of a hundred, acknowledged early.
+/// lua-cjson: calls of 100 events, answered before delivery.
 async fn lua_batch(upstream: SocketAddr) -> Result<Row, String> {
     let found = ["x86_64", "aarch64"]
         .iter()
@@ -76,7 +76,7 @@ async fn lua_batch(upstream: SocketAddr) -> Result<Row, String> {
     envoy_lua("lua-cjson", about, upstream, false, "envoy_batch.lua").await
 }
 
-/// A server that ends with its row.
+/// An nginx process that is killed when its row is dropped.
 #[derive(Debug)]
 pub(crate) struct Nginx(Child);
 
@@ -101,7 +101,7 @@ fn nginx(
     }
     let dir = root().join("target/tmp").join(format!("{name}-{}", std::process::id()));
     fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-    // A free port, by asking for one; nginx cannot say which it got.
+    // nginx cannot report a port that the kernel chose, so a free one is looked up first.
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|l| l.local_addr())
         .map_err(|e| e.to_string())?
@@ -156,7 +156,7 @@ fn nginx(
     })
 }
 
-/// nginx with lua-cjson: batches of a hundred and a timer, acknowledged early.
+/// nginx with lua-cjson: calls of 100 events or by timer, answered before delivery.
 fn nginx_lua(upstream: SocketAddr) -> Result<Row, String> {
     let dir = root().join("target/tmp");
     let batch = read("nginx_batch.lua")?.replace("UPSTREAM_PORT", &upstream.port().to_string());
@@ -172,18 +172,18 @@ fn nginx_lua(upstream: SocketAddr) -> Result<Row, String> {
     nginx("nginx-lua", about, false, &["ndk_http_module.so", "ngx_http_lua_module.so"], &http)
 }
 
-/// nginx with njs: a call to Keen for each request.
+/// nginx with njs: one call to Keen per request.
 fn nginx_njs(upstream: SocketAddr) -> Result<Row, String> {
     let file = root().join("target/tmp/nginx_call.js");
     let call = read("nginx_call.js")?.replace("UPSTREAM_PORT", &upstream.port().to_string());
     fs::write(&file, call).map_err(|error| error.to_string())?;
     let http = format!(
-        "js_import rival from {};\nserver {{ listen 127.0.0.1:LISTEN_PORT; location / {{ js_content rival.take; }} }}",
+        "js_import baseline from {};\nserver {{ listen 127.0.0.1:LISTEN_PORT; location / {{ js_content baseline.take; }} }}",
         file.display()
     );
     nginx(
         "nginx-njs",
-        "nginx with njs, a call to Keen for each request",
+        "nginx with njs, one call to Keen per request",
         true,
         &["ngx_http_js_module.so"],
         &http,

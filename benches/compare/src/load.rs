@@ -1,4 +1,4 @@
-//! One round: `wrk` against a server, and what the server's processes took for it.
+//! One round of load: runs `wrk` against a server and measures the CPU time of its processes.
 
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What is sent, again and again.
+/// A request that the load generator repeats.
 #[derive(Debug, Clone)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,
@@ -16,22 +16,22 @@ pub(crate) struct Case {
     pub(crate) events: u64,
 }
 
-/// What a round came to.
+/// Measurements of one round.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Round {
     pub(crate) requests: u64,
     pub(crate) per_second: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
-    /// Answers that were not 2xx, and connections that failed.
+    /// Responses other than 2xx, and failed connections.
     pub(crate) errors: u64,
-    /// Of the server, user and kernel.
+    /// CPU time of the server's processes, user and kernel.
     pub(crate) cpu_us_per_request: f64,
     pub(crate) rss_mb: f64,
 }
 
 #[derive(Deserialize)]
-struct Said {
+struct WrkReport {
     requests: u64,
     us: f64,
     p50: f64,
@@ -39,7 +39,7 @@ struct Said {
     errors: u64,
 }
 
-/// Sends for `seconds` over `connections`; all is counted, the beginning too.
+/// Sends requests for `seconds` over `connections`, without a warm-up.
 pub(crate) fn round(
     address: SocketAddr,
     pids: &[u32],
@@ -65,26 +65,26 @@ pub(crate) fn round(
         .map_err(|error| format!("wrk: {error}"))?;
     let after = cpu_ns(pids);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let said = text
+    let report = text
         .lines()
-        .find_map(|line| serde_json::from_str::<Said>(line.strip_prefix("said ")?).ok());
-    let said =
-        said.ok_or_else(|| format!("wrk: {text}{}", String::from_utf8_lossy(&output.stderr)))?;
-    if said.requests == 0 {
+        .find_map(|line| serde_json::from_str::<WrkReport>(line.strip_prefix("report ")?).ok());
+    let report =
+        report.ok_or_else(|| format!("wrk: {text}{}", String::from_utf8_lossy(&output.stderr)))?;
+    if report.requests == 0 {
         return Err("no request was answered".to_owned());
     }
     Ok(Round {
-        requests: said.requests,
-        per_second: said.requests as f64 * 1e6 / said.us,
-        p50_us: said.p50,
-        p99_us: said.p99,
-        errors: said.errors,
-        cpu_us_per_request: after.saturating_sub(before) as f64 / 1000.0 / said.requests as f64,
+        requests: report.requests,
+        per_second: report.requests as f64 * 1e6 / report.us,
+        p50_us: report.p50,
+        p99_us: report.p99,
+        errors: report.errors,
+        cpu_us_per_request: after.saturating_sub(before) as f64 / 1000.0 / report.requests as f64,
         rss_mb: rss_mb(pids),
     })
 }
 
-/// Nanoseconds on a processor so far: the kernel's scheduler counts them for each thread.
+/// CPU time of processes so far in nanoseconds, from the scheduler's statistics of each thread.
 pub(crate) fn cpu_ns(pids: &[u32]) -> u64 {
     let tasks = pids
         .iter()
@@ -97,7 +97,7 @@ pub(crate) fn cpu_ns(pids: &[u32]) -> u64 {
         .sum()
 }
 
-/// Resident memory of processes.
+/// Resident memory of processes in MB.
 pub(crate) fn rss_mb(pids: &[u32]) -> f64 {
     pids.iter().map(|pid| rss_kb(*pid)).sum::<u64>() as f64 / 1024.0
 }
@@ -113,7 +113,7 @@ pub(crate) fn pin(pid: u32, core: u32) -> Result<(), String> {
     pin_to(pid, &core.to_string())
 }
 
-/// The same for a list of cores, as `taskset` writes it.
+/// Pins a process and all its threads to a list of cores, as `taskset` writes it.
 pub(crate) fn pin_to(pid: u32, cores: &str) -> Result<(), String> {
     let output = Command::new("taskset").args(["-a", "-c", "-p", cores, &pid.to_string()]).output();
     match output {

@@ -1,7 +1,9 @@
-//! keen-edge and its alternatives, side by side: one machine, one run, the same calls, the same upstream.
+//! Compares keen-edge with its alternatives on one machine, in one run, with the same requests and
+//! the same upstream.
 //!
-//! Servers are pinned to one core, the load generator and the upstream to the other. Rounds of all rows are interleaved,
-//! so that what disturbs the machine disturbs all of them, and the figures are medians.
+//! Servers are pinned to one core, the load generator and the upstream to the other. The rounds of
+//! all scenarios are interleaved, so that noise on the machine affects all of them alike. Figures
+//! are medians of the rounds.
 
 mod baselines;
 mod load;
@@ -23,34 +25,34 @@ use std::time::Duration;
 #[derive(Parser)]
 #[command(about)]
 struct Options {
-    /// Rounds of each row and case; the figures are their medians.
+    /// Rounds of each scenario and case; the figures are medians over them.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds of one round.
+    /// Length of one round in seconds.
     #[arg(long, default_value_t = 2)]
     seconds: u32,
-    /// Connections of the load generator.
+    /// Connections that the load generator keeps open.
     #[arg(long, default_value_t = 64)]
     connections: u32,
-    /// Only these rows.
+    /// Run only these scenarios (comma-separated names of the table's first column).
     #[arg(long, value_delimiter = ',')]
     rows: Vec<String>,
-    /// Other builds of the filter, each a row beside the others: `name=path/to.wasm`.
+    /// Other builds of the filter to measure in the same run: `name=path/to.wasm`.
     #[arg(long, value_delimiter = ',')]
     builds: Vec<String>,
-    /// How keen-edge's cost grows, in place of the rows: a table, and docs/growth.svg.
+    /// Measure how the cost scales instead: a table, and docs/scaling.svg.
     #[arg(long)]
-    growth: bool,
-    /// What keen-edge adds to Envoy's start and memory, in place of the rows.
+    scaling: bool,
+    /// Measure start-up time and memory instead.
     #[arg(long)]
     start: bool,
-    /// Where a track's time goes, by samples of `perf`, in place of the rows.
+    /// Sample with `perf` where the time of a track request goes instead.
     #[arg(long)]
     profile: bool,
-    /// Whether memory grows over this many events, in place of the rows.
+    /// Send this many events instead, and fail if memory grows.
     #[arg(long)]
     soak: Option<u64>,
-    /// Only these cases.
+    /// Run only these cases: track, batch.
     #[arg(long, value_delimiter = ',')]
     cases: Vec<String>,
 }
@@ -69,7 +71,7 @@ async fn main() -> ExitCode {
 async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     load::pin(std::process::id(), 1)?;
     let (address, seen) = upstream::start(Duration::ZERO)?;
-    if options.growth {
+    if options.scaling {
         return scaling::run(address, options.rounds).await;
     }
     if options.start {
@@ -110,7 +112,7 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     for name in baselines::ALL.into_iter().filter(|name| wanted(name)) {
         match baselines::start(name, address).await.and_then(|row| answers(&row).map(|()| row)) {
             Ok(row) => all.push(row),
-            Err(error) => println!("left out: {name}: {error}"),
+            Err(error) => println!("skipped: {name}: {error}"),
         }
     }
     let data = harness::root().join("benches/data");
@@ -137,7 +139,7 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
                     options.seconds,
                 ) {
                     Ok(round) => round,
-                    // A rival too slow for one round is not the end of the others.
+                    // A baseline that fails one round does not stop the others.
                     Err(error) => {
                         eprintln!("{} round {}: {}: {error}", case.name, turn + 1, row.name);
                         continue;
@@ -172,7 +174,7 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A row that cannot answer a track is no row.
+/// Checks that a server answers a track request before it is measured.
 fn answers(row: &Row) -> Result<(), String> {
     let case = Case {
         name: "track",
@@ -182,7 +184,7 @@ fn answers(row: &Row) -> Result<(), String> {
     };
     let round = load::round(row.address, &row.pids, &case, 1, 1)?;
     if round.errors > 0 {
-        Err(format!("{} of {} answers are errors", round.errors, round.requests))
+        Err(format!("{} of {} responses are errors", round.errors, round.requests))
     } else {
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! Where a track's time goes, by samples: the module's own code, the host calls it makes, the rest of Envoy, the kernel.
+//! Samples where the time of a track request goes: the module's own code, its hostcalls, the rest
+//! of Envoy, the kernel.
 
 use crate::load::{self, Case};
 use crate::scenarios::{Row, floor, keen_edge_row, minimal_filter};
@@ -14,50 +15,51 @@ use std::process::{Command, Stdio};
 const CONNECTIONS: u32 = 64;
 const SECONDS: u32 = 5;
 
-/// Samples by what was running.
+/// Number of samples by the code that was running.
 #[derive(Debug, Default)]
 struct Samples {
     module: u64,
-    host_calls: u64,
+    hostcalls: u64,
     envoy: u64,
     kernel: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Frame {
-    /// Code that V8 has compiled.
+    /// Code that V8 compiled.
     Module,
     Kernel,
     Envoy,
 }
 
-/// Samples Envoy without a filter, with one that only replies, and with keen-edge; a table, and `target/profile.json`.
+/// Samples Envoy without a filter, with the minimal filter, and with keen-edge. Prints a table;
+/// writes `target/profile.json`.
 pub(crate) async fn run(upstream: SocketAddr) -> Result<(), Box<dyn Error>> {
     let body = root().join("benches/data/track.json");
     let track = Case { name: "track", path: "/v1/track", body, events: 1 };
     println!(
         "{:<12} {:>8} {:>8} {:>10} {:>8} {:>8}",
-        "", "us/req", "module", "host calls", "Envoy", "kernel"
+        "", "us/req", "module", "hostcalls", "Envoy", "kernel"
     );
     let mut found = json!({});
     for row in
         [floor(upstream).await?, minimal_filter(upstream).await?, keen_edge_row(upstream).await?]
     {
-        // Sampling takes time of its own: how long a request takes is measured before, and shared out afterwards.
+        // Sampling itself costs time, so the cost of a request is measured first and divided afterwards.
         let cost =
             load::round(row.address, &row.pids, &track, CONNECTIONS, SECONDS)?.cpu_us_per_request;
         let samples = sampled(&row, &track)?;
-        let all = samples.module + samples.host_calls + samples.envoy + samples.kernel;
+        let all = samples.module + samples.hostcalls + samples.envoy + samples.kernel;
         let share = |count: u64| cost * count as f64 / all as f64;
         let [module, calls, envoy, kernel] =
-            [samples.module, samples.host_calls, samples.envoy, samples.kernel].map(share);
+            [samples.module, samples.hostcalls, samples.envoy, samples.kernel].map(share);
         println!(
             "{:<12} {cost:>8.1} {module:>8.1} {calls:>10.1} {envoy:>8.1} {kernel:>8.1}",
             row.name
         );
         found[&row.name] = json!({
             "cpu_us_per_request": cost, "samples": all,
-            "module_us": module, "host_calls_us": calls, "envoy_us": envoy, "kernel_us": kernel,
+            "module_us": module, "hostcalls_us": calls, "envoy_us": envoy, "kernel_us": kernel,
         });
     }
     let file = root().join("target/profile.json");
@@ -75,10 +77,10 @@ fn sampled(row: &Row, track: &Case) -> Result<Samples, Box<dyn Error>> {
         .args(["--", "sleep", &(SECONDS - 1).to_string()])
         .stdout(Stdio::null())
         .spawn()
-        .map_err(|error| format!("perf: {error}; Debian has it in linux-perf"))?;
+        .map_err(|error| format!("perf: {error}; install Debian's linux-perf"))?;
     let round = load::round(row.address, &row.pids, track, CONNECTIONS, SECONDS);
     if !perf.wait()?.success() {
-        return Err("perf record failed: may this user sample (kernel.perf_event_paranoid)?".into());
+        return Err("perf record failed; check kernel.perf_event_paranoid".into());
     }
     round?;
     let samples = read(&data);
@@ -86,7 +88,7 @@ fn sampled(row: &Row, track: &Case) -> Result<Samples, Box<dyn Error>> {
     samples
 }
 
-/// Stacks as `perf script` has them: a line each frame, the innermost first, and an empty line behind each stack.
+/// Parses `perf script` output: one line per frame, innermost first, an empty line after each stack.
 fn read(data: &Path) -> Result<Samples, Box<dyn Error>> {
     let mut script = Command::new("perf")
         .args(["script", "--no-inline", "-F", "ip,sym,dso", "-i"])
@@ -96,7 +98,8 @@ fn read(data: &Path) -> Result<Samples, Box<dyn Error>> {
         .spawn()?;
     let mut samples = Samples::default();
     let mut stack: Vec<Frame> = Vec::new();
-    for line in BufReader::new(script.stdout.take().ok_or("perf script says nothing")?).split(b'\n')
+    for line in
+        BufReader::new(script.stdout.take().ok_or("perf script printed nothing")?).split(b'\n')
     {
         let line = line?;
         let line = String::from_utf8_lossy(&line);
@@ -116,7 +119,7 @@ fn read(data: &Path) -> Result<Samples, Box<dyn Error>> {
 
 fn frame(line: &str) -> Frame {
     let object = line.rsplit_once('(').map_or("", |(_, object)| object);
-    // Compiled code lies in no file: perf looks for its names in one of its own.
+    // JIT code belongs to no file: perf attributes it to a map file or to anonymous memory.
     match object {
         object if object.contains("[kernel") => Frame::Kernel,
         object if object.contains("/perf-") || object.contains("anon") => Frame::Module,
@@ -128,7 +131,7 @@ fn count(samples: &mut Samples, stack: &[Frame]) {
     let Some(innermost) = stack.first() else { return };
     let counter = match (innermost, stack.contains(&Frame::Module)) {
         (Frame::Module, _) => &mut samples.module,
-        (_, true) => &mut samples.host_calls,
+        (_, true) => &mut samples.hostcalls,
         (Frame::Kernel, false) => &mut samples.kernel,
         (Frame::Envoy, false) => &mut samples.envoy,
     };

@@ -1,4 +1,5 @@
-//! How keen-edge's cost grows, by connections, events in a body, workers, sources and bytes; and whether its memory does.
+//! Measures how the cost scales with connections, events per body, bytes, sources and workers, and
+//! whether memory grows over time.
 
 use crate::load::{self, Case};
 use crate::scenarios::{Row, keen_edge_with};
@@ -12,14 +13,14 @@ use std::path::PathBuf;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// A line of the plot: what grows, what of, and points of it with the CPU they cost.
+/// One panel of the plot: the variable, the unit of the cost, and the points (value, CPU us).
 struct Line {
     name: &'static str,
     unit: &'static str,
     points: Vec<(f64, f64)>,
 }
 
-/// One point: the median CPU microseconds of a request.
+/// Returns the median CPU time of a request in microseconds.
 fn point(row: &Row, case: &Case, connections: u32, rounds: usize) -> Result<f64> {
     let mut figures = Vec::new();
     for _ in 0..rounds {
@@ -43,14 +44,14 @@ fn data(name: &str) -> Result<Value> {
     Ok(serde_json::from_str(&fs::read_to_string(root().join("benches/data").join(name))?)?)
 }
 
-/// Measures all lines; a table, `target/growth.json` and `docs/growth.svg`.
+/// Measures all lines. Prints a table; writes `target/scaling.json` and `docs/scaling.svg`.
 pub(crate) async fn run(upstream: SocketAddr, rounds: usize) -> Result<()> {
     let track = data("track.json")?;
     let single =
         Case { name: "track", path: "/v1/track", body: body("track.json", &track)?, events: 1 };
     let mut lines = Vec::new();
 
-    // Room for a thousand events in a body.
+    // A body of 1,000 events must fit.
     let row =
         keen_edge_with(upstream, 1, |config| config["limits"] = json!({"bodyBytes": 1_000_000}))
             .await?;
@@ -58,7 +59,7 @@ pub(crate) async fn run(upstream: SocketAddr, rounds: usize) -> Result<()> {
     for connections in [1, 4, 16, 64, 256, 1000] {
         points.push((f64::from(connections), point(&row, &single, connections, rounds)?));
     }
-    lines.push(Line { name: "connections", unit: "a request", points });
+    lines.push(Line { name: "connections", unit: "per request", points });
 
     let mut points = Vec::new();
     for events in [1_u32, 3, 10, 30, 100, 300, 1000] {
@@ -68,12 +69,12 @@ pub(crate) async fn run(upstream: SocketAddr, rounds: usize) -> Result<()> {
         let case = Case {
             name: "batch",
             path: "/v1/batch",
-            body: body("growth-batch.json", &batch)?,
+            body: body("scaling-batch.json", &batch)?,
             events: events.into(),
         };
         points.push((f64::from(events), point(&row, &case, 4, rounds)? / f64::from(events)));
     }
-    lines.push(Line { name: "events in a body", unit: "an event", points });
+    lines.push(Line { name: "events per body", unit: "per event", points });
 
     let mut points = Vec::new();
     for bytes in [200_usize, 600, 2000, 6000, 20_000, 60_000, 200_000] {
@@ -82,18 +83,18 @@ pub(crate) async fn run(upstream: SocketAddr, rounds: usize) -> Result<()> {
         let mut at = 0;
         while message.to_string().len() + 60 < bytes {
             message["properties"][format!("property{at}")] =
-                json!("a value of some forty characters, as is usual");
+                json!("a value of about forty characters, as usual");
             at += 1;
         }
         let case = Case {
             name: "size",
             path: "/v1/track",
-            body: body("growth-size.json", &message)?,
+            body: body("scaling-size.json", &message)?,
             events: 1,
         };
         points.push((bytes as f64 / 1000.0, point(&row, &case, 4, rounds)?));
     }
-    lines.push(Line { name: "KB in a body", unit: "a request", points });
+    lines.push(Line { name: "KB per body", unit: "per request", points });
     drop(row);
 
     let mut points = Vec::new();
@@ -110,14 +111,14 @@ pub(crate) async fn run(upstream: SocketAddr, rounds: usize) -> Result<()> {
         .await?;
         points.push((f64::from(sources), point(&row, &single, 64, rounds)?));
     }
-    lines.push(Line { name: "sources", unit: "a request", points });
+    lines.push(Line { name: "sources", unit: "per request", points });
 
     let mut points = Vec::new();
     for workers in [1_u32, 2] {
         let row = keen_edge_with(upstream, workers, |_| {}).await?;
         points.push((f64::from(workers), point(&row, &single, 64, rounds)?));
     }
-    lines.push(Line { name: "workers", unit: "a request", points });
+    lines.push(Line { name: "workers", unit: "per request", points });
 
     report(&lines)
 }
@@ -131,17 +132,17 @@ fn report(lines: &[Line]) -> Result<()> {
         }
         found[line.name] = json!(line.points);
     }
-    fs::write(root().join("target/growth.json"), format!("{found:#}\n"))?;
+    fs::write(root().join("target/scaling.json"), format!("{found:#}\n"))?;
     fs::create_dir_all(root().join("docs"))?;
-    fs::write(root().join("docs/growth.svg"), plot(lines))?;
-    println!("\n{}", root().join("docs/growth.svg").display());
+    fs::write(root().join("docs/scaling.svg"), plot(lines))?;
+    println!("\n{}", root().join("docs/scaling.svg").display());
     Ok(())
 }
 
 const WIDTH: f64 = 300.0;
 const HEIGHT: f64 = 180.0;
 
-/// A panel for each line, side by side. Across: what grows, by powers. Up: microseconds, from zero.
+/// Draws one panel per line: the variable on a logarithmic axis, microseconds from zero.
 fn plot(lines: &[Line]) -> String {
     let columns = 3;
     let rows = lines.len().div_ceil(columns);
@@ -198,7 +199,8 @@ fn plot(lines: &[Line]) -> String {
     svg
 }
 
-/// Sends `events` events in batches of a hundred, and tells the memory meanwhile. It must not grow once it is warm.
+/// Sends `events` events in batches of 100 and prints the resident memory. Fails if it grows by
+/// more than a tenth after the first round.
 pub(crate) async fn soak(upstream: SocketAddr, events: u64) -> Result<()> {
     let row = keen_edge_with(upstream, 1, |_| {}).await?;
     let batch = Case {
@@ -219,7 +221,7 @@ pub(crate) async fn soak(upstream: SocketAddr, events: u64) -> Result<()> {
         }
         println!("{sent:>9} events, {:.1} MB resident", round.rss_mb);
         if round.rss_mb > warm * 1.1 {
-            return Err(format!("memory has grown from {warm:.1} to {:.1} MB", round.rss_mb).into());
+            return Err(format!("memory grew from {warm:.1} to {:.1} MB", round.rss_mb).into());
         }
     }
     Ok(())

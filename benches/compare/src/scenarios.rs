@@ -1,4 +1,4 @@
-//! The rows: each a server that takes Segment's calls, started with what it needs.
+//! Scenarios: each starts one server that accepts Segment's requests.
 
 use crate::baselines::Nginx;
 use crate::load;
@@ -7,25 +7,25 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// The core that servers run on; everything else has the other.
+/// The core that servers are pinned to. Everything else runs on the other one.
 pub(crate) const SERVER_CORE: u32 = 0;
 
 const FILTERS: &str =
     "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
 const ROUTES: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/routes";
 
-/// A server under load.
+/// A running server and its row in the table.
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) about: &'static str,
     pub(crate) address: SocketAddr,
     pub(crate) pids: Vec<u32>,
-    /// Whether its caller's answer means that Keen has the events.
+    /// True if a 200 means that Keen has stored the events.
     pub(crate) confirmed: bool,
     pub(crate) _server: Server,
 }
 
-#[allow(dead_code, reason = "held until the row ends")]
+#[allow(dead_code, reason = "kept alive until the row is dropped")]
 pub(crate) enum Server {
     Envoy(Box<Envoy>),
     Nginx(Nginx),
@@ -53,7 +53,7 @@ impl Row {
     }
 }
 
-/// What Envoy runs before its router, in place of keen-edge.
+/// Replaces the HTTP filters in front of Envoy's router.
 pub(crate) fn filters(bootstrap: &mut Value, filters: Vec<Value>) {
     if let Some(Value::Array(all)) = bootstrap.pointer_mut(FILTERS) {
         let router = all.pop();
@@ -67,7 +67,7 @@ fn to_upstream(bootstrap: &mut Value) {
     }
 }
 
-/// Envoy itself reads the body and answers: nothing that runs in it can cost less.
+/// Envoy reads the body and answers by itself: the lower bound for any filter.
 pub(crate) async fn floor(upstream: SocketAddr) -> Result<Row, String> {
     Row::envoy("floor", "Envoy reads the body and answers by itself", upstream, false, |bootstrap| {
         let buffer = "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer";
@@ -81,7 +81,7 @@ pub(crate) async fn floor(upstream: SocketAddr) -> Result<Row, String> {
     .await
 }
 
-/// Envoy hands the call on as it is.
+/// Envoy proxies the request unchanged.
 pub(crate) async fn proxy(upstream: SocketAddr) -> Result<Row, String> {
     Row::envoy("proxy", "Envoy proxies the call as it is", upstream, true, |bootstrap| {
         filters(bootstrap, Vec::new());
@@ -90,7 +90,7 @@ pub(crate) async fn proxy(upstream: SocketAddr) -> Result<Row, String> {
     .await
 }
 
-/// The least a wasm filter can do.
+/// The minimal wasm filter: it reads the body and replies.
 pub(crate) async fn minimal_filter(upstream: SocketAddr) -> Result<Row, String> {
     minimal_filter_row(
         "wasm-reply",
@@ -101,7 +101,7 @@ pub(crate) async fn minimal_filter(upstream: SocketAddr) -> Result<Row, String> 
     .await
 }
 
-/// The least a wasm filter can do that answers when its upstream has.
+/// The minimal wasm filter with a callout per request.
 pub(crate) async fn minimal_filter_call(upstream: SocketAddr) -> Result<Row, String> {
     minimal_filter_row(
         "wasm-call",
@@ -112,7 +112,7 @@ pub(crate) async fn minimal_filter_call(upstream: SocketAddr) -> Result<Row, Str
     .await
 }
 
-/// `calls`: its configuration names the cluster to call.
+/// With `calls`, the configuration names the cluster to call.
 async fn minimal_filter_row(
     name: &str,
     about: &'static str,
@@ -133,28 +133,22 @@ fn local(wasm: &Path) -> Value {
     json!({"local": {"filename": wasm}})
 }
 
-/// This project, as its `envoy.yaml` has it.
+/// keen-edge with the repository's `envoy.yaml`.
 pub(crate) async fn keen_edge_row(upstream: SocketAddr) -> Result<Row, String> {
-    Row::envoy(
-        "keen-edge",
-        "keen-edge, confirmed by Keen before the answer",
-        upstream,
-        true,
-        |_| {},
-    )
-    .await
+    Row::envoy("keen-edge", "keen-edge, answered after Keen has confirmed", upstream, true, |_| {})
+        .await
 }
 
-/// The steps on the way to it, each a row: what a step costs is what its row has above the one before.
+/// Scenarios that stop early. The difference between two of them is the cost of the step between.
 pub(crate) const STEPS: [&str; 2] = ["keen-edge-drop", "keen-edge-early"];
 
 /// One of [`STEPS`].
 pub(crate) async fn step(name: &str, upstream: SocketAddr) -> Result<Row, String> {
     let drops = name == STEPS[0];
     let about = if drops {
-        "reads the call, finds that its source is unknown, and answers: no event"
+        "keen-edge, unknown write key: the request is parsed and answered, no event"
     } else {
-        "answers before Keen has the event (delivery.ack: accepted)"
+        "keen-edge with delivery.ack: accepted"
     };
     Row::envoy(name, about, upstream, false, move |bootstrap| {
         let Some(config) = keen_edge(bootstrap).pointer_mut("/configuration/value") else { return };
@@ -168,18 +162,19 @@ pub(crate) async fn step(name: &str, upstream: SocketAddr) -> Result<Row, String
     .await
 }
 
-/// The same of another build of the filter: `name=path/to.wasm`.
+/// Another build of the filter: `name=path/to.wasm`.
 pub(crate) async fn another_build(upstream: SocketAddr, build: &str) -> Result<Row, String> {
-    let (name, path) =
-        build.split_once('=').ok_or_else(|| format!("--builds wants name=path, found {build}"))?;
+    let (name, path) = build
+        .split_once('=')
+        .ok_or_else(|| format!("--builds expects name=path, found {build}"))?;
     let wasm = std::path::absolute(path).map_err(|error| format!("{path}: {error}"))?;
-    Row::envoy(name, "keen-edge as another build has it", upstream, true, move |bootstrap| {
+    Row::envoy(name, "another build of keen-edge", upstream, true, move |bootstrap| {
         keen_edge(bootstrap)["vm_config"]["code"] = local(&wasm);
     })
     .await
 }
 
-/// The same with settings changed, and any number of workers.
+/// keen-edge with changed settings and any number of workers.
 pub(crate) async fn keen_edge_with(
     upstream: SocketAddr,
     workers: u32,
@@ -190,7 +185,7 @@ pub(crate) async fn keen_edge_with(
     let builder =
         Envoy::builder().keen(upstream).log_level("warn").config(config).concurrency(workers);
     let envoy = builder.start().await.map_err(|error| error.to_string())?;
-    // More than one worker has more than one core.
+    // Several workers need several cores.
     if workers == 1 {
         load::pin(envoy.pid(), SERVER_CORE)?;
     } else {
@@ -208,12 +203,12 @@ pub(crate) async fn keen_edge_with(
     })
 }
 
-/// UserTransaction that are remembered before the first call: as many as the defaults allow.
+/// Users stored before the first request: the default maximum.
 const USERS: usize = 10_000;
 
-/// The same, and it knows the user of every call.
+/// keen-edge with `rememberUsers`, and the user of every request in its store.
 pub(crate) async fn remembering(upstream: SocketAddr) -> Result<Row, String> {
-    let about = "the same, with rememberUsers and 10,000 users, among them those of the calls";
+    let about = "keen-edge with rememberUsers and 10,000 stored users";
     let row = Row::envoy("keen-edge-users", about, upstream, true, |bootstrap| {
         if let Some(source) =
             keen_edge(bootstrap).pointer_mut("/configuration/value/sources/writeKey")

@@ -1,5 +1,6 @@
-//! What every row talks to: it answers Keen's bulk endpoint as Keen does, event by event, and Segment's as Segment.
-//! As fast as can be, as it shares a core with the load generator, and nothing of it is measured.
+//! The upstream of every scenario. It answers Keen's bulk endpoint with one result per event, and
+//! any other request as Segment would. It is minimal because it shares a core with the load
+//! generator; its own cost is not measured.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -17,26 +18,26 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 
-/// What has come in.
+/// Number of requests and events received.
 #[derive(Debug, Default)]
-pub(crate) struct Seen {
+pub(crate) struct Received {
     calls: AtomicU64,
     events: AtomicU64,
 }
 
-impl Seen {
-    /// Calls, and events in them.
+impl Received {
+    /// Requests and events so far.
     pub(crate) fn so_far(&self) -> (u64, u64) {
         (self.calls.load(Ordering::Relaxed), self.events.load(Ordering::Relaxed))
     }
 }
 
-/// Serves from a thread of its own, as long as the program runs. `delay`: what Keen takes to answer.
-pub(crate) fn start(delay: Duration) -> io::Result<(SocketAddr, Arc<Seen>)> {
+/// Serves from its own thread until the program ends. Each response is delayed by `delay`.
+pub(crate) fn start(delay: Duration) -> io::Result<(SocketAddr, Arc<Received>)> {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    let seen = Arc::new(Seen::default());
+    let seen = Arc::new(Received::default());
     let counted = Arc::clone(&seen);
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -50,7 +51,7 @@ pub(crate) fn start(delay: Duration) -> io::Result<(SocketAddr, Arc<Seen>)> {
 
 async fn serve(
     listener: std::net::TcpListener,
-    seen: Arc<Seen>,
+    seen: Arc<Received>,
     delay: Duration,
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
@@ -62,7 +63,7 @@ async fn serve(
             let service = service_fn(|request| answer(request, &seen, delay));
             let connection = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service);
-            // A caller that closes is done.
+            // An error here is a closed connection.
             let _ = connection.await;
         });
     }
@@ -70,7 +71,7 @@ async fn serve(
 
 async fn answer(
     request: Request<Incoming>,
-    seen: &Seen,
+    seen: &Received,
     delay: Duration,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let bulk = request.uri().path().ends_with("/events");
@@ -93,7 +94,7 @@ async fn answer(
     Ok(response)
 }
 
-fn recorded(body: &[u8], seen: &Seen) -> Option<String> {
+fn recorded(body: &[u8], seen: &Received) -> Option<String> {
     let events: BTreeMap<String, Vec<IgnoredAny>> = serde_json::from_slice(body).ok()?;
     seen.calls.fetch_add(1, Ordering::Relaxed);
     let mut reply = String::from("{");

@@ -1,5 +1,5 @@
-//! Reads the body and replies, and does nothing with it: what entering and leaving a filter costs, written as the SDK's
-//! own examples are. With a cluster's name as its configuration it sends each body there first.
+//! The minimal wasm filter, written like the SDK's examples: it reads the body and replies. With the
+//! name of a cluster as its configuration, it sends each body there first.
 
 #[cfg(target_arch = "wasm32")]
 mod filter {

@@ -1,23 +1,32 @@
-//! Which pages may read our answers (the CORS protocol of the Fetch standard).
+//! CORS: which pages may read our responses (fetch.spec.whatwg.org, section 3.2).
 //!
-//! A browser takes an answer without these headers for a failure of the network: it sends an event again that Keen has,
-//! and does not hear of `Retry-After`. So every answer carries them, refusals too.
+//! To a browser, a response without these headers is a network failure: it retries events that Keen
+//! has already stored, and cannot read `Retry-After`. So every response carries them, errors too.
+//!
+//! ```
+//! use keen_edge::segment::http::cors;
+//!
+//! let allowed = ["https://*.shop.example".to_owned()];
+//! let origin = "https://www.shop.example";
+//! let headers = cors::headers(Some(origin), &allowed);
+//! assert!(headers.contains(&("access-control-allow-origin", origin)));
+//! ```
 
-/// Headers of an answer.
+/// Response headers.
 pub type Headers<'a> = Vec<(&'static str, &'a str)>;
 
-/// What analytics-next asks for, where a preflight does not say.
-const USUAL_HEADERS: &str = "authorization, content-type, x-retry-count";
-/// The longest value that is sent back.
-const LONGEST: usize = 4096;
+/// The request headers that analytics-next sends, allowed where a preflight does not name any.
+const DEFAULT_ALLOW_HEADERS: &str = "authorization, content-type, x-retry-count";
+/// Longest header value, in bytes, that is sent back.
+const MAX_ECHOED_LEN: usize = 4096;
 
-/// The headers of an answer to a request from `origin`, if any.
+/// The headers of a response to a request with this `Origin`.
 ///
-/// `allowed`: origins, `*` for any, or `https://*.example.com` for the hosts below one. Nothing is sent back that could
-/// split a header.
+/// `allowed`: origins, `*` for any, or `https://*.example.com` for all subdomains. A value that could
+/// split a header is never sent back.
 #[must_use]
 pub fn headers<'a>(origin: Option<&'a str>, allowed: &[String]) -> Headers<'a> {
-    // Also without an origin: what a cache keeps for one page is not another's.
+    // Without an origin too: a cache must not serve one page's response to another.
     let mut headers = vec![("vary", "Origin")];
     if let Some(origin) = origin.filter(|origin| is_allowed(origin, allowed)) {
         headers.push(("access-control-allow-origin", origin));
@@ -27,23 +36,32 @@ pub fn headers<'a>(origin: Option<&'a str>, allowed: &[String]) -> Headers<'a> {
     headers
 }
 
-/// The headers of the answer to a preflight. `asked`: its `Access-Control-Request-Headers`, sent back so that a
-/// customer's own headers pass.
+/// The headers of the response to a preflight. `requested_headers`: its
+/// `Access-Control-Request-Headers`, sent back so that a customer's own headers are allowed.
 #[must_use]
-pub fn preflight<'a>(origin: Option<&'a str>, asked: &'a str, allowed: &[String]) -> Headers<'a> {
+pub fn preflight<'a>(
+    origin: Option<&'a str>,
+    requested_headers: &'a str,
+    allowed: &[String],
+) -> Headers<'a> {
     let mut headers = headers(origin, allowed);
     if headers.len() > 1 {
         headers.push(("access-control-allow-methods", "GET, POST, OPTIONS"));
         headers.push((
             "access-control-allow-headers",
-            if is_plain(asked) { asked } else { USUAL_HEADERS },
+            if is_printable_ascii(requested_headers) {
+                requested_headers
+            } else {
+                DEFAULT_ALLOW_HEADERS
+            },
         ));
         headers.push(("access-control-max-age", "86400"));
     }
     headers
 }
 
-/// Whether `text` can stand in `cors.allowOrigins`: `*`, `null`, or scheme and host, as browsers send them.
+/// Whether `text` is a valid entry of `cors.allowOrigins`: `*`, `null`, or scheme and host in lower
+/// case, as browsers send them.
 #[must_use]
 pub fn is_pattern(text: &str) -> bool {
     if matches!(text, "*" | "null") {
@@ -61,10 +79,10 @@ pub fn is_pattern(text: &str) -> bool {
 }
 
 fn is_allowed(origin: &str, allowed: &[String]) -> bool {
-    is_plain(origin) && allowed.iter().any(|pattern| matches(origin, pattern))
+    is_printable_ascii(origin) && allowed.iter().any(|pattern| matches_pattern(origin, pattern))
 }
 
-fn matches(origin: &str, pattern: &str) -> bool {
+fn matches_pattern(origin: &str, pattern: &str) -> bool {
     if let Some((scheme, host)) = pattern.split_once("*.") {
         let label =
             origin.strip_prefix(scheme).and_then(|rest| rest.strip_suffix(host)?.strip_suffix('.'));
@@ -73,20 +91,22 @@ fn matches(origin: &str, pattern: &str) -> bool {
     pattern == "*" || pattern == origin
 }
 
-/// Host and port, IPv6 in its brackets included.
+/// A byte of host and port, or of an IPv6 address in brackets.
 fn is_host(b: u8) -> bool {
     b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']')
 }
 
-fn is_plain(value: &str) -> bool {
-    !value.is_empty() && value.len() <= LONGEST && value.bytes().all(|b| (0x20..0x7f).contains(&b))
+fn is_printable_ascii(value: &str) -> bool {
+    !value.is_empty()
+        && value.len() <= MAX_ECHOED_LEN
+        && value.bytes().all(|b| (0x20..0x7f).contains(&b))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const NONE: [(&str, &str); 1] = [("vary", "Origin")];
+    const NOT_ALLOWED: [(&str, &str); 1] = [("vary", "Origin")];
 
     fn allows(origin: &str, pattern: &str) -> bool {
         headers(Some(origin), &[pattern.to_owned()])
@@ -94,15 +114,27 @@ mod tests {
     }
 
     #[test]
-    fn nothing_splits_a_header() {
+    fn headers_with_line_break_are_not_sent_back() {
         let any = ["*".to_owned()];
-        assert_eq!(headers(Some("https://a.b\r\nx: y"), &any), NONE);
+        assert_eq!(headers(Some("https://a.b\r\nx: y"), &any), NOT_ALLOWED);
         let headers = preflight(Some("https://a.b"), "authorization\r\nx: y", &any);
-        assert!(headers.contains(&("access-control-allow-headers", USUAL_HEADERS)));
+        assert!(headers.contains(&("access-control-allow-headers", DEFAULT_ALLOW_HEADERS)));
     }
 
     #[test]
-    fn origins_are_exact_or_below_a_host() {
+    fn headers_for_origin_over_length_limit_are_not_sent_back() {
+        let any = ["*".to_owned()];
+        let origin = |length: usize| format!("https://{}", "a".repeat(length - "https://".len()));
+        assert!(allows(&origin(MAX_ECHOED_LEN), "*"));
+        assert_eq!(headers(Some(&origin(MAX_ECHOED_LEN + 1)), &any), NOT_ALLOWED);
+        assert_eq!(headers(Some(""), &any), NOT_ALLOWED);
+        let requested = "x".repeat(MAX_ECHOED_LEN + 1);
+        let preflight = preflight(Some("https://a.b"), &requested, &any);
+        assert!(preflight.contains(&("access-control-allow-headers", DEFAULT_ALLOW_HEADERS)));
+    }
+
+    #[test]
+    fn headers_allow_exact_origins_and_subdomains() {
         for (origin, pattern) in [
             ("https://a.b", "*"),
             ("null", "null"),
@@ -124,11 +156,11 @@ mod tests {
         ] {
             assert!(!allows(origin, pattern), "{origin} {pattern}");
         }
-        assert_eq!(headers(None, &["*".to_owned()]), NONE);
+        assert_eq!(headers(None, &["*".to_owned()]), NOT_ALLOWED);
     }
 
     #[test]
-    fn what_is_no_origin_is_no_setting() {
+    fn is_pattern_rejects_what_is_no_origin() {
         for text in [
             "",
             "a.b",

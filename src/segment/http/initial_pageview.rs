@@ -1,64 +1,95 @@
-//! A page's load, as its question for the settings tells of it (`initialPageview`).
+//! The page message that a browser's settings request stands for (`initialPageview`).
+//!
+//! ```
+//! use keen_edge::segment::http::initial_pageview::SettingsRequest;
+//!
+//! let request = SettingsRequest {
+//!     method: b"GET",
+//!     referer: b"https://shop.example/cart",
+//!     ..SettingsRequest::default()
+//! };
+//! let message = request.page_message("k").unwrap();
+//! let want = br#"{"properties":{"page_url":"https://shop.example/cart"},"writeKey":"k"}"#;
+//! assert_eq!(message, want);
+//! ```
 
-use crate::json::write_string;
+use serde_json::json;
 
-/// What the headers of a question for the settings tell.
-#[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+/// Headers of a settings request.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SettingsRequest<'a> {
     /// The request's method.
     pub method: &'a [u8],
     /// `Referer`
     pub referer: &'a [u8],
     /// `Origin`
     pub origin: &'a [u8],
-    /// `Sec-Purpose`, or `Purpose`, its older name.
-    pub purpose: &'a [u8],
+    /// `Sec-Purpose`, or its older name `Purpose`.
+    pub sec_purpose: &'a [u8],
 }
 
-/// The page call that stands for a page's load, as JSON, for the source with this write key. `None`: nobody looks at a
-/// page.
-///
-/// A browser says which page asks, by `Referer` or at least by `Origin`; phones and servers say neither. What is fetched
-/// in advance (`prefetch`, `prerender`) nobody has seen.
-#[must_use]
-pub fn message(write_key: &str, asked: Asked<'_>) -> Option<Vec<u8>> {
-    let page = if asked.referer.is_empty() { asked.origin } else { asked.referer };
-    let ahead = asked.purpose.windows(3).any(|letters| letters.eq_ignore_ascii_case(b"pre"));
-    // Pages without an address of their own (`data:`, sandboxed frames) have this origin.
-    if asked.method != b"GET" || page.is_empty() || page == b"null" || ahead {
-        return None;
+impl SettingsRequest<'_> {
+    /// The page message for a loaded page, as JSON, for the source with this write key. `None`: no
+    /// page was loaded.
+    ///
+    /// A browser names the page in `Referer`, or at least its origin in `Origin`. Phones and servers
+    /// send neither. No user has seen a page that is fetched in advance (`prefetch`, `prerender`).
+    #[must_use]
+    pub fn page_message(&self, write_key: &str) -> Option<Vec<u8>> {
+        let page = if self.referer.is_empty() { self.origin } else { self.referer };
+        // Pages without an address of their own (`data:`, sandboxed frames) have the origin `null`.
+        let is_page = !page.is_empty() && page != b"null";
+        if self.method != b"GET" || !is_page || self.is_prefetch() {
+            return None;
+        }
+        let url = String::from_utf8_lossy(page);
+        let message = json!({"writeKey": write_key, "properties": {"page_url": url}});
+        Some(message.to_string().into_bytes())
     }
-    let mut message = b"{\"writeKey\":".to_vec();
-    write_string(&mut message, write_key);
-    message.extend_from_slice(b",\"properties\":{\"page_url\":");
-    write_string(&mut message, &String::from_utf8_lossy(page));
-    message.extend_from_slice(b"}}");
-    Some(message)
+
+    fn is_prefetch(&self) -> bool {
+        self.sec_purpose.windows(3).any(|letters| letters.eq_ignore_ascii_case(b"pre"))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
+
+    fn page_url(method: &[u8], referer: &[u8], origin: &[u8], sec_purpose: &[u8]) -> Option<Value> {
+        let message = SettingsRequest { method, referer, origin, sec_purpose }.page_message("k")?;
+        let message: Value = serde_json::from_slice(&message).ok()?;
+        assert_eq!(message.get("writeKey"), Some(&json!("k")));
+        message.pointer("/properties/page_url").cloned()
+    }
 
     #[test]
-    fn pages_load_and_others_ask() {
-        let asked = |method, referer, origin, purpose| {
-            let message = message("k", Asked { method, referer, origin, purpose });
-            message.map(|message| String::from_utf8_lossy(&message).into_owned())
-        };
-        let page =
-            |url: &str| Some(format!(r#"{{"writeKey":"k","properties":{{"page_url":"{url}"}}}}"#));
-        assert_eq!(asked(b"GET", b"https://a.b/c", b"https://a.b", b""), page("https://a.b/c"));
-        assert_eq!(asked(b"GET", b"", b"https://a.b", b""), page("https://a.b"));
-        assert_eq!(asked(b"GET", b"https://a.b/\"", b"", b""), page("https://a.b/\\\""));
-        for other in [
-            asked(b"GET", b"", b"", b""),
-            asked(b"GET", b"", b"null", b""),
-            asked(b"HEAD", b"https://a.b/", b"", b""),
-            asked(b"GET", b"https://a.b/", b"", b"prefetch"),
-            asked(b"GET", b"https://a.b/", b"", b"prefetch;prerender"),
+    fn page_message_of_browser_has_page() {
+        for (referer, origin, want) in [
+            ("https://a.b/c", "https://a.b", "https://a.b/c"),
+            ("", "https://a.b", "https://a.b"),
+            ("https://a.b/\"", "", "https://a.b/\""),
         ] {
-            assert_eq!(other, None);
+            let found = page_url(b"GET", referer.as_bytes(), origin.as_bytes(), b"");
+            assert_eq!(found, Some(json!(want)));
+        }
+        assert_eq!(
+            page_url(b"GET", b"https://a.b/\xe9", b"", b""),
+            Some(json!("https://a.b/\u{fffd}"))
+        );
+    }
+
+    #[test]
+    fn page_message_without_loaded_page_is_none() {
+        for found in [
+            page_url(b"GET", b"", b"", b""),
+            page_url(b"GET", b"", b"null", b""),
+            page_url(b"HEAD", b"https://a.b/", b"", b""),
+            page_url(b"GET", b"https://a.b/", b"", b"prefetch"),
+            page_url(b"GET", b"https://a.b/", b"", b"Prefetch;prerender"),
+        ] {
+            assert_eq!(found, None);
         }
     }
 }

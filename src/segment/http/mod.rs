@@ -1,6 +1,5 @@
 //! Segment's HTTP API: routes, write keys, content encodings, and the responses that SDKs expect.
 
-mod base64;
 pub mod content_encoding;
 pub mod cors;
 pub mod initial_pageview;
@@ -9,3 +8,6 @@ pub mod project_settings;
 pub mod response;
 pub mod route;
 pub mod write_key;
+
+pub use response::{BadRequestReason, Response, Unavailable};
+pub use route::{CallerSide, Endpoint};

@@ -1,67 +1,82 @@
-//! Calls that come as the address of an image (segment.com/docs/connections/sources/catalog/libraries/server/pixel-tracking-api).
+//! Messages in the address of an image
+//! (segment.com/docs/connections/sources/catalog/libraries/server/pixel-tracking-api).
+//!
+//! ```
+//! use keen_edge::segment::http::pixel;
+//!
+//! let message = pixel::message("event=Opened&properties.subject=Hello");
+//! assert_eq!(message, br#"{"event":"Opened","properties":{"subject":"Hello"}}"#);
+//! ```
 
-use super::base64;
-use crate::tree::{Members, Tree};
+use super::write_key::decode_base64;
+use serde_json::{Map, Value};
+use std::borrow::Cow;
 
-/// The image: transparent, of one point.
-pub const GIF: &[u8] = &[
+/// A transparent image of one pixel.
+pub const TRANSPARENT_GIF: &[u8] = &[
     0x47, 0x49, 0x46, 0x38, 0x39, 0x61, 0x01, 0x00, 0x01, 0x00, 0x80, 0x00, 0x00, 0x00, 0x00, 0x00,
     0xff, 0xff, 0xff, 0x21, 0xf9, 0x04, 0x01, 0x00, 0x00, 0x00, 0x00, 0x2c, 0x00, 0x00, 0x00, 0x00,
     0x01, 0x00, 0x01, 0x00, 0x00, 0x02, 0x01, 0x44, 0x00, 0x3b,
 ];
 
-/// Its headers: each time it is shown is a call.
+/// Headers of the image. Each time it is shown is a message of its own, so no cache may keep it.
 pub const HEADERS: [(&str, &str); 2] = [
     ("content-type", "image/gif"),
     ("cache-control", "no-cache, no-store, must-revalidate, private"),
 ];
 
-/// Levels of dotted names that become objects; a deeper rest stays a name.
-const DEPTH: usize = 8;
+/// Levels of dotted names that become objects. The rest of a deeper name stays one name.
+const MAX_DEPTH: usize = 8;
 
-/// The message, as the JSON that a POST would have brought.
+/// The message in a query, as the JSON that a POST would carry.
 ///
-/// `data` holds it in base64 of either alphabet, padded or not, or as it is; without `data` the query's own names do, with
-/// dots for levels: `event=Email+Opened&properties.subject=Hello`.
+/// The parameter `data` holds it as JSON, or in base64: either alphabet, padded or not, with or
+/// without line breaks. Without `data` each parameter is a field, and a dot in its name a level. A
+/// message that cannot be read is empty.
 #[must_use]
 pub fn message(query: &str) -> Vec<u8> {
-    let mut message = Members::new();
+    let mut message = Map::new();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         if name == "data" {
-            return data(&value);
+            return decode_data_param(value);
         }
-        put(&mut message, &name, &value);
+        insert_path(&mut message, &name, &value);
     }
-    let mut out = Vec::new();
-    Tree::Object(message).write(&mut out);
-    out
+    Value::Object(message).to_string().into_bytes()
 }
 
-fn data(value: &str) -> Vec<u8> {
-    let value = value.trim();
-    if value.starts_with('{') {
-        return value.as_bytes().to_vec();
+fn decode_data_param(value: Cow<'_, str>) -> Vec<u8> {
+    let text = value.trim();
+    if text.starts_with('{') {
+        return text.as_bytes().to_vec();
     }
-    base64::decode_any(value).unwrap_or_default()
+    // A query's `+` arrives as a space. `-` and `_` are the URL-safe alphabet's `+` and `/`.
+    let standard =
+        text.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n' | b'\t')).map(|byte| match byte {
+            b'-' | b' ' => b'+',
+            b'_' => b'/',
+            other => other,
+        });
+    decode_base64(&standard.collect::<Vec<u8>>()).unwrap_or_default()
 }
 
-fn put(message: &mut Members, name: &str, value: &str) {
-    let mut names: Vec<&str> = name.splitn(DEPTH, '.').collect();
-    let Some(last) = names.pop() else { return };
+fn insert_path(message: &mut Map<String, Value>, name: &str, value: &str) {
+    let mut path: Vec<&str> = name.splitn(MAX_DEPTH, '.').collect();
+    let Some(last) = path.pop() else { return };
     let mut object = message;
-    for name in &names {
-        let member = object.entry((*name).to_owned()).or_insert(Tree::Null);
-        if member.members().is_none() {
-            *member = Tree::Object(Members::new());
+    for name in &path {
+        let member = object.entry(*name).or_insert(Value::Null);
+        if !member.is_object() {
+            *member = Value::Object(Map::new());
         }
-        let Tree::Object(inner) = member else { return };
+        let Value::Object(inner) = member else { return };
         object = inner;
     }
-    // A query knows only texts; which destinations a message is for is told by booleans.
-    let value = match (names.first(), value) {
-        (Some(&"integrations"), "true") => Tree::Bool(true),
-        (Some(&"integrations"), "false") => Tree::Bool(false),
-        _ => Tree::from(value),
+    // A query has only strings, but `integrations` takes booleans.
+    let value = match (path.first(), value) {
+        (Some(&"integrations"), "true") => Value::Bool(true),
+        (Some(&"integrations"), "false") => Value::Bool(false),
+        _ => Value::from(value),
     };
     object.insert(last.to_owned(), value);
 }
@@ -70,14 +85,15 @@ fn put(message: &mut Members, name: &str, value: &str) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine};
+    use serde_json::json;
 
     fn read(query: &str) -> Value {
         serde_json::from_slice(&message(query)).unwrap_or(Value::Null)
     }
 
     #[test]
-    fn data_in_every_form() {
+    fn message_data_in_every_form_is_read() {
         let want = json!({"event": "Opened?>", "userId": "ü"});
         for data in [
             "eyJldmVudCI6ICJPcGVuZWQ/PiIsICJ1c2VySWQiOiAiw7wifQ==",
@@ -85,15 +101,39 @@ mod tests {
             "eyJldmVudCI6ICJPcGVuZWQ_PiIsICJ1c2VySWQiOiAiw7wifQ",
             "eyJldmVudCI6ICJPcGVuZWQ%2FPiIsICJ1c2VySWQiOiAiw7wifQ%3D%3D",
             "%7B%22event%22%3A%22Opened%3F%3E%22%2C%22userId%22%3A%22%C3%BC%22%7D",
+            "eyJldmVudCI6ICJPcGVuZWQ/PiIs%0D%0AICJ1c2VySWQiOiAiw7wifQ==%0A",
+            "eyJldmVudCI6ICJPcGVuZWQ_%0APiIsICJ1c2VySWQiOiAiw7wifQ",
         ] {
             assert_eq!(read(&format!("data={data}")), want, "{data}");
         }
-        // A plus sign is a space in a query, and a letter of base64.
-        assert_eq!(read("data=eyJhIjoi4pi+In0="), json!({"a": "☾"}));
     }
 
     #[test]
-    fn a_query_of_its_own_names() {
+    fn message_data_with_plus_or_space_is_read() {
+        for data in ["eyJhIjoi4pi+In0=", "eyJhIjoi4pi%2BIn0=", "eyJhIjoi4pi%20In0="] {
+            assert_eq!(read(&format!("data={data}")), json!({"a": "☾"}), "{data}");
+        }
+    }
+
+    #[test]
+    fn message_data_of_any_text_survives_both_alphabets() {
+        for last in 0x20_u8..0x7f {
+            let message = json!({"event": format!("~~>{}?", char::from(last))});
+            let text = message.to_string();
+            let wrapped: Vec<String> = BASE64_STANDARD
+                .encode(&text)
+                .as_bytes()
+                .chunks(20)
+                .map(|line| String::from_utf8_lossy(line).into_owned())
+                .collect();
+            for data in [wrapped.join("%0D%0A"), BASE64_URL_SAFE_NO_PAD.encode(&text)] {
+                assert_eq!(read(&format!("data={data}")), message, "{data}");
+            }
+        }
+    }
+
+    #[test]
+    fn message_of_parameters_has_levels_by_dots() {
         let query = "userId=user_123&event=Email Opened&properties.subject=The+Electric%20Daily&properties.a.b=1\
             &integrations.Keen IO=false&writeKey=k&properties.a.c=true";
         let want = json!({
@@ -104,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_no_message_and_harms_nobody() {
+    fn message_of_malformed_query_is_bounded_and_empty() {
         assert_eq!(read("data=!!!"), Value::Null);
         assert_eq!(read("data=/w=="), Value::Null);
         assert_eq!(read(""), json!({}));
@@ -117,7 +157,8 @@ mod tests {
     }
 
     #[test]
-    fn the_image_is_a_gif_to_its_end() {
-        assert!(GIF.starts_with(b"GIF89a\x01\x00\x01\x00") && GIF.ends_with(b"\x3b"));
+    fn transparent_gif_is_complete() {
+        assert!(TRANSPARENT_GIF.starts_with(b"GIF89a\x01\x00\x01\x00"));
+        assert!(TRANSPARENT_GIF.ends_with(b"\x3b"));
     }
 }

@@ -1,128 +1,349 @@
-//! Which of Segment's calls a request is (segment.com/docs/connections/sources/catalog/libraries/server/http-api).
+//! The paths of Segment's HTTP API
+//! (segment.com/docs/connections/sources/catalog/libraries/server/http-api).
+//!
+//! ```
+//! use keen_edge::segment::http::route::{CallerSide, Endpoint};
+//! use keen_edge::segment::message::MessageType;
+//!
+//! let track = Endpoint::Ingest {
+//!     message_type: Some(MessageType::Track),
+//!     side: CallerSide::Server,
+//! };
+//! assert_eq!(Endpoint::parse(b"POST", b"/v1/track", None), Some(track));
+//! assert_eq!(Endpoint::parse(b"POST", b"/healthz", None), None);
+//! ```
+
+use super::write_key;
 use crate::segment::message::MessageType;
+use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
 
-/// A call of Segment's.
+/// Longest path, without its query, that can be one of Segment's.
+const MAX_PATH_BYTES: usize = 4096;
+/// Most segments of a path after `pathPrefix`: `v1/v1/projects/projects/{key}/settings`.
+const MAX_SEGMENTS: usize = 6;
+
+/// Who calls, by the form of the endpoint. The message itself can say otherwise
+/// (`context.library`, `context.direct`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallerSide {
+    /// The end user's device: the short forms (`/v1/t`, `/v1/b`) and the pixel.
+    Client,
+    /// A server: the long forms (`/v1/track`, `/v1/batch`, `/v1/import`).
+    Server,
+}
+
+/// An endpoint of Segment's API.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint<'a> {
-    /// One message of a kind.
-    Single(MessageType),
-    /// Many messages (`/v1/batch`, and `/v1/import`, its other name).
-    Batch,
-    /// The SDKs' own telemetry (`/v1/m`): answered and dropped.
+    /// Messages in the body.
+    Ingest {
+        /// The type of the one message. `None`: a batch (`/v1/batch`, or its alias `/v1/import`).
+        message_type: Option<MessageType>,
+        /// Who calls.
+        side: CallerSide,
+    },
+    /// The SDKs' own telemetry (`/v1/m`). It is answered 200 and dropped.
     Telemetry,
-    /// An image that stands for a call: its kind, where the path names one, and the query that holds its message. It is
-    /// answered with the image, whatever becomes of the call.
-    Pixel(Option<MessageType>, &'a str),
-    /// A tracking path asked for with another method than POST: 400, as Segment does.
-    WrongMethod,
-    /// A CORS preflight on one of Segment's paths.
+    /// A message in the address of an image. The response is always the image.
+    Pixel {
+        /// The type that the path names. `None`: the path names no type, so there is no message.
+        message_type: Option<MessageType>,
+        /// The query, which holds the message.
+        query: &'a str,
+    },
+    /// One of Segment's paths, but not its method. Segment answers 400, not 405.
+    MethodNotAllowed,
+    /// A CORS preflight.
     Preflight,
-    /// What a browser or phone asks for at start. The write key, percent-encoded as it came.
-    Settings(&'a str),
+    /// The settings that an SDK requests when it starts.
+    ProjectSettings {
+        /// The write key in the path, percent-decoded and trimmed. Callers check it with
+        /// [`write_key::is_well_formed`].
+        write_key: Cow<'a, str>,
+    },
 }
 
-/// Which call a request is. `None`: not Segment's, let it pass.
-///
-/// The doubled forms are what SDKs produce when their host setting ends in a slash or already holds a path (`//v1/batch`,
-/// `/v1/v1/batch`, `/v1/b/b`).
-#[must_use]
-pub fn endpoint<'a>(method: &[u8], path: &'a [u8]) -> Option<Endpoint<'a>> {
-    let path = std::str::from_utf8(path).ok()?;
-    let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    let path = path.strip_suffix('/').unwrap_or(path);
-    let path = path.strip_prefix('/')?.trim_start_matches('/');
-    let found = match path {
-        "b" | "batch" | "batch/b" => Endpoint::Batch,
-        _ => {
-            let rest = path.strip_prefix("v1/")?;
-            under_v1(rest.strip_prefix("v1/").unwrap_or(rest), query)?
+impl<'a> Endpoint<'a> {
+    /// The endpoint of a request. `None`: not one of Segment's paths.
+    ///
+    /// Empty path segments do not count, so doubled and trailing slashes change nothing. SDKs whose
+    /// host setting already holds a path produce doubled forms (`/v1/v1/batch`, `/v1/b/b`,
+    /// `/v1/batch/b`), and without `/v1` they request `/b`, `/m` and `/projects/{key}/settings`.
+    /// `path_prefix` (`pathPrefix`) may precede any of these forms.
+    ///
+    /// ```
+    /// # use keen_edge::segment::http::route::Endpoint;
+    /// let settings = Endpoint::ProjectSettings { write_key: "k".into() };
+    /// let found = Endpoint::parse(b"GET", b"/cdn//projects/k/settings", Some("/cdn"));
+    /// assert_eq!(found, Some(settings));
+    /// ```
+    #[must_use]
+    pub fn parse(method: &[u8], path: &'a [u8], path_prefix: Option<&str>) -> Option<Self> {
+        let end = path.iter().position(|byte| *byte == b'?').unwrap_or(path.len());
+        let (path, query) = path.split_at_checked(end)?;
+        if path.len() > MAX_PATH_BYTES || path.first() != Some(&b'/') {
+            return None;
         }
-    };
-    Some(match (method, found) {
-        (b"OPTIONS", _) => Endpoint::Preflight,
-        (b"GET" | b"HEAD", Endpoint::Settings(_)) => found,
-        // Whoever looks ahead does not see the image.
-        (b"GET", Endpoint::Pixel(..)) => found,
-        (_, Endpoint::Pixel(..)) => Endpoint::Pixel(None, ""),
-        (b"POST", Endpoint::Single(_) | Endpoint::Batch | Endpoint::Telemetry) => found,
-        _ => Endpoint::WrongMethod,
+        let path = std::str::from_utf8(path).ok()?;
+        let endpoint = Self::of_path(path, path_prefix)?;
+        Some(match (method, endpoint) {
+            (b"OPTIONS", _) => Self::Preflight,
+            (b"GET" | b"HEAD", settings @ Self::ProjectSettings { .. }) => settings,
+            (b"GET", Self::Pixel { message_type, .. }) => {
+                // Envoy passes bytes that are not ASCII on. Such a query cannot hold a message.
+                let query = query.split_first().map_or(&[][..], |(_, query)| query);
+                Self::Pixel { message_type, query: std::str::from_utf8(query).unwrap_or_default() }
+            }
+            // Only a GET shows the image.
+            (_, Self::Pixel { .. }) => Self::Pixel { message_type: None, query: "" },
+            (b"POST", endpoint @ (Self::Ingest { .. } | Self::Telemetry)) => endpoint,
+            _ => Self::MethodNotAllowed,
+        })
+    }
+
+    /// The endpoint of a path without query, whatever the method.
+    fn of_path(path: &'a str, path_prefix: Option<&str>) -> Option<Self> {
+        let path = without_prefix(path, path_prefix.unwrap_or_default()).unwrap_or(path);
+        let mut segments = [""; MAX_SEGMENTS];
+        let mut count = 0_usize;
+        for segment in non_empty_segments(path) {
+            *segments.get_mut(count)? = segment;
+            count = count.saturating_add(1);
+        }
+        match segments.get(..count)? {
+            ["v1", "v1", rest @ ..] | ["v1", rest @ ..] => parse_v1(rest),
+            rest @ (["b" | "batch" | "m"] | ["batch", "b"] | ["projects", ..]) => parse_v1(rest),
+            _ => None,
+        }
+    }
+}
+
+/// The endpoint of the segments after `/v1`.
+fn parse_v1<'a>(segments: &[&'a str]) -> Option<Endpoint<'a>> {
+    let ingest = |message_type, side| Some(Endpoint::Ingest { message_type, side });
+    match *segments {
+        ["batch" | "import"] => ingest(None, CallerSide::Server),
+        ["b"] | ["b" | "batch", "b"] => ingest(None, CallerSide::Client),
+        ["m"] => Some(Endpoint::Telemetry),
+        ["pixel", name] => {
+            Some(Endpoint::Pixel { message_type: long_message_type(name), query: "" })
+        }
+        ["pixel", _, ..] => Some(Endpoint::Pixel { message_type: None, query: "" }),
+        ["projects", key, "settings"] | ["projects", "projects", key, "settings"] => {
+            // Bytes that are not UTF-8 become U+FFFD, which no write key holds.
+            let key = percent_decode_str(key).decode_utf8_lossy();
+            Some(Endpoint::ProjectSettings { write_key: write_key::trimmed(key) })
+        }
+        [name] => match short_message_type(name) {
+            Some(short) => ingest(Some(short), CallerSide::Client),
+            None => ingest(Some(long_message_type(name)?), CallerSide::Server),
+        },
+        _ => None,
+    }
+}
+
+fn long_message_type(name: &str) -> Option<MessageType> {
+    Some(match name {
+        "track" => MessageType::Track,
+        "page" => MessageType::Page,
+        "screen" => MessageType::Screen,
+        "identify" => MessageType::Identify,
+        "group" => MessageType::Group,
+        "alias" => MessageType::Alias,
+        _ => return None,
     })
 }
 
-fn under_v1<'a>(rest: &'a str, query: &'a str) -> Option<Endpoint<'a>> {
-    Some(match rest {
-        "track" | "t" => Endpoint::Single(MessageType::Track),
-        "page" | "p" => Endpoint::Single(MessageType::Page),
-        "screen" | "s" => Endpoint::Single(MessageType::Screen),
-        "identify" | "i" => Endpoint::Single(MessageType::Identify),
-        "group" | "g" => Endpoint::Single(MessageType::Group),
-        "alias" | "a" => Endpoint::Single(MessageType::Alias),
-        "batch" | "import" | "b" | "b/b" | "batch/b" => Endpoint::Batch,
-        "m" => Endpoint::Telemetry,
-        _ => {
-            if let Some(call) = rest.strip_prefix("pixel/") {
-                return Some(Endpoint::Pixel(MessageType::parse(call), query));
-            }
-            let key = rest.strip_prefix("projects/")?.strip_suffix("/settings")?;
-            let key = key.strip_prefix("projects/").unwrap_or(key);
-            if key.is_empty() || key.contains('/') {
-                return None;
-            }
-            Endpoint::Settings(key)
-        }
+fn short_message_type(name: &str) -> Option<MessageType> {
+    Some(match name {
+        "t" => MessageType::Track,
+        "p" => MessageType::Page,
+        "s" => MessageType::Screen,
+        "i" => MessageType::Identify,
+        "g" => MessageType::Group,
+        "a" => MessageType::Alias,
+        _ => return None,
     })
+}
+
+fn non_empty_segments(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|segment| !segment.is_empty())
+}
+
+/// The rest of `path` after all segments of `prefix`; `None` where it does not begin with them.
+fn without_prefix<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+    let mut rest = path;
+    for segment in non_empty_segments(prefix) {
+        rest = rest.trim_start_matches('/').strip_prefix(segment)?;
+        if !rest.is_empty() && !rest.starts_with('/') {
+            return None;
+        }
+    }
+    Some(rest)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_path_of_segments() {
-        for (path, want) in [
-            ("/v1/track", Endpoint::Single(MessageType::Track)),
-            ("/v1/t?x=1", Endpoint::Single(MessageType::Track)),
-            ("/v1/screen/", Endpoint::Single(MessageType::Screen)),
-            ("/v1/import/", Endpoint::Batch),
-            ("/b", Endpoint::Batch),
-            ("/v1/b/b", Endpoint::Batch),
-            ("/v1/batch/b", Endpoint::Batch),
-            ("//v1/batch", Endpoint::Batch),
-            ("/v1/v1/batch", Endpoint::Batch),
-            ("/v1/m", Endpoint::Telemetry),
-        ] {
-            assert_eq!(endpoint(b"POST", path.as_bytes()), Some(want), "{path}");
-            assert_eq!(endpoint(b"GET", path.as_bytes()), Some(Endpoint::WrongMethod));
-            assert_eq!(endpoint(b"OPTIONS", path.as_bytes()), Some(Endpoint::Preflight));
-        }
-        assert_eq!(endpoint(b"GET", b"/v1/projects/k/settings"), Some(Endpoint::Settings("k")));
-        assert_eq!(endpoint(b"POST", b"/v1/projects/k/settings"), Some(Endpoint::WrongMethod));
-        assert_eq!(
-            endpoint(b"GET", b"/v1/pixel/track?data=e30"),
-            Some(Endpoint::Pixel(Some(MessageType::Track), "data=e30"))
-        );
-        assert_eq!(endpoint(b"GET", b"/v1/pixel/other?a"), Some(Endpoint::Pixel(None, "a")));
-        assert_eq!(endpoint(b"HEAD", b"/v1/pixel/track?a"), Some(Endpoint::Pixel(None, "")));
+    fn ingest(
+        message_type: impl Into<Option<MessageType>>,
+        side: CallerSide,
+    ) -> Option<Endpoint<'static>> {
+        Some(Endpoint::Ingest { message_type: message_type.into(), side })
     }
 
     #[test]
-    fn other_paths_are_not_ours() {
+    fn parse_ingest_path_by_method() {
+        use CallerSide::{Client, Server};
+        for (path, want) in [
+            ("/v1/track", ingest(MessageType::Track, Server)),
+            ("/v1/t?x=1", ingest(MessageType::Track, Client)),
+            ("/v1/page", ingest(MessageType::Page, Server)),
+            ("/v1/p", ingest(MessageType::Page, Client)),
+            ("/v1/screen/", ingest(MessageType::Screen, Server)),
+            ("/v1/s", ingest(MessageType::Screen, Client)),
+            ("/v1/identify", ingest(MessageType::Identify, Server)),
+            ("/v1/i", ingest(MessageType::Identify, Client)),
+            ("/v1/group", ingest(MessageType::Group, Server)),
+            ("/v1/g", ingest(MessageType::Group, Client)),
+            ("/v1/alias", ingest(MessageType::Alias, Server)),
+            ("/v1/a", ingest(MessageType::Alias, Client)),
+            ("/v1/batch", ingest(None, Server)),
+            ("/v1/import/", ingest(None, Server)),
+            ("/batch", ingest(None, Server)),
+            ("/b", ingest(None, Client)),
+            ("/v1/b", ingest(None, Client)),
+            ("/v1/b/b", ingest(None, Client)),
+            ("/batch/b", ingest(None, Client)),
+            ("/v1/batch/b", ingest(None, Client)),
+            ("//v1/batch", ingest(None, Server)),
+            ("/v1//t", ingest(MessageType::Track, Client)),
+            ("///v1///b//b//?a", ingest(None, Client)),
+            ("/v1/v1/batch", ingest(None, Server)),
+            ("/v1/m", Some(Endpoint::Telemetry)),
+            ("/m", Some(Endpoint::Telemetry)),
+            ("//m/", Some(Endpoint::Telemetry)),
+        ] {
+            assert_eq!(Endpoint::parse(b"POST", path.as_bytes(), None), want, "{path}");
+            for method in ["GET", "PUT", "HEAD", "DELETE"] {
+                let found = Endpoint::parse(method.as_bytes(), path.as_bytes(), None);
+                assert_eq!(found, Some(Endpoint::MethodNotAllowed), "{method} {path}");
+            }
+            let found = Endpoint::parse(b"OPTIONS", path.as_bytes(), None);
+            assert_eq!(found, Some(Endpoint::Preflight), "{path}");
+        }
+    }
+
+    #[test]
+    fn parse_settings_path_decodes_key() {
+        for (path, want) in [
+            ("/v1/projects/k/settings", "k"),
+            ("/projects/k/settings", "k"),
+            ("//projects//k//settings/", "k"),
+            ("/v1/projects/projects/k/settings?x=1", "k"),
+            ("/v1/projects/projects/settings", "projects"),
+            ("/v1/projects/%77rite%4Bey/settings", "writeKey"),
+            ("/v1/projects/%20k%20/settings", "k"),
+            ("/v1/projects/a%2Fb/settings", "a/b"),
+            ("/v1/projects/%ff/settings", "\u{fffd}"),
+            ("/v1/projects/100%/settings", "100%"),
+        ] {
+            let want = Some(Endpoint::ProjectSettings { write_key: want.into() });
+            for method in [&b"GET"[..], b"HEAD"] {
+                assert_eq!(Endpoint::parse(method, path.as_bytes(), None), want, "{path}");
+            }
+            let found = Endpoint::parse(b"POST", path.as_bytes(), None);
+            assert_eq!(found, Some(Endpoint::MethodNotAllowed), "{path}");
+        }
+    }
+
+    #[test]
+    fn parse_pixel_path_takes_query_on_get_only() {
+        let pixel = |message_type, query| Some(Endpoint::Pixel { message_type, query });
+        for (method, path, want) in [
+            (&b"GET"[..], "/v1/pixel/track?data=e30", pixel(Some(MessageType::Track), "data=e30")),
+            (b"GET", "/v1//pixel//page/?", pixel(Some(MessageType::Page), "")),
+            (b"GET", "/v1/pixel/other?a", pixel(None, "a")),
+            (b"GET", "/v1/pixel/track/x?a", pixel(None, "a")),
+            (b"HEAD", "/v1/pixel/track?a", pixel(None, "")),
+            (b"POST", "/v1/pixel/track?a", pixel(None, "")),
+        ] {
+            assert_eq!(Endpoint::parse(method, path.as_bytes(), None), want, "{path}");
+        }
+        let not_utf8 = Endpoint::parse(b"GET", b"/v1/pixel/track?\xff", None);
+        assert_eq!(not_utf8, pixel(Some(MessageType::Track), ""));
+        let not_utf8 = Endpoint::parse(b"POST", b"/v1/track?\xff", None);
+        assert_eq!(not_utf8, ingest(MessageType::Track, CallerSide::Server));
+    }
+
+    #[test]
+    fn parse_other_path_is_none() {
         for path in [
+            "",
             "/",
+            "//",
+            "v1/track",
             "/v1",
             "/v1/",
             "/v1/tracks",
+            "/v1/T",
             "/v2/track",
+            "/track",
+            "/t",
+            "/import",
             "/v1/v1/v1/track",
-            "/v1//track",
+            "/v1/track/track",
             "/v1/pixel",
+            "/v1/pixel/",
+            "/pixel/track",
             "/healthz",
+            "/projects",
             "/v1/projects//settings",
+            "/v1/projects/k",
+            "/v1/projects/k/setting",
             "/v1/projects/a/b/settings",
+            "/v1/projects/projects/projects/k/settings",
+            "/segment/v1/track",
+            "/?/v1/track",
             "/\u{fffd}",
         ] {
-            assert_eq!(endpoint(b"POST", path.as_bytes()), None, "{path}");
+            assert_eq!(Endpoint::parse(b"POST", path.as_bytes(), None), None, "{path}");
         }
-        assert_eq!(endpoint(b"POST", b"/v1/\xff"), None);
+        assert_eq!(Endpoint::parse(b"POST", b"/v1/\xff", None), None);
+    }
+
+    #[test]
+    fn parse_with_path_prefix_serves_both_forms() {
+        let track = ingest(MessageType::Track, CallerSide::Server);
+        for prefix in ["/segment", "/segment/", "segment", "//segment"] {
+            for path in ["/segment/v1/track", "//segment//v1//track/", "/v1/track"] {
+                let found = Endpoint::parse(b"POST", path.as_bytes(), Some(prefix));
+                assert_eq!(found, track, "{prefix} {path}");
+            }
+            for path in
+                ["/segment", "/segments/v1/track", "/segment/segment/v1/track", "/seg/v1/track"]
+            {
+                let found = Endpoint::parse(b"POST", path.as_bytes(), Some(prefix));
+                assert_eq!(found, None, "{prefix} {path}");
+            }
+        }
+        let settings = Some(Endpoint::ProjectSettings { write_key: "k".into() });
+        let long = b"/a/b/v1/v1/projects/projects/k/settings";
+        assert_eq!(Endpoint::parse(b"GET", long, Some("/a/b")), settings);
+        assert_eq!(Endpoint::parse(b"GET", b"/v1/projects/k/settings", Some("/v1")), settings);
+        assert_eq!(Endpoint::parse(b"POST", b"/v1/v1/track", Some("/v1")), track);
+        assert_eq!(Endpoint::parse(b"POST", b"/v1/track", Some("/")), track);
+    }
+
+    #[test]
+    fn parse_of_absurdly_long_path_is_none() {
+        let slashes = "/".repeat(MAX_PATH_BYTES - "v1/track".len());
+        let path = |tail: &str| format!("{slashes}{tail}");
+        assert!(Endpoint::parse(b"POST", path("v1/track").as_bytes(), None).is_some());
+        assert_eq!(Endpoint::parse(b"POST", path("/v1/track").as_bytes(), None), None);
+        let query = format!("/v1/track?{}", "q".repeat(100_000));
+        assert!(Endpoint::parse(b"POST", query.as_bytes(), None).is_some());
     }
 }

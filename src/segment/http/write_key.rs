@@ -1,42 +1,131 @@
-//! The write key in `Authorization`.
+//! Segment write keys, and the one in `Authorization`.
+//!
+//! ```
+//! use keen_edge::segment::http::write_key::from_authorization;
+//!
+//! // `writeKey:` in base64. The password, after the colon, means nothing to Segment.
+//! assert_eq!(from_authorization(b"Basic d3JpdGVLZXk6").as_deref(), Some("writeKey"));
+//! assert_eq!(from_authorization(b"Bearer d3JpdGVLZXk6"), None);
+//! ```
 
-use super::base64;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, Engine, GeneralPurpose, GeneralPurposeConfig};
+use std::borrow::Cow;
 
-/// The user name of a Basic authorization. `None` for any other scheme (an OAuth `Bearer` comes with the key in the
-/// body) and for anything unreadable.
+/// Longest write key. Segment's have 32 characters.
+pub const MAX_BYTES: usize = 512;
+/// Longest base64 text of user name and password that is decoded.
+const MAX_CREDENTIALS_BYTES: usize = 4096;
+
+/// The write key in a text from outside: without surrounding white space. `None`: it is empty, or
+/// longer than [`MAX_BYTES`].
+#[must_use]
+pub fn normalize(text: &str) -> Option<&str> {
+    let key = text.trim();
+    (!key.is_empty() && key.len() <= MAX_BYTES).then_some(key)
+}
+
+/// Whether a normalized text can be a write key at all: no white space, no colon, no control
+/// character, nothing that was not UTF-8.
+#[must_use]
+pub fn is_well_formed(key: &str) -> bool {
+    let is_valid =
+        |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, ':' | '\u{fffd}');
+    normalize(key) == Some(key) && key.chars().all(is_valid)
+}
+
+/// The user name of a Basic authorization: everything before its first colon.
+///
+/// `None`: another scheme (an OAuth `Bearer` token comes with the key in the body), text that is
+/// not base64 or not UTF-8, or no key.
 #[must_use]
 pub fn from_authorization(value: &[u8]) -> Option<String> {
-    let value = value.trim_ascii();
-    let (scheme, rest) = value.split_at_checked(6)?;
-    if !scheme.eq_ignore_ascii_case(b"basic ") {
+    let (scheme, credentials) = value.trim_ascii().split_at_checked(6)?;
+    let credentials = credentials.trim_ascii();
+    if !scheme.eq_ignore_ascii_case(b"basic ") || credentials.len() > MAX_CREDENTIALS_BYTES {
         return None;
     }
-    let decoded = base64::decode(rest.trim_ascii())?;
-    let text = String::from_utf8(decoded).ok()?;
-    let key = text.split_once(':').map_or(text.as_str(), |(key, _)| key);
-    (!key.is_empty()).then(|| key.to_owned())
+    let text = String::from_utf8(decode_base64(credentials)?).ok()?;
+    let user = text.split_once(':').map_or(text.as_str(), |(user, _)| user);
+    normalize(user).map(str::to_owned)
+}
+
+/// `key` without surrounding white space.
+pub(super) fn trimmed(key: Cow<'_, str>) -> Cow<'_, str> {
+    match key {
+        Cow::Borrowed(key) => Cow::Borrowed(key.trim()),
+        Cow::Owned(key) => Cow::Owned(key.trim().to_owned()),
+    }
+}
+
+/// Accepts padded and unpadded text, and ignores bits left over at its end.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
+/// Decodes base64 of the standard alphabet.
+pub(super) fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
+    LENIENT.decode(text).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::prelude::BASE64_STANDARD;
+
+    fn basic(credentials: &str) -> Option<String> {
+        from_authorization(format!("Basic {}", BASE64_STANDARD.encode(credentials)).as_bytes())
+    }
 
     #[test]
-    fn basic_in_all_forms_and_nothing_else() {
+    fn from_authorization_basic_in_all_spellings_is_key() {
         for value in [
             "Basic d3JpdGVLZXk6",
             "basic d3JpdGVLZXk6",
+            "BASIC d3JpdGVLZXk",
             "Basic d3JpdGVLZXk",
-            "Basic  d3JpdGVLZXk6cGFzcw== ",
+            " Basic  d3JpdGVLZXk6cGFzcw== ",
         ] {
-            assert_eq!(
-                from_authorization(value.as_bytes()).as_deref(),
-                Some("writeKey"),
-                "{value}"
-            );
+            let key = from_authorization(value.as_bytes());
+            assert_eq!(key.as_deref(), Some("writeKey"), "{value}");
         }
-        for value in ["", "Basic", "Basic ", "Basic Og==", "Basic !!", "Bearer tok", "Basic /w=="] {
+    }
+
+    #[test]
+    fn from_authorization_anything_else_is_none() {
+        for value in
+            ["", "Basic", "Basic ", "Basic Og==", "Basic !!", "Bearer tok", "Basic /w==", "\u{e9}"]
+        {
             assert_eq!(from_authorization(value.as_bytes()), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn from_authorization_key_ends_at_first_colon() {
+        assert_eq!(basic("writeKey:pass:word").as_deref(), Some("writeKey"));
+        assert_eq!(basic(":writeKey"), None);
+        assert_eq!(basic(&format!("k:{}", "p".repeat(3000))).as_deref(), Some("k"));
+    }
+
+    #[test]
+    fn from_authorization_key_is_trimmed_and_bounded() {
+        assert_eq!(basic(" writeKey\n:").as_deref(), Some("writeKey"));
+        assert_eq!(basic(" \t:"), None);
+        assert_eq!(basic(&"k".repeat(MAX_BYTES)).map(|key| key.len()), Some(MAX_BYTES));
+        assert_eq!(basic(&"k".repeat(MAX_BYTES + 1)), None);
+        assert_eq!(basic(&format!("k:{}", "p".repeat(100_000))), None);
+    }
+
+    #[test]
+    fn is_well_formed_rejects_what_no_key_holds() {
+        for key in ["k", "wk_4f1c", "A-b.c~d/e+f=", "schlüssel"] {
+            assert!(is_well_formed(key), "{key}");
+        }
+        for key in ["", " k", "a b", "a:b", "a\0b", "a\u{fffd}", &"k".repeat(MAX_BYTES + 1)] {
+            assert!(!is_well_formed(key), "{key}");
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use super::{Message, MessageType};
 use crate::json::{Cursor, Malformed, Member, Members, Read, Value};
-use crate::segment::http::route::Endpoint;
 
 /// What a body holds.
 #[derive(Debug, Default)]
@@ -35,16 +34,16 @@ const USUAL_BYTES: usize = 600;
 /// … and so many properties.
 const USUAL_PROPERTIES: usize = 8;
 
-/// Reads a body.
+/// Reads a body: one message of a type, or a batch.
 ///
 /// # Errors
 /// It is not UTF-8, not JSON, no object, or its `batch` is no array.
-pub fn read<'a>(endpoint: Endpoint<'_>, body: &'a [u8]) -> Read<Body<'a>> {
+pub fn read(message_type: Option<MessageType>, body: &[u8]) -> Read<Body<'_>> {
     let text = simdutf8::basic::from_utf8(body).map_err(|_| Malformed)?;
     let mut cursor = Cursor::new(text);
-    let mut body = match endpoint {
-        Endpoint::Single(kind) => single(&mut cursor, kind)?,
-        _ => batch(&mut cursor, text.len().checked_div(USUAL_BYTES).unwrap_or(0))?,
+    let mut body = match message_type {
+        Some(message_type) => single(&mut cursor, message_type)?,
+        None => batch(&mut cursor, text.len().checked_div(USUAL_BYTES).unwrap_or(0))?,
     };
     cursor.end()?;
     body.text = text;
@@ -111,7 +110,7 @@ mod tests {
     fn a_batch_merges_what_it_says_of_all() {
         let text = br#"{"batch":[{"type":"track","event":"a","context":{"ip":"1.1.1.1"}},null,{"type":"track","event":"b","writeKey":"own","integrations":{"Keen IO":true}}],
             "writeKey":"k","sentAt":"2014","context":{"ip":"2.2.2.2","library":{"name":"analytics-go"}},"integrations":{"all":false}}"#;
-        let body = read(Endpoint::Batch, text).unwrap();
+        let body = read(None, text).unwrap();
         assert_eq!((body.messages.len(), body.not_messages), (2, 1));
         let (a, b) = (&body.messages[0], &body.messages[1]);
         assert_eq!(a.context.ip.as_str().unwrap(), "1.1.1.1");
@@ -137,10 +136,10 @@ mod tests {
             "{\"a\":01}",
             "\u{feff}{}",
         ] {
-            assert!(read(Endpoint::Batch, text.as_bytes()).is_err(), "{text}");
+            assert!(read(None, text.as_bytes()).is_err(), "{text}");
         }
-        assert!(read(Endpoint::Batch, b"{\"a\":\"\xff\"}").is_err());
-        assert!(read(Endpoint::Batch, "[".repeat(1_000_000).as_bytes()).is_err());
-        assert!(read(Endpoint::Single(MessageType::Track), b"{}").is_ok());
+        assert!(read(None, b"{\"a\":\"\xff\"}").is_err());
+        assert!(read(None, "[".repeat(1_000_000).as_bytes()).is_err());
+        assert!(read(Some(MessageType::Track), b"{}").is_ok());
     }
 }

@@ -214,14 +214,13 @@ fn traits_of<'a>(options: &'a str) -> Value<'a> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
-    use crate::segment::http::route::Endpoint;
     use crate::segment::message::MessageType;
     use crate::segment::message::body;
 
     /// Whether Keen gets it, and the traits for it.
     fn single(members: &str) -> (bool, String) {
         let text = format!("{{{members}}}");
-        let body = body::read(Endpoint::Single(MessageType::Track), text.as_bytes()).unwrap();
+        let body = body::read(Some(MessageType::Track), text.as_bytes()).unwrap();
         told(&body, 0)
     }
 
@@ -342,7 +341,7 @@ mod tests {
             (r#"{"Keen IO":{"traits":{"b":1}}}"#, r#"{"Keen IO":false}"#, false, "Absent"),
         ] {
             let text = format!(r#"{{"batch":[{{"integrations":{own}}}],"integrations":{batch}}}"#);
-            let body = body::read(Endpoint::Batch, text.as_bytes()).unwrap();
+            let body = body::read(None, text.as_bytes()).unwrap();
             assert_eq!(told(&body, 0), (sent, traits.to_owned()), "{text}");
         }
     }

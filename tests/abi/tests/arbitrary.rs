@@ -13,7 +13,7 @@ use keen_edge::keen::bulk;
 use keen_edge::mapping::Client;
 use keen_edge::mapping::EventBuffer;
 use keen_edge::mapping::pipeline::{Request, map_request};
-use keen_edge::segment::http::route::Endpoint;
+use keen_edge::segment::http::CallerSide;
 use keen_edge::segment::message::MessageType;
 use keen_edge::users::UserTransaction;
 use proptest::prelude::*;
@@ -27,9 +27,13 @@ const AGENT: &[u8] = b"Mozilla/5.0";
 
 /// The bulk call that the host code makes of a track call; none where there is nothing to send.
 fn on_the_host(config: &Config, body: &str) -> Option<Vec<u8>> {
-    let endpoint = Endpoint::Single(MessageType::Track);
-    let request =
-        Request { endpoint, header_key: Some("writeKey"), body: body.as_bytes(), now: NOW };
+    let request = Request {
+        message_type: Some(MessageType::Track),
+        side: CallerSide::Server,
+        header_key: Some("writeKey"),
+        body: body.as_bytes(),
+        now: NOW,
+    };
     let client = Client { source_address: b"203.0.113.7:4711", user_agent: AGENT, referer: b"" };
     let mut offer = EventBuffer::default();
     let mut nobody = BTreeMap::new();

@@ -18,7 +18,7 @@ use keen_edge::config::Config;
 use keen_edge::mapping::Client;
 use keen_edge::mapping::EventBuffer;
 use keen_edge::mapping::pipeline::{Request, map_request};
-use keen_edge::segment::http::route::Endpoint;
+use keen_edge::segment::http::CallerSide;
 use keen_edge::segment::message::MessageType;
 use keen_edge::users::UserTransaction;
 use serde_json::{Map, Value, json};
@@ -75,7 +75,8 @@ fn truthy(value: &Value) -> bool {
 fn mapped(config: &Config, message: &str, page: bool) -> Map<String, Value> {
     let kind = if page { MessageType::Page } else { MessageType::Track };
     let request = Request {
-        endpoint: Endpoint::Single(kind),
+        message_type: Some(kind),
+        side: CallerSide::Server,
         header_key: Some("k"),
         body: message.as_bytes(),
         now: NOW,

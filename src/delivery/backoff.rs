@@ -1,0 +1,55 @@
+//! Jittered exponential backoff.
+
+/// The pause after the first failure. Each further failure doubles it.
+const BACKOFF_MIN_MS: u64 = 100;
+
+/// Computes pauses, each between half and the whole of the exponential value.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    /// State of an xorshift generator: jitter needs no better randomness.
+    rng_state: u64,
+}
+
+impl Backoff {
+    /// `seed`: workers with different seeds do not retry at the same moment.
+    pub(super) fn new(seed: u64) -> Self {
+        Self { rng_state: seed | 1 }
+    }
+
+    /// The pause after `failures` consecutive failures, at most `max_ms`.
+    pub(super) fn pause_ms(&mut self, failures: u32, max_ms: u64) -> u64 {
+        self.rng_state ^= self.rng_state << 13;
+        self.rng_state ^= self.rng_state >> 7;
+        self.rng_state ^= self.rng_state << 17;
+        let doublings = failures.saturating_sub(1).min(16);
+        let whole = BACKOFF_MIN_MS.saturating_mul(1_u64.wrapping_shl(doublings)).min(max_ms);
+        let half = whole >> 1;
+        half.saturating_add(self.rng_state.checked_rem(half.max(1)).unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pause_after_failures_doubles_up_to_its_maximum() {
+        let mut backoff = Backoff::new(7);
+        for (failures, whole) in [(1, 100), (2, 200), (3, 400), (6, 3_200), (7, 5_000), (90, 5_000)]
+        {
+            for _ in 0..100 {
+                let pause = backoff.pause_ms(failures, 5_000);
+                assert!((whole / 2..whole).contains(&pause), "{failures}: {pause}");
+            }
+        }
+    }
+
+    #[test]
+    fn pause_with_another_seed_differs() {
+        let pauses = |seed| {
+            let mut backoff = Backoff::new(seed);
+            std::iter::repeat_with(|| backoff.pause_ms(9, 5_000)).take(8).collect::<Vec<_>>()
+        };
+        assert_ne!(pauses(2), pauses(4));
+    }
+}

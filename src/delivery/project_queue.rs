@@ -1,0 +1,325 @@
+//! The pending events of one Keen project: batches that fill, wait, retry or are parked.
+
+use super::batch::{Batch, event_cost};
+use super::{EventCounts, WaiterId};
+use crate::config::DeliverySettings;
+use std::collections::VecDeque;
+use std::mem::take;
+
+/// While a callout is in flight, the next one leaves only with events that have lingered this long: one fuller callout
+/// costs less than two.
+const LINGER_MIN_MS: u64 = 10;
+/// Events linger at most this long, however slow Keen is.
+const LINGER_MAX_MS: u64 = 2_000;
+/// After a callout settles, the next one waits at most this long for the clients just answered: they usually send again at
+/// once, and one callout is cheaper than two.
+const SIBLING_WAIT_MS: u64 = 4;
+/// Splits without a success in between that need no pause. They find one event among 2^12; an upstream that fails on
+/// everything must not get its batches event by event.
+const MAX_CONSECUTIVE_SPLITS: u32 = 12;
+/// After [`MAX_CONSECUTIVE_SPLITS`], one more split is allowed each time this has passed.
+const SPLIT_INTERVAL_MS: u64 = 5_000;
+/// Requests of a single event that are rejected as a whole, with an error name, without a success in between. After that
+/// many the upstream rejects everything, and its error names say nothing of an event.
+const MAX_CONSECUTIVE_REJECTIONS: u32 = 8;
+
+#[derive(Debug, Default)]
+pub(super) struct ProjectQueue {
+    /// The batch that new events join.
+    pub(super) filling: Batch,
+    filling_since_ms: u64,
+    /// Full, split and failed batches, in order.
+    sealed: VecDeque<Batch>,
+    /// Batches without waiters that failed more often than `maxRetries`. They retry apart from the others, which they do
+    /// not delay.
+    parked: VecDeque<Batch>,
+    parked_until_ms: u64,
+    parked_failures: u32,
+    pub(super) in_flight: usize,
+    /// Bytes of its events, callouts in flight included.
+    pub(super) pending_bytes: usize,
+    /// The part of `pending_bytes` that is queued and has no waiter.
+    unattended_bytes: usize,
+    /// Failed callouts without a success in between, parked batches apart.
+    failures: u32,
+    /// Backoff: nothing leaves before.
+    retry_at_ms: u64,
+    /// Keen's `Retry-After`: nothing leaves before, even after a success.
+    throttled_until_ms: u64,
+    /// Keen, or a proxy before it, rejected the project's last callout as a whole.
+    rejecting: bool,
+    consecutive_splits: u32,
+    last_split_ms: u64,
+    consecutive_rejections: u32,
+    successes: u64,
+    callout_latency_ewma_ms: u64,
+    pub(super) siblings: CommitSiblings,
+    /// Events that ended outside of a callout, since the last report.
+    pub(super) unreported: EventCounts,
+}
+
+/// Clients that were answered a moment ago and are expected to send again (PostgreSQL's `commit_siblings`).
+#[derive(Debug, Default)]
+pub(super) struct CommitSiblings {
+    expected: usize,
+    deadline_ms: u64,
+}
+
+impl CommitSiblings {
+    /// `answered`: waiters just answered. `queued`: waiters that have sent already. An eighth of them may be missing.
+    pub(super) fn expect(&mut self, answered: usize, queued: usize, now: u64) {
+        let all = answered.saturating_add(queued);
+        *self = Self {
+            expected: all.saturating_sub(all >> 3),
+            deadline_ms: now.saturating_add(SIBLING_WAIT_MS),
+        };
+    }
+
+    fn still_waiting(&self, queued: usize, now: u64) -> bool {
+        queued < self.expected && now < self.deadline_ms
+    }
+}
+
+/// How many callouts a worker may make at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Concurrency {
+    /// `maxInFlight`.
+    pub(super) limit: usize,
+    /// Fewer than `limit` are in flight.
+    pub(super) available: bool,
+    /// A project's fair share of `limit`, at least 1. It is always available.
+    pub(super) share: usize,
+}
+
+impl ProjectQueue {
+    /// Whether a callout is due. The callouts of other projects never delay a project's own share.
+    pub(super) fn has_due_batch(&self, now: u64, concurrency: Concurrency) -> bool {
+        (self.in_flight < concurrency.share || concurrency.available)
+            && now >= self.throttled_until_ms
+            && (self.has_due_parked(now) || self.has_due_fresh(now, concurrency.limit))
+    }
+
+    fn has_due_fresh(&self, now: u64, limit: usize) -> bool {
+        let lingered = if self.in_flight == 0 {
+            !self.siblings.still_waiting(self.filling.distinct_waiters(), now)
+        } else {
+            now >= self.filling_since_ms.saturating_add(self.linger_ms(limit))
+        };
+        now >= self.retry_at_ms
+            && (!self.sealed.is_empty() || (lingered && !self.filling.is_empty()))
+    }
+
+    fn has_due_parked(&self, now: u64) -> bool {
+        now >= self.parked_until_ms && !self.parked.is_empty()
+    }
+
+    /// Whether a batch waits for siblings and leaves in some milliseconds, though nothing else may happen until then.
+    pub(super) fn is_lingering(&self, now: u64) -> bool {
+        !self.filling.is_empty()
+            && self.in_flight == 0
+            && self.siblings.still_waiting(self.filling.distinct_waiters(), now)
+    }
+
+    /// Spreads the callouts over the time that one takes: the more are in flight, the longer events linger. An event that
+    /// arrived just after the last free callout left would wait for a whole one to end, and then for its own.
+    fn linger_ms(&self, limit: usize) -> u64 {
+        let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let whole = number(limit).saturating_mul(number(limit.saturating_sub(1)));
+        let in_flight = number(self.in_flight);
+        let share =
+            self.callout_latency_ewma_ms.saturating_mul(in_flight).checked_div(whole).unwrap_or(0);
+        share.clamp(LINGER_MIN_MS, LINGER_MAX_MS)
+    }
+
+    /// Takes the batch to send if one is due, and whether it was parked. Parked events are older, and have pauses of their
+    /// own.
+    pub(super) fn pop_batch(
+        &mut self,
+        now: u64,
+        parked_timeout_ms: u64,
+        concurrency: Concurrency,
+    ) -> Option<(Batch, bool)> {
+        if !self.has_due_batch(now, concurrency) {
+            return None;
+        }
+        let parked = self.has_due_parked(now);
+        let batch = if parked {
+            // One at a time.
+            self.parked_until_ms = now.saturating_add(parked_timeout_ms);
+            let mut batch = self.parked.pop_front().unwrap_or_default();
+            batch.is_mergeable = false;
+            batch
+        } else {
+            self.sealed.pop_front().unwrap_or_else(|| take(&mut self.filling))
+        };
+        self.unattended_bytes = self.unattended_bytes.saturating_sub(batch.unattended_cost());
+        Some((batch, parked))
+    }
+
+    /// Adds an event to the batch that fills. `recycled`: a batch whose buffers may be used.
+    pub(super) fn push(
+        &mut self,
+        waiter: Option<WaiterId>,
+        collection: &str,
+        event: &[u8],
+        recycled: &mut Batch,
+        now: u64,
+    ) {
+        if self.filling.is_empty() {
+            self.filling_since_ms = now;
+            if !self.filling.is_recycled() {
+                self.filling = take(recycled);
+            }
+        }
+        if waiter.is_none() {
+            self.unattended_bytes =
+                self.unattended_bytes.saturating_add(event_cost(collection, event));
+        }
+        self.filling.push(waiter, collection, event);
+    }
+
+    /// Closes the batch that fills.
+    pub(super) fn seal(&mut self) {
+        self.sealed.push_back(take(&mut self.filling));
+    }
+
+    /// Makes a batch the next to leave, or the next parked one.
+    pub(super) fn push_front(&mut self, batch: Batch, parked: bool) {
+        self.unattended_bytes = self.unattended_bytes.saturating_add(batch.unattended_cost());
+        if parked { &mut self.parked } else { &mut self.sealed }.push_front(batch);
+    }
+
+    pub(super) fn park(&mut self, batch: Batch) {
+        self.unattended_bytes = self.unattended_bytes.saturating_add(batch.unattended_cost());
+        self.parked.push_back(batch);
+    }
+
+    /// Parks a batch that failed for no fault of its own. It joins the last parked one if both fit into one callout: after
+    /// an outage of Keen there are then no more callouts than needed.
+    pub(super) fn park_merged(&mut self, mut batch: Batch, settings: &DeliverySettings) {
+        let last = self.parked.back_mut().filter(|last| {
+            last.is_mergeable
+                && last.len().saturating_add(batch.len()) <= settings.max_batch_events
+                && last.bytes().saturating_add(batch.bytes()) <= settings.max_batch_bytes
+        });
+        let Some(last) = last else {
+            batch.is_mergeable = true;
+            return self.park(batch);
+        };
+        self.unattended_bytes = self.unattended_bytes.saturating_add(batch.unattended_cost());
+        last.append(&batch);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.filling.is_empty() && self.sealed.is_empty() && self.parked.is_empty()
+    }
+
+    /// All queued batches.
+    pub(super) fn take_all(&mut self) -> Vec<Batch> {
+        self.unattended_bytes = 0;
+        let queued = self.parked.drain(..).chain(self.sealed.drain(..));
+        queued.chain([take(&mut self.filling)]).collect()
+    }
+
+    /// Removes a batch of events without waiters, to make room: parked ones first. None if nothing of that kind is queued.
+    pub(super) fn displace_unattended(&mut self) -> Option<Batch> {
+        if self.unattended_bytes == 0 {
+            return None;
+        }
+        let batch = self.parked.pop_front().or_else(|| {
+            let queued = self.sealed.iter_mut().rev().chain([&mut self.filling]);
+            queued.filter(|batch| batch.unattended_cost() > 0).map(Batch::take_unattended).next()
+        })?;
+        self.unattended_bytes = self.unattended_bytes.saturating_sub(batch.unattended_cost());
+        self.sealed.retain(|batch| !batch.is_empty());
+        Some(batch)
+    }
+
+    /// Removes a queued batch, the newest first.
+    pub(super) fn displace_any(&mut self) -> Option<Batch> {
+        let batch = if self.filling.is_empty() {
+            self.sealed.pop_back().or_else(|| self.parked.pop_back())?
+        } else {
+            take(&mut self.filling)
+        };
+        self.unattended_bytes = self.unattended_bytes.saturating_sub(batch.unattended_cost());
+        Some(batch)
+    }
+
+    pub(super) fn unattended_bytes(&self) -> usize {
+        self.unattended_bytes
+    }
+
+    /// A callout has ended that took `latency_ms`.
+    pub(super) fn on_settled(&mut self, latency_ms: u64) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        // A new value counts a quarter: the average follows Keen within three or four callouts.
+        self.callout_latency_ewma_ms =
+            self.callout_latency_ewma_ms.saturating_mul(3).saturating_add(latency_ms) >> 2;
+    }
+
+    /// Keen has given results: resets backoff, splits and rejections, and revives parked batches if Keen was failing.
+    pub(super) fn on_success(&mut self, parked: bool, now: u64) {
+        if parked || self.failures > 0 || self.rejecting {
+            self.parked_until_ms = now;
+            self.parked_failures = 0;
+        }
+        self.failures = 0;
+        self.retry_at_ms = 0;
+        self.rejecting = false;
+        self.consecutive_splits = 0;
+        self.consecutive_rejections = 0;
+        self.successes = self.successes.saturating_add(1);
+    }
+
+    /// Counts a failed callout. Returns the consecutive failures of its kind.
+    pub(super) fn on_failure(&mut self, parked: bool) -> u32 {
+        let failures = if parked { &mut self.parked_failures } else { &mut self.failures };
+        *failures = failures.saturating_add(1);
+        *failures
+    }
+
+    /// The destination, or a proxy before it, rejects everything.
+    pub(super) fn on_rejecting(&mut self) {
+        self.rejecting = true;
+    }
+
+    /// Keen is failing, or rejects everything.
+    pub(super) fn is_unhealthy(&self) -> bool {
+        self.failures > 0 || self.rejecting
+    }
+
+    /// Delays the retry of fresh or of parked batches. A longer pause is never cut short.
+    pub(super) fn back_off_until(&mut self, retry_at_ms: u64, parked: bool) {
+        if parked {
+            self.parked_until_ms = retry_at_ms;
+        } else {
+            self.retry_at_ms = self.retry_at_ms.max(retry_at_ms);
+        }
+    }
+
+    /// Honours Keen's `Retry-After`.
+    pub(super) fn throttle_until(&mut self, until_ms: u64) {
+        self.throttled_until_ms = self.throttled_until_ms.max(until_ms);
+    }
+
+    pub(super) fn may_split(&self, now: u64) -> bool {
+        self.consecutive_splits < MAX_CONSECUTIVE_SPLITS
+            || now >= self.last_split_ms.saturating_add(SPLIT_INTERVAL_MS)
+    }
+
+    pub(super) fn record_split(&mut self, now: u64) {
+        self.consecutive_splits = self.consecutive_splits.saturating_add(1);
+        self.last_split_ms = now;
+    }
+
+    /// Whether a named rejection of a single event is about that event. Counts it.
+    pub(super) fn is_verdict_on_event(&mut self) -> bool {
+        self.consecutive_rejections = self.consecutive_rejections.saturating_add(1);
+        self.consecutive_rejections <= MAX_CONSECUTIVE_REJECTIONS
+    }
+
+    pub(super) fn successes(&self) -> u64 {
+        self.successes
+    }
+}
