@@ -1,4 +1,4 @@
-//! What becomes of requests where the filter's VM has ended, which only a build made for it does.
+//! Requests after the filter's VM has failed. Only the panic-switch build can fail.
 
 use super::fixture::{TestEnv, ok, track};
 use harness::Envoy;
@@ -6,14 +6,14 @@ use mock_keen::{Fault, MockKeen, Options};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// A filter that ends where a request has the header `x-keen-edge-panic`.
+/// A filter that panics if a request has the header `x-keen-edge-panic`.
 async fn setting() -> TestEnv {
     let wasm = harness::root().join("target/keen_edge_panic_switch.wasm");
     assert!(wasm.is_file(), "run `scripts/build.sh panic-switch`");
     let keen = MockKeen::start(Options::default()).await.unwrap();
     let shorter = |yaml: &mut Value| {
         let hcm = &mut yaml["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
-        // envoy.yaml sets both; shorter here, as the test waits for them.
+        // envoy.yaml sets both. They are shorter here because the test waits for them.
         assert!(hcm["stream_idle_timeout"].is_string());
         assert!(hcm["common_http_protocol_options"]["max_stream_duration"].is_string());
         hcm["stream_idle_timeout"] = json!("2s");
@@ -28,39 +28,41 @@ async fn setting() -> TestEnv {
 
 #[tokio::test]
 async fn failed_vm_restarts_and_waiters_are_ended() {
-    let s = setting().await;
-    assert_eq!(s.post("/v1/track", track("before")).await, ok());
-    s.keen.fault(Fault::hang().forever());
+    let env = setting().await;
+    assert_eq!(env.post("/v1/track", track("before")).await, ok());
+    env.keen.fault(Fault::hang().forever());
     let waiting = (0..10).map(|i| {
-        let request = s.client.post(s.envoy.url("/v1/track")).basic_auth("writeKey", Some(""));
+        let request = env.client.post(env.envoy.url("/v1/track")).basic_auth("writeKey", Some(""));
         tokio::spawn(request.body(track(&format!("waiting {i}"))).send())
     });
     let waiting: Vec<_> = waiting.collect();
-    s.until("all wait", || async { s.envoy.stat("http.segment.downstream_rq_active").await == 10 })
-        .await;
+    env.until("all wait", || async {
+        env.envoy.stat("http.segment.downstream_rq_active").await == 10
+    })
+    .await;
     let start = Instant::now();
-    let last = s
+    let last = env
         .client
-        .post(s.envoy.url("/v1/track"))
+        .post(env.envoy.url("/v1/track"))
         .header("x-keen-edge-panic", "now")
         .body("{}")
         .send();
     assert_eq!(last.await.unwrap().status(), 503);
-    assert!(s.envoy.log().contains("panicked"));
-    s.keen.clear_faults();
-    // The VM that would have answered them is gone: Envoy's own limit ends them, and their SDKs send again.
+    assert!(env.envoy.log().contains("panicked"));
+    env.keen.clear_faults();
+    // Their VM is gone, so Envoy's own limit ends them, and their SDKs retry.
     for call in waiting {
         let status = call.await.unwrap().unwrap().status().as_u16();
         assert!(matches!(status, 503 | 504), "{status}");
     }
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
-    s.until("a new VM serves", || async { s.post("/v1/track", track("after")).await == ok() })
+    env.until("a new VM serves", || async { env.post("/v1/track", track("after")).await == ok() })
         .await;
     for i in 0..10 {
-        assert_eq!(s.post("/v1/track", track(&format!("waiting {i}"))).await, ok());
+        assert_eq!(env.post("/v1/track", track(&format!("waiting {i}"))).await, ok());
     }
-    assert_eq!(s.keen.events().len(), 12);
-    assert_eq!(s.envoy.stat("http.segment.downstream_rq_active").await, 0);
+    assert_eq!(env.keen.events().len(), 12);
+    assert_eq!(env.envoy.stat("http.segment.downstream_rq_active").await, 0);
 }
 
 #[test]
@@ -76,34 +78,37 @@ fn release_build_has_no_panic_switch() {
 /// Envoy keeps gauges when a VM fails. Its successor takes off what the VM had reported, and sets nothing anew.
 #[tokio::test]
 async fn gauges_after_a_vm_failed_are_right_again() {
-    let s = setting().await;
-    s.keen.fault(Fault::status(403).times(1));
-    assert_eq!(s.post("/v1/track", track("down")).await.0, 503);
-    s.until("the destination is down", async || {
-        s.envoy.metric("destination_up", &[]).await == 0
-            && s.envoy.metric("callouts", &[]).await == 1
+    let env = setting().await;
+    env.keen.fault(Fault::status(403).times(1));
+    assert_eq!(env.post("/v1/track", track("down")).await.0, 503);
+    env.until("the destination is down", async || {
+        env.envoy.metric("destination_up", &[]).await == 0
+            && env.envoy.metric("callouts", &[]).await == 1
     })
     .await;
-    s.keen.fault(Fault::hang().forever());
-    let request = s.client.post(s.envoy.url("/v1/track")).basic_auth("writeKey", Some(""));
+    env.keen.fault(Fault::hang().forever());
+    let request = env.client.post(env.envoy.url("/v1/track")).basic_auth("writeKey", Some(""));
     let waiting = tokio::spawn(request.body(track("waiting")).send());
-    s.until("it is pending", async || s.envoy.metric("pending_bytes", &[]).await > 0).await;
-    let last = s.client.post(s.envoy.url("/v1/track")).header("x-keen-edge-panic", "now");
+    env.until("it is pending", async || env.envoy.metric("pending_bytes", &[]).await > 0).await;
+    let last = env.client.post(env.envoy.url("/v1/track")).header("x-keen-edge-panic", "now");
     assert_eq!(last.body("{}").send().await.unwrap().status(), 503);
     waiting.await.unwrap().unwrap();
-    assert!(s.envoy.metric("pending_bytes", &[]).await > 0, "nothing has corrected it yet");
-    s.until("a new VM serves", async || {
+    assert!(env.envoy.metric("pending_bytes", &[]).await > 0, "nothing has corrected it yet");
+    env.until("a new VM serves", async || {
         // Not Segment's call to Keen: the destination stays down.
-        s.post("/v1/identify", r#"{"userId": "u"}"#).await == ok()
+        env.post("/v1/identify", r#"{"userId": "u"}"#).await == ok()
     })
     .await;
-    s.until("nothing is pending", async || s.envoy.metric("pending_bytes", &[]).await == 0).await;
-    s.until("it is counted as lost", async || s.envoy.metric("pending_bytes_lost", &[]).await > 0)
+    env.until("nothing is pending", async || env.envoy.metric("pending_bytes", &[]).await == 0)
         .await;
-    assert_eq!(s.envoy.metric("destination_up", &[]).await, 0, "Keen has not been asked since");
-    s.keen.clear_faults();
-    assert_eq!(s.post("/v1/track", track("after")).await, ok());
-    s.until("the destination is up", async || s.envoy.metric("destination_up", &[]).await == 1)
+    env.until("it is counted as lost", async || {
+        env.envoy.metric("pending_bytes_lost", &[]).await > 0
+    })
+    .await;
+    assert_eq!(env.envoy.metric("destination_up", &[]).await, 0, "Keen has not been asked since");
+    env.keen.clear_faults();
+    assert_eq!(env.post("/v1/track", track("after")).await, ok());
+    env.until("the destination is up", async || env.envoy.metric("destination_up", &[]).await == 1)
         .await;
 }
 
@@ -151,18 +156,19 @@ async fn filter_without_capability_list_serves() {
     let keen = MockKeen::start(Options::default()).await.unwrap();
     let builder = Envoy::builder().keen(keen.addr()).concurrency(2).patch(all);
     let envoy = builder.start().await.unwrap_or_else(|e| panic!("{e:?}"));
-    let s = TestEnv { envoy, keen, client: reqwest::Client::new() };
-    s.keen.fault(Fault::chaos(7, 0.3));
+    let env = TestEnv { envoy, keen, client: reqwest::Client::new() };
+    env.keen.fault(Fault::chaos(7, 0.3));
     for i in 0..40 {
         // As an SDK does.
         let body = track(&i.to_string());
-        s.until("it is stored", || async { s.post("/v1/track", body.clone()).await == ok() }).await;
+        env.until("it is stored", || async { env.post("/v1/track", body.clone()).await == ok() })
+            .await;
     }
-    assert_eq!(s.keen.events().len(), 40);
-    s.envoy.no_panic_in_log();
+    assert_eq!(env.keen.events().len(), 40);
+    env.envoy.no_panic_in_log();
 }
 
-/// As little of envoy.yaml as Envoy takes, and two listeners whose filters share a VM.
+/// A minimal envoy.yaml, and two listeners whose filters share a VM.
 #[tokio::test]
 async fn other_vm_settings_are_handled() {
     let bare = |yaml: &mut Value| {
@@ -196,19 +202,20 @@ async fn other_vm_settings_are_handled() {
     let keen = MockKeen::start(Options::default()).await.unwrap();
     let builder = Envoy::builder().keen(keen.addr()).concurrency(2).patch(bare);
     let envoy = builder.start().await.unwrap_or_else(|e| panic!("{e:?}"));
-    let s = TestEnv { envoy, keen, client: reqwest::Client::new() };
-    s.keen.fault(Fault::chaos(3, 0.3));
-    let second = s.envoy.listener("second").await.unwrap();
+    let env = TestEnv { envoy, keen, client: reqwest::Client::new() };
+    env.keen.fault(Fault::chaos(3, 0.3));
+    let second = env.envoy.listener("second").await.unwrap();
     for i in 0..30 {
         let (first, other) = (track(&format!("first {i}")), track(&format!("second {i}")));
-        s.until("the first", || async { s.post("/v1/track", first.clone()).await == ok() }).await;
-        s.until("the second", || async {
+        env.until("the first", || async { env.post("/v1/track", first.clone()).await == ok() })
+            .await;
+        env.until("the second", || async {
             let request =
-                s.client.post(format!("http://{second}/v1/track")).basic_auth("other", Some(""));
+                env.client.post(format!("http://{second}/v1/track")).basic_auth("other", Some(""));
             request.body(other.clone()).send().await.unwrap().status() == 200
         })
         .await;
     }
-    assert_eq!(s.keen.events().len(), 60);
-    s.envoy.no_panic_in_log();
+    assert_eq!(env.keen.events().len(), 60);
+    env.envoy.no_panic_in_log();
 }
