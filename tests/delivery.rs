@@ -6,11 +6,20 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation
 )]
 
+#[path = "delivery/bad_events.rs"]
+mod bad_events;
+#[path = "delivery/middleboxes.rs"]
+mod middleboxes;
 #[path = "delivery/model.rs"]
 mod model;
+#[path = "delivery/simulation.rs"]
+mod simulation;
+#[path = "delivery/tenants.rs"]
+mod tenants;
 
 use keen_edge::config;
 use model::{Model, PROJECTS, STATUSES, ScriptedResponse, Step};
@@ -46,10 +55,10 @@ prop_compose! {
         max_batch_events in 1..20_usize,
         max_batch_bytes in 1..2_000_usize,
         max_pending_bytes in 1_000..20_000_usize,
-        hold_ms in 1..10_000_u64,
+        max_wait_ms in 1..10_000_u64,
     ) -> config::DeliverySettings {
         config::DeliverySettings {
-            retries, max_in_flight, max_batch_events, max_batch_bytes, max_pending_bytes, hold_ms,
+            max_retries: retries, max_in_flight, max_batch_events, max_batch_bytes, max_pending_bytes, max_wait_ms,
             ..config::DeliverySettings::default()
         }
     }

@@ -59,7 +59,7 @@ impl Intake {
             mapped: 0,
             offer: EventBuffer::new(config.delivery.max_pending_bytes),
             memory: memory(config),
-            remembers: config.remembers_users(),
+            remembers: config.any_source_stores_users(),
             token_prefix: String::new(),
             tokens_made: root << 40,
             authorization: Vec::new(),
@@ -110,7 +110,7 @@ impl Intake {
     ) -> Result<(RequestStats, CommitReport), BadRequestReason> {
         let Arrival { stream, head, body, .. } = arrival;
         self.offer.clear();
-        let body = head.messages(body, config.body_bytes)?;
+        let body = head.messages(body, config.max_body_bytes)?;
         if self.token_prefix.is_empty() {
             // Envoy's request ids are random, its clock differs from host to host: together nobody else has them.
             let seed =
@@ -157,7 +157,7 @@ impl Intake {
 
 /// Where users are kept, made ready where some source remembers them.
 fn memory(config: &Config) -> Memory {
-    if !config.remembers_users() {
+    if !config.any_source_stores_users() {
         return Memory::Shared;
     }
     let mut memory = Memory::find();

@@ -96,7 +96,7 @@ pub(super) fn identify(
     ids: &Ids<'_>,
     page: Option<&mut PageTraits>,
 ) {
-    let scope = source.scope;
+    let scope = source.key_hash;
     if let (Some(page), None) = (page, &computed) {
         let traits = if ids.user.is_none() { traits(message.traits) } else { String::new() };
         page.0 = (!traits.is_empty()).then_some((scope, traits));
@@ -144,7 +144,7 @@ pub(super) fn user_for_event(
     batch: &BatchValues<'_>,
     page: Option<&PageTraits>,
 ) -> Option<User> {
-    let scope = source.scope;
+    let scope = source.key_hash;
     let remembered = match (&ids.user, ids.anonymous_key()) {
         (Some(Id { key: Some(key), json }), _) => {
             users.user(scope, key).map(|traits| User { id: Some(json.json.to_string()), traits })

@@ -96,8 +96,6 @@ pub struct RequestStats {
     pub sanitized: u64,
 }
 
-/// Until the configuration has it.
-const MAX_MESSAGES: usize = 2_500;
 /// The events of a request are at most so many times as large as its body, and some more: what a batch says of all its
 /// messages is written into each event. SDKs' bodies grow fivefold at most.
 const MAX_GROWTH: usize = 32;
@@ -126,7 +124,7 @@ pub fn map_request<'c>(
     events: &mut EventBuffer,
 ) -> Result<RequestStats, BadRequestReason> {
     let text = decode_text(request.body);
-    let limit = MAX_MESSAGES;
+    let limit = config.max_messages;
     let mut body =
         Body::parse(request.message_type, &text, limit).map_err(|error| match error {
             BodyError::Malformed => BadRequestReason::MalformedJson,
@@ -363,7 +361,7 @@ fn push(
 ) {
     let collection = names::collection(original);
     events.set_original_name((collection != original).then_some(original));
-    let count = match buffer.push(source.destination, &collection, |out| events.write(out)) {
+    let count = match buffer.push(source.destination_index, &collection, |out| events.write(out)) {
         Pushed::Written => &mut outcome.events,
         Pushed::Oversized => &mut outcome.oversized,
         Pushed::Overflowed => return,
@@ -380,19 +378,19 @@ fn sources(
     let header = header.map(str::trim).filter(|key| !key.is_empty());
     let of_body = write_key(body.batch.write_key);
     let mut has_key = header.is_some() || of_body.is_some();
-    let default = of_body.as_deref().or(header).and_then(|key| config.source(key));
+    let default = of_body.as_deref().or(header).and_then(|key| config.source_index(key));
     let mut sources = Vec::with_capacity(body.messages.len());
     for message in &body.messages {
         sources.push(match write_key(message.write_key) {
             Some(key) => {
                 has_key = true;
-                config.source(&key)
+                config.source_index(&key)
             }
             None => default,
         });
     }
     let is_known = sources.is_empty() || sources.iter().any(Option::is_some);
-    if !has_key || (config.reject_unknown && !is_known) {
+    if !has_key || (config.reject_unknown_write_key && !is_known) {
         return Err(BadRequestReason::InvalidWriteKey);
     }
     Ok(sources)

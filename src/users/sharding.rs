@@ -39,7 +39,7 @@ impl ShardId {
 }
 
 pub(super) fn partitions(settings: config::UsersSettings) -> u64 {
-    settings.max.div_ceil(PARTITION_USERS).max(1)
+    settings.max_users.div_ceil(PARTITION_USERS).max(1)
 }
 
 /// What one partition may hold.
@@ -47,7 +47,7 @@ pub(super) fn bound(settings: config::UsersSettings) -> Usage {
     let share = |all: u64| {
         i64::try_from(all.checked_div(partitions(settings)).unwrap_or(0)).unwrap_or(i64::MAX)
     };
-    Usage { users: share(settings.max), bytes: share(settings.max_bytes) }
+    Usage { users: share(settings.max_users), bytes: share(settings.max_bytes) }
 }
 
 /// Bytes of one shard, at most: four times its share, so that no choice of ids makes an event's read dear.

@@ -15,10 +15,10 @@ use proptest::prelude::*;
 type Memory = BTreeMap<String, (Vec<u8>, u32)>;
 
 const PLENTY: config::UsersSettings =
-    config::UsersSettings { max: 10_000, max_bytes: 8_388_608, expire_ms: 1_000_000 };
+    config::UsersSettings { max_users: 10_000, max_bytes: 8_388_608, ttl_ms: 1_000_000 };
 
 fn source(scope: u64, mode: Mode) -> Source {
-    Source { scope, mode, remember_users: true, ..Source::default() }
+    Source { key_hash: scope, mode, remember_users: true, ..Source::default() }
 }
 
 fn message(kind: MessageType, body: &str) -> Message<'_> {
@@ -225,7 +225,7 @@ fn order_counts_within_a_request() {
 fn the_least_recently_used_goes_first_wherever_it_lies() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
-    let three = config::UsersSettings { max: 3, ..PLENTY };
+    let three = config::UsersSettings { max_users: 3, ..PLENTY };
     let body = |id: u64| format!(r#"{{"userId":"u{id}","traits":{{"n":{id}}}}}"#);
     for id in 1..=3 {
         assert_eq!(identify(&mut memory, three, id, &shop, &body(id)).evicted, 0);
@@ -359,7 +359,7 @@ fn one_request_says_only_so_much() {
 fn a_store_of_another_size_leaves_nothing_behind() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
-    let large = config::UsersSettings { max: 40_000, max_bytes: 40_000_000, ..PLENTY };
+    let large = config::UsersSettings { max_users: 40_000, max_bytes: 40_000_000, ..PLENTY };
     UserTransaction::prepare(&mut memory, large);
     for id in 0..2_000 {
         identify(
@@ -390,7 +390,7 @@ fn a_store_of_another_size_leaves_nothing_behind() {
     }
     identify(
         &mut memory,
-        config::UsersSettings { max: 5, ..PLENTY },
+        config::UsersSettings { max_users: 5, ..PLENTY },
         5,
         &shop,
         r#"{"userId":"last","traits":{"n":1}}"#,
@@ -453,7 +453,7 @@ fn what_others_say_meanwhile_is_not_lost() {
 }
 
 const TIGHT: config::UsersSettings =
-    config::UsersSettings { max: 20, max_bytes: 4_000, expire_ms: 500 };
+    config::UsersSettings { max_users: 20, max_bytes: 4_000, ttl_ms: 500 };
 
 fn anyone() -> impl Strategy<Value = (u8, u8, Option<bool>, usize)> {
     (0_u8..40, 0_u8..10, proptest::option::of(any::<bool>()), 0_usize..60)

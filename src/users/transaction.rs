@@ -170,7 +170,7 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
 
     /// An event of that user's came.
     fn heard(&mut self, who: &UserKey, last: SeenAt) {
-        let exact = self.settings.max <= EXACT_USERS;
+        let exact = self.settings.max_users <= EXACT_USERS;
         let pause = if exact { 1 } else { TOUCH.min(self.expire() >> 3).max(1) };
         if self.now >= last.micros().saturating_add(pause) {
             self.say(who.clone(), Update::Touch);
@@ -186,7 +186,7 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
     }
 
     fn expire(&self) -> u64 {
-        self.settings.expire_ms.saturating_mul(1000)
+        self.settings.ttl_ms.saturating_mul(1000)
     }
 
     pub(super) fn open(&mut self, place: ShardId) -> &mut LoadedShard {
