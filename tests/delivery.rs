@@ -6,20 +6,11 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation
+    clippy::arithmetic_side_effects
 )]
 
-#[path = "delivery/bad_events.rs"]
-mod bad_events;
-#[path = "delivery/middleboxes.rs"]
-mod middleboxes;
 #[path = "delivery/model.rs"]
 mod model;
-#[path = "delivery/simulation.rs"]
-mod simulation;
-#[path = "delivery/tenants.rs"]
-mod tenants;
 
 use keen_edge::config;
 use model::{Model, PROJECTS, STATUSES, ScriptedResponse, Step};
@@ -50,7 +41,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 prop_compose! {
     fn settings()(
-        retries in 0..5_u32,
+        max_retries in 0..5_u32,
         max_in_flight in 1..4_usize,
         max_batch_events in 1..20_usize,
         max_batch_bytes in 1..2_000_usize,
@@ -58,7 +49,7 @@ prop_compose! {
         max_wait_ms in 1..10_000_u64,
     ) -> config::DeliverySettings {
         config::DeliverySettings {
-            max_retries: retries, max_in_flight, max_batch_events, max_batch_bytes, max_pending_bytes, max_wait_ms,
+            max_retries, max_in_flight, max_batch_events, max_batch_bytes, max_pending_bytes, max_wait_ms,
             ..config::DeliverySettings::default()
         }
     }

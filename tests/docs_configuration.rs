@@ -15,8 +15,8 @@
 use keen_edge::config::reference;
 use std::path::PathBuf;
 
-const BEGIN: &str = "<!-- Generated: UPDATE_DOCS=1 cargo test --test docs_configuration -->\n";
-const END: &str = "<!-- End of what is generated. -->\n";
+const BEGIN: &str = "<!-- settings:start -->\n";
+const END: &str = "<!-- settings:end -->\n";
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -44,7 +44,7 @@ fn with_generated(name: &str, generated: &str) -> String {
     let text = std::fs::read_to_string(path(name)).unwrap();
     let (before, rest) = text.split_once(BEGIN).unwrap_or_else(|| panic!("{name} lacks {BEGIN}"));
     let (_, after) = rest.split_once(END).unwrap_or_else(|| panic!("{name} lacks {END}"));
-    format!("{before}{BEGIN}\n{generated}\n{END}{after}")
+    format!("{before}{BEGIN}{generated}{END}{after}")
 }
 
 #[test]

@@ -101,7 +101,7 @@ fn kind_schema(setting: &Setting) -> Map<String, Value> {
 /// The README's table: the settings that most users change.
 #[must_use]
 pub fn readme_table() -> String {
-    let mut table = "| setting | default | |\n|---|---|---|\n".to_owned();
+    let mut table = "| setting | default | meaning |\n|---|---|---|\n".to_owned();
     for (setting, sentence) in documented().filter(|(setting, _)| setting.common) {
         let name = key_path(setting).replace("sources.<write key>.", "sources.*.");
         table.push_str(&format!("| `{name}` | {} | {sentence} |\n", default_text(setting)));
@@ -143,7 +143,7 @@ fn push_section(
     settings: impl Iterator<Item = Documented>,
 ) {
     text.push_str(&format!("## {title}\n\n{sentence}\n\n"));
-    text.push_str("| setting | value | default | |\n|---|---|---|---|\n");
+    text.push_str("| setting | value | default | meaning |\n|---|---|---|---|\n");
     for (setting, sentence) in settings {
         let (name, value, default) = (setting.name(), value_text(setting), default_text(setting));
         text.push_str(&format!("| `{name}` | {value} | {default} | {sentence} |\n"));

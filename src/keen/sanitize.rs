@@ -319,7 +319,7 @@ impl<'l> Sanitizer<'l> {
 
     /// Writes a member's name.
     fn name(&mut self, name: &str) {
-        let valid = names::property(name);
+        let valid = names::property_name(name);
         self.changes = self.changes.saturating_add(u32::from(valid != name));
         let start = self.out.len();
         json::write_string(&mut self.out, &valid);

@@ -116,17 +116,17 @@ pub(super) fn uniqueness_token<'a>(
     }
     // What became U+FFFD must not make two messages one.
     if lossy {
-        return Some(Cow::Owned(names::hex(raw.as_bytes(), names::MAX_TOKEN)));
+        return Some(Cow::Owned(names::sha256_hex(raw.as_bytes(), names::MAX_TOKEN)));
     }
     if id.contains('\u{fffd}')
         && let Some(request) = bytes_lost()
     {
-        return Some(Cow::Owned(names::hex(
+        return Some(Cow::Owned(names::sha256_hex(
             format!("{request} {id}").as_bytes(),
             names::MAX_TOKEN,
         )));
     }
-    Some(match names::token(&id) {
+    Some(match names::uniqueness_token(&id) {
         Cow::Owned(hash) => Cow::Owned(hash),
         Cow::Borrowed(_) => id,
     })

@@ -110,12 +110,12 @@ pub(super) fn identify(
         None => None,
     };
     if let (Some((_, json)), Some(anonymous)) = (&user, anonymous) {
-        let visitor = UserKey { scope, is_user: false, id: anonymous.to_owned() };
-        users.say(visitor, Update::LinkUserId(json.clone()));
+        let visitor = UserKey::anonymous_id(scope, anonymous);
+        users.record_update(visitor, Update::LinkUserId(json.clone()));
     }
     if let (None, Some(_), Some(anonymous)) = (&user, &computed, anonymous) {
         user = users
-            .user_of(scope, anonymous)
+            .resolve_link(scope, anonymous)
             .and_then(|json| json_to_text(&json).map(|key| (key, json)));
     }
     let json = user.as_ref().map(|(_, json)| json.as_str());
@@ -127,11 +127,11 @@ pub(super) fn identify(
         None => Update::ReplaceTraits(add_id_trait(source, json, traits(message.traits))),
     };
     let key = match (user, anonymous) {
-        (Some((key, _)), _) => UserKey { scope, is_user: true, id: key },
-        (None, Some(anonymous)) => UserKey { scope, is_user: false, id: anonymous.to_owned() },
+        (Some((key, _)), _) => UserKey::user_id(scope, key),
+        (None, Some(anonymous)) => UserKey::anonymous_id(scope, anonymous),
         (None, None) => return,
     };
-    users.say(key, update);
+    users.record_update(key, update);
 }
 
 /// The user whom an event shows: the one who is remembered, else who the message itself says it is (`context.traits`), else
@@ -146,14 +146,14 @@ pub(super) fn user_for_event(
 ) -> Option<User> {
     let scope = source.key_hash;
     let remembered = match (&ids.user, ids.anonymous_key()) {
-        (Some(Id { key: Some(key), json }), _) => {
-            users.user(scope, key).map(|traits| User { id: Some(json.json.to_string()), traits })
-        }
+        (Some(Id { key: Some(key), json }), _) => users
+            .profile_for_user_id(scope, key)
+            .map(|traits| User { id: Some(json.json.to_string()), traits }),
         (Some(_), _) | (None, None) => None,
-        (None, Some(anonymous)) => users.visitor(scope, anonymous),
+        (None, Some(anonymous)) => users.profile_for_anonymous_id(scope, anonymous),
     };
     if let Some(mut user) = remembered {
-        if !users.shows(user.traits.len(), MAX_TRAIT_BYTES_PER_REQUEST) {
+        if !users.charge_trait_bytes(user.traits.len(), MAX_TRAIT_BYTES_PER_REQUEST) {
             user.traits.clear();
         }
         return Some(user);
@@ -168,7 +168,7 @@ pub(super) fn user_for_event(
     }
     let page =
         page.and_then(|page| page.0.as_ref()).filter(|(of, _)| *of == scope && ids.user.is_none());
-    page.filter(|(_, traits)| users.shows(traits.len(), MAX_TRAIT_BYTES_PER_REQUEST))
+    page.filter(|(_, traits)| users.charge_trait_bytes(traits.len(), MAX_TRAIT_BYTES_PER_REQUEST))
         .map(|(_, traits)| User { id: None, traits: traits.clone() })
 }
 

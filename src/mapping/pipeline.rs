@@ -321,7 +321,7 @@ impl<T: FnMut() -> String, S: SharedData> RequestMapper<'_, '_, T, S> {
             };
             // One identify may tell of several.
             let token = match &own_token {
-                Some(token) => names::token(&format!("{token} {name}")).into_owned(),
+                Some(token) => names::uniqueness_token(&format!("{token} {name}")).into_owned(),
                 None => (self.token)(),
             };
             let context = EventContext {
@@ -345,7 +345,7 @@ impl<T: FnMut() -> String, S: SharedData> RequestMapper<'_, '_, T, S> {
 
     fn own_token<'m>(&self, message: &Message<'m>, index: usize) -> Option<Cow<'m, str>> {
         uniqueness_token(message, || {
-            let hash = || names::hex(self.request.body, names::MAX_TOKEN);
+            let hash = || names::sha256_hex(self.request.body, names::MAX_TOKEN);
             self.body_is_lossy.then(|| format!("{} {index}", self.body_hash.get_or_init(hash)))
         })
     }
@@ -359,7 +359,7 @@ fn push(
     original: &str,
     outcome: &mut MessageOutcome,
 ) {
-    let collection = names::collection(original);
+    let collection = names::collection_name(original);
     events.set_original_name((collection != original).then_some(original));
     let count = match buffer.push(source.destination_index, &collection, |out| events.write(out)) {
         Pushed::Written => &mut outcome.events,

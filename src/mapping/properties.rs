@@ -132,9 +132,9 @@ impl<'a> ReadMember<'a> for Reader<'_, 'a> {
         let own = match valid {
             Some(name) => OwnField::from_name(name),
             // As the event will have it.
-            None => {
-                OwnField::from_name(names::property(&String::from_utf8_lossy(&name.0)).as_bytes())
-            }
+            None => OwnField::from_name(
+                names::property_name(&String::from_utf8_lossy(&name.0)).as_bytes(),
+            ),
         };
         let is_url = key_matches(&name.0, b"url");
         let is_keen = key_matches(&name.0, b"keen");

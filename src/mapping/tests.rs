@@ -401,8 +401,8 @@ fn audience_events_have_tokens_of_their_own() {
     // A long id is hashed, and the audience still counts.
     let long = body.to_string().replace("m-1", &"m".repeat(100));
     let mapped = shop.map(long);
-    let id = names::hex("m".repeat(100).as_bytes(), 64);
-    assert_eq!(mapped.tokens()[1], names::hex(format!("{id} vip").as_bytes(), 64));
+    let id = names::sha256_hex("m".repeat(100).as_bytes(), 64);
+    assert_eq!(mapped.tokens()[1], names::sha256_hex(format!("{id} vip").as_bytes(), 64));
 }
 
 #[test]
