@@ -11,6 +11,8 @@
 //! | [`users`] | what identify calls say of users | what events show of them |
 //! | [`delivery`] | events with their waiters, and outcomes of callouts | callouts to dispatch, acks |
 //! | `filter` | Envoy's callbacks | host calls: the only code that knows proxy-wasm |
+//!
+//! [`json`] reads the JSON values that all of them share.
 
 // No caller may end the VM: nothing outside tests panics. clippy.toml lets unit tests do so.
 #![deny(
@@ -26,16 +28,13 @@
 )]
 #![warn(missing_docs, unreachable_pub, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
-pub mod by_id;
 pub mod config;
 pub mod delivery;
 mod filter;
 pub mod json;
-pub mod json_cursor;
 pub mod keen;
 pub mod mapping;
 pub mod segment;
-pub mod tree;
 pub mod users;
 
 /// Smaller and faster than the standard library's allocator for wasm, and it reuses large blocks.

@@ -110,7 +110,7 @@ pub(super) fn identify(
         None => None,
     };
     if let (Some((_, json)), Some(anonymous)) = (&user, anonymous) {
-        let visitor = UserKey::anonymous_id(scope, anonymous.to_owned());
+        let visitor = UserKey::anonymous_id(scope, anonymous);
         users.record_update(visitor, Update::LinkUserId(json.clone()));
     }
     if let (None, Some(_), Some(anonymous)) = (&user, &computed, anonymous) {
@@ -128,7 +128,7 @@ pub(super) fn identify(
     };
     let key = match (user, anonymous) {
         (Some((key, _)), _) => UserKey::user_id(scope, key),
-        (None, Some(anonymous)) => UserKey::anonymous_id(scope, anonymous.to_owned()),
+        (None, Some(anonymous)) => UserKey::anonymous_id(scope, anonymous),
         (None, None) => return,
     };
     users.record_update(key, update);

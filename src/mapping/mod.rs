@@ -11,7 +11,7 @@
 //! use std::collections::BTreeMap;
 //!
 //! let config = br#"{"keen": {"cluster": "keen"}, "sources": {"wk": {"projectId": "9181bcd23843312d87000000"}}}"#;
-//! let config = Config::read(config).unwrap();
+//! let config = Config::parse(config).unwrap();
 //! let request = Request {
 //!     message_type: Some(MessageType::Track),
 //!     side: CallerSide::Server,

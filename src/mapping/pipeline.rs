@@ -96,8 +96,6 @@ pub struct RequestStats {
     pub sanitized: u64,
 }
 
-/// Until the configuration has it.
-const MAX_MESSAGES: usize = 2_500;
 /// The events of a request are at most so many times as large as its body, and some more: what a batch says of all its
 /// messages is written into each event. SDKs' bodies grow fivefold at most.
 const MAX_GROWTH: usize = 32;
@@ -126,7 +124,7 @@ pub fn map_request<'c>(
     events: &mut EventBuffer,
 ) -> Result<RequestStats, BadRequestReason> {
     let text = decode_text(request.body);
-    let limit = MAX_MESSAGES;
+    let limit = config.max_messages;
     let mut body =
         Body::parse(request.message_type, &text, limit).map_err(|error| match error {
             BodyError::Malformed => BadRequestReason::MalformedJson,

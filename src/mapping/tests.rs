@@ -1,6 +1,11 @@
 //! Whole requests: what a rule decides is in the events, or in the outcome of a message.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::string_slice)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use super::*;
 use crate::config::Config;
@@ -59,7 +64,7 @@ fn fixture_of(mut sources: Value) -> Fixture {
     }
     let config = json!({"keen": {"cluster": "keen"}, "sources": sources}).to_string();
     Fixture {
-        config: Config::read(config.as_bytes()).unwrap(),
+        config: Config::parse(config.as_bytes()).unwrap(),
         message_type: None,
         side: CallerSide::Server,
         header_write_key: Some("k"),
@@ -117,7 +122,9 @@ fn write_key_of_a_message_is_before_the_bodys_and_that_before_the_headers() {
     let mut three = fixture_of(json!({"header": {}, "body": {}, "message": {}}));
     three.header_write_key = Some("header");
     let destination = |three: &mut Fixture, body: Value| {
-        let name = |key: &str| three.config.sources[three.config.source(key).unwrap()].destination;
+        let name = |key: &str| {
+            three.config.sources[three.config.source_index(key).unwrap()].destination_index
+        };
         let [header, of_body, message] = ["header", "body", "message"].map(name);
         let found = three.map(body.to_string()).events[0].0;
         (found == header, found == of_body, found == message)

@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn parse_more_messages_than_allowed_are_counted_and_refused() {
-        let text = format!("{{\"batch\":[{}]}}", vec!["{}"; 5].join(","));
+        let text = format!("{{\"batch\":[{}]}}", ["{}"; 5].join(","));
         assert_eq!(Body::parse(None, &text, 5).unwrap().messages.len(), 5);
         let error = Body::parse(None, &text, 4).unwrap_err();
         assert_eq!(error, BodyError::TooManyMessages { messages: 5 });
