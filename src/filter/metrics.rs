@@ -212,14 +212,13 @@ mod tests {
     #[test]
     fn families_are_the_table_of_operating_md() {
         let text = fs::read_to_string(DOCUMENT).unwrap();
-        let table: String = FAMILIES.iter().map(row).collect();
-        let found: String =
-            text.split_inclusive('\n').filter(|line| line.starts_with("| `keen_edge_")).collect();
+        let (before, rest) = text.split_once("<!-- metrics:start -->\n").unwrap();
+        let (found, after) = rest.split_once("<!-- metrics:end -->\n").unwrap();
+        let rows: String = FAMILIES.iter().map(row).collect();
+        let table = format!("| metric | type | meaning |\n|---|---|---|\n{rows}");
         if std::env::var_os("UPDATE_DOCS").is_some() {
-            let start = text.find("| `keen_edge_").unwrap();
-            let kept = |line: &&str| !line.starts_with("| `keen_edge_");
-            let rest: String = text[start..].split_inclusive('\n').filter(kept).collect();
-            fs::write(DOCUMENT, format!("{}{table}{rest}", &text[..start])).unwrap();
+            let markers = ["<!-- metrics:start -->\n", "<!-- metrics:end -->\n"];
+            fs::write(DOCUMENT, [before, markers[0], &table, markers[1], after].concat()).unwrap();
             return;
         }
         assert_eq!(found, table, "UPDATE_DOCS=1 cargo test --lib filter::metrics writes it");

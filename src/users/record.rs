@@ -233,6 +233,6 @@ mod tests {
         for text in ["{}", " { } ", "[1]", "\"x\"", "null", ""] {
             assert_eq!(sanitize_object(text), "", "{text}");
         }
-        assert_eq!(sanitize_object(r#" {"a.b": {"c.d": 1}} "#), r#"{"a_b": {"c_d": 1}}"#);
+        assert_eq!(sanitize_object(r#" {"a.b": {"c.d": 1}} "#), r#"{"a_b":{"c_d":1}}"#);
     }
 }

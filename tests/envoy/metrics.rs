@@ -10,8 +10,10 @@ const PROJECT: &str = "5181bcd23843312d87000000";
 /// The labels of each metric in the document's table.
 fn documented() -> BTreeMap<String, Vec<String>> {
     let text = std::fs::read_to_string(harness::root().join("docs/operating.md")).unwrap();
+    let (_, table) = text.split_once("<!-- metrics:start -->").unwrap();
+    let (table, _) = table.split_once("<!-- metrics:end -->").unwrap();
     let rows =
-        text.lines().filter_map(|line| line.strip_prefix("| `keen_edge_")?.split('`').next());
+        table.lines().filter_map(|line| line.strip_prefix("| `keen_edge_")?.split('`').next());
     rows.map(|row| {
         let (name, labels) = row.split_once('{').unwrap_or((row, ""));
         let labels = labels.trim_end_matches('}').split(',').filter(|label| !label.is_empty());
