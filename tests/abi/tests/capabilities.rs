@@ -117,7 +117,7 @@ fn exercise(vm: &mut Vm) {
         vm.turn();
         vm.tick(50);
         for callout in vm.callouts() {
-            vm.answer(callout.token, 200, b"{\"Purchased\": [{\"success\": true}]}");
+            vm.reply(callout.token, 200, b"{\"Purchased\": [{\"success\": true}]}");
         }
         vm.turn();
         vm.close(id);
@@ -135,8 +135,8 @@ fn exercise(vm: &mut Vm) {
         vm.turn();
         for callout in vm.callouts() {
             match status {
-                Some(status) => vm.answer(callout.token, status, b"no"),
-                None => vm.break_off(callout.token),
+                Some(status) => vm.reply(callout.token, status, b"no"),
+                None => vm.reset_callout(callout.token),
             }
         }
         vm.turn();
@@ -224,7 +224,7 @@ fn host_call_failing_for_a_while_serves_again_afterwards() {
             vm.turn();
         }
         vm.close(id);
-        vm.mend();
+        vm.succeed();
         let id = vm.post("/v1/track", TRACK);
         for _ in 0..3 {
             vm.tick(50);
