@@ -164,6 +164,9 @@ async fn assert_poison_is_isolated(
     tokio::time::sleep(Duration::from_secs(5)).await;
     let rate = calls_since(&env, before);
     assert!(rate < 15 + poisoned * 10, "{rate} calls in 5 s");
+    // Once Keen takes them, nothing is left.
+    env.keen.clear_faults();
+    env.assert_events_accounted().await;
     env.envoy.no_panic_in_log();
 }
 
@@ -218,6 +221,7 @@ async fn confirmed_poison_event_after_outage_does_not_fail_other_callers() {
     for caller in callers {
         assert_eq!(caller.await.unwrap().1, 200);
     }
+    env.assert_events_accounted().await;
     env.envoy.no_panic_in_log();
 }
 

@@ -156,6 +156,7 @@ async fn assert_healthy_project_is_unaffected(kind: Feed) {
             status == 200 && !env.keen.events_in(FAILING_PROJECT).is_empty()
         })
         .await;
+        env.assert_events_accounted().await;
         env.envoy.no_panic_in_log();
     }
 }
