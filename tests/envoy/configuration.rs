@@ -50,7 +50,11 @@ async fn non_object_configuration_is_rejected() {
     refused(Envoy::builder().raw_config("[]"), ": must be an object, found an array").await;
     let mut unknown = harness::default_config();
     unknown["delivery"]["holdMS"] = json!(5000);
-    refused(Envoy::builder().config(unknown), "/delivery/holdMS: is not a setting").await;
+    refused(
+        Envoy::builder().config(unknown),
+        "/delivery/holdMS: unknown setting; did you mean holdMs?",
+    )
+    .await;
     let mut nobody = harness::default_config();
     nobody["sources"] = json!({});
     refused(Envoy::builder().config(nobody), "/sources: must name at least one source").await;

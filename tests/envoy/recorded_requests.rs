@@ -50,7 +50,7 @@ async fn recorded_requests_are_answered_and_delivered() {
     let mut config = harness::default_config();
     let source = config["sources"]["writeKey"].clone();
     config["sources"]["WRITEKEY123"] = source;
-    let host = Config::read(config.to_string().as_bytes()).unwrap();
+    let host = Config::parse(config.to_string().as_bytes()).unwrap();
     let env = TestEnv::with(config).await;
     let mut want = BTreeSet::new();
     let mut without_id = 0;
