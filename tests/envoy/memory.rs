@@ -55,7 +55,7 @@ async fn assert_streams_cost_bounded_memory(name: &'static str, complete: bool) 
         "{name}, {}: {open} of {total} streams open, {} MB more resident memory, of which {} MB headers in Envoy",
         if complete { "waiting" } else { "reading" },
         growth >> 20,
-        HEADER_BYTES * open / total >> 20
+        (HEADER_BYTES * open / total) >> 20
     );
     assert!(growth < HEADER_BYTES + OVERHEAD, "{growth}");
     drop(streams);
