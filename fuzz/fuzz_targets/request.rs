@@ -25,7 +25,7 @@ fn config() -> &'static Config {
                 "other": {{"projectId": "000000000000000000000000"}}
             }}, "users": {{"max": 5, "maxBytes": 2000}}}}"#
         );
-        Config::read(text.as_bytes()).unwrap()
+        Config::parse(text.as_bytes()).unwrap()
     })
 }
 
@@ -66,7 +66,7 @@ fuzz_target!(|data: &[u8]| {
             return;
         };
         keen_takes(&offer, &tally);
-        users.keep();
+        users.commit();
     }
     // A ledger has a fixed size; what else there is are users.
     let bytes: usize = memory.values().map(|(value, _): &(Vec<u8>, u32)| value.len()).sum();

@@ -59,7 +59,7 @@ impl Intake {
             mapped: 0,
             offer: EventBuffer::new(config.delivery.max_pending_bytes),
             memory: memory(config),
-            remembers: config.remembers_users(),
+            remembers: config.any_source_stores_users(),
             token_prefix: String::new(),
             tokens_made: root << 40,
             authorization: Vec::new(),
@@ -110,13 +110,13 @@ impl Intake {
     ) -> Result<(Tally, CommitReport), BadRequestReason> {
         let Arrival { stream, head, body, .. } = arrival;
         self.offer.clear();
-        let body = head.messages(body, config.body_bytes)?;
+        let body = head.messages(body, config.max_body_bytes)?;
         if self.token_prefix.is_empty() {
             // Envoy's request ids are random, its clock differs from host to host: together nobody else has them.
             let seed =
                 [head.request_id(), &now.to_le_bytes(), &self.tokens_made.to_le_bytes(), &body]
                     .concat();
-            self.token_prefix = names::hex(&seed, 40);
+            self.token_prefix = names::sha256_hex(&seed, 40);
         }
         // Finer than the request's own time: identifies of one millisecond have an order.
         let micros = if self.remembers { host::now_micros() } else { 0 };
@@ -145,7 +145,7 @@ impl Intake {
             &mut users,
             &mut self.offer,
         );
-        let kept = users.keep();
+        let kept = users.commit();
         tally.map(|tally| (tally, kept))
     }
 
@@ -157,7 +157,7 @@ impl Intake {
 
 /// Where users are kept, made ready where some source remembers them.
 fn memory(config: &Config) -> Memory {
-    if !config.remembers_users() {
+    if !config.any_source_stores_users() {
         return Memory::Shared;
     }
     let mut memory = Memory::find();
@@ -166,6 +166,6 @@ fn memory(config: &Config) -> Memory {
             "Envoy's shared data is closed to the filter: each worker remembers users by itself"
         );
     }
-    UserTransaction::prepare(&mut memory, config.users);
+    UserTransaction::initialize(&mut memory, config.users, host::now_micros());
     memory
 }

@@ -141,7 +141,7 @@ impl Engine {
         };
         self.count_mapped(tally, kept);
         // Nobody waits for what is answered at once.
-        let waits = !arrival.copied && !self.config.delivery.accepted;
+        let waits = !arrival.copied && !self.config.delivery.ack_on_receipt;
         let buffer = self.intake.offer();
         if buffer.is_overflowed() {
             return Some(Response::TooManyRequests);
@@ -166,8 +166,8 @@ impl Engine {
         counted.values_mended = counted.values_mended.saturating_add(tally.mended);
         counted.users_remembered = counted.users_remembered.saturating_add(kept.written);
         counted.users_evicted = counted.users_evicted.saturating_add(kept.evicted);
-        counted.users_refused = counted.users_refused.saturating_add(kept.refused);
-        counted.users_not_shown = counted.users_not_shown.saturating_add(kept.not_shown);
+        counted.users_refused = counted.users_refused.saturating_add(kept.rejected);
+        counted.users_not_shown = counted.users_not_shown.saturating_add(kept.traits_omitted);
         self.too_large(tally.too_large);
     }
 
@@ -498,7 +498,7 @@ impl Engine {
 fn answer_headers<'a>(
     answer: Response,
     origin: Option<&'a str>,
-    allowed: &[String],
+    allowed: &[crate::config::OriginPattern],
 ) -> Vec<(&'a str, &'a str)> {
     let mut headers = answer.headers().to_vec();
     headers.extend(cors::headers(origin, allowed));

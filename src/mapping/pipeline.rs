@@ -3,7 +3,7 @@
 use super::{Client, Dropped, Mapper, Sink, Write, audience_events, without_placeholder};
 use crate::config::{Config, Mode, Source};
 use crate::json::Members;
-use crate::mapping::identity::Page;
+use crate::mapping::identity::PageTraits;
 use crate::segment::http::{BadRequestReason, CallerSide};
 use crate::segment::message::Message;
 use crate::segment::message::MessageType;
@@ -86,7 +86,7 @@ pub fn map_request<'c>(
         mapper,
         token,
         users,
-        page: one_page.then(Page::default),
+        page: one_page.then(PageTraits::default),
         destinations,
         tally,
     };
@@ -106,7 +106,7 @@ struct Run<'r, 's, T, S, D> {
     token: T,
     users: &'r mut UserTransaction<'s, S>,
     /// The browser's page that all messages are of.
-    page: Option<Page>,
+    page: Option<PageTraits>,
     destinations: &'r mut D,
     tally: Tally,
 }
@@ -139,11 +139,12 @@ impl<T: FnMut() -> String, S: SharedData, D: Destinations> Run<'_, '_, T, S, D> 
         );
         let user = if source.remember_users && shown {
             let page = self.page.as_ref().filter(|_| is_of_page(&self.client, message, source));
-            self.users.of_event(source, message, page)
+            self.users.user_for_event(source, message, page)
         } else {
             None
         };
-        let mut sink = To { destination: source.destination, destinations: self.destinations };
+        let mut sink =
+            To { destination: source.destination_index, destinations: self.destinations };
         let tally = &mut self.tally;
         match self.mapper.map(
             message,
@@ -184,10 +185,12 @@ fn sources<'c>(
         let own = own_key(message);
         any_key |= own.is_some();
         let key = own.as_deref().or(of_all.as_deref()).or(header);
-        sources.push(key.and_then(|key| config.source(key)).and_then(|at| config.sources.get(at)));
+        sources.push(
+            key.and_then(|key| config.source_index(key)).and_then(|at| config.sources.get(at)),
+        );
     }
     let known = sources.iter().any(Option::is_some);
-    if !any_key || (config.reject_unknown && !known && !sources.is_empty()) {
+    if !any_key || (config.reject_unknown_write_key && !known && !sources.is_empty()) {
         return Err(BadRequestReason::InvalidWriteKey);
     }
     Ok(sources)
