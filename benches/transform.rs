@@ -38,7 +38,7 @@ fn config() -> Config {
         "projectId": "5181bcd23843312d87000000", "writeKey": "ABCDEF0123456789ABCDEF0123456789",
         "ipAddon": true, "uaAddon": true, "urlAddon": true, "referrerAddon": true,
     });
-    Config::read(
+    Config::parse(
         json!({"keen": {"cluster": "keen"}, "sources": {"writeKey": source}})
             .to_string()
             .as_bytes(),

@@ -46,7 +46,9 @@ for file in sorted((root / "tests/captures").glob("*.json")):
 seed("config", b'{"keen": {"cluster": "keen", "authority": "a", "timeoutMs": 1}, "sources": {"k": {"projectId": '
      b'"5181bcd23843312d87000000", "writeKey": "ABCDEF0123456789ABCDEF0123456789", "name": "n", "cluster": "c"}}, '
      b'"unknownSource": "reject", "intercept": "forward", "delivery": {"ack": "accepted", "holdMs": 1, "retries": 0, '
-     b'"maxInFlight": 1, "maxBatchEvents": 1, "maxBatchBytes": 1, "maxPendingBytes": 1}, "limits": {"bodyBytes": 1}, '
+     b'"maxInFlight": 1, "maxBatchEvents": 1, "maxBatchBytes": 1, "maxPendingBytes": 1}, "limits": {"bodyBytes": 1, "messages": 1}, '
+     b'"pathPrefix": "/p", "overflow": {"cluster": "q", "authority": "q", "queueUrl": "http://q/q", "afterMs": 1, '
+     b'"maxMessageBytes": 1024, "drain": false, "misconfigured": "reject"}, "users": {"max": 1, "maxBytes": 1, "expireMs": 1}, '
      b'"cors": {"allowOrigins": ["*"]}, "settings": {"apiHost": "a/v1"}}')
 # google.protobuf.Struct {"keen": {"cluster": "k"}} in its wire form.
 def field(number, data):

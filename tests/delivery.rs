@@ -41,15 +41,15 @@ fn step() -> impl Strategy<Value = Step> {
 
 prop_compose! {
     fn settings()(
-        retries in 0..5_u32,
+        max_retries in 0..5_u32,
         max_in_flight in 1..4_usize,
         max_batch_events in 1..20_usize,
         max_batch_bytes in 1..2_000_usize,
         max_pending_bytes in 1_000..20_000_usize,
-        hold_ms in 1..10_000_u64,
+        max_wait_ms in 1..10_000_u64,
     ) -> config::DeliverySettings {
         config::DeliverySettings {
-            retries, max_in_flight, max_batch_events, max_batch_bytes, max_pending_bytes, hold_ms,
+            max_retries, max_in_flight, max_batch_events, max_batch_bytes, max_pending_bytes, max_wait_ms,
             ..config::DeliverySettings::default()
         }
     }

@@ -94,7 +94,7 @@ fn examples() -> Vec<Case> {
 fn mapped(example: &Case) -> Vec<(String, Value)> {
     let config = json!({"keen": {"cluster": "keen"}, "sources": {"k": example.settings}});
     let config =
-        Config::read(config.to_string().as_bytes()).unwrap_or_else(|error| panic!("{error}"));
+        Config::parse(config.to_string().as_bytes()).unwrap_or_else(|error| panic!("{error}"));
     let endpoint = Endpoint::parse(b"POST", example.path.as_bytes(), None);
     let Some(Endpoint::Ingest { message_type, side }) = endpoint else {
         panic!("{}", example.path)

@@ -21,7 +21,7 @@ const NOW_IN_KEEN: &str = "2026-11-23T22:03:12.908Z";
 
 fn mapped(case: &Case) -> Vec<(String, Value)> {
     let config = json!({"keen": {"cluster": "keen"}, "sources": {"writeKey": case.settings}});
-    let config = Config::read(config.to_string().as_bytes())
+    let config = Config::parse(config.to_string().as_bytes())
         .unwrap_or_else(|error| panic!("{}: {error}", case.id));
     let key = write_key::from_authorization(case.header("authorization").as_bytes());
     let endpoint = Endpoint::parse(b"POST", case.path.as_bytes(), None);

@@ -5,11 +5,11 @@ use keen_edge::config::Config;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &[u8]| {
-    match Config::read(text) {
+    match Config::parse(text) {
         Ok(config) => {
             assert!(!config.sources.is_empty());
             for source in &config.sources {
-                assert!(source.destination < config.destinations.len());
+                assert!(source.destination_index < config.destinations.len());
             }
         }
         Err(error) => assert!(!error.to_string().is_empty()),

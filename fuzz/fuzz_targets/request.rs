@@ -25,7 +25,7 @@ fn config() -> &'static Config {
                 "other": {{"projectId": "000000000000000000000000"}}
             }}, "users": {{"max": 5, "maxBytes": 2000}}}}"#
         );
-        Config::read(text.as_bytes()).unwrap()
+        Config::parse(text.as_bytes()).unwrap()
     })
 }
 

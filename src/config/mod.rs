@@ -1,267 +1,280 @@
-//! The filter's configuration: what a person writes, checked whole, into what the filter runs on.
+//! The filter's configuration: from what a person writes to what the filter runs on.
 //!
-//! A wrong configuration is refused with the JSON pointer of what is wrong, the rule, and what was found. Keys of
-//! sources are shown by their first characters only; Keen keys never.
+//! A wrong configuration is refused as a whole, with every mistake: the JSON pointer of the setting, the rule, and the
+//! value found. Of write keys errors show the first characters only, of Keen keys nothing.
+//!
+//! Settings are declared in [`schema`], once each.
 
+mod document;
+mod error;
+mod origin;
 mod protobuf_struct;
 mod reader;
+pub mod reference;
+pub mod schema;
 mod source;
 
-use crate::tree::{Tree, Wrong};
-use reader::Node;
+use reader::Section;
+use schema as settings;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 
-pub use reader::ConfigError;
+pub use error::{ConfigError, ConfigErrors};
+pub use origin::OriginPattern;
 pub use source::{BrowserKeys, Destination, Mode, Source};
 
 /// Settings, ready to run on.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Sources, found by [`Config::source`].
-    pub sources: Vec<Source>,
-    /// Write keys in order, and where their sources stand.
-    by_key: Vec<(Box<str>, usize)>,
-    /// Keen projects that sources write to: one for each project, key and cluster.
-    pub destinations: Vec<Destination>,
-    /// `keen.authority`: the Host of calls to Keen.
+    /// `keen.authority`: the `Host` of calls to Keen.
     pub authority: String,
-    /// `keen.timeoutMs`: one call to Keen, start to end.
+    /// `keen.timeoutMs`: the time limit of one call to Keen, start to end.
     pub timeout_ms: u64,
     /// `unknownSource: reject`: a call with an unknown write key gets 400.
-    pub reject_unknown: bool,
-    /// `intercept: forward`: Keen gets its copy, and the call goes on to the route.
-    pub forward: bool,
-    /// How events get to Keen.
+    pub reject_unknown_write_key: bool,
+    /// `intercept: forward`: Keen gets a copy, and the call continues to the route.
+    pub mirror: bool,
+    /// `pathPrefix`: begins with `/` and does not end with it.
+    pub path_prefix: Option<String>,
+    /// `delivery`
     pub delivery: DeliverySettings,
-    /// `users`: what `rememberUsers` may hold.
+    /// `overflow`
+    pub overflow: Option<OverflowSettings>,
+    /// `users`
     pub users: UsersSettings,
-    /// `limits.bodyBytes`: a body, after decompression.
-    pub body_bytes: usize,
+    /// `limits.bodyBytes`: bytes of a body after decompression.
+    pub max_body_bytes: usize,
+    /// `limits.messages`: messages of a body.
+    pub max_messages: usize,
     /// `cors.allowOrigins`
-    pub allow_origins: Vec<String>,
+    pub allow_origins: Vec<OriginPattern>,
     /// `settings.apiHost`
-    pub api_host: Option<String>,
+    pub sdk_api_host: Option<String>,
+    /// Sources, found by [`Config::source_index`].
+    pub sources: Vec<Source>,
+    /// Keen projects that sources write to: one for each project, key and cluster.
+    pub destinations: Vec<Destination>,
+    /// Indexes of [`Config::sources`].
+    source_by_write_key: BTreeMap<String, usize>,
 }
 
-/// `users`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UsersSettings {
-    /// UsersSettings, of all sources together.
-    pub max: u64,
-    /// Bytes of what is remembered of them.
-    pub max_bytes: u64,
-    /// A user not heard of for that long is forgotten, in milliseconds.
-    pub expire_ms: u64,
-}
-
-/// `delivery`
+/// `delivery`: how events get to Keen. The default is what the documentation says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeliverySettings {
-    /// `ack: accepted`: callers are answered at once, their events delivered from memory.
-    pub accepted: bool,
-    /// The longest a caller waits, in milliseconds.
-    pub hold_ms: u64,
-    /// Further attempts at Keen.
-    pub retries: u32,
-    /// Calls to Keen at once, per worker.
+    /// `ack: accepted`: callers are answered at once, and their events delivered from memory.
+    pub ack_on_receipt: bool,
+    /// `holdMs`: the longest a caller waits, in milliseconds.
+    pub max_wait_ms: u64,
+    /// `retries`: further attempts at Keen.
+    pub max_retries: u32,
+    /// Concurrent calls to Keen, per worker.
     pub max_in_flight: usize,
     /// Events in one call.
     pub max_batch_events: usize,
     /// Bytes of events in one call.
     pub max_batch_bytes: usize,
-    /// Bytes of events held, per worker.
+    /// Bytes of events that wait, per worker.
     pub max_pending_bytes: usize,
 }
 
-impl Default for DeliverySettings {
-    fn default() -> Self {
-        Self {
-            accepted: false,
-            hold_ms: 7000,
-            retries: 3,
-            max_in_flight: 4,
-            max_batch_events: 1000,
-            max_batch_bytes: 1_000_000,
-            max_pending_bytes: 16_777_216,
-        }
-    }
+/// `overflow`: the queue for what Keen does not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OverflowSettings {
+    /// The Envoy cluster that reaches the queue.
+    pub cluster: String,
+    /// The `Host` of calls to the queue.
+    pub authority: String,
+    /// The URL of the queue, which calls name in their bodies.
+    pub queue_url: String,
+    /// How long an event waits for Keen before it is handed to the queue, in milliseconds.
+    pub after_ms: u64,
+    /// Bytes of one message of the queue.
+    pub max_message_bytes: usize,
+    /// Also bring events from the queue to Keen.
+    pub drain: bool,
+    /// `misconfigured: reject`: events that Keen refuses with 401, 402, 403 or 404 are not handed to the queue.
+    pub reject_misconfigured: bool,
+}
+
+/// `users`: bounds of what `rememberUsers` stores. The default is what the documentation says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UsersSettings {
+    /// Users of all sources.
+    pub max_users: u64,
+    /// Bytes of their traits.
+    pub max_bytes: u64,
+    /// A user with no calls for this long is removed, in milliseconds.
+    pub ttl_ms: u64,
 }
 
 impl Config {
     /// Reads a configuration: JSON, or a `google.protobuf.Struct` in its wire form.
     ///
+    /// ```
+    /// use keen_edge::config::Config;
+    ///
+    /// let config = Config::parse(
+    ///     br#"{"keen": {"cluster": "keen"}, "sources": {"wk_4f1c": {"projectId": "9181bcd23843312d87000000"}}}"#,
+    /// )?;
+    /// assert_eq!(config.source_index("wk_4f1c"), Some(0));
+    /// assert_eq!(config.delivery.max_wait_ms, 7000);
+    ///
+    /// let errors = Config::parse(br#"{"keen": {"cluster": "keen", "timeoutMs": 0}, "source": {}}"#).unwrap_err();
+    /// assert_eq!(
+    ///     errors.to_string(),
+    ///     "/source: unknown setting; did you mean sources?\n\
+    ///      /keen/timeoutMs: must be a whole number from 1 to 600000, found 0\n\
+    ///      /sources: is required"
+    /// );
+    /// # Ok::<(), keen_edge::config::ConfigErrors>(())
+    /// ```
+    ///
     /// # Errors
-    /// The first thing found wrong.
-    pub fn read(text: &[u8]) -> Result<Self, ConfigError> {
-        if text.is_empty() {
-            return Err(ConfigError::new("", "a configuration is required", "none"));
+    /// Every mistake in it.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ConfigErrors> {
+        if bytes.is_empty() {
+            let error = ConfigError::new("", "a configuration is required, found none");
+            return Err(ConfigErrors(vec![error]));
         }
-        let value = tree(text)?;
-        let root = Node::root(&value);
-        root.only(&[
-            "keen",
-            "sources",
-            "unknownSource",
-            "intercept",
-            "delivery",
-            "limits",
-            "users",
-            "cors",
-            "settings",
-        ])?;
-        let keen = root.required("keen")?;
-        keen.only(&["cluster", "authority", "timeoutMs"])?;
-        let cluster = keen.required("cluster")?.name()?;
-        let mut config = Self {
-            sources: Vec::new(),
-            by_key: Vec::new(),
-            destinations: Vec::new(),
-            authority: keen
-                .opt("authority", |n| n.header())?
-                .unwrap_or_else(|| "api.keen.io".to_owned()),
-            timeout_ms: keen.opt("timeoutMs", |n| n.integer(1, 600_000))?.unwrap_or(5000),
-            reject_unknown: root.opt("unknownSource", |n| n.one_of(&["accept", "reject"], &[]))?
-                == Some("reject"),
-            forward: root.opt("intercept", |n| n.one_of(&["respond", "forward"], &[]))?
-                == Some("forward"),
-            delivery: read_delivery(&root)?,
-            users: read_users(&root)?,
-            body_bytes: read_limits(&root)?,
-            allow_origins: read_cors(&root)?,
-            api_host: read_settings(&root)?,
+        let mut errors = Vec::new();
+        let document = match document::parse(bytes, &mut errors) {
+            Ok(document) => document,
+            Err(error) => return Err(ConfigErrors(vec![error])),
         };
-        config.read_sources(&root.required("sources")?, &cluster)?;
-        Ok(config)
+        let errors = RefCell::new(errors);
+        let config = Self::from_root(&Section::root(&document, &errors));
+        let errors = errors.into_inner();
+        if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
     }
 
-    /// Whether any source remembers users.
+    fn from_root(root: &Section<'_>) -> Self {
+        root.deny_unknown();
+        let keen = root.section(&settings::KEEN);
+        keen.deny_unknown();
+        let limits = root.section(&settings::LIMITS);
+        limits.deny_unknown();
+        let cors = root.section(&settings::CORS);
+        cors.deny_unknown();
+        let settings_document = root.section(&settings::SETTINGS_DOCUMENT);
+        settings_document.deny_unknown();
+        let mut config = Self {
+            authority: keen.text(&settings::AUTHORITY),
+            timeout_ms: keen.integer(&settings::TIMEOUT_MS),
+            reject_unknown_write_key: root.is(&settings::UNKNOWN_SOURCE, "reject"),
+            mirror: root.is(&settings::INTERCEPT, "forward"),
+            path_prefix: root.optional_text(&settings::PATH_PREFIX),
+            delivery: DeliverySettings::from_section(&root.section(&settings::DELIVERY)),
+            overflow: None,
+            users: UsersSettings::from_section(&root.section(&settings::USERS)),
+            max_body_bytes: limits.size(&settings::BODY_BYTES),
+            max_messages: limits.size(&settings::MESSAGES),
+            allow_origins: cors.origins(&settings::ALLOW_ORIGINS),
+            sdk_api_host: settings_document.optional_text(&settings::API_HOST),
+            sources: Vec::new(),
+            destinations: Vec::new(),
+            source_by_write_key: BTreeMap::new(),
+        };
+        config.overflow = root.optional_section(&settings::OVERFLOW).map(|section| {
+            // Callers wait for holdMs only where they get Keen's answer.
+            let callers_wait = !config.delivery.ack_on_receipt && !config.mirror;
+            let max_after_ms = callers_wait.then_some(config.delivery.max_wait_ms);
+            OverflowSettings::from_section(&section, max_after_ms)
+        });
+        config.parse_sources(root, &keen.text(&settings::KEEN_CLUSTER));
+        config
+    }
+
+    fn parse_sources(&mut self, root: &Section<'_>, cluster: &str) {
+        let sources = root.section(&settings::SOURCES);
+        for (key, section) in sources.sources(&settings::SOURCE) {
+            let (source, destination) = source::parse(&section, key, cluster);
+            let known = self.destinations.iter().position(|known| *known == destination);
+            let destination_index = known.unwrap_or_else(|| {
+                self.destinations.push(destination);
+                self.destinations.len().saturating_sub(1)
+            });
+            self.source_by_write_key.insert(key.to_owned(), self.sources.len());
+            self.sources.push(Source { destination_index, ..source });
+        }
+        if sources.is_empty() {
+            sources.refuse("must name at least one source, found none");
+        }
+    }
+
+    /// Whether any source stores users.
     #[must_use]
-    pub fn remembers_users(&self) -> bool {
+    pub fn any_source_stores_users(&self) -> bool {
         self.sources.iter().any(|source| source.remember_users)
     }
 
-    /// The place in [`Config::sources`] of the source with this write key.
+    /// The index in [`Config::sources`] of the source with this write key.
     #[must_use]
-    pub fn source(&self, write_key: &str) -> Option<usize> {
-        let found = self.by_key.binary_search_by(|(key, _)| key.as_ref().cmp(write_key)).ok()?;
-        self.by_key.get(found).map(|(_, place)| *place)
+    pub fn source_index(&self, write_key: &str) -> Option<usize> {
+        self.source_by_write_key.get(write_key).copied()
     }
+}
 
-    fn read_sources(&mut self, sources: &Node<'_>, cluster: &str) -> Result<(), ConfigError> {
-        for (key, node) in sources.entries()? {
-            let (source, destination) = source::read(&node, key, cluster)?;
-            let place =
-                self.destinations.iter().position(|d| *d == destination).unwrap_or_else(|| {
-                    self.destinations.push(destination);
-                    self.destinations.len().saturating_sub(1)
-                });
-            let at = self.by_key.partition_point(|(before, _)| before.as_ref() < key);
-            self.by_key.insert(at, (key.into(), self.sources.len()));
-            self.sources.push(Source { destination: place, ..source });
-        }
-        if self.sources.is_empty() {
-            Err(sources.wrong("must name at least one source", "none"))
-        } else {
-            Ok(())
+impl DeliverySettings {
+    fn from_section(section: &Section<'_>) -> Self {
+        section.deny_unknown();
+        Self {
+            ack_on_receipt: section.is(&settings::ACK, "accepted"),
+            max_wait_ms: section.integer(&settings::HOLD_MS),
+            max_retries: u32::try_from(section.integer(&settings::RETRIES)).unwrap_or(u32::MAX),
+            max_in_flight: section.size(&settings::MAX_IN_FLIGHT),
+            max_batch_events: section.size(&settings::MAX_BATCH_EVENTS),
+            max_batch_bytes: section.size(&settings::MAX_BATCH_BYTES),
+            max_pending_bytes: section.size(&settings::MAX_PENDING),
         }
     }
 }
 
-/// The configuration as it is written.
-fn tree(text: &[u8]) -> Result<Tree, ConfigError> {
-    let read = match std::str::from_utf8(text) {
-        Ok(text) => Tree::read(text),
-        Err(error) => Err(Wrong::Malformed(error.valid_up_to())),
-    };
-    read.or_else(|wrong| match wrong {
-        Wrong::Twice(names) => {
-            Err(Node::root(&Tree::Null).at(&names).wrong("must stand once", "twice"))
+impl Default for DeliverySettings {
+    fn default() -> Self {
+        Self::from_section(&Section::absent(&settings::DELIVERY, &RefCell::default()))
+    }
+}
+
+impl OverflowSettings {
+    /// `max_after_ms`: `delivery.holdMs`, where callers wait that long.
+    fn from_section(section: &Section<'_>, max_after_ms: Option<u64>) -> Self {
+        section.deny_unknown();
+        let queue_url = section.text(&settings::QUEUE_URL);
+        let after_ms = section.integer(&settings::AFTER_MS);
+        if let Some(hold_ms) = max_after_ms.filter(|hold_ms| after_ms >= *hold_ms) {
+            let default = if section.has(&settings::AFTER_MS) { "" } else { "the default " };
+            let rule = format!("must be less than delivery.holdMs, {hold_ms}");
+            section
+                .refuse_setting(&settings::AFTER_MS, format!("{rule}, found {default}{after_ms}"));
         }
-        Wrong::Malformed(at) => protobuf_struct::structure(text, 0).ok_or_else(|| {
-            let before = text.get(..at).unwrap_or_default();
-            let line = before.iter().filter(|byte| **byte == b'\n').count().saturating_add(1);
-            let column = before
-                .rsplit(|byte| *byte == b'\n')
-                .next()
-                .unwrap_or_default()
-                .len()
-                .saturating_add(1);
-            let found = format!("an error in line {line}, column {column}");
-            ConfigError::new("", "must be JSON or a google.protobuf.Struct", &found)
-        }),
-    })
+        let host = reader::host_of_url(&queue_url).unwrap_or_default().to_owned();
+        Self {
+            cluster: section.text(&settings::OVERFLOW_CLUSTER),
+            authority: section.optional_text(&settings::OVERFLOW_AUTHORITY).unwrap_or(host),
+            queue_url,
+            after_ms,
+            max_message_bytes: section.size(&settings::MAX_MESSAGE_BYTES),
+            drain: section.flag(&settings::DRAIN),
+            reject_misconfigured: section.is(&settings::MISCONFIGURED, "reject"),
+        }
+    }
 }
 
-fn read_delivery(root: &Node<'_>) -> Result<DeliverySettings, ConfigError> {
-    let mut delivery = DeliverySettings::default();
-    root.opt("delivery", |node| {
-        node.only(&[
-            "ack",
-            "holdMs",
-            "retries",
-            "maxInFlight",
-            "maxBatchEvents",
-            "maxBatchBytes",
-            "maxPendingBytes",
-        ])?;
-        delivery.accepted =
-            node.opt("ack", |n| n.one_of(&["confirmed", "accepted"], &[]))? == Some("accepted");
-        let size = |name: &str, low, high, default: usize| -> Result<usize, ConfigError> {
-            let found = node.opt(name, |n| n.integer(low, high))?;
-            Ok(found.and_then(|n| usize::try_from(n).ok()).unwrap_or(default))
-        };
-        delivery.hold_ms =
-            node.opt("holdMs", |n| n.integer(1, 600_000))?.unwrap_or(delivery.hold_ms);
-        let retries = node.opt("retries", |n| n.integer(0, 100))?;
-        delivery.retries = retries.and_then(|n| u32::try_from(n).ok()).unwrap_or(delivery.retries);
-        delivery.max_in_flight = size("maxInFlight", 1, 1000, delivery.max_in_flight)?;
-        delivery.max_batch_events = size("maxBatchEvents", 1, 100_000, delivery.max_batch_events)?;
-        // Keen refuses a body over 10,000,000 bytes; what surrounds the events needs room.
-        delivery.max_batch_bytes = size("maxBatchBytes", 1, 9_000_000, delivery.max_batch_bytes)?;
-        delivery.max_pending_bytes =
-            size("maxPendingBytes", 1, 536_870_912, delivery.max_pending_bytes)?;
-        Ok(())
-    })?;
-    Ok(delivery)
+impl UsersSettings {
+    fn from_section(section: &Section<'_>) -> Self {
+        section.deny_unknown();
+        Self {
+            max_users: section.integer(&settings::MAX_USERS),
+            max_bytes: section.integer(&settings::MAX_USERS_BYTES),
+            ttl_ms: section.integer(&settings::EXPIRE_MS),
+        }
+    }
 }
 
-fn read_limits(root: &Node<'_>) -> Result<usize, ConfigError> {
-    let bytes = root.opt("limits", |node| {
-        node.only(&["bodyBytes"])?;
-        node.opt("bodyBytes", |n| n.integer(1, 67_108_864))
-    })?;
-    Ok(bytes.flatten().and_then(|n| usize::try_from(n).ok()).unwrap_or(524_288))
-}
-
-fn read_users(root: &Node<'_>) -> Result<UsersSettings, ConfigError> {
-    let mut users = UsersSettings { max: 10_000, max_bytes: 8_388_608, expire_ms: 2_592_000_000 };
-    root.opt("users", |node| {
-        node.only(&["max", "maxBytes", "expireMs"])?;
-        users.max = node.opt("max", |n| n.integer(1, 10_000_000))?.unwrap_or(users.max);
-        users.max_bytes =
-            node.opt("maxBytes", |n| n.integer(1, 536_870_912))?.unwrap_or(users.max_bytes);
-        users.expire_ms =
-            node.opt("expireMs", |n| n.integer(1, 3_153_600_000_000))?.unwrap_or(users.expire_ms);
-        Ok(())
-    })?;
-    Ok(users)
-}
-
-fn read_cors(root: &Node<'_>) -> Result<Vec<String>, ConfigError> {
-    let origins = root.opt("cors", |node| {
-        node.only(&["allowOrigins"])?;
-        node.opt("allowOrigins", |n| {
-            n.elements()?.iter().map(Node::origin).collect::<Result<Vec<_>, _>>()
-        })
-    })?;
-    Ok(origins.flatten().unwrap_or_else(|| vec!["*".to_owned()]))
-}
-
-fn read_settings(root: &Node<'_>) -> Result<Option<String>, ConfigError> {
-    let host = root.opt("settings", |node| {
-        node.only(&["apiHost"])?;
-        node.opt("apiHost", |n| n.header())
-    })?;
-    Ok(host.flatten())
+impl Default for UsersSettings {
+    fn default() -> Self {
+        Self::from_section(&Section::absent(&settings::USERS, &RefCell::default()))
+    }
 }
 
 #[cfg(test)]
@@ -271,32 +284,90 @@ mod tests {
     use serde_json::{Value, json};
 
     const KEY: &str = "ABCDEF0123456789ABCDEF0123456789";
+    const SOURCE: &str = "wk_4f1c00112233";
 
     fn base() -> Value {
-        json!({"keen": {"cluster": "keen"}, "sources": {"wk_4f1c00112233": {"projectId": "9181bcd23843312d87000000", "writeKey": KEY}}})
+        json!({"keen": {"cluster": "keen"}, "sources": {SOURCE: {"projectId": "9181bcd23843312d87000000", "writeKey": KEY}}})
     }
 
-    fn read(value: &Value) -> Result<Config, String> {
-        Config::read(value.to_string().as_bytes()).map_err(|e| e.to_string())
+    fn parse(value: &Value) -> Result<Config, String> {
+        Config::parse(value.to_string().as_bytes()).map_err(|e| e.to_string())
+    }
+
+    fn with_source(settings: Value) -> Value {
+        let mut config = base();
+        for (key, value) in settings.as_object().unwrap() {
+            config["sources"][SOURCE][key] = value.clone();
+        }
+        config
+    }
+
+    fn with(key: &str, value: Value) -> Value {
+        let mut config = base();
+        config[key] = value;
+        config
+    }
+
+    fn overflow(settings: Value) -> Value {
+        let mut overflow =
+            json!({"cluster": "sqs", "queueUrl": "https://sqs.eu-west-1.amazonaws.com/1/q"});
+        overflow.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        with("overflow", overflow)
     }
 
     #[test]
-    fn defaults() {
-        let config = read(&base()).unwrap();
-        assert_eq!(config.source("wk_4f1c00112233"), Some(0));
+    fn defaults_are_what_the_documentation_says() {
+        let config = parse(&base()).unwrap();
+        assert_eq!(config.source_index(SOURCE), Some(0));
         assert_eq!(config.authority, "api.keen.io");
         assert_eq!(
-            (config.timeout_ms, config.body_bytes, config.reject_unknown),
-            (5000, 524_288, false)
+            (config.timeout_ms, config.max_body_bytes, config.max_messages),
+            (5000, 524_288, 2500)
         );
+        assert!(!config.reject_unknown_write_key && !config.mirror);
+        assert_eq!((config.overflow, config.path_prefix, config.sdk_api_host), (None, None, None));
+        assert_eq!(config.allow_origins, [OriginPattern::Any]);
+        assert_eq!(
+            config.delivery,
+            DeliverySettings {
+                ack_on_receipt: false,
+                max_wait_ms: 7000,
+                max_retries: 3,
+                max_in_flight: 4,
+                max_batch_events: 1000,
+                max_batch_bytes: 1_000_000,
+                max_pending_bytes: 16_777_216,
+            }
+        );
+        assert_eq!(
+            config.users,
+            UsersSettings { max_users: 10_000, max_bytes: 8_388_608, ttl_ms: 2_592_000_000 }
+        );
+        assert_eq!(config.delivery, DeliverySettings::default());
+        assert_eq!(config.users, UsersSettings::default());
         let source = config.sources.first().unwrap();
         assert!(
             source.track_categorized_pages && source.track_named_pages && !source.track_all_pages
         );
         // A Struct's numbers are doubles.
-        let mut float = base();
-        float["delivery"] = json!({"holdMs": 7000.0});
-        assert_eq!(read(&float).unwrap().delivery.hold_ms, 7000);
+        let float = with("delivery", json!({"holdMs": 7000.0}));
+        assert_eq!(parse(&float).unwrap().delivery.max_wait_ms, 7000);
+    }
+
+    #[test]
+    fn overflow_defaults_apply_where_it_is_configured() {
+        assert_eq!(
+            parse(&overflow(json!({}))).unwrap().overflow,
+            Some(OverflowSettings {
+                cluster: "sqs".to_owned(),
+                authority: "sqs.eu-west-1.amazonaws.com".to_owned(),
+                queue_url: "https://sqs.eu-west-1.amazonaws.com/1/q".to_owned(),
+                after_ms: 3000,
+                max_message_bytes: 262_144,
+                drain: true,
+                reject_misconfigured: false,
+            })
+        );
     }
 
     #[test]
@@ -304,107 +375,249 @@ mod tests {
         let mut config = base();
         config["sources"]["b"] = json!({"projectId": "9181bcd23843312d87000000", "writeKey": KEY});
         config["sources"]["c"] = json!({"projectId": "9181bcd23843312d87000001", "writeKey": KEY});
-        assert_eq!(read(&config).unwrap().destinations.len(), 2);
+        let config = parse(&config).unwrap();
+        assert_eq!(config.destinations.len(), 2);
+        for (key, project) in
+            [(SOURCE, "9181bcd23843312d87000000"), ("c", "9181bcd23843312d87000001")]
+        {
+            let source = &config.sources[config.source_index(key).unwrap()];
+            assert_eq!(config.destinations[source.destination_index].project_id, project);
+        }
+        assert_eq!(config.source_index("d"), None);
     }
 
     #[test]
-    fn errors_point_and_keep_secrets() {
-        let source = |value: Value| {
+    fn source_name_defaults_to_four_characters_of_its_key() {
+        for (key, name) in [
+            (SOURCE, "wk_4"),
+            ("writeKey", "writ"),
+            ("abcdef", "abc"),
+            ("b", "b"),
+            ("Schlüssel", "Schl"),
+            ("äöüß1234", "____"),
+        ] {
             let mut config = base();
-            for (key, value) in value.as_object().unwrap() {
-                config["sources"]["wk_4f1c00112233"][key] = value.clone();
-            }
-            config
-        };
-        let root = |key: &str, value: Value| {
-            let mut config = base();
-            config[key] = value;
-            config
-        };
+            config["sources"] = json!({key: {"projectId": "9181bcd23843312d87000000"}});
+            assert_eq!(parse(&config).unwrap().sources[0].name, name);
+        }
+        let named = with_source(json!({"name": "shop-eu"}));
+        assert_eq!(parse(&named).unwrap().sources[0].name, "shop-eu");
+    }
+
+    #[test]
+    fn errors_have_pointer_rule_and_value_and_no_keys() {
         for (config, want) in [
             (
-                source(json!({"projectId": "9181bcd23843312d8700000"})),
+                with_source(json!({"projectId": "9181bcd23843312d8700000"})),
                 "/sources/wk_4f1c…/projectId: must be 24 hexadecimal characters, found 23",
             ),
             (
-                source(json!({"projectId": "9181bcd23843312d8700000g"})),
-                "/sources/wk_4f1c…/projectId: must be 24 hexadecimal characters, found another character among them",
+                with_source(json!({"projectId": "9181bcd23843312d8700000g"})),
+                "/sources/wk_4f1c…/projectId: must be 24 hexadecimal characters, contains a non-hexadecimal character",
             ),
             (
-                source(json!({"readKey": format!("{KEY}-")})),
-                "/sources/wk_4f1c…/readKey: must be 32 or more letters and digits, found another character among them",
+                with_source(json!({"readKey": format!("{KEY}-")})),
+                "/sources/wk_4f1c…/readKey: must be 32 or more letters and digits, contains another character",
             ),
             (
-                source(json!({"writeKey": null})),
+                with_source(json!({"writeKey": null})),
                 "/sources/wk_4f1c…/writeKey: must be a string, found null",
             ),
             (
-                source(json!({"bundled": true})),
-                "/sources/wk_4f1c…/bundled: needs \"mode\": \"device\", found cloud",
+                with_source(json!({"bundled": true})),
+                "/sources/wk_4f1c…/bundled: needs \"mode\": \"device\", found \"cloud\"",
             ),
             (
-                source(json!({"ipAddon": "yes"})),
+                with_source(json!({"ipAddon": "yes"})),
                 "/sources/wk_4f1c…/ipAddon: must be true or false, found a string",
             ),
-            (source(json!({"ipAdon": true})), "/sources/wk_4f1c…/ipAdon: is not a setting"),
             (
-                source(json!({"writeKey": "short"})),
+                with_source(json!({"ipAdon": true})),
+                "/sources/wk_4f1c…/ipAdon: unknown setting; did you mean ipAddon?",
+            ),
+            (
+                with_source(json!({"ipAddOn": true})),
+                "/sources/wk_4f1c…/ipAddOn: unknown setting; did you mean ipAddon?",
+            ),
+            (
+                with_source(json!({"writeKey": "short"})),
                 "/sources/wk_4f1c…/writeKey: must be 32 or more letters and digits, found 5",
             ),
             (
-                source(json!({"mode": "server"})),
+                with_source(json!({"mode": "server"})),
                 "/sources/wk_4f1c…/mode: must be one of \"cloud\", \"device\", found \"server\"",
             ),
             (
-                root("delivery", json!({"holdMs": 0})),
+                with_source(json!({"mode": KEY})),
+                "/sources/wk_4f1c…/mode: must be one of \"cloud\", \"device\", found \"ABCDEF0…\"",
+            ),
+            (
+                with("delivery", json!({"holdMs": 0})),
                 "/delivery/holdMs: must be a whole number from 1 to 600000, found 0",
             ),
             (
-                root("delivery", json!({"holdMs": 1.5})),
+                with("delivery", json!({"holdMs": 1.5})),
                 "/delivery/holdMs: must be a whole number from 1 to 600000, found 1.5",
             ),
-            (root("delivery", json!([])), "/delivery: must be an object, found an array"),
+            (with("delivery", json!([])), "/delivery: must be an object, found an array"),
             (
-                root("unknownSource", json!("drop")),
+                with("unknownSource", json!("drop")),
                 "/unknownSource: must be one of \"accept\", \"reject\", found \"drop\"",
             ),
-            (root("sources", json!({})), "/sources: must name at least one source, found none"),
-            (root("keen", json!({})), "/keen/cluster: is required, found nothing"),
+            (with("sources", json!({})), "/sources: must name at least one source, found none"),
+            (with("keen", json!({})), "/keen/cluster: is required"),
             (
-                root("cors", json!({"allowOrigins": ["a\nb"]})),
-                "/cors/allowOrigins/0: must be printable ASCII, found something else",
+                with("keen", json!({"cluster": "keen", "timeoutMs": 0})),
+                "/keen/timeoutMs: must be a whole number from 1 to 600000, found 0",
             ),
             (
-                root("cors", json!({"allowOrigins": ["*", "https://a.example/"]})),
-                "/cors/allowOrigins/1: must be \"*\", or a scheme and a host such as https://www.example.com, found \"https://a.example/\"",
+                with("keen", json!({"cluster": "keen", "authority": "https://api.keen.io"})),
+                "/keen/authority: must be a host without scheme and path, found \"https://api.keen.io\"",
             ),
-            (root("extra", json!(1)), "/extra: is not a setting"),
-            (root("a/b\n~c", json!(1)), "/a~1b\u{fffd}~0c: is not a setting"),
-            (root(&"x".repeat(65), json!(1)), &format!("/{}…: is not a setting", "x".repeat(64))),
+            (
+                with("keen", json!({"cluster": "keen", "authority": "api.keen.io/3.0"})),
+                "/keen/authority: must be a host without scheme and path, found \"api.keen.io/3.0\"",
+            ),
+            (
+                with("cors", json!({"allowOrigins": ["a\nb"]})),
+                "/cors/allowOrigins/0: must be \"*\", or a scheme and a host in lower case such as https://www.example.com, found \"a\u{fffd}b\"",
+            ),
+            (
+                with("cors", json!({"allowOrigins": ["*", "https://a.example/"]})),
+                "/cors/allowOrigins/1: must be \"*\", or a scheme and a host in lower case such as https://www.example.com, found \"https://a.example/\"",
+            ),
+            (
+                with("pathPrefix", json!("/segment/")),
+                "/pathPrefix: must be a path such as /segment, which does not end with a slash, found \"/segment/\"",
+            ),
+            (
+                with("settings", json!({"apiHost": "https://a.example/v1"})),
+                "/settings/apiHost: must be a host, with or without a path, without a scheme, found \"https://a.example/v1\"",
+            ),
+            (
+                with("limits", json!({"bodyBytes": 16_777_217})),
+                "/limits/bodyBytes: must be a whole number from 1 to 16777216, found 16777217",
+            ),
+            (
+                overflow(json!({"queueUrl": "keen-edge"})),
+                "/overflow/queueUrl: must be a URL such as https://host/path, without a query, found \"keen-edge\"",
+            ),
+            (
+                overflow(json!({"afterMs": 7000})),
+                "/overflow/afterMs: must be less than delivery.holdMs, 7000, found 7000",
+            ),
+            (with("overflow", json!({"cluster": "sqs"})), "/overflow/queueUrl: is required"),
+            (
+                with("extra", json!(1)),
+                "/extra: unknown setting; known settings: keen, sources, unknownSource, intercept, pathPrefix, ",
+            ),
+            (with("holdMs", json!(1)), "/holdMs: unknown setting; did you mean /delivery/holdMs?"),
+            (
+                with("ipAddon", json!(true)),
+                "/ipAddon: unknown setting; did you mean /sources/<write key>/ipAddon?",
+            ),
+            (with("a/b\n~c", json!(1)), "/a~1b\u{fffd}~0c: unknown setting"),
+            (with(&"x".repeat(65), json!(1)), &format!("/{}…: unknown setting", "x".repeat(64))),
         ] {
-            let error = read(&config).unwrap_err();
+            let error = parse(&config).unwrap_err();
             assert!(error.starts_with(want), "{error}");
             assert!(!error.contains(KEY) && !error.contains("00112233"), "{error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
         }
-        assert_eq!(
-            Config::read(b"").unwrap_err().to_string(),
-            ": a configuration is required, found none"
+    }
+
+    #[test]
+    fn source_keys_that_no_caller_can_send_are_refused() {
+        for (key, want) in [
+            ("", "/sources/…: a write key must not be empty"),
+            ("key:1234", "/sources/key:…: a write key must not contain a colon"),
+            (
+                " key1234",
+                "/sources/ key…: a write key must not contain blanks or control characters",
+            ),
+            (
+                "key1234\n",
+                "/sources/key1…: a write key must not contain blanks or control characters",
+            ),
+            (
+                "key\u{a0}1234",
+                "/sources/key\u{a0}…: a write key must not contain blanks or control characters",
+            ),
+            (&"k".repeat(513), "/sources/kkkkkkk…: a write key must be at most 512 bytes"),
+        ] {
+            let mut config = base();
+            config["sources"] = json!({key: {"projectId": "9181bcd23843312d87000000"}});
+            assert_eq!(parse(&config).unwrap_err(), want);
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once() {
+        let text = format!(
+            r#"{{"keen": {{"authority": "http://a", "timeoutMs": "5"}}, "deliveri": {{}},
+               "sources": {{"{KEY}": {{"projectId": 1}}, "b:": {{"mode": 2, "name": ""}}, "{KEY}": {{}}}},
+               "limits": {{"bodyBytes": -1}}, "limits": {{"bodyBytes": -2}}}}"#
         );
-        let twice = format!(r#"{{"sources": {{"{KEY}": {{}}, "b": [{{}}], "{KEY}": {{}}}}}}"#);
-        let error = Config::read(twice.as_bytes()).unwrap_err().to_string();
-        assert_eq!(error, "/sources/ABCDEF0…: must stand once, found twice");
-        let twice = br#"{"delivery": {"holdMs": 1, "ack": "accepted", "hold\u004ds": 2}}"#;
+        let errors = Config::parse(text.as_bytes()).unwrap_err();
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(
-            Config::read(twice).unwrap_err().to_string(),
-            "/delivery/holdMs: must stand once, found twice"
+            lines,
+            [
+                "/sources/ABCDEF0…: appears twice",
+                "/limits: appears twice",
+                "/deliveri: unknown setting; did you mean delivery?",
+                "/keen/authority: must be a host without scheme and path, found \"http://a\"",
+                "/keen/timeoutMs: must be a whole number from 1 to 600000, found a string",
+                "/limits/bodyBytes: must be a whole number from 1 to 16777216, found -2",
+                "/keen/cluster: is required",
+                "/sources/b…: a write key must not contain a colon",
+                "/sources/ABCDEF0…/projectId: is required",
+                "/sources/b…/mode: must be a string, found a number",
+                "/sources/b…/projectId: is required",
+                "/sources/b…/name: must be 1 to 128 characters of printable ASCII without blanks, found 0 characters",
+            ]
         );
+        assert_eq!(errors.to_string(), lines.join("\n"));
+    }
+
+    #[test]
+    fn documents_that_are_no_configuration_are_refused() {
+        let error = |bytes: &[u8]| Config::parse(bytes).unwrap_err().to_string();
+        assert_eq!(error(b""), ": a configuration is required, found none");
         let cut = b"{\"keen\":\n {\"cluster\": keen}}";
-        assert!(
-            Config::read(cut)
-                .unwrap_err()
-                .to_string()
-                .ends_with("found an error in line 2, column 14")
+        assert!(error(cut).ends_with("found an error in line 2, column 14"), "{}", error(cut));
+        assert!(error(b"[]").starts_with(": must be an object, found an array"));
+        let twice = br#"{"delivery": {"holdMs": 1, "ack": "accepted", "hold\u004ds": 2}}"#;
+        assert!(error(twice).starts_with("/delivery/holdMs: appears twice\n"));
+    }
+
+    #[test]
+    fn debug_output_has_no_keys() {
+        let config = with_source(json!({"mode": "device", "bundled": true, "readKey": KEY}));
+        let shown = format!("{:?}", parse(&config).unwrap().destinations);
+        assert!(!shown.contains(KEY), "{shown}");
+    }
+
+    #[test]
+    fn bundled_needs_a_write_key() {
+        let mut config = with_source(json!({"mode": "device", "bundled": true}));
+        config["sources"][SOURCE].as_object_mut().unwrap().remove("writeKey");
+        assert_eq!(
+            parse(&config).unwrap_err(),
+            "/sources/wk_4f1c…/bundled: needs a writeKey, which pages are given, found none"
         );
-        assert!(Config::read(b"[]").unwrap_err().to_string().starts_with(": must be an object"));
+    }
+
+    #[test]
+    fn after_ms_may_exceed_hold_ms_where_no_caller_waits() {
+        let mut config = overflow(json!({"afterMs": 60_000}));
+        config["delivery"] = json!({"ack": "accepted"});
+        assert!(parse(&config).is_ok());
+        config = overflow(json!({}));
+        config["delivery"] = json!({"holdMs": 3000});
+        assert_eq!(
+            parse(&config).unwrap_err(),
+            "/overflow/afterMs: must be less than delivery.holdMs, 3000, found the default 3000"
+        );
     }
 }

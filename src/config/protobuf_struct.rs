@@ -1,18 +1,25 @@
-//! `google.protobuf.Struct` as Envoy hands it over: its wire form, where the documentation promises JSON.
+//! `google.protobuf.Struct` in its wire form, which is what Envoy passes to the filter.
 
-use crate::tree::{DEPTH, Members, Tree};
+use serde_json::{Map, Number, Value};
 
-/// Reads a Struct. `None` where the bytes are none.
-pub(super) fn structure(bytes: &[u8], depth: usize) -> Option<Tree> {
-    let mut members = Members::new();
-    each(bytes, |field, payload| {
+/// Structs and lists inside each other, at most. A configuration has five levels.
+const MAX_DEPTH: usize = 128;
+
+/// Reads a Struct. `None` if the bytes are none.
+pub(super) fn decode(bytes: &[u8]) -> Option<Value> {
+    decode_struct(bytes, 0)
+}
+
+fn decode_struct(bytes: &[u8], depth: usize) -> Option<Value> {
+    let mut members = Map::new();
+    for_each_field(bytes, |field, payload| {
         let (1, Payload::Bytes(entry)) = (field, payload) else { return Some(()) };
         let mut name = String::new();
-        let mut member = Tree::Null;
-        each(entry, |field, payload| {
+        let mut member = Value::Null;
+        for_each_field(entry, |field, payload| {
             match (field, payload) {
                 (1, Payload::Bytes(text)) => name = String::from_utf8(text.to_vec()).ok()?,
-                (2, Payload::Bytes(bytes)) => member = value(bytes, depth)?,
+                (2, Payload::Bytes(bytes)) => member = decode_value(bytes, depth)?,
                 _ => {}
             }
             Some(())
@@ -20,53 +27,53 @@ pub(super) fn structure(bytes: &[u8], depth: usize) -> Option<Tree> {
         members.insert(name, member);
         Some(())
     })?;
-    Some(Tree::Object(members))
+    Some(Value::Object(members))
 }
 
-fn value(bytes: &[u8], depth: usize) -> Option<Tree> {
-    let inner = depth.checked_add(1).filter(|depth| *depth < DEPTH)?;
-    let mut found = Tree::Null;
-    each(bytes, |field, payload| {
-        found = match (field, payload) {
-            (2, Payload::Eight(bits)) => number(f64::from_bits(bits)),
-            (3, Payload::Bytes(text)) => Tree::Text(String::from_utf8(text.to_vec()).ok()?),
-            (4, Payload::Varint(flag)) => Tree::Bool(flag != 0),
-            (5, Payload::Bytes(bytes)) => structure(bytes, inner)?,
+fn decode_value(bytes: &[u8], depth: usize) -> Option<Value> {
+    let inner = depth.checked_add(1).filter(|depth| *depth < MAX_DEPTH)?;
+    let mut decoded = Value::Null;
+    for_each_field(bytes, |field, payload| {
+        decoded = match (field, payload) {
+            (2, Payload::Fixed64(bits)) => number(f64::from_bits(bits)),
+            (3, Payload::Bytes(text)) => Value::String(String::from_utf8(text.to_vec()).ok()?),
+            (4, Payload::Varint(flag)) => Value::Bool(flag != 0),
+            (5, Payload::Bytes(bytes)) => decode_struct(bytes, inner)?,
             (6, Payload::Bytes(bytes)) => {
                 let mut list = Vec::new();
-                each(bytes, |field, payload| {
+                for_each_field(bytes, |field, payload| {
                     if let (1, Payload::Bytes(bytes)) = (field, payload) {
-                        list.push(value(bytes, inner)?);
+                        list.push(decode_value(bytes, inner)?);
                     }
                     Some(())
                 })?;
-                Tree::List(list)
+                Value::Array(list)
             }
-            _ => Tree::Null,
+            _ => Value::Null,
         };
         Some(())
     })?;
-    Some(found)
+    Some(decoded)
 }
 
-/// A double, and as much of how it is written as an error needs.
-fn number(number: f64) -> Tree {
-    #[allow(clippy::cast_possible_truncation, reason = "a float's cast saturates")]
-    let floor = number.floor() as i64;
-    let whole = number.fract() == 0.0;
-    Tree::Number(
-        number,
-        if whole { floor.to_string() } else { format!("a fraction above {floor}") },
-    )
+/// A double is the only number that a Struct has: one that is whole counts as an integer. NaN and infinity are null.
+fn number(number: f64) -> Value {
+    /// Every whole double below it is an `i64`.
+    const LIMIT: f64 = 9_007_199_254_740_992.0;
+    #[allow(clippy::cast_possible_truncation, reason = "whole, and below the limit")]
+    if number.fract() == 0.0 && number.abs() <= LIMIT {
+        return Value::Number((number as i64).into());
+    }
+    Number::from_f64(number).map_or(Value::Null, Value::Number)
 }
 
 enum Payload<'a> {
     Varint(u64),
-    Eight(u64),
+    Fixed64(u64),
     Bytes(&'a [u8]),
 }
 
-fn each<'a>(
+fn for_each_field<'a>(
     mut bytes: &'a [u8],
     mut field: impl FnMut(u64, Payload<'a>) -> Option<()>,
 ) -> Option<()> {
@@ -75,9 +82,9 @@ fn each<'a>(
         let payload = match tag & 7 {
             0 => Payload::Varint(varint(&mut bytes)?),
             1 => {
-                let (eight, rest) = bytes.split_first_chunk::<8>()?;
+                let (fixed, rest) = bytes.split_first_chunk::<8>()?;
                 bytes = rest;
-                Payload::Eight(u64::from_le_bytes(*eight))
+                Payload::Fixed64(u64::from_le_bytes(*fixed))
             }
             2 => {
                 let length = usize::try_from(varint(&mut bytes)?).ok()?;
@@ -110,21 +117,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_struct_as_envoy_sends_it() {
+    fn struct_in_wire_form_becomes_json() {
         // {"keen": {"cluster": "keen"}, "n": [1.5, true]}, as protoc encodes it.
         let bytes = b"\x0a\x1d\x0a\x04keen\x12\x15\x2a\x13\x0a\x11\x0a\x07cluster\x12\x06\x1a\x04keen\
             \x0a\x18\x0a\x01n\x12\x132\x11\x0a\x09\x11\x00\x00\x00\x00\x00\x00\xf8?\x0a\x04\x20\x01\x20\x01";
-        let want = Tree::object([
-            ("keen", Tree::object([("cluster", "keen".into())])),
-            (
-                "n",
-                Tree::List(vec![Tree::Number(1.5, "a fraction above 1".to_owned()), true.into()]),
-            ),
-        ]);
-        assert_eq!(structure(bytes, 0), Some(want));
+        let want = serde_json::json!({"keen": {"cluster": "keen"}, "n": [1.5, true]});
+        assert_eq!(decode(bytes), Some(want));
         for end in 1..bytes.len() {
-            let _ = structure(bytes.get(..end).unwrap_or_default(), 0);
+            let _ = decode(bytes.get(..end).unwrap_or_default());
         }
-        assert_eq!(structure(b"{}", 0), None);
+        assert_eq!(decode(b"{}"), None);
+    }
+
+    #[test]
+    fn whole_doubles_are_integers() {
+        for (double, want) in [
+            (7000.0, "7000"),
+            (-1.0, "-1"),
+            (-0.0, "0"),
+            (0.5, "0.5"),
+            (2_592_000_000.0, "2592000000"),
+            (1e300, "1e+300"),
+            (f64::NAN, "null"),
+            (f64::NEG_INFINITY, "null"),
+        ] {
+            assert_eq!(number(double).to_string(), want);
+        }
     }
 }

@@ -1,229 +1,381 @@
-//! A place in a configuration: its value, and its JSON pointer for errors.
+//! Walks a configuration along the table of settings. A mistake is noted, and reading goes on with the default.
 
-use crate::segment::http::cors;
-use crate::tree::Tree;
-use std::fmt;
+use super::error::{ConfigError, push_name, quoted};
+use super::origin::OriginPattern;
+use super::schema::{Default, Kind, SETTINGS, Setting};
+use serde_json::{Map, Value};
+use std::cell::RefCell;
 
-/// What is wrong with a configuration, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {
-    pointer: String,
-    rule: String,
-    found: String,
-}
+/// Bytes of a name, of a host, and of a path or URL, at most.
+const MAX_NAME_BYTES: usize = 128;
+const MAX_HOST_BYTES: usize = 255;
+const MAX_URL_BYTES: usize = 1024;
+/// Bytes of a source's write key, at most: a longer key of a caller counts as absent.
+const MAX_WRITE_KEY_BYTES: usize = 512;
 
-impl ConfigError {
-    pub(super) fn new(pointer: &str, rule: &str, found: &str) -> Self {
-        Self { pointer: pointer.to_owned(), rule: rule.to_owned(), found: found.to_owned() }
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}, found {}", self.pointer, self.rule, self.found)
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
-/// Characters of a name that a pointer shows.
-const SHOWN: usize = 64;
-
-type Checked<T> = Result<T, ConfigError>;
-
+/// A section of a configuration.
 #[derive(Debug)]
-pub(super) struct Node<'v> {
+pub(super) struct Section<'v> {
+    /// Its pointer, for errors.
     pointer: String,
-    value: &'v Tree,
+    /// Its pointer in the table of settings.
+    schema_pointer: &'static str,
+    /// None where the section is absent or no object.
+    members: Option<&'v Map<String, Value>>,
+    /// Of the whole configuration.
+    errors: &'v RefCell<Vec<ConfigError>>,
 }
 
-impl<'v> Node<'v> {
-    pub(super) fn root(value: &'v Tree) -> Self {
-        Self { pointer: String::new(), value }
+impl<'v> Section<'v> {
+    /// The whole of a configuration.
+    pub(super) fn root(value: &'v Value, errors: &'v RefCell<Vec<ConfigError>>) -> Self {
+        Self::new(String::new(), "", Some(value), errors)
     }
 
-    pub(super) fn wrong(&self, rule: &str, found: &str) -> ConfigError {
-        ConfigError::new(&self.pointer, rule, found)
+    /// A section of which nothing is set.
+    pub(super) fn absent(section: &Setting, errors: &'v RefCell<Vec<ConfigError>>) -> Self {
+        Self::new(section.pointer.to_owned(), section.pointer, None, errors)
     }
 
-    /// Refuses members of other names.
-    pub(super) fn only(&self, names: &[&str]) -> Checked<()> {
-        for (name, _) in self.entries()? {
-            if !names.contains(&name) {
-                let child = self.child(name, self.value);
-                return Err(
-                    child.wrong("is not a setting", &format!("beside {}", names.join(", ")))
-                );
+    fn new(
+        pointer: String,
+        schema_pointer: &'static str,
+        value: Option<&'v Value>,
+        errors: &'v RefCell<Vec<ConfigError>>,
+    ) -> Self {
+        let members = value.and_then(Value::as_object);
+        let section = Self { pointer, schema_pointer, members, errors };
+        if let Some(value) = value.filter(|value| !value.is_object()) {
+            section.refuse(format!("must be an object, found {}", type_name(value)));
+        }
+        section
+    }
+
+    /// Notes a mistake in the section as a whole.
+    pub(super) fn refuse(&self, message: impl Into<String>) {
+        self.errors.borrow_mut().push(ConfigError::new(&self.pointer, message));
+    }
+
+    /// Notes a mistake in a setting.
+    pub(super) fn refuse_setting(&self, setting: &Setting, message: impl Into<String>) {
+        let error = ConfigError::new(&self.child_pointer(setting.name()), message);
+        self.errors.borrow_mut().push(error);
+    }
+
+    /// Whether the section is present and has no members.
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_some_and(Map::is_empty)
+    }
+
+    /// Whether a setting is present, right or wrong.
+    pub(super) fn has(&self, setting: &Setting) -> bool {
+        self.members.is_some_and(|members| members.contains_key(setting.name()))
+    }
+
+    /// Notes each member that is not in the table of settings, with the closest name that is.
+    pub(super) fn deny_unknown(&self) {
+        let known = || SETTINGS.iter().filter(|setting| setting.section() == self.schema_pointer);
+        for name in self.members.iter().flat_map(|members| members.keys()) {
+            if known().any(|setting| !setting.pointer.is_empty() && setting.name() == name) {
+                continue;
+            }
+            let mut message = "unknown setting; ".to_owned();
+            if let Some(closest) = closest(name, known()) {
+                message.push_str(&format!("did you mean {}?", closest.name()));
+            } else if let Some(elsewhere) = SETTINGS.iter().find(|other| other.name() == name) {
+                let pointer = elsewhere.pointer.replace('*', "<write key>");
+                message.push_str(&format!("did you mean {pointer}?"));
+            } else {
+                let names: Vec<&str> = known().map(Setting::name).collect();
+                message.push_str(&format!("known settings: {}", names.join(", ")));
+            }
+            self.errors.borrow_mut().push(ConfigError::new(&self.child_pointer(name), message));
+        }
+    }
+
+    /// A section of this one.
+    pub(super) fn section(&self, section: &Setting) -> Self {
+        let value = self.value(section);
+        Self::new(self.child_pointer(section.name()), section.pointer, value, self.errors)
+    }
+
+    /// A section of this one, where it is present.
+    pub(super) fn optional_section(&self, section: &Setting) -> Option<Self> {
+        self.has(section).then(|| self.section(section))
+    }
+
+    /// The sections that callers' write keys name.
+    pub(super) fn sources(&self, source: &'static Setting) -> Vec<(&'v str, Self)> {
+        let members = self.members.into_iter().flatten();
+        members
+            .map(|(key, value)| {
+                let pointer = self.child_pointer(key);
+                let section = Self::new(pointer, source.pointer, Some(value), self.errors);
+                if let Some(rule) = write_key_rule(key) {
+                    section.refuse(rule);
+                }
+                (key.as_str(), section)
+            })
+            .collect()
+    }
+
+    /// The value of a [`Kind::Bool`].
+    pub(super) fn flag(&self, setting: &Setting) -> bool {
+        let default = setting.default == Default::Bool(true);
+        self.optional_flag(setting).unwrap_or(default)
+    }
+
+    /// The value of a [`Kind::Bool`] whose default is decided elsewhere.
+    pub(super) fn optional_flag(&self, setting: &Setting) -> Option<bool> {
+        let value = self.value(setting)?;
+        let flag = value.as_bool();
+        if flag.is_none() {
+            let found = type_name(value);
+            self.refuse_setting(setting, format!("must be true or false, found {found}"));
+        }
+        flag
+    }
+
+    /// The value of a [`Kind::Integer`].
+    pub(super) fn integer(&self, setting: &Setting) -> u64 {
+        let default = if let Default::Integer(number) = setting.default { number } else { 0 };
+        let (Some(value), Kind::Integer { min, max }) = (self.value(setting), setting.kind) else {
+            return default;
+        };
+        let number = whole_number(value).filter(|number| (min..=max).contains(number));
+        number.unwrap_or_else(|| {
+            let found =
+                if let Value::Number(n) = value { n.to_string() } else { type_name(value).into() };
+            let rule = format!("must be a whole number from {min} to {max}, found {found}");
+            self.refuse_setting(setting, rule);
+            default
+        })
+    }
+
+    /// The value of a [`Kind::Integer`] that counts what is in memory.
+    pub(super) fn size(&self, setting: &Setting) -> usize {
+        usize::try_from(self.integer(setting)).unwrap_or(usize::MAX)
+    }
+
+    /// The value of a setting with a text for a default. Where a required one is missing, empty.
+    pub(super) fn text(&self, setting: &Setting) -> String {
+        let default = if let Default::Text(text) = setting.default { text } else { "" };
+        self.optional_text(setting).unwrap_or_else(|| default.to_owned())
+    }
+
+    /// Whether a [`Kind::OneOf`] is this word.
+    pub(super) fn is(&self, setting: &Setting, word: &str) -> bool {
+        self.text(setting) == word
+    }
+
+    /// The value of a setting that is a text.
+    pub(super) fn optional_text(&self, setting: &Setting) -> Option<String> {
+        match self.value(setting)? {
+            Value::String(text) => match text_rule(setting.kind, text) {
+                None => Some(text.clone()),
+                Some(rule) => {
+                    self.refuse_setting(setting, rule);
+                    None
+                }
+            },
+            other => {
+                let found = type_name(other);
+                self.refuse_setting(setting, format!("must be a string, found {found}"));
+                None
             }
         }
-        Ok(())
     }
 
-    /// The members of an object. `sources` has write keys for names: pointers show only their beginnings.
-    pub(super) fn entries(&self) -> Checked<Vec<(&'v str, Self)>> {
-        let object =
-            self.value.members().ok_or_else(|| self.wrong("must be an object", self.kind()))?;
-        Ok(object.iter().map(|(key, value)| (key.as_str(), self.member(key, value))).collect())
-    }
-
-    /// A member that may be a source, whose name is a write key.
-    pub(super) fn member<'m>(&self, key: &str, value: &'m Tree) -> Node<'m> {
-        if self.pointer == "/sources" {
-            self.child(&shortened(key), value)
-        } else {
-            self.child(key, value)
-        }
-    }
-
-    /// The place that names lead to.
-    pub(super) fn at(self, names: &[String]) -> Self {
-        names.iter().fold(self, |node, name| node.member(name, node.value))
-    }
-
-    pub(super) fn elements(&self) -> Checked<Vec<Self>> {
-        let Tree::List(list) = self.value else {
-            return Err(self.wrong("must be an array", self.kind()));
+    /// The value of a [`Kind::Origins`].
+    pub(super) fn origins(&self, setting: &Setting) -> Vec<OriginPattern> {
+        let Some(value) = self.value(setting) else {
+            let Default::ListOf(text) = setting.default else { return Vec::new() };
+            return OriginPattern::parse(text).into_iter().collect();
         };
-        Ok(list.iter().enumerate().map(|(i, value)| self.child(&i.to_string(), value)).collect())
+        let Value::Array(elements) = value else {
+            let found = type_name(value);
+            self.refuse_setting(setting, format!("must be an array, found {found}"));
+            return Vec::new();
+        };
+        let mut patterns = Vec::new();
+        for (index, element) in elements.iter().enumerate() {
+            let found = match element {
+                Value::String(text) => match OriginPattern::parse(text) {
+                    Some(pattern) => {
+                        patterns.push(pattern);
+                        continue;
+                    }
+                    None => quoted(text),
+                },
+                other => type_name(other).to_owned(),
+            };
+            let mut pointer = self.child_pointer(setting.name());
+            push_name(&mut pointer, &index.to_string());
+            let rule = "must be \"*\", or a scheme and a host in lower case such as https://www.example.com";
+            let error = ConfigError::new(&pointer, format!("{rule}, found {found}"));
+            self.errors.borrow_mut().push(error);
+        }
+        patterns
     }
 
-    pub(super) fn required(&self, name: &str) -> Checked<Self> {
-        let value = self.value.get(name);
+    /// The value of a setting, none where it is absent. Notes where it is required.
+    fn value(&self, setting: &Setting) -> Option<&'v Value> {
+        let members = self.members?;
+        let value = members.get(setting.name());
+        if value.is_none() && setting.default == Default::Required {
+            self.refuse_setting(setting, "is required");
+        }
         value
-            .map(|value| self.child(name, value))
-            .ok_or_else(|| self.child(name, self.value).wrong("is required", "nothing"))
     }
 
-    /// `read` of the member, where there is one.
-    pub(super) fn opt<T>(
-        &self,
-        name: &str,
-        mut read: impl FnMut(&Self) -> Checked<T>,
-    ) -> Checked<Option<T>> {
-        self.value.get(name).map(|value| read(&self.child(name, value))).transpose()
-    }
-
-    pub(super) fn string(&self) -> Checked<&'v str> {
-        if let Tree::Text(text) = self.value {
-            Ok(text)
-        } else {
-            Err(self.wrong("must be a string", self.kind()))
-        }
-    }
-
-    pub(super) fn boolean(&self) -> Checked<bool> {
-        if let Tree::Bool(flag) = self.value {
-            Ok(*flag)
-        } else {
-            Err(self.wrong("must be true or false", self.kind()))
-        }
-    }
-
-    /// A whole number; a Struct's doubles count where they are whole.
-    pub(super) fn integer(&self, low: u64, high: u64) -> Checked<u64> {
-        let (number, found) = match self.value {
-            #[allow(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a float's cast saturates"
-            )]
-            Tree::Number(number, digits) => (
-                (number.fract() == 0.0 && *number >= 0.0).then_some(*number as u64),
-                digits.as_str(),
-            ),
-            _ => (None, self.kind()),
-        };
-        let rule = || format!("must be a whole number from {low} to {high}");
-        number.filter(|n| (low..=high).contains(n)).ok_or_else(|| self.wrong(&rule(), found))
-    }
-
-    /// One of `known`. Those of `later` are named in the design and not built yet.
-    pub(super) fn one_of(&self, known: &[&'static str], later: &[&str]) -> Checked<&'static str> {
-        let word = self.string()?;
-        if let Some(found) = known.iter().find(|k| **k == word) {
-            return Ok(found);
-        }
-        let shown = format!("\"{}\"", printable(word, 32));
-        if later.contains(&word) {
-            return Err(self.wrong("is not supported yet", &shown));
-        }
-        let list: Vec<String> = known.iter().map(|k| format!("\"{k}\"")).collect();
-        Err(self.wrong(&format!("must be one of {}", list.join(", ")), &shown))
-    }
-
-    /// A Keen key. What it is is never shown.
-    pub(super) fn keen_key(&self) -> Checked<String> {
-        let key = self.string()?;
-        if key.len() >= 32 && key.len() <= 4096 && key.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            return Ok(key.to_owned());
-        }
-        let found = match key.chars().count() {
-            32..=4096 => "another character among them".to_owned(),
-            count => count.to_string(),
-        };
-        Err(self.wrong("must be 32 or more letters and digits", &found))
-    }
-
-    /// A text that can stand in a header.
-    pub(super) fn header(&self) -> Checked<String> {
-        let text = self.string()?;
-        let printable = !text.is_empty() && text.bytes().all(|b| (0x21..0x7f).contains(&b));
-        if printable {
-            Ok(text.to_owned())
-        } else {
-            Err(self.wrong("must be printable ASCII", "something else"))
-        }
-    }
-
-    /// A page's origin, or a pattern of some.
-    pub(super) fn origin(&self) -> Checked<String> {
-        let origin = self.header()?;
-        if cors::is_pattern(&origin) {
-            return Ok(origin);
-        }
-        let shown = format!("\"{}\"", origin.chars().take(64).collect::<String>());
-        Err(self
-            .wrong("must be \"*\", or a scheme and a host such as https://www.example.com", &shown))
-    }
-
-    /// A name: for a cluster, a source.
-    pub(super) fn name(&self) -> Checked<String> {
-        let name = self.header()?;
-        if name.len() <= 128 {
-            Ok(name)
-        } else {
-            Err(self.wrong("must be at most 128 characters", &name.len().to_string()))
-        }
-    }
-
-    fn child<'c>(&self, name: &str, value: &'c Tree) -> Node<'c> {
-        // A log line holds it.
-        let cut = if name.chars().nth(SHOWN).is_some() { "…" } else { "" };
-        let short = printable(name, SHOWN).replace('~', "~0").replace('/', "~1");
-        Node { pointer: format!("{}/{short}{cut}", self.pointer), value }
-    }
-
-    fn kind(&self) -> &'static str {
-        match self.value {
-            Tree::Null => "null",
-            Tree::Bool(_) => "a boolean",
-            Tree::Number(..) => "a number",
-            Tree::Text(_) => "a string",
-            Tree::List(_) => "an array",
-            Tree::Object(_) => "an object",
-        }
+    fn child_pointer(&self, name: &str) -> String {
+        let mut pointer = self.pointer.clone();
+        push_name(&mut pointer, name);
+        pointer
     }
 }
 
-/// The first characters of a text, as a log line may hold them.
-fn printable(text: &str, most: usize) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(most).collect()
+/// The setting whose name is closest, if any is close: at most a third of the letters differ.
+fn closest<'s>(name: &str, known: impl Iterator<Item = &'s Setting>) -> Option<&'s Setting> {
+    // No setting has a name of half this length.
+    if name.len() > 64 {
+        return None;
+    }
+    let lower = name.to_ascii_lowercase();
+    let distance = |known: &str| strsim::osa_distance(&lower, &known.to_ascii_lowercase());
+    known
+        .map(|setting| (distance(setting.name()), setting))
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, setting)| distance.saturating_mul(3) <= setting.name().len())
+        .map(|(_, setting)| setting)
 }
 
-/// The beginning of a write key: at most 7 characters, and never more than half.
-pub(super) fn shortened(key: &str) -> String {
-    let shown = key.chars().count().checked_div(2).unwrap_or(0).min(7);
-    let mut short: String = key.chars().take(shown).collect();
-    short.push('…');
-    short
+/// The rule that a source's write key breaks.
+fn write_key_rule(key: &str) -> Option<&'static str> {
+    if key.is_empty() {
+        Some("a write key must not be empty")
+    } else if key.contains(':') {
+        Some("a write key must not contain a colon")
+    } else if key.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        Some("a write key must not contain blanks or control characters")
+    } else if key.len() > MAX_WRITE_KEY_BYTES {
+        Some("a write key must be at most 512 bytes")
+    } else {
+        None
+    }
+}
+
+/// The rule that a text breaks, and what was found. Of a Keen key nothing is shown.
+fn text_rule(kind: Kind, text: &str) -> Option<String> {
+    let count = text.chars().count();
+    match kind {
+        Kind::OneOf(words) if !words.contains(&text) => {
+            let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+            Some(format!("must be one of {}, found {}", words.join(", "), quoted(text)))
+        }
+        Kind::Name => {
+            let rule = "must be 1 to 128 characters of printable ASCII without blanks";
+            if text.is_empty() || text.len() > MAX_NAME_BYTES {
+                Some(format!("{rule}, found {count} characters"))
+            } else {
+                (!text.bytes().all(|b| b.is_ascii_graphic()))
+                    .then(|| format!("{rule}, found {}", quoted(text)))
+            }
+        }
+        Kind::Host if !is_host(text) => {
+            Some(format!("must be a host without scheme and path, found {}", quoted(text)))
+        }
+        Kind::HostAndPath if !is_host_and_path(text) => {
+            let rule = "must be a host, with or without a path, without a scheme";
+            Some(format!("{rule}, found {}", quoted(text)))
+        }
+        Kind::PathPrefix if !is_path_prefix(text) => {
+            let rule = "must be a path such as /segment, which does not end with a slash";
+            Some(format!("{rule}, found {}", quoted(text)))
+        }
+        Kind::Url if host_of_url(text).is_none() => {
+            let rule = "must be a URL such as https://host/path, without a query";
+            Some(format!("{rule}, found {}", quoted(text)))
+        }
+        Kind::ProjectId => {
+            let rule = "must be 24 hexadecimal characters";
+            if count != 24 {
+                Some(format!("{rule}, found {count}"))
+            } else {
+                (!text.bytes().all(|b| b.is_ascii_hexdigit()))
+                    .then(|| format!("{rule}, contains a non-hexadecimal character"))
+            }
+        }
+        Kind::KeenKey => {
+            let rule = "must be 32 or more letters and digits";
+            if !(32..=4096).contains(&count) {
+                Some(format!("{rule}, found {count}"))
+            } else {
+                (!text.bytes().all(|b| b.is_ascii_alphanumeric()))
+                    .then(|| format!("{rule}, contains another character"))
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Whether `b` may be in a host with a port; IPv6 is in brackets.
+pub(super) fn is_host_byte(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']')
+}
+
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_HOST_BYTES && text.bytes().all(is_host_byte)
+}
+
+fn is_host_and_path(text: &str) -> bool {
+    let (host, path) = text.split_once('/').unwrap_or((text, ""));
+    let is_path = !path.starts_with('/') && path.len() <= MAX_URL_BYTES;
+    is_host(host) && is_path && path.bytes().all(is_path_byte)
+}
+
+fn is_path_byte(b: u8) -> bool {
+    b.is_ascii_graphic() && !matches!(b, b'?' | b'#')
+}
+
+fn is_path_prefix(text: &str) -> bool {
+    let Some(segments) = text.strip_prefix('/') else { return false };
+    text.len() <= MAX_HOST_BYTES
+        && segments
+            .split('/')
+            .all(|segment| !segment.is_empty() && segment.bytes().all(is_path_byte))
+}
+
+/// The host of an `http` or `https` URL that has a path.
+pub(super) fn host_of_url(url: &str) -> Option<&str> {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
+    let (host, path) = rest.split_once('/')?;
+    let is_path = !path.is_empty() && path.len() <= MAX_URL_BYTES && path.bytes().all(is_path_byte);
+    (is_host(host) && is_path).then_some(host)
+}
+
+/// A whole number. A double counts where it is whole: Structs have no others.
+fn whole_number(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| {
+        let number = value.as_f64().filter(|number| number.fract() == 0.0 && *number >= 0.0)?;
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a float's cast saturates"
+        )]
+        let number = number as u64;
+        Some(number)
+    })
+}
+
+/// What a value is, in an error.
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
 }

@@ -1,7 +1,7 @@
 //! `sources`: a Segment source and its Keen destination.
 
-use super::ConfigError;
-use super::reader::{self, Node};
+use super::reader::Section;
+use super::schema as settings;
 use crate::keen::names;
 use std::fmt;
 
@@ -9,12 +9,12 @@ use std::fmt;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a setting of Segment's")]
 pub struct Source {
-    /// What metrics and logs call it.
+    /// Its name in metrics and logs: `name`, else the first four characters of its write key.
     pub name: String,
-    /// Its place in [`Config::destinations`].
-    pub destination: usize,
-    /// Tells it from other sources, over configurations: a hash of its write key.
-    pub scope: u64,
+    /// The index of its destination in [`super::Config::destinations`].
+    pub destination_index: usize,
+    /// A hash of its write key, which is the same in every configuration. Users are stored under it.
+    pub key_hash: u64,
     /// `mode`
     pub mode: Mode,
     /// `rememberUsers`
@@ -23,7 +23,7 @@ pub struct Source {
     pub audience_events: bool,
     /// `initialPageview`
     pub initial_pageview: bool,
-    /// `bundled`: pages get these Keen keys, and send to Keen themselves.
+    /// `bundled`: the Keen keys that pages get, which then send to Keen themselves.
     pub bundled: Option<BrowserKeys>,
     /// `ipAddon`
     pub ip_addon: bool,
@@ -41,7 +41,7 @@ pub struct Source {
     pub track_named_pages: bool,
 }
 
-/// Which of Segment's Keen integrations a source's events are written as.
+/// The Keen integration of Segment's whose events a source writes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Mode {
     /// Its server-side integration.
@@ -51,8 +51,8 @@ pub enum Mode {
     Device,
 }
 
-/// A Keen project as one source writes to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A Keen project, the key to write to it, and the cluster that reaches it. Sources share equal ones.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Destination {
     /// 24 hexadecimal characters.
     pub project_id: String,
@@ -60,6 +60,15 @@ pub struct Destination {
     pub write_key: Option<String>,
     /// The Envoy cluster that reaches Keen.
     pub cluster: String,
+}
+
+impl fmt::Debug for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Destination")
+            .field("project_id", &self.project_id)
+            .field("cluster", &self.cluster)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Keen keys for pages.
@@ -79,90 +88,65 @@ impl fmt::Debug for BrowserKeys {
     }
 }
 
-/// Reads the source with the write key `key`. `cluster`: where the configuration names no other.
-pub(super) fn read(
-    node: &Node<'_>,
-    key: &str,
-    cluster: &str,
-) -> Result<(Source, Destination), ConfigError> {
-    node.only(&[
-        "projectId",
-        "writeKey",
-        "readKey",
-        "mode",
-        "ipAddon",
-        "uaAddon",
-        "urlAddon",
-        "referrerAddon",
-        "trackAllPages",
-        "trackCategorizedPages",
-        "trackNamedPages",
-        "initialPageview",
-        "rememberUsers",
-        "cluster",
-        "name",
-        "audienceEvents",
-        "bundled",
-    ])?;
-    if key.is_empty() {
-        return Err(node.wrong("a write key must not be empty", "an empty one"));
-    }
-    let project = node.required("projectId")?;
-    let project_id = project.string()?;
-    if project_id.len() != 24 || !project_id.bytes().all(|b| b.is_ascii_hexdigit()) {
-        let found = match project_id.chars().count() {
-            24 => "another character among them".to_owned(),
-            count => count.to_string(),
-        };
-        return Err(project.wrong("must be 24 hexadecimal characters", &found));
-    }
-    let mode = node.opt("mode", |n| n.one_of(&["cloud", "device"], &[]))?;
-    let mode = if mode == Some("device") { Mode::Device } else { Mode::Cloud };
-    let flag = |name, default| Ok(node.opt(name, |n| n.boolean())?.unwrap_or(default));
-    let source = Source {
-        name: node.opt("name", |n| n.name())?.unwrap_or_else(|| reader::shortened(key)),
-        destination: 0,
-        scope: names::sha256_u64(key.as_bytes()),
-        mode,
-        remember_users: flag("rememberUsers", mode == Mode::Device)?,
-        audience_events: flag("audienceEvents", false)?,
-        initial_pageview: flag("initialPageview", false)?,
-        bundled: read_bundled(node, mode, project_id)?,
-        ip_addon: flag("ipAddon", false)?,
-        ua_addon: flag("uaAddon", false)?,
-        url_addon: flag("urlAddon", false)?,
-        referrer_addon: flag("referrerAddon", false)?,
-        track_all_pages: flag("trackAllPages", false)?,
-        track_categorized_pages: flag("trackCategorizedPages", true)?,
-        track_named_pages: flag("trackNamedPages", true)?,
-    };
+/// Characters of a write key that its source's name has, where the source has no `name`.
+const KEY_CHARS_IN_NAME: usize = 4;
+
+/// Reads the source with the write key `key`. `cluster`: `keen.cluster`.
+pub(super) fn parse(section: &Section<'_>, key: &str, cluster: &str) -> (Source, Destination) {
+    section.deny_unknown();
+    let device = section.is(&settings::MODE, "device");
     let destination = Destination {
-        project_id: project_id.to_owned(),
-        write_key: node.opt("writeKey", |n| n.keen_key())?,
-        cluster: node.opt("cluster", |n| n.name())?.unwrap_or_else(|| cluster.to_owned()),
+        project_id: section.text(&settings::PROJECT_ID),
+        write_key: section.optional_text(&settings::WRITE_KEY),
+        cluster: section
+            .optional_text(&settings::SOURCE_CLUSTER)
+            .unwrap_or_else(|| cluster.to_owned()),
     };
-    Ok((source, destination))
+    let source = Source {
+        name: section.optional_text(&settings::NAME).unwrap_or_else(|| default_name(key)),
+        destination_index: 0,
+        key_hash: names::sha256_u64(key.as_bytes()),
+        mode: if device { Mode::Device } else { Mode::Cloud },
+        remember_users: section.optional_flag(&settings::REMEMBER_USERS).unwrap_or(device),
+        audience_events: section.flag(&settings::AUDIENCE_EVENTS),
+        initial_pageview: section.flag(&settings::INITIAL_PAGEVIEW),
+        bundled: parse_bundled(section, device, &destination),
+        ip_addon: section.flag(&settings::IP_ADDON),
+        ua_addon: section.flag(&settings::UA_ADDON),
+        url_addon: section.flag(&settings::URL_ADDON),
+        referrer_addon: section.flag(&settings::REFERRER_ADDON),
+        track_all_pages: section.flag(&settings::TRACK_ALL_PAGES),
+        track_categorized_pages: section.flag(&settings::TRACK_CATEGORIZED_PAGES),
+        track_named_pages: section.flag(&settings::TRACK_NAMED_PAGES),
+    };
+    (source, destination)
 }
 
-/// Pages get Keen keys where that is asked for in so many words, and nowhere else.
-fn read_bundled(
-    node: &Node<'_>,
-    mode: Mode,
-    project_id: &str,
-) -> Result<Option<BrowserKeys>, ConfigError> {
-    let read_key = node.opt("readKey", |n| n.keen_key())?;
-    let write_key = node.opt("writeKey", |n| n.keen_key())?;
-    let keys = node.opt("bundled", |n| match (n.boolean()?, mode, &write_key) {
-        (false, _, _) => Ok(None),
-        (true, Mode::Cloud, _) => Err(n.wrong("needs \"mode\": \"device\"", "cloud")),
-        (true, Mode::Device, None) => {
-            Err(n.wrong("needs a writeKey, which pages are given", "none"))
-        }
-        (true, Mode::Device, Some(write_key)) => Ok(Some(BrowserKeys {
-            project_id: project_id.to_owned(),
-            write_key: write_key.clone(),
-            read_key: read_key.clone(),
-        })),
-    })?;
-    Ok(keys.flatten())
+/// The first characters of a key: four, and never more than half of it.
+fn default_name(key: &str) -> String {
+    let shown = key.chars().count().checked_div(2).unwrap_or(0).clamp(1, KEY_CHARS_IN_NAME);
+    let printable = |c: char| if c.is_ascii_graphic() { c } else { '_' };
+    key.chars().take(shown).map(printable).collect()
+}
+
+/// The keys for pages: only where the source says `bundled: true`.
+fn parse_bundled(
+    section: &Section<'_>,
+    device: bool,
+    destination: &Destination,
+) -> Option<BrowserKeys> {
+    let read_key = section.optional_text(&settings::READ_KEY);
+    if !section.flag(&settings::BUNDLED) {
+        return None;
+    }
+    if !device {
+        let message = "needs \"mode\": \"device\", found \"cloud\"";
+        section.refuse_setting(&settings::BUNDLED, message);
+    }
+    if !section.has(&settings::WRITE_KEY) {
+        let message = "needs a writeKey, which pages are given, found none";
+        section.refuse_setting(&settings::BUNDLED, message);
+    }
+    let (project_id, write_key) = (destination.project_id.clone(), destination.write_key.clone()?);
+    Some(BrowserKeys { project_id, write_key, read_key })
 }

@@ -214,6 +214,8 @@ pub struct Delivery {
     /// In order: all waiters wait equally long.
     deadlines: VecDeque<(u64, WaiterId)>,
     in_flight: FxHashMap<CalloutId, InFlight>,
+    /// Callouts in flight of healthy projects: only these count against `maxInFlight`.
+    healthy_in_flight: usize,
     next_callout_id: CalloutId,
     /// Where the search for the next callout begins: projects take turns.
     next_project: usize,
@@ -248,6 +250,7 @@ impl Delivery {
             waiters: FxHashMap::default(),
             deadlines: VecDeque::new(),
             in_flight: FxHashMap::default(),
+            healthy_in_flight: 0,
             next_callout_id: 1,
             next_project: 0,
             timer_enabled: false,
@@ -301,7 +304,7 @@ impl Delivery {
     }
 
     fn add_waiter(&mut self, waiter: WaiterId, events: usize, now: u64) {
-        let deadline_ms = now.saturating_add(self.settings.hold_ms);
+        let deadline_ms = now.saturating_add(self.settings.max_wait_ms);
         let state =
             Waiter { deadline_ms, unsettled_events: events, ack: Ack::Delivered, connected: true };
         self.waiters.insert(waiter, state);
@@ -451,7 +454,16 @@ impl Delivery {
     fn concurrency(&self) -> Concurrency {
         let limit = self.settings.max_in_flight;
         let share = limit.checked_div(self.active_projects).unwrap_or(limit);
-        Concurrency { limit, available: self.in_flight.len() < limit, share: share.max(1) }
+        Concurrency { limit, available: self.healthy_in_flight < limit, share: share.max(1) }
+    }
+
+    /// Counts a project's callouts in flight anew: their number or its health may have changed.
+    fn count_in_flight(&mut self, destination_index: usize) {
+        let Some(project) = self.projects.get_mut(destination_index) else { return };
+        let before = project.counted_in_flight;
+        project.counted_in_flight = if project.is_unhealthy() { 0 } else { project.in_flight };
+        self.healthy_in_flight =
+            self.healthy_in_flight.saturating_sub(before).saturating_add(project.counted_in_flight);
     }
 
     fn next_callout_for(&mut self, destination_index: usize, now: u64) -> Option<Callout> {
@@ -480,6 +492,7 @@ impl Delivery {
             self.next_callout_id = self.next_callout_id.wrapping_add(1);
             let in_flight = InFlight { destination_index, batch, started_ms: now, parked };
             self.in_flight.insert(id, in_flight);
+            self.count_in_flight(destination_index);
             return Some(Callout { id, destination_index, body, timeout_ms });
         }
     }
@@ -540,6 +553,7 @@ impl Delivery {
                 self.schedule_retry(&mut settlement, Failure::ServerError);
             }
         }
+        self.count_in_flight(destination_index);
         settlement.report
     }
 
@@ -703,7 +717,7 @@ impl Delivery {
         retry_at: u64,
     ) -> RetryPlan {
         let Some(project) = self.projects.get(destination_index) else { return RetryPlan::Drop };
-        let tries_left = batch.attempts <= self.settings.retries;
+        let tries_left = batch.attempts <= self.settings.max_retries;
         let is_rejected = matches!(failure, Failure::Misconfigured | Failure::Blocked);
         if batch.has_waiters() {
             let deadlines = batch.runs().filter_map(|(waiter, _, _)| self.waiters.get(&waiter?));
@@ -855,7 +869,7 @@ impl Delivery {
 
     /// Begins a graceful shutdown: events without a waiter are retried for as long as a client would wait.
     pub fn begin_drain(&mut self, now: u64) {
-        self.drain_deadline_ms = Some(now.saturating_add(self.settings.hold_ms));
+        self.drain_deadline_ms = Some(now.saturating_add(self.settings.max_wait_ms));
     }
 
     /// Whether nothing is pending: no event, no ack, and no event that has ended without a report.

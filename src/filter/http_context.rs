@@ -101,7 +101,8 @@ impl Stream {
             return Some(Plan::Say(Response::BadRequest(BadRequestReason::InvalidWriteKey)));
         }
         let engine = self.engine.try_borrow().ok()?;
-        let source = engine.config.source(key).and_then(|place| engine.config.sources.get(place));
+        let source =
+            engine.config.source_index(key).and_then(|place| engine.config.sources.get(place));
         let asked = SettingsRequest {
             method: headers.get(Name::Method),
             referer: headers.get(Name::Referer),
@@ -112,7 +113,11 @@ impl Stream {
         let message = if counts { asked.page_message(key) } else { None };
         Some(Plan::Settings(Settings {
             headers: project_settings::response_headers(source),
-            json: project_settings::response_body(key, source, engine.config.api_host.as_deref()),
+            json: project_settings::response_body(
+                key,
+                source,
+                engine.config.sdk_api_host.as_deref(),
+            ),
             page_load: message.map(|message| Head {
                 kind: Some(MessageType::Page),
                 side: CallerSide::Client,
@@ -125,7 +130,7 @@ impl Stream {
     /// More of a call that goes on to the route has come. One too large for us is not held until Envoy refuses it.
     fn copy_or_let_go(&mut self, size: usize) -> Action {
         let Ok(mut engine) = self.engine.try_borrow_mut() else { return Action::Continue };
-        if size <= engine.config.body_bytes {
+        if size <= engine.config.max_body_bytes {
             return Action::Pause;
         }
         engine.count_not_copied();
@@ -211,10 +216,10 @@ impl Stream {
         panic_switch();
         let Some(plan) = self.plan() else { return Action::Continue };
         let Ok(mut engine) = self.engine.try_borrow_mut() else { return Action::Continue };
-        let forward = engine.config.forward;
+        let forward = engine.config.mirror;
         self.state = match plan {
             // Not held at all: Envoy would refuse it over its own bound, should much of it come at once.
-            Plan::Track(head) if forward && head.length() > engine.config.body_bytes => {
+            Plan::Track(head) if forward && head.length() > engine.config.max_body_bytes => {
                 engine.count_request();
                 engine.count_not_copied();
                 return Action::Continue;

@@ -63,7 +63,7 @@ impl Intake {
             offer: EventBuffer::new(config.delivery.max_pending_bytes),
             memory,
             seed,
-            remembers: config.remembers_users(),
+            remembers: config.any_source_stores_users(),
             token_prefix: String::new(),
             tokens_made: root << 40,
             authorization: Vec::new(),
@@ -114,7 +114,7 @@ impl Intake {
     ) -> Result<(Tally, CommitReport), BadRequestReason> {
         let Arrival { stream, head, body, .. } = arrival;
         self.offer.clear();
-        let body = head.messages(body, config.body_bytes)?;
+        let body = head.messages(body, config.max_body_bytes)?;
         if self.token_prefix.is_empty() {
             // Envoy's request ids are random, its clock differs from host to host: together nobody else has them.
             let seed =
@@ -162,7 +162,7 @@ impl Intake {
 
 /// Where users are kept, made ready where some source remembers them.
 fn memory(config: &Config) -> (Memory, u64) {
-    if !config.remembers_users() {
+    if !config.any_source_stores_users() {
         return (Memory::Shared, 0);
     }
     let mut memory = Memory::find();

@@ -30,15 +30,17 @@ impl Root {
 /// Envoy's callbacks.
 impl Root {
     pub(super) fn on_configure(&mut self) -> bool {
-        match Config::read(&host::configuration()) {
+        match Config::parse(&host::configuration()) {
             Ok(config) => {
                 let sources = config.sources.len();
                 log::info!("keen-edge {} serves {sources} source(s)", env!("CARGO_PKG_VERSION"));
                 self.engine = Some(Rc::new(RefCell::new(Engine::new(config, self.id))));
                 true
             }
-            Err(error) => {
-                log::error!("keen-edge: configuration refused: {error}");
+            Err(errors) => {
+                for error in &errors {
+                    log::error!("keen-edge: configuration refused: {error}");
+                }
                 false
             }
         }

@@ -141,7 +141,7 @@ impl Engine {
         };
         self.count_mapped(tally, kept);
         // Nobody waits for what is answered at once.
-        let waits = !arrival.copied && !self.config.delivery.accepted;
+        let waits = !arrival.copied && !self.config.delivery.ack_on_receipt;
         let buffer = self.intake.offer();
         if buffer.is_overflowed() {
             return Some(Response::TooManyRequests);
@@ -498,7 +498,7 @@ impl Engine {
 fn answer_headers<'a>(
     answer: Response,
     origin: Option<&'a str>,
-    allowed: &[String],
+    allowed: &[crate::config::OriginPattern],
 ) -> Vec<(&'a str, &'a str)> {
     let mut headers = answer.headers().to_vec();
     headers.extend(cors::headers(origin, allowed));

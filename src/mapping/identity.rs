@@ -29,7 +29,7 @@ impl<S: SharedData> UserTransaction<'_, S> {
         message: &Message<'_>,
         page: Option<&mut PageTraits>,
     ) {
-        let scope = source.scope;
+        let scope = source.key_hash;
         let anonymous = message.anonymous_id.text();
         let mut user = json(message.user_id);
         let computed = engage(message);
@@ -72,7 +72,7 @@ impl<S: SharedData> UserTransaction<'_, S> {
         message: &Message<'_>,
         page: Option<&PageTraits>,
     ) -> Option<User> {
-        let scope = source.scope;
+        let scope = source.key_hash;
         let user = message.user_id.text();
         let remembered = match (&user, message.anonymous_id.text()) {
             (Some(id), _) => self

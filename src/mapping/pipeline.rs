@@ -143,7 +143,8 @@ impl<T: FnMut() -> String, S: SharedData, D: Destinations> Run<'_, '_, T, S, D> 
         } else {
             None
         };
-        let mut sink = To { destination: source.destination, destinations: self.destinations };
+        let mut sink =
+            To { destination: source.destination_index, destinations: self.destinations };
         let tally = &mut self.tally;
         match self.mapper.map(
             message,
@@ -184,10 +185,12 @@ fn sources<'c>(
         let own = own_key(message);
         any_key |= own.is_some();
         let key = own.as_deref().or(of_all.as_deref()).or(header);
-        sources.push(key.and_then(|key| config.source(key)).and_then(|at| config.sources.get(at)));
+        sources.push(
+            key.and_then(|key| config.source_index(key)).and_then(|at| config.sources.get(at)),
+        );
     }
     let known = sources.iter().any(Option::is_some);
-    if !any_key || (config.reject_unknown && !known && !sources.is_empty()) {
+    if !any_key || (config.reject_unknown_write_key && !known && !sources.is_empty()) {
         return Err(BadRequestReason::InvalidWriteKey);
     }
     Ok(sources)

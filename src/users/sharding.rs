@@ -66,7 +66,7 @@ impl ShardId {
 }
 
 pub(super) fn partition_count(settings: UsersSettings) -> u64 {
-    settings.max.div_ceil(PARTITION_USERS).max(1)
+    settings.max_users.div_ceil(PARTITION_USERS).max(1)
 }
 
 /// What one partition may hold.
@@ -74,7 +74,7 @@ pub(super) fn partition_quota(settings: UsersSettings) -> Usage {
     let share = |all: u64| {
         i64::try_from(all.checked_div(partition_count(settings)).unwrap_or(0)).unwrap_or(i64::MAX)
     };
-    Usage { users: share(settings.max), bytes: share(settings.max_bytes) }
+    Usage { users: share(settings.max_users), bytes: share(settings.max_bytes) }
 }
 
 /// Most bytes of one shard: four times its share of all bytes, which bounds what one look-up reads.
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn shard_id_of_ids_chosen_for_one_shard_differs_with_another_seed() {
-        let settings = UsersSettings { max: 10_000, max_bytes: 8_388_608, expire_ms: 1_000 };
+        let settings = UsersSettings { max_users: 10_000, max_bytes: 8_388_608, ttl_ms: 1_000 };
         let shard =
             |id: &String, seed| ShardId::new(&UserKey::user_id(7, id.as_str()), settings, seed);
         let ids = (0..100_000).map(|n| format!("u{n}"));

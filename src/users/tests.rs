@@ -18,10 +18,10 @@ type Memory = BTreeMap<String, (Vec<u8>, u32)>;
 const SEED: u64 = 0x5eed;
 
 const PLENTY: config::UsersSettings =
-    config::UsersSettings { max: 10_000, max_bytes: 8_388_608, expire_ms: 1_000_000 };
+    config::UsersSettings { max_users: 10_000, max_bytes: 8_388_608, ttl_ms: 1_000_000 };
 
 fn source(scope: u64, mode: Mode) -> Source {
-    Source { scope, mode, remember_users: true, ..Source::default() }
+    Source { key_hash: scope, mode, remember_users: true, ..Source::default() }
 }
 
 fn message(kind: MessageType, body: &str) -> Message<'_> {
@@ -235,7 +235,7 @@ fn transaction_sees_its_own_earlier_updates() {
 fn eviction_takes_least_recently_used_of_all_shards() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
-    let three = config::UsersSettings { max: 3, ..PLENTY };
+    let three = config::UsersSettings { max_users: 3, ..PLENTY };
     let body = |id: u64| format!(r#"{{"userId":"u{id}","traits":{{"n":{id}}}}}"#);
     for id in 1..=3 {
         assert_eq!(identify(&mut memory, three, id, &shop, &body(id)).evicted, 0);
@@ -339,7 +339,7 @@ fn initialize_by_second_worker_keeps_seed_and_users() {
     assert_eq!(UserTransaction::initialize(&mut memory, PLENTY, SEED + 1), SEED);
     assert!(shown(&mut memory, PLENTY, 2, &shop, r#"{"userId":"u"}"#).is_some());
     // A store of another size is emptied, but the seed of the process stays.
-    let large = config::UsersSettings { max: 40_000, ..PLENTY };
+    let large = config::UsersSettings { max_users: 40_000, ..PLENTY };
     assert_eq!(UserTransaction::initialize(&mut memory, large, SEED + 2), SEED);
     // A key that was only created is not a store yet.
     let mut memory = Memory::new();
@@ -441,7 +441,7 @@ fn updates_of_one_request_are_bounded() {
 fn initialize_with_other_size_empties_store() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
-    let large = config::UsersSettings { max: 40_000, max_bytes: 40_000_000, ..PLENTY };
+    let large = config::UsersSettings { max_users: 40_000, max_bytes: 40_000_000, ..PLENTY };
     UserTransaction::initialize(&mut memory, large, SEED);
     for id in 0..2_000 {
         identify(
@@ -472,7 +472,7 @@ fn initialize_with_other_size_empties_store() {
     }
     identify(
         &mut memory,
-        config::UsersSettings { max: 5, ..PLENTY },
+        config::UsersSettings { max_users: 5, ..PLENTY },
         5,
         &shop,
         r#"{"userId":"last","traits":{"n":1}}"#,
@@ -535,7 +535,7 @@ fn concurrent_updates_are_not_lost() {
 }
 
 const TIGHT: config::UsersSettings =
-    config::UsersSettings { max: 20, max_bytes: 4_000, expire_ms: 500 };
+    config::UsersSettings { max_users: 20, max_bytes: 4_000, ttl_ms: 500 };
 
 fn any_update() -> impl Strategy<Value = (u8, u8, Option<bool>, usize)> {
     (0_u8..40, 0_u8..10, proptest::option::of(any::<bool>()), 0_usize..60)

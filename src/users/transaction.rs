@@ -193,7 +193,7 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
     }
 
     fn touch(&mut self, user: &UserKey, last_seen: SeenAt) {
-        let is_exact = self.settings.max <= EXACT_LRU_MAX_USERS;
+        let is_exact = self.settings.max_users <= EXACT_LRU_MAX_USERS;
         let interval_us =
             if is_exact { 1 } else { TOUCH_INTERVAL_US.min(self.ttl_us() >> 3).max(1) };
         if self.now_us >= last_seen.unix_us().saturating_add(interval_us) {
@@ -211,7 +211,7 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
     }
 
     fn ttl_us(&self) -> u64 {
-        self.settings.expire_ms.saturating_mul(1000)
+        self.settings.ttl_ms.saturating_mul(1000)
     }
 
     fn load_shard_of(&mut self, user: &UserKey) -> &mut LoadedShard {

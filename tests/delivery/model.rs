@@ -188,7 +188,7 @@ impl Model {
             }
             Admission::Admitted => {
                 if let Some(waiter) = waiter {
-                    self.deadlines.insert(waiter, self.now + self.settings.hold_ms);
+                    self.deadlines.insert(waiter, self.now + self.settings.max_wait_ms);
                     self.connected.insert(waiter);
                 }
             }
@@ -309,7 +309,7 @@ impl Model {
     /// Drains, while Keen never answers.
     pub fn drain(&mut self) {
         self.delivery.begin_drain(self.now);
-        let end = self.now + self.settings.hold_ms + 30_000;
+        let end = self.now + self.settings.max_wait_ms + 30_000;
         while self.now < end {
             let callouts: Vec<CalloutId> = self.in_flight.keys().copied().collect();
             for callout in callouts {

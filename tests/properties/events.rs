@@ -23,7 +23,7 @@ fn config(settings: serde_json::Value) -> Config {
     let mut source = json!({"projectId": "5181bcd23843312d87000000", "trackAllPages": true});
     source.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
     let config = json!({"keen": {"cluster": "keen"}, "sources": {"k": source}});
-    Config::read(config.to_string().as_bytes()).unwrap()
+    Config::parse(config.to_string().as_bytes()).unwrap()
 }
 
 fn mapped(config: &Config, message_type: Option<MessageType>, body: &str) -> Vec<(String, String)> {

@@ -47,7 +47,7 @@ fn on_the_host(config: &Config, body: &str) -> Option<Vec<u8>> {
 #[test]
 fn the_module_maps_as_the_host_does() {
     let settings = harness::default_config();
-    let config = Config::read(settings.to_string().as_bytes()).unwrap();
+    let config = Config::parse(settings.to_string().as_bytes()).unwrap();
     let mut vm = Vm::builder().config(&settings).start().unwrap_or_else(|trap| panic!("{trap}"));
     let tracks = (arbitrary::text(), arbitrary::object(), arbitrary::json(), arbitrary::json());
     let tracks = tracks.prop_map(|(event, properties, user, context)| {

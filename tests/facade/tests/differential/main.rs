@@ -122,7 +122,7 @@ fn the_document_lists_just_these_differences() {
 fn the_facade_reads_messages_as_keen_edge_does() {
     let source = json!({"projectId": "5181bcd23843312d87000000", "trackAllPages": true});
     let config = json!({"keen": {"cluster": "keen"}, "sources": {"k": source}});
-    let config = Config::read(config.to_string().as_bytes()).unwrap();
+    let config = Config::parse(config.to_string().as_bytes()).unwrap();
     let messages = messages::some(6000);
     let texts: Vec<String> = messages.iter().map(|m| m.text.clone()).collect();
     for package in facade::PACKAGES {

@@ -1,0 +1,110 @@
+//! What is wrong with a configuration, in a form that Envoy's log may hold.
+
+use std::fmt;
+
+/// One mistake in a configuration, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    pointer: String,
+    message: String,
+}
+
+impl ConfigError {
+    pub(super) fn new(pointer: &str, message: impl Into<String>) -> Self {
+        Self { pointer: pointer.to_owned(), message: message.into() }
+    }
+
+    /// The JSON pointer of the setting. Of write keys it has the beginning only, and no control characters.
+    #[must_use]
+    pub fn pointer(&self) -> &str {
+        &self.pointer
+    }
+
+    /// The rule, and the value found.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.pointer, self.message)
+    }
+}
+
+/// Every mistake in a configuration. Displays one per line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(pub(super) Vec<ConfigError>);
+
+impl ConfigErrors {
+    /// The mistakes, one or more.
+    pub fn iter(&self) -> std::slice::Iter<'_, ConfigError> {
+        self.0.iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a ConfigErrors {
+    type Item = &'a ConfigError;
+    type IntoIter = std::slice::Iter<'a, ConfigError>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// Characters of a name that a pointer shows.
+const MAX_NAME_SHOWN: usize = 64;
+/// Characters of a value that an error shows.
+const MAX_VALUE_SHOWN: usize = 40;
+/// A word of letters and digits of this length may be a key.
+const MIN_KEY_LENGTH: usize = 20;
+
+/// Appends a member's name to a JSON pointer (RFC 6901), as a log line may hold it.
+pub(super) fn push_name(pointer: &mut String, name: &str) {
+    // The names of /sources are write keys.
+    let redacted =
+        if pointer == "/sources" { redact_key(name) } else { shortened(name, MAX_NAME_SHOWN) };
+    pointer.push('/');
+    pointer.push_str(&redacted.replace('~', "~0").replace('/', "~1"));
+}
+
+/// A value as an error shows it: in quotes, and cut where it may be a key.
+pub(super) fn quoted(text: &str) -> String {
+    let is_word = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    let may_be_key = is_word && text.len() >= MIN_KEY_LENGTH;
+    let shown = if may_be_key { redact_key(text) } else { shortened(text, MAX_VALUE_SHOWN) };
+    format!("\"{shown}\"")
+}
+
+/// The beginning of a write key: at most 7 characters, and never more than half.
+fn redact_key(key: &str) -> String {
+    let shown = key.chars().count().checked_div(2).unwrap_or(0).min(7);
+    let mut short = without_control_chars(key, shown);
+    short.push('…');
+    short
+}
+
+fn shortened(text: &str, max_chars: usize) -> String {
+    let mut short = without_control_chars(text, max_chars);
+    if text.chars().nth(max_chars).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+fn without_control_chars(text: &str, max_chars: usize) -> String {
+    text.chars().take(max_chars).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
