@@ -1,5 +1,5 @@
-//! Packs `any_ascii`'s readings of the Basic Multilingual Plane: 50 KB in the module instead of 590. Hangul's syllables are left
-//! out: `src/keen/readings.rs` puts theirs together, and reads what is packed here.
+//! Packs `any_ascii`'s readings of the Basic Multilingual Plane into 50 KB, for
+//! `src/keen/transliterate.rs`. The readings of Hangul syllables are left out: they are composed there.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,8 +11,8 @@ const HAN: Range<u32> = 0x3400..0xa000;
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     let dir = env::var("OUT_DIR").unwrap_or_default();
-    let (text, places) = readings();
-    for (name, bytes, level) in [("readings.z", text, 10), ("places.z", places, 1)] {
+    let (text, han_indexes) = readings();
+    for (name, bytes, level) in [("readings.z", text, 10), ("han_indexes.z", han_indexes, 1)] {
         let packed = miniz_oxide::deflate::compress_to_vec(&bytes, level);
         if let Err(error) = fs::write(Path::new(&dir).join(name), packed) {
             println!("cargo:warning={name}: {error}");
@@ -21,9 +21,11 @@ fn main() {
     }
 }
 
-/// A line for the reading of each character but Han, in order, then one for each reading of Han, the most frequent first.
-/// And for each of Han the place of its reading among those: a byte, or 255 where it is no less, and the places of these
-/// behind, two bytes each, little-endian.
+/// The readings, one a line: first of each character but Han, in order, then those that Han characters
+/// have, the most frequent first.
+///
+/// And for each Han character the index of its reading among the latter: one byte, or 255 where the index
+/// is 255 or more. These larger indexes follow, two bytes each, little-endian.
 fn readings() -> (Vec<u8>, Vec<u8>) {
     let reading = |c: u32| match char::from_u32(c) {
         Some('\u{ac00}'..='\u{d7a3}') | None => "",
@@ -38,17 +40,17 @@ fn readings() -> (Vec<u8>, Vec<u8>) {
     of_han.sort_by_key(|reading| std::cmp::Reverse(counts.get(reading)));
     let others = (0x80..HAN.start).chain(HAN.end..0x1_0000).map(reading);
     let lines: Vec<&str> = others.chain(of_han.iter().copied()).collect();
-    let (mut near, mut far) = (Vec::new(), Vec::new());
+    let (mut short, mut long) = (Vec::new(), Vec::new());
     for c in HAN {
-        let place = of_han
+        let index = of_han
             .iter()
             .position(|each| *each == reading(c))
-            .and_then(|place| u16::try_from(place).ok());
-        let place = place.unwrap_or_default();
-        near.push(u8::try_from(place).unwrap_or(u8::MAX));
-        if place >= u16::from(u8::MAX) {
-            far.extend(place.to_le_bytes());
+            .and_then(|index| u16::try_from(index).ok());
+        let index = index.unwrap_or_default();
+        short.push(u8::try_from(index).unwrap_or(u8::MAX));
+        if index >= u16::from(u8::MAX) {
+            long.extend(index.to_le_bytes());
         }
     }
-    (lines.join("\n").into_bytes(), [near, far].concat())
+    (lines.join("\n").into_bytes(), [short, long].concat())
 }

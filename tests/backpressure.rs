@@ -1,5 +1,5 @@
-//! Keen hangs while 10,000 callers push: memory stays bounded, who does not fit is told at once, and all is well
-//! afterwards, storm after storm.
+//! Keen hangs while 10,000 callers send. Memory stays bounded, callers over the bound are answered at once, and
+//! Envoy recovers, three times in a row.
 
 #[path = "envoy/fixture.rs"]
 #[allow(dead_code, reason = "shared with tests/envoy")]
@@ -15,8 +15,8 @@ const STREAMS: usize = 100;
 const BODY: usize = 8_000;
 const STORMS: usize = 3;
 const MAX_PENDING: u64 = 16_777_216;
-/// What the resident memory may grow by beside the events held: the filter writes a batch's body once more to send it,
-/// Envoy holds the bodies and streams of those who wait, and linear memory grows in steps and never shrinks.
+/// Allowed growth of resident memory beside the pending events. The filter copies a batch's body to send it, Envoy
+/// holds the bodies and streams of waiting callers, and linear memory grows in steps and never shrinks.
 const OVERHEAD: u64 = 160 << 20;
 
 struct Storm {
@@ -28,9 +28,9 @@ fn body(id: &str) -> String {
     json!({"userId": "u", "event": "storm", "messageId": id, "properties": {"pad": "x".repeat(BODY)}}).to_string()
 }
 
-/// How long Envoy had each call that it answered 429, the upload included: its access log says.
-fn refused_within(s: &TestEnv) -> Vec<u64> {
-    let log = s.envoy.log();
+/// Duration of each call answered 429, including the upload, from Envoy's access log.
+fn refused_within(env: &TestEnv) -> Vec<u64> {
+    let log = env.envoy.log();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let mut waits: Vec<u64> = lines
         .filter(|line| line["status"] == 429)
@@ -40,11 +40,11 @@ fn refused_within(s: &TestEnv) -> Vec<u64> {
     waits
 }
 
-async fn storm(s: &TestEnv, number: usize) -> Storm {
+async fn storm(env: &TestEnv, number: usize) -> Storm {
     let mut calls = Vec::new();
     for connection in 0..CONNECTIONS {
         let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
-        let url = s.envoy.url("/v1/track");
+        let url = env.envoy.url("/v1/track");
         calls.push(tokio::spawn(async move {
             let calls = (0..STREAMS).map(|stream| {
                 let id = format!("{number}-{connection}-{stream}");
@@ -76,16 +76,16 @@ async fn hanging_keen_with_ten_thousand_callers_costs_bounded_memory() {
     let mut config = harness::default_config();
     config["delivery"]["holdMs"] = json!(4000);
     config["keen"]["timeoutMs"] = json!(2000);
-    let s = TestEnv::with(config).await;
-    assert_eq!(s.post("/v1/track", track("before")).await, ok());
-    let before = s.envoy.rss_bytes();
+    let env = TestEnv::with(config).await;
+    assert_eq!(env.post("/v1/track", track("before")).await, ok());
+    let before = env.envoy.rss_bytes();
     let mut resident = Vec::new();
     for number in 0..STORMS {
-        s.keen.fault(Fault::hang().forever());
-        let storm = storm(&s, number).await;
-        let grown = s.envoy.rss_bytes().saturating_sub(before);
+        env.keen.fault(Fault::hang().forever());
+        let storm = storm(&env, number).await;
+        let grown = env.envoy.rss_bytes().saturating_sub(before);
         resident.push(grown);
-        let waits = refused_within(&s);
+        let waits = refused_within(&env);
         let (median, last) = (waits[waits.len() / 2], waits[waits.len() - 1]);
         println!(
             "storm {number}: {:?}, a 429 after {median} ms (median; {last} ms at most), resident memory {} MB more than before",
@@ -96,18 +96,20 @@ async fn hanging_keen_with_ten_thousand_callers_costs_bounded_memory() {
         assert_eq!(storm.statuses.keys().copied().collect::<Vec<_>>(), [429, 503]);
         assert_eq!(storm.without_retry_after, 0);
         assert!(grown < MAX_PENDING + OVERHEAD, "{grown}");
-        s.keen.clear_faults();
-        s.until("nothing is pending", || async {
-            s.envoy.stat("wasmcustom.keen_edge_pending_bytes").await == 0
+        env.keen.clear_faults();
+        env.until("nothing is pending", || async {
+            env.envoy.stat("wasmcustom.keen_edge_pending_bytes").await == 0
         })
         .await;
         let after = track(&format!("after {number}"));
-        s.until("it serves again", || async { s.post("/v1/track", after.clone()).await == ok() })
-            .await;
+        env.until("it serves again", || async {
+            env.post("/v1/track", after.clone()).await == ok()
+        })
+        .await;
     }
-    // The first storm grows the VM's memory; the others find it large enough.
+    // Only the first round grows the VM's memory.
     let (first, last) = (resident[0], resident[STORMS - 1]);
     assert!(last < first + (32 << 20), "it grows with each storm: {resident:?}");
-    assert_eq!(s.envoy.stat("http.segment.downstream_rq_active").await, 0);
-    s.envoy.no_panic_in_log();
+    assert_eq!(env.envoy.stat("http.segment.downstream_rq_active").await, 0);
+    env.envoy.no_panic_in_log();
 }

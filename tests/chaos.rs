@@ -1,7 +1,7 @@
-//! Callers who send again as SDKs do, a Keen that fails in all ways, and an Envoy that is reconfigured, stopped and
-//! killed: at the end everything acknowledged is in Keen, and nothing is there twice.
+//! Callers that retry as SDKs do, a Keen that fails in every way, and an Envoy that is reconfigured, stopped and
+//! killed. At the end every acknowledged event is in Keen exactly once.
 //!
-//! `CHAOS_SECONDS` (40) is how long; `CHAOS_SEED` makes the same choices again.
+//! `CHAOS_SECONDS` (default 40) is the duration. `CHAOS_SEED` repeats the choices of a run.
 
 use harness::{Dynamic, Envoy};
 use mock_keen::{Fault, MockKeen, Options};
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const CALLERS: u64 = 24;
-/// The last attempts of every caller come to their end within this.
+/// Time for the callers' last attempts.
 const SETTLED: Duration = Duration::from_secs(60);
 
 /// SplitMix64.
@@ -33,7 +33,7 @@ impl Random {
     }
 }
 
-/// What the callers saw.
+/// What the callers observed.
 #[derive(Default)]
 struct Seen {
     stop: AtomicBool,
@@ -43,7 +43,7 @@ struct Seen {
     statuses: Mutex<BTreeMap<u16, u64>>,
     /// Events of calls answered 200.
     acknowledged: Mutex<Vec<String>>,
-    /// Events of callers who went away for good.
+    /// Events of callers that disconnected and did not retry.
     abandoned: AtomicU64,
 }
 
@@ -51,7 +51,7 @@ fn event(id: &str) -> Value {
     json!({"type": "track", "event": "chaos", "userId": "u", "messageId": id, "properties": {"id": id}})
 }
 
-/// One caller: a call after the other, each sent again until it is answered 200.
+/// One caller. It sends one call after the other and retries each until it gets 200.
 async fn caller(number: u64, seed: u64, addr: SocketAddr, seen: Arc<Seen>) {
     let mut random = Random(seed ^ (number << 32));
     let mut client = reqwest::Client::new();
@@ -75,7 +75,7 @@ async fn caller(number: u64, seed: u64, addr: SocketAddr, seen: Arc<Seen>) {
                 .post(format!("http://{addr}{path}"))
                 .basic_auth("writeKey", Some(""))
                 .body(body.clone());
-            // Some hang up in the middle, and most of them come back.
+            // Some disconnect early, and most of these retry.
             let hangs_up = random.below(12) == 0;
             let patience = Duration::from_millis(if hangs_up { random.below(40) } else { 15_000 });
             match tokio::time::timeout(patience, request.send()).await {
@@ -118,7 +118,7 @@ fn config(variant: u64) -> Value {
 }
 
 async fn start(keen: &MockKeen, port: u16, variant: u64) -> Envoy {
-    // The port of one that has just been killed is free again soon.
+    // The port of a killed Envoy is free again after a moment.
     let limit = Instant::now() + Duration::from_secs(20);
     loop {
         let builder =
@@ -130,7 +130,7 @@ async fn start(keen: &MockKeen, port: u16, variant: u64) -> Envoy {
     }
 }
 
-/// A configuration that is refused is logged as a failure too; a VM that ends says where.
+/// Lines about a failed VM. A rejected configuration is logged as a failure too, but without these.
 fn did_not_fail(envoy: &Envoy) {
     let log = envoy.log();
     assert!(
@@ -159,7 +159,7 @@ async fn acknowledged_events_under_chaos_are_stored_once() {
     let mut random = Random(seed);
 
     let mut options = Options::default();
-    // None of it may be forgotten.
+    // The mock must keep every event.
     options.limits.events = 10_000_000;
     options.limits.tokens = 10_000_000;
     options.limits.event_bytes = 8 << 30;
@@ -170,7 +170,7 @@ async fn acknowledged_events_under_chaos_are_stored_once() {
     let callers: Vec<_> =
         (0..CALLERS).map(|i| tokio::spawn(caller(i, seed, addr, seen.clone()))).collect();
 
-    // What happens when, in hundredths of the whole.
+    // The schedule, in percent of the duration.
     let away = 100 * 10 / seconds;
     let mut plan: Vec<(u64, &str)> = vec![
         (20, "Keen goes"),
@@ -246,7 +246,7 @@ async fn acknowledged_events_under_chaos_are_stored_once() {
         stored.iter().filter(|(_, count)| **count > 1).map(|(id, _)| id).collect();
     assert!(twice.is_empty(), "in Keen twice: {twice:?}");
     assert_eq!(counts.stored, stored.len() as u64);
-    // It was chaos, and work was done in it.
+    // There were faults, and events were delivered.
     assert!(acknowledged.len() > 500, "{} acknowledged", acknowledged.len());
     assert!(seen.statuses.lock().unwrap().contains_key(&503) && counts.duplicates > 0);
     let limit = Instant::now() + Duration::from_secs(15);

@@ -66,7 +66,7 @@ fuzz_target!(|data: &[u8]| {
             return;
         };
         keen_takes(&offer, &tally);
-        users.keep();
+        users.commit();
     }
     // A ledger has a fixed size; what else there is are users.
     let bytes: usize = memory.values().map(|(value, _): &(Vec<u8>, u32)| value.len()).sum();

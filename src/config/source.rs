@@ -105,7 +105,7 @@ pub(super) fn parse(section: &Section<'_>, key: &str, cluster: &str) -> (Source,
     let source = Source {
         name: section.optional_text(&settings::NAME).unwrap_or_else(|| default_name(key)),
         destination_index: 0,
-        key_hash: names::number(key.as_bytes()),
+        key_hash: names::sha256_u64(key.as_bytes()),
         mode: if device { Mode::Device } else { Mode::Cloud },
         remember_users: section.optional_flag(&settings::REMEMBER_USERS).unwrap_or(device),
         audience_events: section.flag(&settings::AUDIENCE_EVENTS),

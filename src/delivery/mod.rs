@@ -214,6 +214,8 @@ pub struct Delivery {
     /// In order: all waiters wait equally long.
     deadlines: VecDeque<(u64, WaiterId)>,
     in_flight: FxHashMap<CalloutId, InFlight>,
+    /// Callouts in flight of healthy projects: only these count against `maxInFlight`.
+    healthy_in_flight: usize,
     next_callout_id: CalloutId,
     /// Where the search for the next callout begins: projects take turns.
     next_project: usize,
@@ -248,6 +250,7 @@ impl Delivery {
             waiters: FxHashMap::default(),
             deadlines: VecDeque::new(),
             in_flight: FxHashMap::default(),
+            healthy_in_flight: 0,
             next_callout_id: 1,
             next_project: 0,
             timer_enabled: false,
@@ -451,7 +454,16 @@ impl Delivery {
     fn concurrency(&self) -> Concurrency {
         let limit = self.settings.max_in_flight;
         let share = limit.checked_div(self.active_projects).unwrap_or(limit);
-        Concurrency { limit, available: self.in_flight.len() < limit, share: share.max(1) }
+        Concurrency { limit, available: self.healthy_in_flight < limit, share: share.max(1) }
+    }
+
+    /// Counts a project's callouts in flight anew: their number or its health may have changed.
+    fn count_in_flight(&mut self, destination_index: usize) {
+        let Some(project) = self.projects.get_mut(destination_index) else { return };
+        let before = project.counted_in_flight;
+        project.counted_in_flight = if project.is_unhealthy() { 0 } else { project.in_flight };
+        self.healthy_in_flight =
+            self.healthy_in_flight.saturating_sub(before).saturating_add(project.counted_in_flight);
     }
 
     fn next_callout_for(&mut self, destination_index: usize, now: u64) -> Option<Callout> {
@@ -480,6 +492,7 @@ impl Delivery {
             self.next_callout_id = self.next_callout_id.wrapping_add(1);
             let in_flight = InFlight { destination_index, batch, started_ms: now, parked };
             self.in_flight.insert(id, in_flight);
+            self.count_in_flight(destination_index);
             return Some(Callout { id, destination_index, body, timeout_ms });
         }
     }
@@ -540,6 +553,7 @@ impl Delivery {
                 self.schedule_retry(&mut settlement, Failure::ServerError);
             }
         }
+        self.count_in_flight(destination_index);
         settlement.report
     }
 

@@ -36,6 +36,8 @@ pub(super) struct ProjectQueue {
     parked_until_ms: u64,
     parked_failures: u32,
     pub(super) in_flight: usize,
+    /// How many of `in_flight` count against `maxInFlight`: none while the project is unhealthy.
+    pub(super) counted_in_flight: usize,
     /// Bytes of its events, callouts in flight included.
     pub(super) pending_bytes: usize,
     /// The part of `pending_bytes` that is queued and has no waiter.
@@ -85,7 +87,7 @@ impl CommitSiblings {
 pub(super) struct Concurrency {
     /// `maxInFlight`.
     pub(super) limit: usize,
-    /// Fewer than `limit` are in flight.
+    /// Fewer than `limit` are in flight. A healthy project may use more than its share then.
     pub(super) available: bool,
     /// A project's fair share of `limit`, at least 1. It is always available.
     pub(super) share: usize,
@@ -94,7 +96,8 @@ pub(super) struct Concurrency {
 impl ProjectQueue {
     /// Whether a callout is due. The callouts of other projects never delay a project's own share.
     pub(super) fn has_due_batch(&self, now: u64, concurrency: Concurrency) -> bool {
-        (self.in_flight < concurrency.share || concurrency.available)
+        let may_exceed_share = concurrency.available && !self.is_unhealthy();
+        (self.in_flight < concurrency.share || may_exceed_share)
             && now >= self.throttled_until_ms
             && (self.has_due_parked(now) || self.has_due_fresh(now, concurrency.limit))
     }

@@ -619,3 +619,306 @@ fn steady_waiters_of_a_slow_keen_are_delivered() {
         assert!(mean <= call_ms * 3 / 2 + 20, "{call_ms}: {mean}");
     }
 }
+
+/// Makes the next callout, at `now` or as soon as there is one; the time then.
+fn next_callout_from(m: &mut Delivery, now: u64) -> (Callout, u64) {
+    (now..now + 100_000).find_map(|now| m.next_callout(now).map(|callout| (callout, now))).unwrap()
+}
+
+#[test]
+fn callouts_of_several_projects_take_turns() {
+    let settings = config::DeliverySettings { max_batch_events: 1, ..settings() };
+    let mut m = Delivery::new(settings, 5000, 3, 7);
+    for destination in 0..3 {
+        m.submit_all(None, &[(destination, "a", "{}"); 3], 0);
+    }
+    let turns = std::iter::from_fn(|| m.next_callout(0)).map(|callout| callout.destination_index);
+    assert_eq!(turns.take(4).collect::<Vec<_>>(), [0, 1, 2, 0]);
+    m.settle(1, recorded(1), 0);
+    let callout = m.next_callout(0).unwrap();
+    assert_eq!(callout.destination_index, 1, "the next project's turn is remembered");
+}
+
+#[test]
+fn callouts_of_a_busy_project_leave_others_their_share() {
+    let settings = config::DeliverySettings { max_batch_events: 1, ..settings() };
+    let mut m = machine(settings);
+    m.submit_all(None, &[(0, "a", "{}"); 10], 0);
+    assert_eq!(std::iter::from_fn(|| m.next_callout(0)).count(), 4);
+    m.submit_all(None, &[(1, "a", "{}"); 10], 0);
+    let others: Vec<Callout> = std::iter::from_fn(|| m.next_callout(0)).collect();
+    assert_eq!(others.len(), 2);
+    // One that fails does not use up the slots of the healthy.
+    for id in 1..=4 {
+        m.settle(id, CalloutOutcome::RetryAfter(0), 1);
+    }
+    assert_eq!(std::iter::from_fn(|| m.next_callout(1)).count(), 2);
+}
+
+#[test]
+fn backoff_after_a_success_starts_anew() {
+    let mut m = machine(config::DeliverySettings { max_retries: 100, ..settings() });
+    let pause_after = |m: &mut Delivery, failures: u32, mut now: u64| {
+        let mut pause = 0;
+        for _ in 0..failures {
+            let (callout, at) = next_callout_from(m, now);
+            pause = at - now;
+            now = at;
+            m.settle(callout.id, CalloutOutcome::RetryAfter(0), now);
+        }
+        let (callout, at) = next_callout_from(m, now);
+        m.settle(callout.id, recorded(1), at);
+        (pause.max(at - now), at)
+    };
+    m.submit_all(None, EVENT, 0);
+    let (pause, now) = pause_after(&mut m, 6, 0);
+    assert!((500..=1_000).contains(&pause), "{pause}");
+    m.submit_all(None, EVENT, now);
+    let (pause, _) = pause_after(&mut m, 1, now);
+    assert!((50..=100).contains(&pause), "{pause}");
+}
+
+#[test]
+fn parked_batches_after_a_recovery_are_retried_at_once() {
+    let mut m = machine(config::DeliverySettings { max_retries: 0, max_batch_events: 1, ..settings() });
+    m.submit_all(None, &[(0, "a", "1"), (0, "a", "2"), (0, "a", "3")], 0);
+    let mut now = 0;
+    for _ in 0..30 {
+        let (callout, at) = next_callout_from(&mut m, now);
+        m.settle(callout.id, CalloutOutcome::RetryAfter(0), at);
+        now = at;
+    }
+    // All are parked, and their pause is long. A fresh event is not delayed, and finds Keen up again.
+    assert_eq!(m.next_callout(now + 2_400), None);
+    m.submit_all(None, &[(0, "a", "4")], now);
+    let callout = m.next_callout(now).unwrap();
+    assert_eq!(callout.body, br#"{"a":[4]}"#);
+    m.settle(callout.id, CalloutOutcome::RetryAfter(0), now);
+    m.submit_all(None, &[(0, "a", "5")], now);
+    let callout = m.next_callout(now).unwrap();
+    assert_eq!(callout.body, br#"{"a":[5]}"#);
+    m.settle(callout.id, recorded(1), now);
+    for _ in 0..4 {
+        let callout = m.next_callout(now).unwrap();
+        m.settle(callout.id, recorded(1), now);
+    }
+    assert!(m.is_idle());
+}
+
+#[test]
+fn parked_batches_of_a_healthy_project_keep_their_pause() {
+    let mut m = machine(config::DeliverySettings { max_retries: 0, ..settings() });
+    m.submit_all(None, &[(0, "a", "13")], 0);
+    let mut now = 0;
+    for _ in 0..10 {
+        let (callout, at) = next_callout_from(&mut m, now);
+        m.settle(callout.id, CalloutOutcome::ServerError, at);
+        now = at;
+        m.submit_all(None, EVENT, now);
+        let callout = m.next_callout(now).unwrap();
+        assert_eq!(callout.body, br#"{"a":[{}]}"#);
+        m.settle(callout.id, recorded(1), now);
+    }
+    assert_eq!(m.next_callout(now + 2_400), None);
+}
+
+#[test]
+fn parked_batches_of_one_outage_are_merged() {
+    let mut m = machine(config::DeliverySettings { max_retries: 0, max_batch_events: 4, ..settings() });
+    for event in ["1", "2", "3", "4", "5", "6"] {
+        m.submit_all(None, &[(0, "a", event)], 0);
+        let callout = m.next_callout(0).unwrap();
+        m.settle(callout.id, CalloutOutcome::Misconfigured, 0);
+    }
+    let callout = m.next_callout(5_000).unwrap();
+    assert_eq!(callout.body, br#"{"a":[1,2,3,4]}"#);
+    m.settle(callout.id, recorded(4), 5_000);
+    let callout = m.next_callout(5_000).unwrap();
+    assert_eq!(callout.body, br#"{"a":[5,6]}"#);
+    m.settle(callout.id, recorded(2), 5_000);
+    assert!(m.is_idle());
+    assert_eq!(m.pending_bytes(), 0);
+}
+
+#[test]
+fn splits_after_a_success_are_counted_anew() {
+    let mut m = machine(config::DeliverySettings {
+        max_pending_bytes: 10_000_000,
+        max_batch_events: 100_000,
+        ..settings()
+    });
+    let splits = |m: &mut Delivery| {
+        m.submit_all(None, &vec![(0, "a", "{}"); 20_000], 0);
+        let mut splits = 0;
+        while let Some(callout) = m.next_callout(0) {
+            let report = m.settle(callout.id, CalloutOutcome::PayloadTooLarge, 0);
+            if report.destination_up == Some(false) {
+                return splits;
+            }
+            splits += 1;
+        }
+        splits
+    };
+    assert_eq!(splits(&mut m), 12);
+    assert_eq!(splits(&mut m), 0);
+    while let Some((callout, at)) = (!m.is_idle()).then(|| next_callout_from(&mut m, 0)) {
+        let count = m.in_flight[&callout.id].batch.len();
+        m.settle(callout.id, recorded(count), at);
+    }
+    assert_eq!(splits(&mut m), 12);
+}
+
+#[test]
+fn split_after_the_consecutive_ones_waits_for_its_interval() {
+    let mut m = machine(config::DeliverySettings {
+        max_pending_bytes: 10_000_000,
+        max_batch_events: 100_000,
+        max_retries: 0,
+        ..settings()
+    });
+    m.submit_all(None, &vec![(0, "a", "{}"); 50_000], 0);
+    let (mut now, mut callouts, mut smallest) = (0, 0, usize::MAX);
+    while now < 100_000 {
+        let (callout, at) = next_callout_from(&mut m, now);
+        smallest = smallest.min(m.in_flight[&callout.id].batch.len());
+        m.settle(callout.id, CalloutOutcome::ServerError, at);
+        (now, callouts) = (at, callouts + 1);
+    }
+    // It keeps searching, at a bounded rate.
+    assert!(smallest < 50_000 >> 12, "{smallest}");
+    assert!(callouts < 60, "{callouts}");
+}
+
+#[test]
+fn halves_of_a_batch_keep_its_attempts() {
+    let mut m = machine(settings());
+    m.submit_all(Some(1), &[(0, "a", "13")], 0);
+    m.submit_all(Some(2), &[(0, "a", "1")], 0);
+    let (mut now, mut callouts) = (0, 0);
+    while !m.is_idle() {
+        let (callout, at) = next_callout_from(&mut m, now);
+        now = at;
+        let is_bad = callout.body.windows(2).any(|bytes| bytes == b"13");
+        callouts += u32::from(is_bad);
+        let outcome = if is_bad { CalloutOutcome::ServerError } else { recorded(1) };
+        m.settle(callout.id, outcome, now);
+        while m.pop_ack().is_some() {}
+    }
+    // Twice with its neighbour and twice alone: one attempt and three retries.
+    assert_eq!(callouts, 4);
+}
+
+#[test]
+fn events_that_keen_failed_on_keep_their_attempts() {
+    let mut m = machine(settings());
+    m.submit_all(Some(1), &[(0, "a", "1"), (0, "a", "2")], 0);
+    let (callout, mut now) = next_callout_from(&mut m, 0);
+    let results = vec![EventResult::Failed, EventResult::Recorded];
+    assert!(m.settle(callout.id, CalloutOutcome::Results(results), now).retried);
+    for attempt in 2..=4 {
+        let (callout, at) = next_callout_from(&mut m, now);
+        now = at;
+        let failed = CalloutOutcome::Results(vec![EventResult::Failed]);
+        let report = m.settle(callout.id, failed, now);
+        assert_eq!((report.retried, report.unconfirmed), (attempt < 4, u64::from(attempt == 4)));
+        assert_eq!(report.destination_up, None);
+    }
+    assert_eq!(acks(&mut m), [(1, Ack::Unconfirmed)]);
+    assert!(m.is_idle());
+}
+
+#[test]
+fn rejections_by_name_without_a_success_stop_being_verdicts() {
+    let mut m = machine(settings());
+    let rejected = CalloutOutcome::Rejected(Some("E".to_owned()));
+    let reject = |m: &mut Delivery| {
+        m.submit_all(Some(1), EVENT, 0);
+        let callout = m.next_callout(0).unwrap();
+        m.settle(callout.id, rejected.clone(), 0);
+        m.pop_ack().unwrap().1
+    };
+    for _ in 0..2 {
+        for _ in 0..8 {
+            assert_eq!(reject(&mut m), Ack::Delivered);
+        }
+        assert_eq!(reject(&mut m), Ack::Unconfirmed);
+        m.submit_all(Some(1), EVENT, 0);
+        let callout = m.next_callout(0).unwrap();
+        m.settle(callout.id, recorded(1), 0);
+        acks(&mut m);
+    }
+}
+
+#[test]
+fn submission_within_its_share_displaces_unattended_events_first() {
+    let mut m = machine(settings());
+    let (big, small) = ("x".repeat(8_000), "x".repeat(30_000));
+    // Project 1 fills the bound: callouts in flight, and events with and without a waiter.
+    for waiter in 0..12 {
+        let waiter = (waiter % 2 == 0).then_some(waiter);
+        m.submit_all(waiter, &[(1, "a", &big)], 0);
+        if m.in_flight.is_empty() {
+            m.next_callout(0).unwrap();
+        }
+    }
+    assert_eq!(m.submit_all(Some(90), &[(1, "a", &big)], 0), Admission::Rejected);
+    assert_eq!(m.submit_all(Some(100), &[(0, "a", &small)], 0), Admission::Admitted);
+    assert_eq!(m.take_displaced(), [(1, 6)]);
+    assert_eq!(m.take_displaced(), []);
+    assert_eq!(acks(&mut m), []);
+    // The last waiters of the other project give way to the rest of the share.
+    assert_eq!(m.submit_all(None, &[(0, "a", &big), (0, "a", &big)], 0), Admission::Admitted);
+    assert_eq!(m.expire(0, 0).unconfirmed, []);
+    assert_eq!(m.submit_all(Some(101), &[(0, "a", &big)], 0), Admission::Rejected);
+    assert!(m.pending_bytes() <= 100_000);
+}
+
+#[test]
+fn submission_within_its_share_displaces_waiters_of_others() {
+    let mut m = machine(settings());
+    let big = "x".repeat(9_000);
+    for waiter in 1..=11 {
+        assert_eq!(m.submit_all(Some(waiter), &[(1, "a", &big)], 0), Admission::Admitted);
+    }
+    let callout = m.next_callout(0).unwrap();
+    assert_eq!(m.submit_all(None, &[(0, "a", &big)], 0), Admission::Admitted);
+    // All were in one callout. It goes on, but settles nothing.
+    let mut told = acks(&mut m);
+    told.sort_unstable();
+    assert_eq!(told, (1..=11).map(|waiter| (waiter, Ack::Unconfirmed)).collect::<Vec<_>>());
+    assert_eq!(m.expire(0, 0).unconfirmed, [(1, 11)]);
+    assert_eq!(m.settle(callout.id, recorded(0), 1).delivered, 0);
+    let callout = m.next_callout(1).unwrap();
+    assert_eq!(m.settle(callout.id, recorded(1), 1).delivered, 1);
+    assert!(m.is_idle());
+    assert_eq!(m.pending_bytes(), 0);
+}
+
+#[test]
+fn submission_of_a_client_displaces_unattended_events_of_its_own_project() {
+    for (is_failing, waiter, admission) in [
+        (false, Some(1), Admission::Admitted),
+        (false, None, Admission::Rejected),
+        (true, Some(1), Admission::Rejected),
+    ] {
+        let mut m = machine(settings());
+        let big = "x".repeat(9_000);
+        if is_failing {
+            m.submit_all(None, EVENT, 0);
+            let callout = m.next_callout(0).unwrap();
+            m.settle(callout.id, CalloutOutcome::Misconfigured, 0);
+        }
+        while m.submit_all(None, &[(0, "a", &big)], 0) == Admission::Admitted {}
+        // With one active project its share is the whole bound: nothing is beyond it.
+        assert_eq!(m.submit_all(waiter, &[(0, "a", &big)], 0), Admission::Rejected);
+        // With two, the half that is beyond its share gives way to clients.
+        m.submit_all(Some(7), &[(1, "a", &big)], 0);
+        m.take_displaced();
+        while m.submit_all(None, &[(0, "a", &big)], 0) == Admission::Admitted {}
+        assert_eq!(
+            m.submit_all(waiter, &[(0, "a", &big)], 0),
+            admission,
+            "{is_failing} {waiter:?}"
+        );
+    }
+}

@@ -116,7 +116,7 @@ impl Intake {
             let seed =
                 [head.request_id(), &now.to_le_bytes(), &self.tokens_made.to_le_bytes(), &body]
                     .concat();
-            self.token_prefix = names::hex(&seed, 40);
+            self.token_prefix = names::sha256_hex(&seed, 40);
         }
         // Finer than the request's own time: identifies of one millisecond have an order.
         let micros = if self.remembers { host::now_micros() } else { 0 };
@@ -145,7 +145,7 @@ impl Intake {
             &mut users,
             &mut self.offer,
         );
-        let kept = users.keep();
+        let kept = users.commit();
         tally.map(|tally| (tally, kept))
     }
 
@@ -166,6 +166,6 @@ fn memory(config: &Config) -> Memory {
             "Envoy's shared data is closed to the filter: each worker remembers users by itself"
         );
     }
-    UserTransaction::prepare(&mut memory, config.users);
+    UserTransaction::initialize(&mut memory, config.users, host::now_micros());
     memory
 }

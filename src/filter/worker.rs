@@ -166,8 +166,8 @@ impl Engine {
         counted.values_mended = counted.values_mended.saturating_add(tally.mended);
         counted.users_remembered = counted.users_remembered.saturating_add(kept.written);
         counted.users_evicted = counted.users_evicted.saturating_add(kept.evicted);
-        counted.users_refused = counted.users_refused.saturating_add(kept.refused);
-        counted.users_not_shown = counted.users_not_shown.saturating_add(kept.not_shown);
+        counted.users_refused = counted.users_refused.saturating_add(kept.rejected);
+        counted.users_not_shown = counted.users_not_shown.saturating_add(kept.traits_omitted);
         self.too_large(tally.too_large);
     }
 

@@ -225,7 +225,7 @@ impl<'o> EventWriter<'o> {
             (place(self.out, run, start), place(self.out, run, end))
         } else {
             let original = key.decode();
-            let legal = names::property(&original);
+            let legal = names::property_name(&original);
             self.mended = self.mended.saturating_add(u32::from(legal != original));
             self.flush_to(run, start);
             let start = self.out.len();

@@ -1,24 +1,34 @@
-//! Names Keen accepts.
+//! Names that Keen accepts (keen.io/docs/api/#event-collection-naming, "Property names").
+//!
+//! ```
+//! use keen_edge::keen::names::{collection_name, property_name};
+//!
+//! assert_eq!(collection_name("Purchased"), "Purchased");
+//! // The digits are of a hash of the original.
+//! assert_eq!(collection_name("Café"), "Cafe-73473dcc");
+//! assert_eq!(property_name("shipping.city"), "shipping_city");
+//! ```
 
 use super::transliterate;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Keen's limit for a collection's name, in characters.
+/// Longest collection name, in characters.
 pub const MAX_COLLECTION: usize = 64;
-/// Keen's limit for a property's name, in characters.
+/// Longest property name, in characters.
 pub const MAX_PROPERTY: usize = 256;
-/// Keen's limit for a uniqueness token, in characters.
+/// Longest uniqueness token, in characters.
 pub const MAX_TOKEN: usize = 64;
 
-/// A collection's name as Keen takes it: at most 64 ASCII characters, no line break, no `_` in front, no `.` at an edge.
+/// A collection name that Keen accepts: at most 64 ASCII characters, no line break, no `_` at the
+/// start, no `.` at either end.
 ///
-/// A legal name stays as it is. Any other is transliterated and ends in `-` and the first 8 hexadecimal digits of the
-/// SHA-256 of the original, so that two originals never share a collection.
+/// A valid name stays as it is. Any other is transliterated, and ends in `-` and the first 8 hex digits
+/// of the SHA-256 of the original, so that in practice two originals never share a collection.
 #[must_use]
-pub fn collection(original: &str) -> Cow<'_, str> {
-    if is_legal_collection(original) {
+pub fn collection_name(original: &str) -> Cow<'_, str> {
+    if is_valid_collection_name(original) {
         return Cow::Borrowed(original);
     }
     let mut name = String::with_capacity(MAX_COLLECTION);
@@ -29,17 +39,17 @@ pub fn collection(original: &str) -> Cow<'_, str> {
         match c {
             '\r' | '\n' => name.push(' '),
             _ if c.is_ascii() => name.push(c),
-            _ => transliterate::write(&mut name, c),
+            _ => transliterate::push(&mut name, c),
         }
     }
     let readable = name.trim_start_matches(['_', '.', ' ']).trim_end_matches(['.', ' ']);
-    let room = MAX_COLLECTION.saturating_sub(9);
-    let readable = readable.get(..room).unwrap_or(readable).trim_end();
+    let max_readable = MAX_COLLECTION.saturating_sub(9);
+    let readable = readable.get(..max_readable).unwrap_or(readable).trim_end();
     let readable = if readable.is_empty() { "event" } else { readable };
-    Cow::Owned(format!("{readable}-{}", hex(original.as_bytes(), 8)))
+    Cow::Owned(format!("{readable}-{}", sha256_hex(original.as_bytes(), 8)))
 }
 
-fn is_legal_collection(name: &str) -> bool {
+fn is_valid_collection_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= MAX_COLLECTION
         && name.bytes().all(|b| b.is_ascii() && b != b'\r' && b != b'\n')
@@ -47,9 +57,9 @@ fn is_legal_collection(name: &str) -> bool {
         && !name.ends_with('.')
 }
 
-/// A property's name as Keen takes it: 1 to 256 characters, no `.` (each becomes `_`).
+/// A property name that Keen accepts: 1 to 256 characters, each `.` replaced by `_`.
 #[must_use]
-pub fn property(original: &str) -> Cow<'_, str> {
+pub fn property_name(original: &str) -> Cow<'_, str> {
     if original.is_empty() {
         return Cow::Borrowed("_");
     }
@@ -63,19 +73,20 @@ pub fn property(original: &str) -> Cow<'_, str> {
     if cut.contains('.') { Cow::Owned(cut.replace('.', "_")) } else { Cow::Borrowed(cut) }
 }
 
-/// A uniqueness token: the message's id, or the SHA-256 of it (64 hexadecimal digits) where it is longer than 64 characters.
+/// A uniqueness token: the `messageId`, or its SHA-256 (64 hex digits) if it is longer than 64
+/// characters.
 #[must_use]
-pub fn token(message_id: &str) -> Cow<'_, str> {
+pub fn uniqueness_token(message_id: &str) -> Cow<'_, str> {
     if message_id.len() <= MAX_TOKEN || message_id.chars().count() <= MAX_TOKEN {
         Cow::Borrowed(message_id)
     } else {
-        Cow::Owned(hex(message_id.as_bytes(), MAX_TOKEN))
+        Cow::Owned(sha256_hex(message_id.as_bytes(), MAX_TOKEN))
     }
 }
 
-/// The first `digits` hexadecimal digits of the SHA-256 of `bytes`.
+/// The first `digits` hex digits of the SHA-256 of `bytes`.
 #[must_use]
-pub fn hex(bytes: &[u8], digits: usize) -> String {
+pub fn sha256_hex(bytes: &[u8], digits: usize) -> String {
     let mut text = String::with_capacity(MAX_TOKEN);
     for byte in Sha256::digest(bytes) {
         let _ = write!(text, "{byte:02x}");
@@ -84,9 +95,9 @@ pub fn hex(bytes: &[u8], digits: usize) -> String {
     text
 }
 
-/// A number out of `bytes`: the first of their SHA-256.
+/// The first 64 bits of the SHA-256 of `bytes`.
 #[must_use]
-pub fn number(bytes: &[u8]) -> u64 {
+pub fn sha256_u64(bytes: &[u8]) -> u64 {
     Sha256::digest(bytes).first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }
 
@@ -95,15 +106,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn legal_collections_stay() {
+    fn collection_name_valid_stays() {
         for name in ["Purchased", "Viewed Docs Page", "a.b", "$x", "a/b?c#d", "x_", &"a".repeat(64)]
         {
-            assert_eq!(collection(name), name);
+            assert_eq!(collection_name(name), name);
         }
     }
 
     #[test]
-    fn illegal_collections_become_legal_readable_and_distinct() {
+    fn collection_name_invalid_becomes_valid_readable_and_distinct() {
         let long = format!("{}.", "a".repeat(70));
         for (name, start) in [
             ("Café bestellt", "Cafe bestellt-"),
@@ -116,27 +127,27 @@ mod tests {
             (".x.", "x-"),
             ("", "event-"),
         ] {
-            let legal = collection(name);
-            assert!(is_legal_collection(&legal), "{name} -> {legal}");
-            assert!(legal.starts_with(start), "{name} -> {legal}");
-            assert!(legal.ends_with(&format!("-{}", hex(name.as_bytes(), 8))));
+            let valid = collection_name(name);
+            assert!(is_valid_collection_name(&valid), "{name} -> {valid}");
+            assert!(valid.starts_with(start), "{name} -> {valid}");
+            assert!(valid.ends_with(&format!("-{}", sha256_hex(name.as_bytes(), 8))));
         }
-        assert_ne!(collection("Café"), collection("Cafê"));
+        assert_ne!(collection_name("Café"), collection_name("Cafê"));
     }
 
     #[test]
-    fn property_names() {
-        assert_eq!(property("a.b.c"), "a_b_c");
-        assert_eq!(property(""), "_");
-        assert_eq!(property(&"é".repeat(256)), "é".repeat(256));
-        assert_eq!(property(&"é".repeat(257)), "é".repeat(256));
+    fn property_name_is_cut_and_has_no_dots() {
+        assert_eq!(property_name("a.b.c"), "a_b_c");
+        assert_eq!(property_name(""), "_");
+        assert_eq!(property_name(&"é".repeat(256)), "é".repeat(256));
+        assert_eq!(property_name(&"é".repeat(257)), "é".repeat(256));
     }
 
     #[test]
-    fn tokens() {
-        assert_eq!(token("m-1"), "m-1");
-        assert_eq!(token(&"m".repeat(65)).len(), 64);
+    fn uniqueness_token_too_long_is_hashed() {
+        assert_eq!(uniqueness_token("m-1"), "m-1");
+        assert_eq!(uniqueness_token(&"m".repeat(65)).len(), 64);
         // `printf abc | sha256sum`
-        assert_eq!(hex(b"abc", 8), "ba7816bf");
+        assert_eq!(sha256_hex(b"abc", 8), "ba7816bf");
     }
 }

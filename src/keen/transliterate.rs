@@ -1,50 +1,61 @@
-//! How a character reads in ASCII, as the crate `any_ascii` has it: its own tables would make up most of the module.
+//! ASCII transliteration with any_ascii's data, repacked by `build.rs` to 50 KB. The tables of the crate
+//! `any_ascii` are 590 KB, which would be most of the module.
 
 use flate2::read::DeflateDecoder;
 use std::io::Read;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-/// The readings of U+0080 to U+FFFF but for those of Hangul's syllables, as `build.rs` packs them.
+/// The readings of U+0080 to U+FFFF but for Hangul syllables, deflated.
 static TEXT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/readings.z"));
-static PLACES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/places.z"));
+/// The index of the reading of each Han character, deflated.
+static HAN_INDEXES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/han_indexes.z"));
 
 /// Han characters: tens of thousands that share some hundred readings.
 const HAN: Range<usize> = 0x3400..0xa000;
 const FIRST: usize = 0x80;
 
-static READINGS: LazyLock<Readings> = LazyLock::new(|| Readings::unpacked().unwrap_or_default());
+/// Constant data, unpacked on first use: most callers never send a name that is not ASCII, and
+/// unpacking it takes 500 KB of memory.
+static READINGS: LazyLock<Readings> = LazyLock::new(|| Readings::unpack().unwrap_or_default());
 
 #[derive(Default)]
 struct Readings {
-    /// One a line.
+    /// All readings, one a line.
     text: String,
-    /// Where the reading of each character starts in it.
-    starts: Vec<u32>,
+    /// The offset in `text` of the reading of each character, from U+0080 on.
+    offsets: Vec<u32>,
 }
 
 impl Readings {
-    fn unpacked() -> Option<Self> {
+    fn unpack() -> Option<Self> {
         let text = String::from_utf8(inflate(TEXT)?).ok()?;
-        let places = inflate(PLACES)?;
-        let mut at = 0_u32;
+        let han_indexes = inflate(HAN_INDEXES)?;
+        let mut offset = 0_u32;
         let mut lines = Vec::new();
         for line in text.split('\n') {
-            lines.push(at);
-            at = at.checked_add(u32::try_from(line.len()).ok()?)?.checked_add(1)?;
+            lines.push(offset);
+            offset = offset.checked_add(u32::try_from(line.len()).ok()?)?.checked_add(1)?;
         }
-        let (before, lines) = lines.split_at_checked(HAN.start.checked_sub(FIRST)?)?;
-        let (after, of_han) = lines.split_at_checked(0x1_0000_usize.checked_sub(HAN.end)?)?;
-        let (near, far) = places.split_at_checked(HAN.len())?;
-        let mut far =
-            far.as_chunks::<2>().0.iter().map(|place| usize::from(u16::from_le_bytes(*place)));
-        let mut starts = before.to_vec();
-        for &place in near {
-            let place = if place == u8::MAX { far.next()? } else { usize::from(place) };
-            starts.push(*of_han.get(place)?);
+        let (before_han, lines) = lines.split_at_checked(HAN.start.checked_sub(FIRST)?)?;
+        let (after_han, of_han) = lines.split_at_checked(0x1_0000_usize.checked_sub(HAN.end)?)?;
+        let (short, long) = han_indexes.split_at_checked(HAN.len())?;
+        let mut long =
+            long.as_chunks::<2>().0.iter().map(|index| usize::from(u16::from_le_bytes(*index)));
+        let mut offsets = before_han.to_vec();
+        for &index in short {
+            let index = if index == u8::MAX { long.next()? } else { usize::from(index) };
+            offsets.push(*of_han.get(index)?);
         }
-        starts.extend_from_slice(after);
-        Some(Self { text, starts })
+        offsets.extend_from_slice(after_han);
+        Some(Self { text, offsets })
+    }
+
+    /// The reading of a character. `None`: it has none.
+    fn get(&self, c: char) -> Option<&str> {
+        let index = usize::try_from(u32::from(c)).ok()?.checked_sub(FIRST)?;
+        let offset = usize::try_from(*self.offsets.get(index)?).ok()?;
+        self.text.get(offset..)?.split('\n').next()
     }
 }
 
@@ -54,25 +65,19 @@ fn inflate(packed: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Appends the reading of `c`, which is not ASCII; nothing where it has none.
-pub(super) fn write(out: &mut String, c: char) {
-    if let Some(syllable) = u32::from(c).checked_sub(SYLLABLES).filter(|at| *at < SYLLABLES_COUNT) {
-        return write_syllable(out, syllable);
+/// Appends the reading of `c`, which is not ASCII. Appends nothing if it has none.
+pub(super) fn push(out: &mut String, c: char) {
+    match u32::from(c).checked_sub(HANGUL_FIRST).filter(|index| *index < HANGUL_COUNT) {
+        Some(syllable) => push_hangul(out, syllable),
+        None => out.push_str(READINGS.get(c).unwrap_or_default()),
     }
-    let readings: &Readings = &READINGS;
-    let place = usize::try_from(u32::from(c)).ok().and_then(|c| c.checked_sub(FIRST));
-    let reading = place
-        .and_then(|place| readings.starts.get(place))
-        .and_then(|&start| readings.text.get(usize::try_from(start).ok()?..))
-        .and_then(|rest| rest.split('\n').next());
-    out.push_str(reading.unwrap_or_default());
 }
 
-/// Hangul's syllables: in order of their first letter, vowel, and last letter (The Unicode Standard, 3.12). Their readings are
-/// put together likewise.
-const SYLLABLES: u32 = 0xac00;
-const SYLLABLES_COUNT: u32 = 11_172;
-const FIRSTS: [&str; 19] = [
+/// Hangul syllables are ordered by initial consonant, vowel, and final consonant (The Unicode Standard,
+/// section 3.12), and their readings are composed of these.
+const HANGUL_FIRST: u32 = 0xac00;
+const HANGUL_COUNT: u32 = 11_172;
+const INITIALS: [&str; 19] = [
     "G", "Kk", "N", "D", "Tt", "L", "M", "B", "Pp", "S", "Ss", "", "J", "Jj", "Ch", "K", "T", "P",
     "H",
 ];
@@ -80,39 +85,39 @@ const VOWELS: [&str; 21] = [
     "a", "ae", "ya", "yae", "eo", "e", "yeo", "ye", "o", "wa", "wae", "oe", "yo", "u", "wo", "we",
     "wi", "yu", "eu", "ui", "i",
 ];
-const LASTS: [&str; 28] = [
+const FINALS: [&str; 28] = [
     "", "g", "kk", "gs", "n", "nj", "nh", "d", "l", "lg", "lm", "lb", "ls", "lt", "lp", "lh", "m",
     "b", "bs", "s", "ss", "ng", "j", "ch", "k", "t", "p", "h",
 ];
 
-fn write_syllable(out: &mut String, syllable: u32) {
-    let part = |parts: &[&'static str], at: u32| {
-        usize::try_from(at).ok().and_then(|at| parts.get(at)).copied().unwrap_or_default()
+fn push_hangul(out: &mut String, syllable: u32) {
+    let part = |parts: &[&'static str], index: u32| {
+        usize::try_from(index).ok().and_then(|index| parts.get(index)).copied().unwrap_or_default()
     };
     let (pair, last) = (syllable / 28, syllable % 28);
-    let (first, vowel) = (part(&FIRSTS, pair / 21), part(&VOWELS, pair % 21));
-    out.push_str(first);
-    // Each starts with a capital.
+    let (initial, vowel) = (part(&INITIALS, pair / 21), part(&VOWELS, pair % 21));
+    out.push_str(initial);
+    // Each reading begins with a capital.
     let mut letters = vowel.chars();
     match letters.next() {
-        Some(letter) if first.is_empty() => {
+        Some(letter) if initial.is_empty() => {
             out.push(letter.to_ascii_uppercase());
             out.push_str(letters.as_str());
         }
         _ => out.push_str(vowel),
     }
-    out.push_str(part(&LASTS, last));
+    out.push_str(part(&FINALS, last));
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn all_are_read_as_the_crate_reads_them() {
+    fn push_appends_any_asciis_reading_of_each_character() {
         for c in ('\u{80}'..='\u{ffff}').chain(['\u{1f600}', '\u{10ffff}']) {
-            let mut read = String::new();
-            super::write(&mut read, c);
+            let mut reading = String::new();
+            super::push(&mut reading, c);
             let want = if c <= '\u{ffff}' { any_ascii::any_ascii_char(c) } else { "" };
-            assert_eq!(read, want, "{c:?}");
+            assert_eq!(reading, want, "{c:?}");
         }
     }
 }

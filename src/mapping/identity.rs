@@ -19,11 +19,16 @@ const SHOWN_BYTES: usize = 4_194_304;
 /// It knows no visitors: whatever `anonymousId` the page's later calls bear, they show these traits. Of a page's calls we
 /// only know that those of one batch are of one page.
 #[derive(Debug, Default)]
-pub struct Page(Option<(u64, String)>);
+pub struct PageTraits(Option<(u64, String)>);
 
 impl<S: SharedData> UserTransaction<'_, S> {
     /// Takes an identify call. `page`: the page that it and the calls beside it are of, where they are of one.
-    pub fn identify(&mut self, source: &Source, message: &Message<'_>, page: Option<&mut Page>) {
+    pub fn identify(
+        &mut self,
+        source: &Source,
+        message: &Message<'_>,
+        page: Option<&mut PageTraits>,
+    ) {
         let scope = source.key_hash;
         let anonymous = message.anonymous_id.text();
         let mut user = json(message.user_id);
@@ -33,13 +38,13 @@ impl<S: SharedData> UserTransaction<'_, S> {
             page.0 = (!traits.is_empty()).then_some((scope, traits));
         }
         if let (Some(user), Some(anonymous)) = (&user, &anonymous) {
-            self.say(
-                UserKey { scope, is_user: false, id: anonymous.to_string() },
+            self.record_update(
+                UserKey::anonymous_id(scope, anonymous.as_ref()),
                 Update::LinkUserId(user.clone()),
             );
         }
         if let (None, Some(_), Some(anonymous)) = (&user, &computed, &anonymous) {
-            user = self.user_of(scope, anonymous);
+            user = self.resolve_link(scope, anonymous);
         }
         let id = user.as_deref().and_then(json_to_text).or(anonymous.map(|id| id.into_owned()));
         let Some(id) = id else { return };
@@ -52,28 +57,32 @@ impl<S: SharedData> UserTransaction<'_, S> {
             )),
             None => Update::ReplaceTraits(with_id(source, user.as_deref(), traits(message.traits))),
         };
-        self.say(UserKey { scope, is_user: user.is_some(), id }, said);
+        let key = match user {
+            Some(_) => UserKey::user_id(scope, id),
+            None => UserKey::anonymous_id(scope, id),
+        };
+        self.record_update(key, said);
     }
 
     /// The user whom an event shows: who is remembered, else who the message itself says it is (`context.traits`), else
     /// whom its page has identified.
-    pub fn of_event(
+    pub fn user_for_event(
         &mut self,
         source: &Source,
         message: &Message<'_>,
-        page: Option<&Page>,
+        page: Option<&PageTraits>,
     ) -> Option<User> {
         let scope = source.key_hash;
         let user = message.user_id.text();
         let remembered = match (&user, message.anonymous_id.text()) {
-            (Some(id), _) => {
-                self.user(scope, id).map(|traits| User { id: json(message.user_id), traits })
-            }
-            (None, Some(id)) => self.visitor(scope, &id),
+            (Some(id), _) => self
+                .profile_for_user_id(scope, id)
+                .map(|traits| User { id: json(message.user_id), traits }),
+            (None, Some(id)) => self.profile_for_anonymous_id(scope, &id),
             (None, None) => None,
         };
         if let Some(mut user) = remembered {
-            if !self.shows(user.traits.len(), SHOWN_BYTES) {
+            if !self.charge_trait_bytes(user.traits.len(), SHOWN_BYTES) {
                 user.traits.clear();
             }
             return Some(user);
@@ -85,7 +94,7 @@ impl<S: SharedData> UserTransaction<'_, S> {
         }
         let page =
             page.and_then(|page| page.0.as_ref()).filter(|(of, _)| *of == scope && user.is_none());
-        page.filter(|(_, traits)| self.shows(traits.len(), SHOWN_BYTES))
+        page.filter(|(_, traits)| self.charge_trait_bytes(traits.len(), SHOWN_BYTES))
             .map(|(_, traits)| User { id: None, traits: traits.clone() })
     }
 }

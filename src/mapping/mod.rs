@@ -102,7 +102,7 @@ impl<'c> Mapper<'c> {
         let facts = Facts::of(message, properties, source, &self.client, self.now, token, user);
         let (mut events, mut mended, mut too_large) = (0_usize, 0_u32, 0_usize);
         for original in collections.into_iter().flatten() {
-            let collection = names::collection(&original);
+            let collection = names::collection_name(&original);
             let taken = sink.event(&collection, &mut |out, notes| {
                 let changed =
                     facts.write(out, notes, (collection != original).then_some(original.as_ref()));
@@ -206,7 +206,7 @@ impl<'m> Facts<'m> {
             Value::Number(id) => Cow::Borrowed(id),
             _ => Cow::Owned(token()),
         };
-        let token = match names::token(&id) {
+        let token = match names::uniqueness_token(&id) {
             Cow::Borrowed(_) => id.clone(),
             Cow::Owned(hashed) => Cow::Owned(hashed),
         };

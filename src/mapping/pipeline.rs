@@ -3,7 +3,7 @@
 use super::{Client, Dropped, Mapper, Sink, Write, audience_events, without_placeholder};
 use crate::config::{Config, Mode, Source};
 use crate::json::Members;
-use crate::mapping::identity::Page;
+use crate::mapping::identity::PageTraits;
 use crate::segment::http::{BadRequestReason, CallerSide};
 use crate::segment::message::Message;
 use crate::segment::message::MessageType;
@@ -86,7 +86,7 @@ pub fn map_request<'c>(
         mapper,
         token,
         users,
-        page: one_page.then(Page::default),
+        page: one_page.then(PageTraits::default),
         destinations,
         tally,
     };
@@ -106,7 +106,7 @@ struct Run<'r, 's, T, S, D> {
     token: T,
     users: &'r mut UserTransaction<'s, S>,
     /// The browser's page that all messages are of.
-    page: Option<Page>,
+    page: Option<PageTraits>,
     destinations: &'r mut D,
     tally: Tally,
 }
@@ -139,7 +139,7 @@ impl<T: FnMut() -> String, S: SharedData, D: Destinations> Run<'_, '_, T, S, D> 
         );
         let user = if source.remember_users && shown {
             let page = self.page.as_ref().filter(|_| is_of_page(&self.client, message, source));
-            self.users.of_event(source, message, page)
+            self.users.user_for_event(source, message, page)
         } else {
             None
         };

@@ -1,159 +1,172 @@
-//! Writing back what a request has learned, within the bounds, while other workers do the same.
+//! Writes a request's updates to shared data, within the bounds, while other workers do the same.
 //!
-//! Room is reserved in the ledger before a shard grows, and given back after it has shrunk: what lies in the shards is never
-//! more than the bound, whoever writes when.
+//! A request reserves capacity in the partition's usage before a shard grows, and releases it after a
+//! shard has shrunk. So the shards never hold more than the bound, whatever the order of writes.
 
 use super::SharedData;
 use super::record::Update;
 use super::shard::{SeenAt, Usage};
-use super::sharding::{ShardId, bound, ledger_key};
-use super::transaction::{CommitReport, LoadedShard, UserTransaction, apply, read};
+use super::sharding::{ShardId, partition_quota, usage_key};
+use super::transaction::{CommitReport, LoadedShard, UserTransaction, apply};
 use super::usage_index::{PartitionUsage, SHARDS};
 use std::collections::BinaryHeap;
 
-/// How often a write that others outran is tried.
-const ATTEMPTS: usize = 100;
+/// Most attempts at a write while other workers write first.
+const MAX_CAS_ATTEMPTS: usize = 100;
+/// How far ahead of now an empty shard counts as used, in microseconds: a worker may be about to write
+/// to it.
+const EMPTY_SHARD_LEAD_US: u64 = 1_000_000;
 
 impl<S: SharedData> UserTransaction<'_, S> {
-    /// Writes back what was said, within the bounds.
-    pub fn keep(mut self) -> CommitReport {
-        let mut changed: Vec<u64> = self.changed().map(|(place, _)| place.partition).collect();
-        changed.dedup();
-        for partition in changed {
-            self.keep_in(partition);
+    /// Writes the updates, within the bounds.
+    pub fn commit(mut self) -> CommitReport {
+        let mut partitions: Vec<u64> =
+            self.dirty_shards().map(|(shard_id, _)| shard_id.partition).collect();
+        partitions.dedup();
+        for partition in partitions {
+            self.commit_partition(partition);
         }
-        self.kept
+        self.report
     }
 
-    fn keep_in(&mut self, partition: u64) {
-        // What the ledger holds for us: room that nobody else takes before we have written.
+    fn commit_partition(&mut self, partition: u64) {
+        // What the partition's usage includes for our writes, so that no other worker takes it.
         let mut reserved = Usage::default();
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_CAS_ATTEMPTS {
             if self.reserve(partition, &mut reserved) {
                 self.write(partition, &mut reserved);
-                if self.changed().all(|(place, _)| place.partition != partition) {
+                if self.dirty_shards_of(partition).next().is_none() {
                     break;
                 }
             }
         }
         let left: Vec<ShardId> =
-            self.changed().map(|(place, _)| *place).filter(|p| p.partition == partition).collect();
-        for place in left {
-            let said = self.open.remove(&place).map_or(0, |open| open.said.len());
-            self.kept.refused = self.kept.refused.saturating_add(u64::try_from(said).unwrap_or(0));
+            self.dirty_shards_of(partition).map(|(shard_id, _)| *shard_id).collect();
+        for shard_id in left {
+            let updates = self.loaded.remove(&shard_id).map_or(0, |loaded| loaded.updates.len());
+            let updates = u64::try_from(updates).unwrap_or(0);
+            self.report.rejected = self.report.rejected.saturating_add(updates);
         }
         self.release(partition, reserved);
     }
 
-    /// Enters into the ledger what is about to be written, and forgets the least recently used until it fits. False:
-    /// another worker was quicker.
+    /// Reserves what the dirty shards will hold, and evicts the least recently used records until it
+    /// fits. False: another worker has written first.
     fn reserve(&mut self, partition: u64, reserved: &mut Usage) -> bool {
-        let mut need = self.growth(partition);
-        if need.growth() == *reserved {
+        let mut need = self.pending_delta(partition);
+        if need.clamp_positive() == *reserved {
             return true;
         }
-        let key = ledger_key(self.settings, partition);
+        let key = usage_key(self.settings, partition);
         let (bytes, version) = self.shared.get(&key);
-        let mut ledger = PartitionUsage::of(&bytes);
-        ledger.used = ledger.used.minus(*reserved);
-        for (place, open) in self.changed().filter(|(place, _)| place.partition == partition) {
-            ledger.set_oldest(
-                place.shard,
-                open.shard.oldest().map_or(SeenAt::of(self.now, u64::MAX), |entry| entry.heard),
-            );
+        let mut usage = PartitionUsage::from_bytes(&bytes);
+        usage.used = usage.used.saturating_sub(*reserved);
+        for (shard_id, loaded) in self.dirty_shards_of(partition) {
+            let oldest = loaded.shard.oldest().map(|entry| entry.last_seen);
+            let oldest = oldest.unwrap_or(SeenAt::new(self.now_us, u64::MAX));
+            usage.set_oldest(shard_id.shard, oldest);
         }
-        // Someone may be about to write to a shard that is empty: whoever that is was heard of just now.
-        let (most, just_now) =
-            (bound(self.settings), SeenAt::of(self.now.saturating_add(1_000_000), 0));
-        let mut empty = 0;
-        while ledger.used.plus(need).exceeds(most) && empty < SHARDS {
-            let shard = ledger.oldest();
-            let open = self.open(ShardId { partition, shard });
-            let found = open.shard.oldest().map(|entry| (entry.heard, entry.weight()));
-            let Some((heard, weight)) = found else {
-                ledger.set_oldest(shard, just_now);
-                empty = empty.saturating_add(1);
+        let quota = partition_quota(self.settings);
+        let just_now = SeenAt::new(self.now_us.saturating_add(EMPTY_SHARD_LEAD_US), 0);
+        let mut empty_shards = 0;
+        while usage.used.saturating_add(need).exceeds(quota) && empty_shards < SHARDS {
+            let shard = usage.oldest_shard();
+            let loaded = self.load(ShardId { partition, shard });
+            let oldest = loaded.shard.oldest().map(|entry| (entry.last_seen, entry.usage()));
+            let Some((last_seen, freed)) = oldest else {
+                usage.set_oldest(shard, just_now);
+                empty_shards = empty_shards.saturating_add(1);
                 continue;
             };
-            ledger.set_oldest(shard, heard);
-            if ledger.oldest() != shard {
+            usage.set_oldest(shard, last_seen);
+            if usage.oldest_shard() != shard {
                 continue;
             }
-            if open.weighed.is_none() {
-                open.weighed = Some(open.shard.weight());
+            if loaded.usage_at_load.is_none() {
+                loaded.usage_at_load = Some(loaded.shard.usage());
             }
-            open.shard.evict();
-            ledger.set_oldest(shard, open.shard.oldest().map_or(just_now, |entry| entry.heard));
-            need = need.minus(weight);
-            self.kept.evicted = self.kept.evicted.saturating_add(1);
+            loaded.shard.evict();
+            let oldest = loaded.shard.oldest().map(|entry| entry.last_seen);
+            usage.set_oldest(shard, oldest.unwrap_or(just_now));
+            need = need.saturating_sub(freed);
+            self.report.evicted = self.report.evicted.saturating_add(1);
         }
-        if ledger.used.plus(need).exceeds(most) {
-            // Nothing is left anywhere: what the ledger holds was reserved by a VM that has died.
-            ledger.used = Usage::default();
+        if usage.used.saturating_add(need).exceeds(quota) {
+            // All shards are empty: what is left was reserved by a VM that has ended.
+            usage.used = Usage::default();
         }
-        ledger.used = ledger.used.plus(need.growth());
-        let taken = self.shared.set(&key, &ledger.bytes(), version);
-        if taken {
-            *reserved = need.growth();
+        usage.used = usage.used.saturating_add(need.clamp_positive());
+        let is_written = self.shared.set(&key, &usage.to_bytes(), version);
+        if is_written {
+            *reserved = need.clamp_positive();
         }
-        taken
+        is_written
     }
 
-    /// Writes the shards of a partition, those that shrink first: the room they leave is the others'. Ends where another
-    /// worker was quicker; that shard is read again, and what was said is said again.
+    /// Writes the dirty shards of a partition, those that shrink first, since they free capacity for
+    /// the others. Stops where another worker has written first: that shard is read again, and its
+    /// updates are applied again.
     fn write(&mut self, partition: u64, reserved: &mut Usage) {
-        let changed = self.changed().filter(|(place, _)| place.partition == partition);
-        let growth = |(place, open): (&ShardId, &LoadedShard)| {
-            (open.growth().bytes, open.growth().users, *place)
-        };
-        let grown: BinaryHeap<(i64, i64, ShardId)> = changed.map(growth).collect();
+        let deltas: BinaryHeap<(i64, i64, ShardId)> = self
+            .dirty_shards_of(partition)
+            .map(|(shard_id, loaded)| (loaded.delta().bytes, loaded.delta().users, *shard_id))
+            .collect();
         let limits = self.limits();
-        for (bytes, users, place) in grown.into_sorted_vec() {
-            let growth = Usage { users, bytes };
-            let Some(open) = self.open.get_mut(&place) else { continue };
-            if self.shared.set(&place.key(self.settings), open.shard.bytes(), open.version) {
-                let said = open.said.iter().filter(|(_, _, said)| *said != Update::Touch).count();
-                self.kept.written =
-                    self.kept.written.saturating_add(u64::try_from(said).unwrap_or(0));
-                *reserved = reserved.minus(growth);
-                // Its version is not known: whoever wants it again reads it again.
-                self.open.remove(&place);
+        for (bytes, users, shard_id) in deltas.into_sorted_vec() {
+            let Some(loaded) = self.loaded.get_mut(&shard_id) else { continue };
+            let key = shard_id.key(self.settings);
+            if self.shared.set(&key, loaded.shard.bytes(), loaded.version) {
+                let is_touch = |update: &Update| *update == Update::Touch;
+                let written =
+                    loaded.updates.iter().filter(|(_, _, update)| !is_touch(update)).count();
+                let written = u64::try_from(written).unwrap_or(0);
+                self.report.written = self.report.written.saturating_add(written);
+                *reserved = reserved.saturating_sub(Usage { users, bytes });
+                // Its new version is unknown, so it is read again if it is needed again.
+                self.loaded.remove(&shard_id);
             } else {
-                let said = std::mem::take(&mut open.said);
-                *open = read(self.shared, self.settings, place);
-                if !said.is_empty() {
-                    open.weighed = Some(open.shard.weight());
+                let updates = std::mem::take(&mut loaded.updates);
+                *loaded = LoadedShard::read(self.shared, self.settings, shard_id);
+                if !updates.is_empty() {
+                    loaded.usage_at_load = Some(loaded.shard.usage());
                 }
-                for (who, moment, said) in said {
-                    apply(&mut open.shard, &who, moment, &said, limits);
-                    open.said.push((who, moment, said));
+                for (user, seen_at, update) in updates {
+                    apply(&mut loaded.shard, &user, seen_at, &update, limits);
+                    loaded.updates.push((user, seen_at, update));
                 }
                 return;
             }
         }
     }
 
+    /// Returns capacity that was reserved and not used.
     fn release(&mut self, partition: u64, reserved: Usage) {
-        let key = ledger_key(self.settings, partition);
-        for _ in 0..ATTEMPTS {
+        let key = usage_key(self.settings, partition);
+        for _ in 0..MAX_CAS_ATTEMPTS {
             if reserved == Usage::default() {
                 return;
             }
             let (bytes, version) = self.shared.get(&key);
-            let mut ledger = PartitionUsage::of(&bytes);
-            ledger.used = ledger.used.minus(reserved);
-            if self.shared.set(&key, &ledger.bytes(), version) {
+            let mut usage = PartitionUsage::from_bytes(&bytes);
+            usage.used = usage.used.saturating_sub(reserved);
+            if self.shared.set(&key, &usage.to_bytes(), version) {
                 return;
             }
         }
     }
 
-    fn changed(&self) -> impl Iterator<Item = (&ShardId, &LoadedShard)> {
-        self.open.iter().filter(|(_, open)| open.weighed.is_some())
+    /// The shards that are to be written.
+    fn dirty_shards(&self) -> impl Iterator<Item = (&ShardId, &LoadedShard)> {
+        self.loaded.iter().filter(|(_, loaded)| loaded.usage_at_load.is_some())
     }
 
-    fn growth(&self, partition: u64) -> Usage {
-        let changed = self.changed().filter(|(place, _)| place.partition == partition);
-        changed.fold(Usage::default(), |sum, (_, open)| sum.plus(open.growth()))
+    fn dirty_shards_of(&self, partition: u64) -> impl Iterator<Item = (&ShardId, &LoadedShard)> {
+        self.dirty_shards().filter(move |(shard_id, _)| shard_id.partition == partition)
+    }
+
+    /// How much more the dirty shards of a partition hold than when they were read.
+    fn pending_delta(&self, partition: u64) -> Usage {
+        self.dirty_shards_of(partition)
+            .fold(Usage::default(), |sum, (_, loaded)| sum.saturating_add(loaded.delta()))
     }
 }

@@ -1,19 +1,28 @@
-//! What identify calls said of users, for their later events: bounded, and shared by the workers of a host.
+//! The store of users' traits, from their identify calls: bounded, and shared by all workers of a
+//! process. It knows no messages; `mapping` reads ids and traits from them.
 //!
-//! A user is found by `userId` and by `anonymousId`, within one source. What is remembered lies in [shards](shard) of
-//! shared data, many users a shard, so that an event costs one read. A [ledger](ledger) counts what all shards hold, and
-//! knows how long ago the least recently used of each was heard of: whoever comes over the bound goes in that order,
-//! wherever they lie.
+//! A user is found by `userId` or `anonymousId`, within one source. Records are stored in shards of
+//! shared data, many users a shard, so that an event costs one read. A usage index counts what all
+//! shards hold, and has a lower bound of the oldest `last_seen` of each: when the store is full the
+//! least recently used records are evicted, in whichever shard they are.
 //!
-//! | file | |
+//! | module | |
 //! |---|---|
-//! | `record` | what is remembered of one user, and how an identify changes it |
+//! | `record` | what is stored of one user, and how an update changes it |
 //! | `shard` | the records of many users as bytes, the most recently used first |
-//! | `ledger` | how much there is in all, and where the oldest lies |
-//! | `layout` | which shard an id belongs to, and the keys of shards and ledgers |
-//! | `session` | one request: looks users up, and gathers what it learns |
-//! | `keep` | writes that back by compare-and-swap, within the bounds |
-//! | `identity` | messages as they concern users: who is meant, what an audience is called |
+//! | `sharding` | which shard an id belongs to, and the keys in shared data |
+//! | `usage_index` | how much all shards hold, and where the oldest record is |
+//! | `transaction` | one request's look-ups and updates |
+//! | `commit` | writes the updates by compare-and-swap, within the bounds |
+//!
+//! ```
+//! use keen_edge::users::User;
+//!
+//! let user = User { id: Some("\"u1\"".to_owned()), traits: r#"{"plan":"pro"}"#.to_owned() };
+//! let mut json = Vec::new();
+//! user.write(&mut json);
+//! assert_eq!(json, br#"{"userId":"u1","traits":{"plan":"pro"}}"#);
+//! ```
 
 mod commit;
 mod record;
@@ -28,20 +37,19 @@ pub(crate) use record::{Update, UserKey, merge_objects, sanitize_object};
 pub(crate) use transaction::json_to_text;
 pub use transaction::{CommitReport, UserTransaction};
 
-/// What users are kept in: values under keys, each with a version.
-///
-/// Envoy's shared data is one: all workers see it, and a value is only replaced where nobody else has replaced it since.
+/// A store of values under keys, each with a version, as Envoy's shared data is.
 pub trait SharedData {
-    /// The value under `key` and its version. Nothing and `None` where there is none.
+    /// The value under `key` and its version. Empty and `None` if there is none.
     fn get(&mut self, key: &str) -> (Vec<u8>, Option<u32>);
 
-    /// Replaces the value under `key` if `version` is still its version. False: it is not, and nothing has changed.
+    /// Compare-and-swap: sets the value under `key` if `version` is its version. False: it is not, and
+    /// the value stays.
     ///
-    /// Without a version it replaces whatever is there.
+    /// Without a version it sets the value in any case.
     fn set(&mut self, key: &str, value: &[u8], version: Option<u32>) -> bool;
 }
 
-/// One worker's own memory, where there is no other.
+/// A store for one worker alone, and for tests.
 impl SharedData for BTreeMap<String, (Vec<u8>, u32)> {
     fn get(&mut self, key: &str) -> (Vec<u8>, Option<u32>) {
         let found = BTreeMap::get(self, key);
@@ -53,43 +61,43 @@ impl SharedData for BTreeMap<String, (Vec<u8>, u32)> {
 
     fn set(&mut self, key: &str, value: &[u8], version: Option<u32>) -> bool {
         let before = BTreeMap::get(self, key).map(|(_, version)| *version);
-        let free = version.is_none() || version == before;
-        if free {
+        let is_current = version.is_none() || version == before;
+        if is_current {
             let next = before.unwrap_or(0).wrapping_add(1).max(1);
             self.insert(key.to_owned(), (value.to_vec(), next));
         }
-        free
+        is_current
     }
 }
 
-/// A user as events show them.
+/// A user as events show it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct User {
-    /// `userId` as JSON, where the user has one.
+    /// `userId` as JSON, if the user has one.
     pub id: Option<String>,
-    /// `traits` as a JSON object that Keen accepts; empty where there are none.
+    /// `traits` as a JSON object that Keen accepts; empty if there are none.
     pub traits: String,
 }
 
 impl User {
-    /// Writes the user as JSON: `{"userId":…,"traits":{…}}`, without what there is not.
+    /// Writes the user as JSON: `{"userId":…,"traits":{…}}`, without members that are empty.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let mut before: &[u8] = b"{";
+        let mut separator: &[u8] = b"{";
         if let Some(id) = &self.id {
             out.extend_from_slice(b"{\"userId\":");
             out.extend_from_slice(id.as_bytes());
-            before = b",";
+            separator = b",";
         }
         if !self.traits.is_empty() {
-            out.extend_from_slice(before);
+            out.extend_from_slice(separator);
             out.extend_from_slice(b"\"traits\":");
             out.extend_from_slice(self.traits.as_bytes());
-            before = b",";
+            separator = b",";
         }
-        out.extend_from_slice(if before == b"{" { b"{}" } else { b"}" });
+        out.extend_from_slice(if separator == b"{" { b"{}" } else { b"}" });
     }
 
-    /// Whether there is nothing to show.
+    /// Whether there is neither id nor traits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.id.is_none() && self.traits.is_empty()

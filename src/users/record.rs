@@ -1,45 +1,67 @@
-//! What is remembered of one user, and how an identify changes it.
+//! What is stored of one user, and how an update changes it.
 
 use crate::keen::event_writer::write_legal;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fmt;
 
-/// UserKey is meant: an id of one source's.
+/// What an id is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum IdKind {
+    UserId,
+    AnonymousId,
+}
+
+/// The id of a user, within one source.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct UserKey {
-    /// The source, by a hash of its write key: it stays the same over configurations.
-    pub(crate) scope: u64,
-    /// Whether `id` is a `userId`; else it is an `anonymousId`.
-    pub(crate) is_user: bool,
+    /// A hash of the source's write key, so that it survives changes of the configuration.
+    pub(crate) key_hash: u64,
+    pub(crate) kind: IdKind,
     pub(crate) id: String,
 }
 
-/// What is remembered under an id. JSON texts here are such as Keen accepts; an object without members is an empty text.
+impl UserKey {
+    pub(crate) fn user_id(key_hash: u64, id: impl Into<String>) -> Self {
+        Self { key_hash, kind: IdKind::UserId, id: id.into() }
+    }
+
+    pub(crate) fn anonymous_id(key_hash: u64, id: impl Into<String>) -> Self {
+        Self { key_hash, kind: IdKind::AnonymousId, id: id.into() }
+    }
+}
+
+/// What is stored under an id. All texts are JSON that Keen accepts; an object without members is
+/// an empty text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Record<'b> {
-    /// A user's properties.
+    /// A user's traits.
     Profile {
-        /// All of them, as events show them.
+        /// All traits, as events show them.
         traits: &'b str,
-        /// Those of them that Engage computed: they outlast the next identify.
+        /// The traits among them that Segment's Engage computed. An identify does not replace them.
         computed: &'b str,
     },
-    /// An `anonymousId` that identify has named: the `userId`, as JSON.
+    /// The `userId`, as JSON, that an identify gave to an `anonymousId`.
     Link(&'b str),
 }
 
-/// What a call says of the user behind an id.
+/// A change of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Update {
-    /// These are the user's traits, and no others.
+    /// Replaces all traits but the computed ones.
     ReplaceTraits(String),
-    /// Engage has computed these, beside whatever else is known.
+    /// Adds computed traits.
     MergeComputed(String),
-    /// This `anonymousId` is that user's (`userId` as JSON).
+    /// Links an `anonymousId` to a `userId`, as JSON.
     LinkUserId(String),
-    /// They were heard of.
+    /// Only notes that the user was seen.
     Touch,
 }
 
-/// A record after a call. Its texts are its own.
+/// A record that owns its texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum OwnedRecord {
     Profile { traits: String, computed: String },
@@ -47,27 +69,27 @@ pub(crate) enum OwnedRecord {
 }
 
 impl Update {
-    /// The record after this was said of it. `None`: there is nothing to remember.
-    pub(crate) fn of(&self, before: Option<Record<'_>>) -> Option<OwnedRecord> {
+    /// The record after this update. `None`: there is nothing to store.
+    pub(crate) fn apply(&self, before: Option<Record<'_>>) -> Option<OwnedRecord> {
         let (traits, computed) = match before {
             Some(Record::Profile { traits, computed }) => (traits, computed),
             _ => ("", ""),
         };
         Some(match (self, before) {
-            (Self::ReplaceTraits(said), _) => OwnedRecord::Profile {
-                traits: merge_objects(said, computed),
+            (Self::ReplaceTraits(new), _) => OwnedRecord::Profile {
+                traits: merge_objects(new, computed),
                 computed: computed.to_owned(),
             },
-            (Self::MergeComputed(said), _) => OwnedRecord::Profile {
-                traits: merge_objects(traits, said),
-                computed: merge_objects(computed, said),
+            (Self::MergeComputed(new), _) => OwnedRecord::Profile {
+                traits: merge_objects(traits, new),
+                computed: merge_objects(computed, new),
             },
-            (Self::LinkUserId(user), _) => OwnedRecord::Link(user.clone()),
+            (Self::LinkUserId(user_id), _) => OwnedRecord::Link(user_id.clone()),
             (Self::Touch, None) => return None,
             (Self::Touch, Some(Record::Profile { .. })) => {
                 OwnedRecord::Profile { traits: traits.to_owned(), computed: computed.to_owned() }
             }
-            (Self::Touch, Some(Record::Link(user))) => OwnedRecord::Link(user.to_owned()),
+            (Self::Touch, Some(Record::Link(user_id))) => OwnedRecord::Link(user_id.to_owned()),
         })
     }
 }
@@ -77,28 +99,40 @@ impl OwnedRecord {
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Profile { traits, computed } => traits.len().saturating_add(computed.len()),
-            Self::Link(user) => user.len(),
+            Self::Link(user_id) => user_id.len(),
         }
     }
 
     pub(crate) fn as_record(&self) -> Record<'_> {
         match self {
             Self::Profile { traits, computed } => Record::Profile { traits, computed },
-            Self::Link(user) => Record::Link(user),
+            Self::Link(user_id) => Record::Link(user_id),
         }
     }
 }
 
-/// The members of two JSON objects in one; of equal names the second's wins.
+/// The members of two JSON objects that Keen accepts, in one object. Of equal names the second's
+/// member stays. An empty text is an object without members.
 pub(crate) fn merge_objects(first: &str, second: &str) -> String {
-    let (inner_first, inner_second) = (object_body(first), object_body(second));
-    if inner_second.is_empty() {
-        return if inner_first.is_empty() { String::new() } else { first.to_owned() };
+    let (Members(first_members), Members(second_members)) = (members(first), members(second));
+    if second_members.is_empty() {
+        return if first_members.is_empty() { String::new() } else { first.to_owned() };
     }
-    if inner_first.is_empty() {
+    if first_members.is_empty() {
         return second.to_owned();
     }
-    sanitize_object(&format!("{{{inner_first},{inner_second}}}"))
+    let overwritten: BTreeSet<&str> =
+        second_members.iter().map(|(name, _)| name.as_ref()).collect();
+    let mut merged = String::with_capacity(first.len().saturating_add(second.len()));
+    let retained = first_members.iter().filter(|(name, _)| !overwritten.contains(name.as_ref()));
+    for (name, value) in retained.chain(&second_members) {
+        merged.push(if merged.is_empty() { '{' } else { ',' });
+        merged.push_str(&serde_json::Value::from(name.as_ref()).to_string());
+        merged.push(':');
+        merged.push_str(value.get());
+    }
+    merged.push('}');
+    merged
 }
 
 /// A JSON object as Keen accepts it. Empty where it has no members, or is no object.
@@ -113,35 +147,85 @@ fn object_body(object: &str) -> &str {
     object.trim().strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or("").trim()
 }
 
+fn members(object: &str) -> Members<'_> {
+    serde_json::from_str(object).unwrap_or_default()
+}
+
+/// The members of a JSON object, in order. Values keep their text, so that numbers keep their digits.
+#[derive(Debug, Default)]
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MembersVisitor;
+
+        impl<'de> Visitor<'de> for MembersVisitor {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn known(traits: &str, computed: &str) -> Option<OwnedRecord> {
+    fn profile(traits: &str, computed: &str) -> Option<OwnedRecord> {
         Some(OwnedRecord::Profile { traits: traits.to_owned(), computed: computed.to_owned() })
     }
 
     #[test]
-    fn identify_replaces_and_what_engage_computed_stays() {
-        let first = Update::ReplaceTraits(r#"{"a":1,"b":2}"#.to_owned()).of(None);
-        assert_eq!(first, known(r#"{"a":1,"b":2}"#, ""));
+    fn apply_replaces_traits_but_keeps_computed_ones() {
+        let first = Update::ReplaceTraits(r#"{"a":1,"b":2}"#.to_owned()).apply(None);
+        assert_eq!(first, profile(r#"{"a":1,"b":2}"#, ""));
         let second = Update::MergeComputed(r#"{"vip":true}"#.to_owned())
-            .of(first.as_ref().map(OwnedRecord::as_record));
-        assert_eq!(second, known(r#"{"a":1,"b":2,"vip":true}"#, r#"{"vip":true}"#));
+            .apply(first.as_ref().map(OwnedRecord::as_record));
+        assert_eq!(second, profile(r#"{"a":1,"b":2,"vip":true}"#, r#"{"vip":true}"#));
         let third = Update::ReplaceTraits(r#"{"c":3,"vip":"no"}"#.to_owned())
-            .of(second.as_ref().map(OwnedRecord::as_record));
-        assert_eq!(third, known(r#"{"c":3,"vip":true}"#, r#"{"vip":true}"#));
-        let left = Update::MergeComputed(r#"{"vip":false}"#.to_owned())
-            .of(third.as_ref().map(OwnedRecord::as_record));
-        assert_eq!(left, known(r#"{"c":3,"vip":false}"#, r#"{"vip":false}"#));
-        let heard = Update::Touch.of(left.as_ref().map(OwnedRecord::as_record));
-        assert_eq!(heard, left);
-        assert_eq!(Update::Touch.of(None), None);
-        assert_eq!(Update::ReplaceTraits(String::new()).of(None), known("", ""));
+            .apply(second.as_ref().map(OwnedRecord::as_record));
+        assert_eq!(third, profile(r#"{"c":3,"vip":true}"#, r#"{"vip":true}"#));
+        let fourth = Update::MergeComputed(r#"{"vip":false}"#.to_owned())
+            .apply(third.as_ref().map(OwnedRecord::as_record));
+        assert_eq!(fourth, profile(r#"{"c":3,"vip":false}"#, r#"{"vip":false}"#));
+        let touched = Update::Touch.apply(fourth.as_ref().map(OwnedRecord::as_record));
+        assert_eq!(touched, fourth);
+        assert_eq!(Update::Touch.apply(None), None);
+        assert_eq!(Update::ReplaceTraits(String::new()).apply(None), profile("", ""));
     }
 
     #[test]
-    fn only_objects_with_members_are_traits() {
+    fn merge_objects_takes_second_of_equal_names_and_keeps_digits() {
+        for (first, second, want) in [
+            ("", "", ""),
+            (r#"{"a":1}"#, "", r#"{"a":1}"#),
+            ("", r#"{"a":1}"#, r#"{"a":1}"#),
+            (r#"{"a":1,"b":2}"#, r#"{"\u0061":3}"#, r#"{"b":2,"a":3}"#),
+            (
+                r#"{"n":1.10e2}"#,
+                r#"{"m":12345678901234567890}"#,
+                r#"{"n":1.10e2,"m":12345678901234567890}"#,
+            ),
+            (r#"{"\"":{"x":[1]}}"#, r#"{"é":null}"#, r#"{"\"":{"x":[1]},"é":null}"#),
+        ] {
+            assert_eq!(merge_objects(first, second), want, "{first} {second}");
+        }
+    }
+
+    #[test]
+    fn sanitize_object_without_members_is_empty() {
         for text in ["{}", " { } ", "[1]", "\"x\"", "null", ""] {
             assert_eq!(sanitize_object(text), "", "{text}");
         }

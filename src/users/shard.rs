@@ -1,101 +1,117 @@
 //! The records of many users as bytes, the most recently used first.
 //!
-//! Bytes stay bytes: looking one user up reads over the others without an allocation, and a change copies them as they are.
+//! A look-up reads over the other records without an allocation, and a change copies them as they are.
+//! A record:
+//!
+//! ```text
+//! last_seen: u64 | key_hash: u64 | tag: u8 | is_user_id: u8
+//! id length: u32 | traits length: u32 | computed length: u32          (all little-endian)
+//! id | traits | computed                                              (UTF-8)
+//! ```
+//!
+//! The traits of a link (`tag` 2) are the `userId` as JSON; it has no computed traits.
 
-use super::record::{Record, UserKey};
+use super::record::{IdKind, Record, UserKey};
 
-/// When a user was last heard of: microseconds since 1970, and in the lower 13 bits the place within a request.
+/// Most updates of one request: as many as a [`SeenAt`] can order. Segment takes 2,500 messages a
+/// batch.
+pub(super) const MAX_UPDATES_PER_REQUEST: u64 = 0x1fff;
+
+/// When a user was last seen: microseconds since 1970, and in the lower 13 bits the index within a
+/// request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SeenAt(pub(super) u64);
 
 impl SeenAt {
-    pub(super) fn of(micros: u64, place: u64) -> Self {
-        Self((micros << 13) | place.min(0x1fff))
+    pub(super) fn new(unix_us: u64, index: u64) -> Self {
+        Self((unix_us << 13) | index.min(MAX_UPDATES_PER_REQUEST))
     }
 
-    pub(super) fn micros(self) -> u64 {
+    pub(super) fn unix_us(self) -> u64 {
         self.0 >> 13
     }
 }
 
-/// What records weigh.
+/// What records take of the bounds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Usage {
-    /// UserTransaction: an `anonymousId` that only names one is none.
+    /// Profiles. A link is none.
     pub(super) users: i64,
-    /// Bytes, with what a record costs beside its own.
+    /// Bytes, overhead included.
     pub(super) bytes: i64,
 }
 
 impl Usage {
-    pub(super) fn plus(self, other: Self) -> Self {
+    pub(super) fn saturating_add(self, other: Self) -> Self {
         Self {
             users: self.users.saturating_add(other.users),
             bytes: self.bytes.saturating_add(other.bytes),
         }
     }
 
-    pub(super) fn minus(self, other: Self) -> Self {
+    pub(super) fn saturating_sub(self, other: Self) -> Self {
         Self {
             users: self.users.saturating_sub(other.users),
             bytes: self.bytes.saturating_sub(other.bytes),
         }
     }
 
-    /// Whether there is more of either than of `most`.
-    pub(super) fn exceeds(self, most: Self) -> bool {
-        self.users > most.users || self.bytes > most.bytes
+    /// Whether users or bytes are above those of `limit`.
+    pub(super) fn exceeds(self, limit: Self) -> bool {
+        self.users > limit.users || self.bytes > limit.bytes
     }
 
-    /// Its negative parts as nothing.
-    pub(super) fn growth(self) -> Self {
+    /// Negative numbers become 0.
+    pub(super) fn clamp_positive(self) -> Self {
         Self { users: self.users.max(0), bytes: self.bytes.max(0) }
     }
 }
 
-/// A record as it lies in a shard. Its texts are read when they are asked for: an event passes by those of many others.
+/// A record in a shard. Its texts are decoded on demand, since a look-up passes many other records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry<'b> {
-    pub(super) heard: SeenAt,
-    scope: u64,
-    kind: u8,
-    is_user: bool,
+    pub(super) last_seen: SeenAt,
+    key_hash: u64,
+    tag: u8,
+    id_kind: IdKind,
     id: &'b [u8],
-    first: &'b [u8],
-    second: &'b [u8],
-    /// All of it.
+    traits: &'b [u8],
+    computed: &'b [u8],
+    /// The whole record.
     bytes: &'b [u8],
 }
 
-/// What a record costs beside its bytes: its part of a shard's key, version and map node, and of the ledger.
-const OVERHEAD: usize = 32;
-/// Weights are rounded up to this: small changes weigh nothing, and leave the ledger alone.
-const GRAIN: usize = 32;
+/// What a record costs besides its bytes: its part of a shard's key, version and map node, and of
+/// the partition's usage.
+const RECORD_OVERHEAD: usize = 32;
+/// Sizes are rounded up to a multiple of this, so that a small change does not change the usage, and
+/// saves a write of it.
+const SIZE_QUANTUM: usize = 32;
 
 impl<'b> Entry<'b> {
     pub(super) fn record(&self) -> Option<Record<'b>> {
-        let (first, second) =
-            (std::str::from_utf8(self.first).ok()?, std::str::from_utf8(self.second).ok()?);
-        match self.kind {
-            KNOWN => Some(Record::Profile { traits: first, computed: second }),
-            NAMED => Some(Record::Link(first)),
+        let traits = std::str::from_utf8(self.traits).ok()?;
+        let computed = std::str::from_utf8(self.computed).ok()?;
+        match self.tag {
+            TAG_PROFILE => Some(Record::Profile { traits, computed }),
+            TAG_LINK => Some(Record::Link(traits)),
             _ => None,
         }
     }
 
-    pub(super) fn weight(&self) -> Usage {
+    pub(super) fn usage(&self) -> Usage {
         let bytes = self
             .bytes
             .len()
-            .saturating_add(OVERHEAD)
-            .checked_next_multiple_of(GRAIN)
+            .saturating_add(RECORD_OVERHEAD)
+            .checked_next_multiple_of(SIZE_QUANTUM)
             .unwrap_or(usize::MAX);
-        let users = i64::from(self.kind == KNOWN);
+        let users = i64::from(self.tag == TAG_PROFILE);
         Usage { users, bytes: i64::try_from(bytes).unwrap_or(i64::MAX) }
     }
 
-    fn is(&self, who: &UserKey) -> bool {
-        self.scope == who.scope && self.is_user == who.is_user && self.id == who.id.as_bytes()
+    fn is_of(&self, user: &UserKey) -> bool {
+        self.key_hash == user.key_hash && self.id_kind == user.kind && self.id == user.id.as_bytes()
     }
 }
 
@@ -103,11 +119,11 @@ impl<'b> Entry<'b> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Shard(Vec<u8>);
 
-const KNOWN: u8 = 1;
-const NAMED: u8 = 2;
+const TAG_PROFILE: u8 = 1;
+const TAG_LINK: u8 = 2;
 
 impl Shard {
-    pub(super) fn of(bytes: Vec<u8>) -> Self {
+    pub(super) fn from_bytes(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
 
@@ -115,75 +131,78 @@ impl Shard {
         &self.0
     }
 
-    /// The records, the most recently used first. Bytes that are none end them.
+    /// The records, the most recently used first. They end where the bytes are no record.
     pub(super) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         let mut rest = self.0.as_slice();
         std::iter::from_fn(move || {
-            let (entry, after) = read(rest)?;
+            let (entry, after) = decode(rest)?;
             rest = after;
             Some(entry)
         })
     }
 
-    pub(super) fn find(&self, who: &UserKey) -> Option<Entry<'_>> {
-        self.entries().find(|entry| entry.is(who))
+    pub(super) fn find(&self, user: &UserKey) -> Option<Entry<'_>> {
+        self.entries().find(|entry| entry.is_of(user))
     }
 
-    /// The least recently used.
+    /// The least recently used record.
     pub(super) fn oldest(&self) -> Option<Entry<'_>> {
         self.entries().last()
     }
 
-    pub(super) fn weight(&self) -> Usage {
-        self.entries().fold(Usage::default(), |sum, entry| sum.plus(entry.weight()))
+    pub(super) fn usage(&self) -> Usage {
+        self.entries().fold(Usage::default(), |sum, entry| sum.saturating_add(entry.usage()))
     }
 
-    /// Puts a record in front, in place of the one of the same id. Those not heard of since `expired` go.
+    /// Puts a record first, in place of the user's old one. Records last seen before `cutoff` are
+    /// removed.
     pub(super) fn put(
         &mut self,
-        who: &UserKey,
-        heard: SeenAt,
+        user: &UserKey,
+        last_seen: SeenAt,
         record: Record<'_>,
-        expired: SeenAt,
+        cutoff: SeenAt,
     ) {
         let mut bytes = Vec::with_capacity(self.0.len().saturating_add(256));
-        write(&mut bytes, who, heard, record);
-        for entry in self.entries().filter(|entry| !entry.is(who) && entry.heard >= expired) {
+        encode(&mut bytes, user, last_seen, record);
+        for entry in self.entries().filter(|entry| !entry.is_of(user) && entry.last_seen >= cutoff)
+        {
             bytes.extend_from_slice(entry.bytes);
         }
         self.0 = bytes;
     }
 
-    /// Forgets the least recently used.
+    /// Removes the least recently used record.
     pub(super) fn evict(&mut self) {
         let length = self.oldest().map_or(0, |entry| entry.bytes.len());
-        let kept =
+        let all =
             self.entries().map(|entry| entry.bytes.len()).fold(0_usize, usize::saturating_add);
-        self.0.truncate(kept.saturating_sub(length));
+        self.0.truncate(all.saturating_sub(length));
     }
 }
 
-fn write(out: &mut Vec<u8>, who: &UserKey, heard: SeenAt, record: Record<'_>) {
-    let (kind, first, second) = match record {
-        Record::Profile { traits, computed } => (KNOWN, traits, computed),
-        Record::Link(user) => (NAMED, user, ""),
+fn encode(out: &mut Vec<u8>, user: &UserKey, last_seen: SeenAt, record: Record<'_>) {
+    let (tag, traits, computed) = match record {
+        Record::Profile { traits, computed } => (TAG_PROFILE, traits, computed),
+        Record::Link(user_id) => (TAG_LINK, user_id, ""),
     };
-    out.extend_from_slice(&heard.0.to_le_bytes());
-    out.extend_from_slice(&who.scope.to_le_bytes());
-    out.push(kind);
-    out.push(u8::from(who.is_user));
-    for text in [who.id.as_str(), first, second] {
+    out.extend_from_slice(&last_seen.0.to_le_bytes());
+    out.extend_from_slice(&user.key_hash.to_le_bytes());
+    out.push(tag);
+    out.push(u8::from(user.kind == IdKind::UserId));
+    for text in [user.id.as_str(), traits, computed] {
         out.extend_from_slice(&u32::try_from(text.len()).unwrap_or(0).to_le_bytes());
     }
-    for text in [who.id.as_str(), first, second] {
+    for text in [user.id.as_str(), traits, computed] {
         out.extend_from_slice(text.as_bytes());
     }
 }
 
-fn read(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
-    let (heard, rest) = bytes.split_first_chunk::<8>()?;
-    let (scope, rest) = rest.split_first_chunk::<8>()?;
-    let (&[kind, is_user], rest) = rest.split_first_chunk::<2>()?;
+/// The first record, and the bytes after it.
+fn decode(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
+    let (last_seen, rest) = bytes.split_first_chunk::<8>()?;
+    let (key_hash, rest) = rest.split_first_chunk::<8>()?;
+    let (&[tag, is_user_id], rest) = rest.split_first_chunk::<2>()?;
     let length = |rest: &mut &[u8]| {
         let (length, after) = rest.split_first_chunk::<4>().map(|(l, after)| (*l, after))?;
         *rest = after;
@@ -196,16 +215,16 @@ fn read(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
         rest = after;
         Some(text)
     };
-    let [id, first, second] = lengths;
-    let (id, first, second) = (text(id)?, text(first)?, text(second)?);
+    let [id, traits, computed] = lengths;
+    let (id, traits, computed) = (text(id)?, text(traits)?, text(computed)?);
     let entry = Entry {
-        heard: SeenAt(u64::from_le_bytes(*heard)),
-        scope: u64::from_le_bytes(*scope),
-        kind: (kind == KNOWN || kind == NAMED).then_some(kind)?,
-        is_user: is_user == 1,
+        last_seen: SeenAt(u64::from_le_bytes(*last_seen)),
+        key_hash: u64::from_le_bytes(*key_hash),
+        tag: matches!(tag, TAG_PROFILE | TAG_LINK).then_some(tag)?,
+        id_kind: if is_user_id == 1 { IdKind::UserId } else { IdKind::AnonymousId },
         id,
-        first,
-        second,
+        traits,
+        computed,
         bytes: bytes.get(..bytes.len().saturating_sub(rest.len()))?,
     };
     Some((entry, rest))
@@ -215,60 +234,60 @@ fn read(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
 mod tests {
     use super::*;
 
-    fn who(id: &str) -> UserKey {
-        UserKey { scope: 7, is_user: true, id: id.to_owned() }
+    fn user(id: &str) -> UserKey {
+        UserKey::user_id(7, id)
     }
 
     fn id(entry: Entry<'_>) -> &str {
         std::str::from_utf8(entry.id).unwrap_or_default()
     }
 
-    fn known(traits: &str) -> Record<'_> {
+    fn profile(traits: &str) -> Record<'_> {
         Record::Profile { traits, computed: "" }
     }
 
     #[test]
-    fn the_latest_is_first_and_the_oldest_goes() {
+    fn put_and_evict_order_records_by_last_use() {
         let mut shard = Shard::default();
         for (at, id) in [(1, "a"), (2, "b"), (3, "c"), (4, "a")] {
             shard.put(
-                &who(id),
-                SeenAt::of(at, 0),
-                known(&format!("{{\"at\":{at}}}")),
+                &user(id),
+                SeenAt::new(at, 0),
+                profile(&format!("{{\"at\":{at}}}")),
                 SeenAt::default(),
             );
         }
         let ids: Vec<&str> = shard.entries().map(id).collect();
         assert_eq!(ids, ["a", "c", "b"]);
-        assert_eq!(shard.find(&who("a")).and_then(|e| e.record()), Some(known("{\"at\":4}")));
-        assert_eq!(shard.weight().users, 3);
+        assert_eq!(shard.find(&user("a")).and_then(|e| e.record()), Some(profile("{\"at\":4}")));
+        assert_eq!(shard.usage().users, 3);
         shard.evict();
-        assert_eq!(shard.find(&who("b")), None);
+        assert_eq!(shard.find(&user("b")), None);
         assert_eq!(shard.oldest().map(id), Some("c"));
-        // Whoever was not heard of since goes when another comes.
-        shard.put(&who("d"), SeenAt::of(5, 0), known(""), SeenAt::of(4, 0));
+        // Records last seen before the cutoff are removed.
+        shard.put(&user("d"), SeenAt::new(5, 0), profile(""), SeenAt::new(4, 0));
         assert_eq!(shard.entries().map(id).collect::<Vec<_>>(), ["d", "a"]);
     }
 
     #[test]
-    fn ids_of_other_kinds_and_sources_are_others() {
+    fn find_of_other_source_or_kind_is_none() {
         let mut shard = Shard::default();
-        shard.put(&who("a"), SeenAt::of(1, 0), known("{\"x\":1}"), SeenAt::default());
-        assert_eq!(shard.find(&UserKey { scope: 8, ..who("a") }), None);
-        assert_eq!(shard.find(&UserKey { is_user: false, ..who("a") }), None);
-        assert_eq!(shard.find(&who("A")), None);
+        shard.put(&user("a"), SeenAt::new(1, 0), profile("{\"x\":1}"), SeenAt::default());
+        assert_eq!(shard.find(&UserKey::user_id(8, "a")), None);
+        assert_eq!(shard.find(&UserKey::anonymous_id(7, "a")), None);
+        assert_eq!(shard.find(&user("A")), None);
     }
 
     #[test]
-    fn bytes_of_any_kind_are_read() {
+    fn entries_of_cut_or_arbitrary_bytes_end() {
         let mut shard = Shard::default();
         for id in ["a", "b"] {
-            shard.put(&who(id), SeenAt::of(1, 0), known("{\"x\":1}"), SeenAt::default());
+            shard.put(&user(id), SeenAt::new(1, 0), profile("{\"x\":1}"), SeenAt::default());
         }
         for cut in 0..shard.bytes().len() {
-            let cut = Shard::of(shard.bytes().iter().copied().take(cut).collect());
+            let cut = Shard::from_bytes(shard.bytes().iter().copied().take(cut).collect());
             assert!(cut.entries().count() < 2);
         }
-        assert_eq!(Shard::of(vec![0xff; 100]).entries().count(), 0);
+        assert_eq!(Shard::from_bytes(vec![0xff; 100]).entries().count(), 0);
     }
 }

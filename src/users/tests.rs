@@ -8,12 +8,14 @@
 use super::*;
 use crate::config::{self, Mode, Source};
 use crate::json::Cursor;
-use crate::mapping::identity::Page;
+use crate::mapping::identity::PageTraits;
 use crate::segment::message::Message;
 use crate::segment::message::MessageType;
 use proptest::prelude::*;
 
 type Memory = BTreeMap<String, (Vec<u8>, u32)>;
+
+const SEED: u64 = 0x5eed;
 
 const PLENTY: config::UsersSettings =
     config::UsersSettings { max_users: 10_000, max_bytes: 8_388_608, ttl_ms: 1_000_000 };
@@ -41,10 +43,10 @@ fn identify(
 ) -> CommitReport {
     let mut users = UserTransaction::new(memory, settings, now * 1000);
     users.identify(of, &message(MessageType::Identify, body), None);
-    users.keep()
+    users.commit()
 }
 
-/// What an event shows at `now`, in a request of its own.
+/// The user in an event at `now`, in a request of its own.
 fn shown(
     memory: &mut Memory,
     settings: config::UsersSettings,
@@ -53,8 +55,8 @@ fn shown(
     body: &str,
 ) -> Option<String> {
     let mut users = UserTransaction::new(memory, settings, now * 1000);
-    let user = users.of_event(of, &message(MessageType::Track, body), None);
-    users.keep();
+    let user = users.user_for_event(of, &message(MessageType::Track, body), None);
+    users.commit();
     user.map(|user| {
         let mut out = Vec::new();
         user.write(&mut out);
@@ -62,13 +64,15 @@ fn shown(
     })
 }
 
-/// What all shards hold, and what the ledgers say they hold: users and bytes.
+/// What all shards hold, and what the usage index says they hold: users and bytes.
 fn held(memory: &Memory) -> ((i64, i64), (i64, i64)) {
     let (mut held, mut booked) = (shard::Usage::default(), shard::Usage::default());
     for (key, (value, _)) in memory {
         match key.matches('.').count() {
-            3 => booked = booked.plus(usage_index::PartitionUsage::of(value).used),
-            4 => held = held.plus(shard::Shard::of(value.clone()).weight()),
+            3 => {
+                booked = booked.saturating_add(usage_index::PartitionUsage::from_bytes(value).used)
+            }
+            4 => held = held.saturating_add(shard::Shard::from_bytes(value.clone()).usage()),
             _ => {}
         }
     }
@@ -76,7 +80,7 @@ fn held(memory: &Memory) -> ((i64, i64), (i64, i64)) {
 }
 
 #[test]
-fn a_user_is_found_by_both_ids_and_nobody_else_is() {
+fn user_is_found_by_both_ids_in_its_source_only() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
     identify(
@@ -99,7 +103,7 @@ fn a_user_is_found_by_both_ids_and_nobody_else_is() {
         assert_eq!(of(&shop, stranger), None, "{stranger}");
     }
     assert_eq!(of(&source(2, Mode::Cloud), r#"{"userId":"u","anonymousId":"a"}"#), None);
-    // UserKey shares the device is another.
+    // Another user of the same device.
     identify(&mut memory, PLENTY, 3, &shop, r#"{"userId":"w","anonymousId":"a"}"#);
     assert_eq!(
         shown(&mut memory, PLENTY, 4, &shop, r#"{"anonymousId":"a"}"#).as_deref(),
@@ -108,7 +112,7 @@ fn a_user_is_found_by_both_ids_and_nobody_else_is() {
 }
 
 #[test]
-fn later_identifies_replace_and_numbers_stay_numbers() {
+fn later_identify_replaces_traits_and_number_ids_stay_numbers() {
     let mut memory = Memory::new();
     let page = source(1, Mode::Device);
     identify(&mut memory, PLENTY, 1, &page, r#"{"userId":7,"traits":{"a.b":1,"old":true}}"#);
@@ -124,7 +128,7 @@ fn later_identifies_replace_and_numbers_stay_numbers() {
 }
 
 #[test]
-fn what_engage_computed_outlasts_the_next_identify() {
+fn computed_traits_outlast_next_identify() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
     let audience = |value: bool| {
@@ -145,7 +149,7 @@ fn what_engage_computed_outlasts_the_next_identify() {
         of(&mut memory, r#"{"userId":"u"}"#),
         r#"{"userId":"u","traits":{"plan":"pro","big_spender":true}}"#
     );
-    // By the visitor that the user is known as, too.
+    // By the linked anonymousId, too.
     let by_visitor = audience(false).replace("userId", "anonymousId").replace("\"u\"", "\"a\"");
     identify(&mut memory, PLENTY, 3, &shop, &by_visitor);
     identify(&mut memory, PLENTY, 4, &shop, r#"{"userId":"u","traits":{"plan":"free"}}"#);
@@ -156,7 +160,7 @@ fn what_engage_computed_outlasts_the_next_identify() {
 }
 
 #[test]
-fn the_message_itself_says_who_it_is_of_where_nobody_is_remembered() {
+fn context_traits_are_used_when_user_is_unknown() {
     let mut memory = Memory::new();
     let phone = source(1, Mode::Cloud);
     let event = r#"{"userId":"u","anonymousId":"a","context":{"traits":{"plan":"pro"}}}"#;
@@ -177,58 +181,58 @@ fn the_message_itself_says_who_it_is_of_where_nobody_is_remembered() {
 }
 
 #[test]
-fn an_anonymous_identify_holds_for_the_rest_of_its_page() {
+fn page_traits_hold_until_user_id_is_identified() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Device);
     let mut users = UserTransaction::new(&mut memory, PLENTY, 1);
-    let mut page = Page::default();
+    let mut page = PageTraits::default();
     let track = message(MessageType::Track, r#"{"anonymousId":"b"}"#);
-    assert_eq!(users.of_event(&shop, &track, Some(&page)), None);
+    assert_eq!(users.user_for_event(&shop, &track, Some(&page)), None);
     users.identify(
         &shop,
         &message(MessageType::Identify, r#"{"anonymousId":"a","traits":{"x":1}}"#),
         Some(&mut page),
     );
-    let shown = users.of_event(&shop, &track, Some(&page)).unwrap();
+    let shown = users.user_for_event(&shop, &track, Some(&page)).unwrap();
     assert_eq!((shown.id, shown.traits.as_str()), (None, r#"{"x":1}"#));
-    assert_eq!(users.of_event(&source(2, Mode::Device), &track, Some(&page)), None);
+    assert_eq!(users.user_for_event(&source(2, Mode::Device), &track, Some(&page)), None);
     assert_eq!(
-        users.of_event(&shop, &message(MessageType::Track, r#"{"userId":"u"}"#), Some(&page)),
+        users.user_for_event(&shop, &message(MessageType::Track, r#"{"userId":"u"}"#), Some(&page)),
         None
     );
-    // Whoever has a userId is somebody, and others are not that.
+    // An identify with a userId ends it.
     users.identify(
         &shop,
         &message(MessageType::Identify, r#"{"userId":"u","anonymousId":"a"}"#),
         Some(&mut page),
     );
-    assert_eq!(users.of_event(&shop, &track, Some(&page)), None);
+    assert_eq!(users.user_for_event(&shop, &track, Some(&page)), None);
 }
 
 #[test]
-fn order_counts_within_a_request() {
+fn transaction_sees_its_own_earlier_updates() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
     let track = message(MessageType::Track, r#"{"userId":"u"}"#);
     let mut users = UserTransaction::new(&mut memory, PLENTY, 1);
-    assert_eq!(users.of_event(&shop, &track, None), None);
+    assert_eq!(users.user_for_event(&shop, &track, None), None);
     users.identify(
         &shop,
         &message(MessageType::Identify, r#"{"userId":"u","traits":{"n":1}}"#),
         None,
     );
-    assert_eq!(users.of_event(&shop, &track, None).unwrap().traits, r#"{"n":1}"#);
+    assert_eq!(users.user_for_event(&shop, &track, None).unwrap().traits, r#"{"n":1}"#);
     users.identify(
         &shop,
         &message(MessageType::Identify, r#"{"userId":"u","traits":{"n":2}}"#),
         None,
     );
-    assert_eq!(users.of_event(&shop, &track, None).unwrap().traits, r#"{"n":2}"#);
-    assert_eq!(users.keep(), CommitReport { written: 2, ..CommitReport::default() });
+    assert_eq!(users.user_for_event(&shop, &track, None).unwrap().traits, r#"{"n":2}"#);
+    assert_eq!(users.commit(), CommitReport { written: 2, ..CommitReport::default() });
 }
 
 #[test]
-fn the_least_recently_used_goes_first_wherever_it_lies() {
+fn eviction_takes_least_recently_used_of_all_shards() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
     let three = config::UsersSettings { max_users: 3, ..PLENTY };
@@ -244,12 +248,12 @@ fn the_least_recently_used_goes_first_wherever_it_lies() {
         })
         .collect();
     assert_eq!(left, [1, 3, 4]);
-    // A whole sync in one request: the last of it stay.
+    // More than the bound in one request: its last users stay.
     let mut users = UserTransaction::new(&mut memory, three, 20_000);
     for id in 100..150 {
         users.identify(&shop, &message(MessageType::Identify, &body(id)), None);
     }
-    users.keep();
+    users.commit();
     let left: Vec<u64> = (1..150)
         .filter(|id| {
             shown(&mut memory, three, 21, &shop, &format!(r#"{{"userId":"u{id}"}}"#)).is_some()
@@ -260,10 +264,10 @@ fn the_least_recently_used_goes_first_wherever_it_lies() {
 }
 
 #[test]
-fn as_many_as_may_be_are_remembered() {
+fn store_holds_as_many_users_as_max_users() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
-    UserTransaction::prepare(&mut memory, PLENTY);
+    UserTransaction::initialize(&mut memory, PLENTY, SEED);
     for request in 0..100 {
         let mut users = UserTransaction::new(&mut memory, PLENTY, (1 + request) * 1000);
         for n in 0..100 {
@@ -273,7 +277,7 @@ fn as_many_as_may_be_are_remembered() {
             );
             users.identify(&shop, &message(MessageType::Identify, &body), None);
         }
-        assert_eq!(users.keep(), CommitReport { written: 100, ..CommitReport::default() });
+        assert_eq!(users.commit(), CommitReport { written: 100, ..CommitReport::default() });
     }
     let (held, booked) = held(&memory);
     assert_eq!((held.0, held), (10_000, booked));
@@ -286,18 +290,87 @@ fn as_many_as_may_be_are_remembered() {
 }
 
 #[test]
-fn whoever_is_not_heard_of_is_forgotten() {
+fn user_not_seen_for_ttl_is_removed() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
     identify(&mut memory, PLENTY, 1, &shop, r#"{"userId":"u","traits":{"n":1}}"#);
-    // Each event counts as having heard of them, to the minute.
+    // Each event counts as seen, exact to the minute.
     assert!(shown(&mut memory, PLENTY, 900_000, &shop, r#"{"userId":"u"}"#).is_some());
     assert!(shown(&mut memory, PLENTY, 1_800_000, &shop, r#"{"userId":"u"}"#).is_some());
     assert!(shown(&mut memory, PLENTY, 2_900_000, &shop, r#"{"userId":"u"}"#).is_none());
 }
 
 #[test]
-fn traits_that_are_too_large_are_not_remembered_and_the_earlier_ones_neither() {
+fn anonymous_visitor_not_seen_for_ttl_is_removed() {
+    let mut memory = Memory::new();
+    let shop = source(1, Mode::Cloud);
+    let visitor = r#"{"anonymousId":"a"}"#;
+    identify(&mut memory, PLENTY, 1, &shop, r#"{"anonymousId":"a","traits":{"n":1}}"#);
+    assert!(shown(&mut memory, PLENTY, 900_000, &shop, visitor).is_some());
+    assert!(shown(&mut memory, PLENTY, 1_890_000, &shop, visitor).is_some());
+    assert_eq!(shown(&mut memory, PLENTY, 2_900_000, &shop, visitor), None);
+    // The record itself is removed with the next write to its shard.
+    identify(&mut memory, PLENTY, 2_900_000, &shop, r#"{"anonymousId":"a","traits":{}}"#);
+    assert_eq!(held(&memory).0.0, 1);
+    assert_eq!(shown(&mut memory, PLENTY, 2_900_001, &shop, visitor).as_deref(), Some("{}"));
+}
+
+#[test]
+fn link_not_seen_for_ttl_is_removed() {
+    let mut memory = Memory::new();
+    let shop = source(1, Mode::Cloud);
+    let both = r#"{"userId":"u","anonymousId":"a","traits":{"n":1}}"#;
+    identify(&mut memory, PLENTY, 1, &shop, both);
+    let event = r#"{"anonymousId":"a"}"#;
+    // An event of the visitor is one of the user, too.
+    assert!(shown(&mut memory, PLENTY, 900_000, &shop, event).is_some());
+    assert!(shown(&mut memory, PLENTY, 1_800_000, &shop, r#"{"userId":"u"}"#).is_some());
+    // The user is still known, but not by the visitor's id.
+    assert_eq!(shown(&mut memory, PLENTY, 2_000_000, &shop, event), None);
+    assert!(shown(&mut memory, PLENTY, 2_000_000, &shop, r#"{"userId":"u"}"#).is_some());
+}
+
+#[test]
+fn initialize_by_second_worker_keeps_seed_and_users() {
+    let mut memory = Memory::new();
+    let shop = source(1, Mode::Cloud);
+    UserTransaction::initialize(&mut memory, PLENTY, SEED);
+    identify(&mut memory, PLENTY, 1, &shop, r#"{"userId":"u","traits":{"n":1}}"#);
+    UserTransaction::initialize(&mut memory, PLENTY, SEED + 1);
+    assert!(shown(&mut memory, PLENTY, 2, &shop, r#"{"userId":"u"}"#).is_some());
+    // A store of another size is emptied, but the seed of the process stays.
+    let large = config::UsersSettings { max_users: 40_000, ..PLENTY };
+    UserTransaction::initialize(&mut memory, large, SEED + 2);
+    assert_eq!(sharding::Layout::load(&mut memory).0.seed, SEED);
+}
+
+#[test]
+fn users_with_ids_chosen_for_one_shard_are_not_evicted() {
+    let shop = source(1, Mode::Cloud);
+    let body =
+        |id: &str| format!(r#"{{"userId":"{id}","traits":{{"t":"{}"}}}}"#, "x".repeat(2_000));
+    let crowded = |seed: u64| {
+        let shard = |id: &String| {
+            let user = UserKey::user_id(1, id.as_str());
+            sharding::ShardId::new(&user, PLENTY, seed)
+        };
+        let first = shard(&"u0".to_owned());
+        (0..200_000).map(|n| format!("u{n}")).filter(|id| shard(id) == first).take(50).collect()
+    };
+    // The attacker knows the seed in one case, and guesses in the other.
+    for (guess, all_stay) in [(SEED, false), (SEED + 1, true)] {
+        let mut memory = Memory::new();
+        UserTransaction::initialize(&mut memory, PLENTY, SEED);
+        let ids: Vec<String> = crowded(guess);
+        for id in &ids {
+            identify(&mut memory, PLENTY, 1, &shop, &body(id));
+        }
+        assert_eq!(held(&memory).0.0 == 50, all_stay);
+    }
+}
+
+#[test]
+fn oversized_traits_replace_earlier_ones_by_none() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
     let large = format!(
@@ -306,7 +379,7 @@ fn traits_that_are_too_large_are_not_remembered_and_the_earlier_ones_neither() {
         "y".repeat(9_000)
     );
     identify(&mut memory, PLENTY, 1, &shop, r#"{"userId":"u","traits":{"n":1}}"#);
-    assert_eq!(identify(&mut memory, PLENTY, 2, &shop, &large).refused, 1);
+    assert_eq!(identify(&mut memory, PLENTY, 2, &shop, &large).rejected, 1);
     assert_eq!(
         shown(&mut memory, PLENTY, 3, &shop, r#"{"userId":"u"}"#).as_deref(),
         Some(r#"{"userId":"u"}"#)
@@ -319,9 +392,9 @@ fn traits_that_are_too_large_are_not_remembered_and_the_earlier_ones_neither() {
         &shop,
         &format!(r#"{{"userId":"{id}","traits":{{"n":1}}}}"#),
     );
-    assert_eq!((kept.refused, kept.written), (1, 0));
+    assert_eq!((kept.rejected, kept.written), (1, 0));
     assert_eq!(shown(&mut memory, PLENTY, 5, &shop, &format!(r#"{{"userId":"{id}"}}"#)), None);
-    // A bound that not even one record fits.
+    // A bound that is too small for one record.
     let none = config::UsersSettings { max_bytes: 10, ..PLENTY };
     let mut memory = Memory::new();
     identify(&mut memory, none, 1, &shop, r#"{"userId":"u","traits":{"n":1}}"#);
@@ -329,7 +402,7 @@ fn traits_that_are_too_large_are_not_remembered_and_the_earlier_ones_neither() {
 }
 
 #[test]
-fn events_of_one_request_show_only_so_many_bytes() {
+fn trait_bytes_of_one_request_are_bounded() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
     identify(
@@ -342,13 +415,13 @@ fn events_of_one_request_show_only_so_many_bytes() {
     let mut users = UserTransaction::new(&mut memory, PLENTY, 2_000);
     let track = message(MessageType::Track, r#"{"userId":"u"}"#);
     let bytes: usize =
-        (0..5_000).map(|_| users.of_event(&shop, &track, None).unwrap().traits.len()).sum();
+        (0..5_000).map(|_| users.user_for_event(&shop, &track, None).unwrap().traits.len()).sum();
     assert!((4_000_000..=4_194_304).contains(&bytes), "{bytes}");
-    assert!(users.keep().not_shown > 4_000);
+    assert!(users.commit().traits_omitted > 4_000);
 }
 
 #[test]
-fn one_request_says_only_so_much() {
+fn updates_of_one_request_are_bounded() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
     let mut users = UserTransaction::new(&mut memory, PLENTY, 1_000);
@@ -356,17 +429,17 @@ fn one_request_says_only_so_much() {
         let body = format!(r#"{{"userId":"u","traits":{{"n":{n}}}}}"#);
         users.identify(&shop, &message(MessageType::Identify, &body), None);
     }
-    let kept = users.keep();
-    assert_eq!((kept.written, kept.refused), (8_191, 1_809));
+    let kept = users.commit();
+    assert_eq!((kept.written, kept.rejected), (8_191, 1_809));
     assert!(shown(&mut memory, PLENTY, 2, &shop, r#"{"userId":"u"}"#).unwrap().contains("8190"));
 }
 
 #[test]
-fn a_store_of_another_size_leaves_nothing_behind() {
+fn initialize_with_other_size_empties_store() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
     let large = config::UsersSettings { max_users: 40_000, max_bytes: 40_000_000, ..PLENTY };
-    UserTransaction::prepare(&mut memory, large);
+    UserTransaction::initialize(&mut memory, large, SEED);
     for id in 0..2_000 {
         identify(
             &mut memory,
@@ -379,12 +452,12 @@ fn a_store_of_another_size_leaves_nothing_behind() {
     assert!(shown(&mut memory, large, 2, &shop, r#"{"userId":"u1500"}"#).is_some());
     assert_eq!(held(&memory).0, held(&memory).1);
     // The same size: nothing is lost.
-    UserTransaction::prepare(&mut memory, large);
+    UserTransaction::initialize(&mut memory, large, SEED);
     assert_eq!(held(&memory).0.0, 2_000);
-    UserTransaction::prepare(&mut memory, PLENTY);
+    UserTransaction::initialize(&mut memory, PLENTY, SEED);
     assert_eq!(held(&memory), ((0, 0), (0, 0)));
     identify(&mut memory, PLENTY, 3, &shop, r#"{"userId":"u","traits":{"n":1}}"#);
-    // A bound that has become smaller is kept to from the next identify on.
+    // A smaller bound takes effect with the next identify.
     for id in 0..200 {
         identify(
             &mut memory,
@@ -404,7 +477,7 @@ fn a_store_of_another_size_leaves_nothing_behind() {
     assert_eq!(held(&memory).0.0, 5);
 }
 
-/// Shared data that another worker writes to between our reading and our writing.
+/// Shared data that another worker writes to between our reads and writes.
 struct Busy<'m> {
     memory: &'m mut Memory,
     others: Vec<(u64, String)>,
@@ -428,13 +501,13 @@ impl SharedData for Busy<'_> {
 }
 
 #[test]
-fn what_others_say_meanwhile_is_not_lost() {
+fn concurrent_updates_are_not_lost() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
-    UserTransaction::prepare(&mut memory, TIGHT);
+    UserTransaction::initialize(&mut memory, TIGHT, SEED);
     let audience =
         r#"{"userId":"u","context":{"personas":{"computation_key":"vip"}},"traits":{"vip":true}}"#;
-    // Between our read and our first write, to the ledger; and between that and our write to the shard.
+    // Between our read and our first write, to the usage; and between that and our write to the shard.
     for turn in 1..=2 {
         let mut others = vec![(turn, audience.replace("vip", &format!("vip_{turn}")))];
         others.resize(
@@ -452,7 +525,7 @@ fn what_others_say_meanwhile_is_not_lost() {
             ),
             None,
         );
-        assert_eq!(users.keep().refused, 0);
+        assert_eq!(users.commit().rejected, 0);
     }
     let shown = shown(&mut memory, TIGHT, 3, &shop, r#"{"userId":"u"}"#).unwrap();
     assert_eq!(shown, r#"{"userId":"u","traits":{"said":2,"vip_1":true,"vip_2":true}}"#);
@@ -461,7 +534,7 @@ fn what_others_say_meanwhile_is_not_lost() {
 const TIGHT: config::UsersSettings =
     config::UsersSettings { max_users: 20, max_bytes: 4_000, ttl_ms: 500 };
 
-fn anyone() -> impl Strategy<Value = (u8, u8, Option<bool>, usize)> {
+fn any_update() -> impl Strategy<Value = (u8, u8, Option<bool>, usize)> {
     (0_u8..40, 0_u8..10, proptest::option::of(any::<bool>()), 0_usize..60)
 }
 
@@ -483,28 +556,28 @@ fn body(user: u8, device: u8, computed: Option<bool>, padding: usize) -> String 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever is said in whatever order, with other workers in between: the bounds hold after every single write, the
-    /// ledger is right when all are done, and nobody's traits are anybody else's.
+    /// With any updates in any order, and other workers in between: the bounds hold after every single write, the usage
+    /// index is right when all have committed, and no user has traits of another.
     #[test]
-    fn bounds_hold_and_nobody_is_mistaken(
+    fn bounds_hold_and_traits_stay_with_their_user(
         requests in proptest::collection::vec(
-            (proptest::collection::vec(anyone(), 1..12), proptest::collection::vec(anyone(), 0..4), 1_u64..40),
+            (proptest::collection::vec(any_update(), 1..12), proptest::collection::vec(any_update(), 0..4), 1_u64..40),
             1..24,
         ),
     ) {
         let mut memory = Memory::new();
         let shop = source(1, Mode::Cloud);
-        UserTransaction::prepare(&mut memory, TIGHT);
+        UserTransaction::initialize(&mut memory, TIGHT, SEED);
         let mut now = 1_000;
-        for (said, others, later) in requests {
+        for (updates, others, later) in requests {
             now += later;
             let others = others.into_iter().map(|(u, d, c, p)| (now, body(u, d, c, p))).collect();
             let mut busy = Busy { memory: &mut memory, others };
             let mut users = UserTransaction::new(&mut busy, TIGHT, now * 1000);
-            for (user, device, computed, padding) in said {
+            for (user, device, computed, padding) in updates {
                 users.identify(&shop, &message(MessageType::Identify, &body(user, device, computed, padding)), None);
             }
-            users.keep();
+            users.commit();
             let (held, booked) = held(&memory);
             prop_assert_eq!(held, booked);
             for user in 0_u8..40 {

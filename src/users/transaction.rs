@@ -1,255 +1,303 @@
-//! One request's view of the users: what it looks up, what it learns, and the writing back.
+//! One request's view of the users: its look-ups and updates, until [`commit`](UserTransaction::commit).
 
 use super::record::{Record, Update, UserKey};
-use super::shard::{SeenAt, Shard, Usage};
-use super::sharding::{PARTITIONS, ShardId, every_key, partitions, shard_bytes};
+use super::shard::{MAX_UPDATES_PER_REQUEST, SeenAt, Shard, Usage};
+use super::sharding::{
+    LAYOUT_KEY, Layout, ShardId, for_each_key, max_shard_bytes, partition_count,
+};
 use super::{SharedData, User};
-use crate::config;
-use crate::json::Cursor;
+use crate::config::UsersSettings;
 use std::collections::BTreeMap;
 
-/// Bytes of a record, at most: half of what Segment takes as one call.
-const RECORD_BYTES: usize = 16_384;
-/// Things that one request may say, at most: as many as a moment can tell apart. Segment takes 2,500 calls a batch.
-const SAID: u64 = 0x1fff;
-/// Bytes of an id, at most.
-const ID_BYTES: usize = 512;
-/// Up to this many users it is known to the moment who was heard of last; beyond, to the minute: that spares a write
-/// for most events.
-const EXACT_USERS: u64 = 1000;
-const TOUCH: u64 = 60_000_000;
+/// Longest texts of a record, in bytes: half of what Segment accepts as one message.
+const MAX_RECORD_BYTES: usize = 16_384;
+/// Longest id, in bytes.
+const MAX_ID_BYTES: usize = 512;
+/// Up to this many users, each event updates `last_seen`, so that eviction is in exact order. With
+/// more users `last_seen` is exact to [`TOUCH_INTERVAL_US`], which saves a write for most events.
+const EXACT_LRU_MAX_USERS: u64 = 1000;
+const TOUCH_INTERVAL_US: u64 = 60_000_000;
 
-/// What became of what a request said of users.
+/// What became of a request's updates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CommitReport {
-    /// Things remembered, those aside that only say that a user was heard of.
+    /// Updates that were stored, those aside that only note that a user was seen.
     pub written: u64,
-    /// Records that had to go for them: the bound was reached.
+    /// Records that were evicted for them, as the store was full.
     pub evicted: u64,
-    /// Traits that were not remembered: too large, or other workers kept writing at the same place.
-    pub refused: u64,
-    /// Events that show their user without traits: those of the request had become too many bytes.
-    pub not_shown: u64,
+    /// Updates that were not stored: too large, too many, or other workers kept writing to the same
+    /// shard.
+    pub rejected: u64,
+    /// Events without the traits of their user: those of the request were too many bytes.
+    pub traits_omitted: u64,
 }
 
 /// The users of all sources, as one request sees them.
 #[derive(Debug)]
 pub struct UserTransaction<'s, S> {
     pub(super) shared: &'s mut S,
-    pub(super) settings: config::UsersSettings,
-    pub(super) now: u64,
-    /// How many things this request has said: what it says later counts as later.
-    said: u64,
-    /// Bytes of traits that events have shown.
-    shown: usize,
-    pub(super) open: BTreeMap<ShardId, LoadedShard>,
-    pub(super) kept: CommitReport,
+    pub(super) settings: UsersSettings,
+    /// Microseconds since 1970.
+    pub(super) now_us: u64,
+    /// Read before the first shard.
+    seed: Option<u64>,
+    /// Updates of this request so far. A later one counts as seen later.
+    update_count: u64,
+    /// Bytes of traits in the events of this request so far.
+    trait_bytes_used: usize,
+    pub(super) loaded: BTreeMap<ShardId, LoadedShard>,
+    pub(super) report: CommitReport,
 }
 
-/// A shard that has been read.
+/// A shard that this request has read.
 #[derive(Debug, Default)]
 pub(super) struct LoadedShard {
     pub(super) shard: Shard,
     pub(super) version: Option<u32>,
-    /// What it weighed when it was read; known where it is to be written.
-    pub(super) weighed: Option<Usage>,
-    pub(super) said: Vec<(UserKey, SeenAt, Update)>,
+    /// What it held when it was read. `None`: the shard is unchanged.
+    pub(super) usage_at_load: Option<Usage>,
+    /// The updates that changed it, to be applied again if another worker writes first.
+    pub(super) updates: Vec<(UserKey, SeenAt, Update)>,
 }
 
 impl<'s, S: SharedData> UserTransaction<'s, S> {
-    /// The users as of `now`, in microseconds since 1970. Nothing is read before it is asked for.
-    pub fn new(shared: &'s mut S, settings: config::UsersSettings, now: u64) -> Self {
+    /// Begins at `now_us`, in microseconds since 1970. Reads nothing yet.
+    pub fn new(shared: &'s mut S, settings: UsersSettings, now_us: u64) -> Self {
         Self {
             shared,
             settings,
-            now,
-            said: 0,
-            shown: 0,
-            open: BTreeMap::new(),
-            kept: CommitReport::default(),
+            now_us,
+            seed: None,
+            update_count: 0,
+            trait_bytes_used: 0,
+            loaded: BTreeMap::new(),
+            report: CommitReport::default(),
         }
     }
 
-    /// Makes what is to be shared: once, before there are others. A value is only safe from those who come first where
-    /// it is there before they come.
-    pub fn prepare(shared: &mut S, settings: config::UsersSettings) {
-        let count = partitions(settings);
-        let (before, version) = shared.get(PARTITIONS);
-        let before = before.try_into().map_or(0, u64::from_le_bytes);
-        if before != count {
-            shared.set(PARTITIONS, &count.to_le_bytes(), version);
-            // Of another size there are other keys, and nobody finds the old ones again.
-            every_key(before, |key| {
+    /// Creates all keys of the store, unless another worker has. To be called once by each worker,
+    /// before its first transaction, and only for a configuration that is in force: a store of another
+    /// size is emptied.
+    ///
+    /// Compare-and-swap only protects keys that exist. `seed` must be a number that callers cannot
+    /// know; the first worker's stays for the life of the process.
+    pub fn initialize(shared: &mut S, settings: UsersSettings, seed: u64) {
+        let count = partition_count(settings);
+        let (before, version) = Layout::load(shared);
+        if before.partition_count != count {
+            let seed = if version.is_some() { before.seed } else { seed };
+            let layout = Layout { partition_count: count, seed };
+            shared.set(LAYOUT_KEY, &layout.to_bytes(), version);
+            // The keys contain the partition count, so the old values would never be read again.
+            for_each_key(before.partition_count, |key| {
                 shared.set(key, b"", None);
             });
         }
-        every_key(count, |key| {
+        for_each_key(count, |key| {
             if shared.get(key).1.is_none() {
                 shared.set(key, b"", None);
             }
         });
     }
 
-    /// What is remembered of the user `id` of a source.
-    pub(crate) fn user(&mut self, scope: u64, id: &str) -> Option<String> {
-        self.known(&UserKey { scope, is_user: true, id: id.to_owned() })
+    /// The traits of the user with that `userId`.
+    pub(crate) fn profile_for_user_id(&mut self, key_hash: u64, id: &str) -> Option<String> {
+        self.load_profile(&UserKey::user_id(key_hash, id))
     }
 
-    /// What is remembered of the visitor `id` of a source, be it under the `userId` that the visitor has got since.
-    pub(crate) fn visitor(&mut self, scope: u64, id: &str) -> Option<User> {
-        let who = UserKey { scope, is_user: false, id: id.to_owned() };
-        match self.named(&who) {
-            Some(user) => {
-                let traits = self.user(scope, &json_to_text(&user)?)?;
-                Some(User { id: Some(user), traits })
+    /// The user with that `anonymousId`: the one it is linked to, else the anonymous visitor.
+    pub(crate) fn profile_for_anonymous_id(&mut self, key_hash: u64, id: &str) -> Option<User> {
+        let visitor = UserKey::anonymous_id(key_hash, id);
+        match self.load_link(&visitor) {
+            Some(user_id) => {
+                let traits = self.profile_for_user_id(key_hash, &json_to_text(&user_id)?)?;
+                Some(User { id: Some(user_id), traits })
             }
-            None => self.known(&who).map(|traits| User { id: None, traits }),
+            None => self.load_profile(&visitor).map(|traits| User { id: None, traits }),
         }
     }
 
-    /// The `userId`, as JSON, of whoever is behind an `anonymousId`.
-    pub(crate) fn user_of(&mut self, scope: u64, id: &str) -> Option<String> {
-        self.named(&UserKey { scope, is_user: false, id: id.to_owned() })
+    /// The `userId`, as JSON, that an `anonymousId` is linked to.
+    pub(crate) fn resolve_link(&mut self, key_hash: u64, id: &str) -> Option<String> {
+        self.load_link(&UserKey::anonymous_id(key_hash, id))
     }
 
-    /// Takes what is said of a user or visitor. What follows in this request sees it.
-    pub(crate) fn say(&mut self, who: UserKey, said: Update) {
-        if who.id.len() > ID_BYTES || self.said >= SAID {
-            self.kept.refused = self.kept.refused.saturating_add(1);
+    /// Records an update. Later look-ups of this request see it.
+    pub(crate) fn record_update(&mut self, user: UserKey, update: Update) {
+        if user.id.len() > MAX_ID_BYTES || self.update_count >= MAX_UPDATES_PER_REQUEST {
+            self.report.rejected = self.report.rejected.saturating_add(1);
             return;
         }
-        self.said = self.said.saturating_add(1);
-        let (moment, limits) = (SeenAt::of(self.now, self.said), self.limits());
-        let open = self.open(ShardId::of(&who, self.settings));
-        if open.weighed.is_none() {
-            open.weighed = Some(open.shard.weight());
+        self.update_count = self.update_count.saturating_add(1);
+        let (seen_at, limits) = (SeenAt::new(self.now_us, self.update_count), self.limits());
+        let loaded = self.load_shard_of(&user);
+        if loaded.usage_at_load.is_none() {
+            loaded.usage_at_load = Some(loaded.shard.usage());
         }
-        let fits = apply(&mut open.shard, &who, moment, &said, limits);
-        open.said.push((who, moment, said));
+        let fits = apply(&mut loaded.shard, &user, seen_at, &update, limits);
+        loaded.updates.push((user, seen_at, update));
         if !fits {
-            self.kept.refused = self.kept.refused.saturating_add(1);
+            self.report.rejected = self.report.rejected.saturating_add(1);
         }
     }
 
-    /// Whether an event may show that many bytes more.
-    pub(crate) fn shows(&mut self, bytes: usize, most: usize) -> bool {
-        let shown = self.shown.saturating_add(bytes);
-        if shown <= most {
-            self.shown = shown;
+    /// Whether an event may show that many more bytes of traits. At most `max` for one request.
+    pub(crate) fn charge_trait_bytes(&mut self, bytes: usize, max: usize) -> bool {
+        let used = self.trait_bytes_used.saturating_add(bytes);
+        if used <= max {
+            self.trait_bytes_used = used;
         } else {
-            self.kept.not_shown = self.kept.not_shown.saturating_add(1);
+            self.report.traits_omitted = self.report.traits_omitted.saturating_add(1);
         }
-        shown <= most
+        used <= max
     }
 
-    fn known(&mut self, who: &UserKey) -> Option<String> {
-        let expired = self.expired();
-        let entry = self
-            .open(ShardId::of(who, self.settings))
-            .shard
-            .find(who)
-            .filter(|entry| entry.heard >= expired)?;
-        let Some(Record::Profile { traits, .. }) = entry.record() else { return None };
-        let (traits, heard) = (traits.to_owned(), entry.heard);
-        self.heard(who, heard);
-        Some(traits)
+    fn load_profile(&mut self, user: &UserKey) -> Option<String> {
+        self.load_record(user, |record| match record {
+            Record::Profile { traits, .. } => Some(traits.to_owned()),
+            Record::Link(_) => None,
+        })
     }
 
-    fn named(&mut self, who: &UserKey) -> Option<String> {
-        let expired = self.expired();
-        let entry = self
-            .open(ShardId::of(who, self.settings))
-            .shard
-            .find(who)
-            .filter(|entry| entry.heard >= expired)?;
-        let Some(Record::Link(user)) = entry.record() else { return None };
-        let (user, heard) = (user.to_owned(), entry.heard);
-        self.heard(who, heard);
-        Some(user)
+    fn load_link(&mut self, visitor: &UserKey) -> Option<String> {
+        self.load_record(visitor, |record| match record {
+            Record::Link(user_id) => Some(user_id.to_owned()),
+            Record::Profile { .. } => None,
+        })
     }
 
-    /// An event of that user's came.
-    fn heard(&mut self, who: &UserKey, last: SeenAt) {
-        let exact = self.settings.max_users <= EXACT_USERS;
-        let pause = if exact { 1 } else { TOUCH.min(self.expire() >> 3).max(1) };
-        if self.now >= last.micros().saturating_add(pause) {
-            self.say(who.clone(), Update::Touch);
+    /// What `select` takes of a record that has not expired. Notes that the user was seen.
+    fn load_record<T>(
+        &mut self,
+        user: &UserKey,
+        select: impl FnOnce(Record<'_>) -> Option<T>,
+    ) -> Option<T> {
+        let cutoff = self.cutoff();
+        let entry = self.load_shard_of(user).shard.find(user)?;
+        if entry.last_seen < cutoff {
+            return None;
+        }
+        let (selected, last_seen) = (select(entry.record()?)?, entry.last_seen);
+        self.touch(user, last_seen);
+        Some(selected)
+    }
+
+    fn touch(&mut self, user: &UserKey, last_seen: SeenAt) {
+        let is_exact = self.settings.max_users <= EXACT_LRU_MAX_USERS;
+        let interval_us =
+            if is_exact { 1 } else { TOUCH_INTERVAL_US.min(self.ttl_us() >> 3).max(1) };
+        if self.now_us >= last_seen.unix_us().saturating_add(interval_us) {
+            self.record_update(user.clone(), Update::Touch);
         }
     }
 
     pub(super) fn limits(&self) -> Limits {
-        Limits { expired: self.expired(), shard_bytes: shard_bytes(self.settings) }
+        Limits { cutoff: self.cutoff(), shard_bytes: max_shard_bytes(self.settings) }
     }
 
-    fn expired(&self) -> SeenAt {
-        SeenAt::of(self.now.saturating_sub(self.expire()), 0)
+    /// Records last seen before this have expired.
+    fn cutoff(&self) -> SeenAt {
+        SeenAt::new(self.now_us.saturating_sub(self.ttl_us()), 0)
     }
 
-    fn expire(&self) -> u64 {
+    fn ttl_us(&self) -> u64 {
         self.settings.ttl_ms.saturating_mul(1000)
     }
 
-    pub(super) fn open(&mut self, place: ShardId) -> &mut LoadedShard {
+    fn load_shard_of(&mut self, user: &UserKey) -> &mut LoadedShard {
+        let shared = &mut *self.shared;
+        let seed = *self.seed.get_or_insert_with(|| Layout::load(shared).0.seed);
+        self.load(ShardId::new(user, self.settings, seed))
+    }
+
+    pub(super) fn load(&mut self, shard_id: ShardId) -> &mut LoadedShard {
         let (shared, settings) = (&mut *self.shared, self.settings);
-        self.open.entry(place).or_insert_with(|| read(shared, settings, place))
+        self.loaded.entry(shard_id).or_insert_with(|| LoadedShard::read(shared, settings, shard_id))
     }
 }
 
 impl LoadedShard {
-    pub(super) fn growth(&self) -> Usage {
-        self.shard.weight().minus(self.weighed.unwrap_or_default())
+    pub(super) fn read(
+        shared: &mut impl SharedData,
+        settings: UsersSettings,
+        shard_id: ShardId,
+    ) -> Self {
+        let (bytes, version) = shared.get(&shard_id.key(settings));
+        Self { shard: Shard::from_bytes(bytes), version, ..Self::default() }
+    }
+
+    /// How much more it holds than when it was read.
+    pub(super) fn delta(&self) -> Usage {
+        self.shard.usage().saturating_sub(self.usage_at_load.unwrap_or_default())
     }
 }
 
-/// What a shard may hold.
+/// Bounds of one shard.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Whoever was not heard of since is forgotten.
-    expired: SeenAt,
+    /// Records last seen before this have expired.
+    cutoff: SeenAt,
     shard_bytes: usize,
 }
 
-/// Says something of a user in a shard. False: it was too large, and something less is remembered.
+/// Applies an update to a shard. False: the update is too large, and less of it is stored.
 pub(super) fn apply(
     shard: &mut Shard,
-    who: &UserKey,
-    moment: SeenAt,
-    said: &Update,
+    user: &UserKey,
+    seen_at: SeenAt,
+    update: &Update,
     limits: Limits,
 ) -> bool {
     let before = shard
-        .find(who)
-        .filter(|entry| entry.heard >= limits.expired)
+        .find(user)
+        .filter(|entry| entry.last_seen >= limits.cutoff)
         .and_then(|entry| entry.record());
-    let Some(mut after) = said.of(before) else { return true };
-    let fits = after.len() <= RECORD_BYTES;
+    let Some(mut after) = update.apply(before) else { return true };
+    let fits = after.len() <= MAX_RECORD_BYTES;
     if !fits {
-        // Of traits that are too large only their user is remembered: the earlier ones are no longer true.
-        let less = match said {
-            Update::ReplaceTraits(_) => Update::ReplaceTraits(String::new()).of(before),
-            _ => Update::Touch.of(before),
+        // Traits that are too large are dropped, and the earlier ones with them: they are outdated.
+        let less = match update {
+            Update::ReplaceTraits(_) => Update::ReplaceTraits(String::new()).apply(before),
+            _ => Update::Touch.apply(before),
         };
         let Some(less) = less else { return false };
         after = less;
     }
-    shard.put(who, moment, after.as_record(), limits.expired);
-    // Only ids chosen for it fill one shard before all.
+    shard.put(user, seen_at, after.as_record(), limits.cutoff);
     while shard.bytes().len() > limits.shard_bytes {
         shard.evict();
     }
     fits
 }
 
-pub(super) fn read(
-    shared: &mut impl SharedData,
-    settings: config::UsersSettings,
-    place: ShardId,
-) -> LoadedShard {
-    let (bytes, version) = shared.get(&place.key(settings));
-    LoadedShard { shard: Shard::of(bytes), version, ..LoadedShard::default() }
+/// The text of an id in JSON: of a string its characters, of a number its digits.
+pub(crate) fn json_to_text(json: &str) -> Option<String> {
+    match json.trim() {
+        string if string.starts_with('"') => serde_json::from_str(string).ok(),
+        number => {
+            serde_json::from_str::<serde_json::Number>(number).is_ok().then(|| number.to_owned())
+        }
+    }
 }
 
-/// An id, as JSON, as text.
-pub(crate) fn json_to_text(json: &str) -> Option<String> {
-    Cursor::new(json).value().ok()?.text().map(std::borrow::Cow::into_owned)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_to_text_of_string_or_number_is_its_text() {
+        for (json, want) in [
+            (r#""u\u0041\n""#, Some("uA\n")),
+            ("\"\"", Some("")),
+            ("12345678901234567890123", Some("12345678901234567890123")),
+            (" 1.50 ", Some("1.50")),
+            ("true", None),
+            ("null", None),
+            ("{}", None),
+            ("\"cut", None),
+            ("", None),
+        ] {
+            assert_eq!(json_to_text(json).as_deref(), want, "{json}");
+        }
+    }
 }

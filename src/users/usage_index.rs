@@ -1,55 +1,58 @@
-//! How much all shards of a partition hold, and where the oldest lies.
+//! How much all shards of a partition hold, and which shard holds the least recently used record.
 
 use super::shard::{SeenAt, Usage};
 
 /// Shards of a partition.
 pub(super) const SHARDS: usize = 512;
-/// UserTransaction a partition is made for: some 32 a shard.
+/// Users of a full partition: some 32 a shard.
 pub(super) const PARTITION_USERS: u64 = 16_384;
 
-/// The ledger of one partition.
+/// The usage of one partition, stored under one key:
+///
+/// ```text
+/// users: u64 | bytes: u64 | oldest: u64, for each of the 512 shards      (little-endian, 4112 bytes)
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PartitionUsage {
-    /// What the shards hold, and what is about to be written to them.
+    /// What the shards hold, and what is reserved for writes in progress.
     pub(super) used: Usage,
-    /// For each shard a time before which nobody in it was heard of last. It may lie too early, and is put right by
-    /// whoever looks.
-    oldest: Vec<SeenAt>,
+    /// For each shard, a lower bound of its oldest `last_seen`. Corrected when the shard is loaded.
+    oldest_by_shard: Vec<SeenAt>,
 }
 
 impl PartitionUsage {
-    /// Reads a ledger. Bytes that are none are an empty one.
-    pub(super) fn of(bytes: &[u8]) -> Self {
+    /// Decodes a stored usage. Bytes that are missing are 0.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Self {
         let mut numbers =
             bytes.chunks_exact(8).map(|chunk| chunk.try_into().map_or(0, u64::from_le_bytes));
         let mut next = || numbers.next().unwrap_or(0);
         let count = |n: u64| i64::try_from(n).unwrap_or(0);
         Self {
             used: Usage { users: count(next()), bytes: count(next()) },
-            oldest: (0..SHARDS).map(|_| SeenAt(next())).collect(),
+            oldest_by_shard: (0..SHARDS).map(|_| SeenAt(next())).collect(),
         }
     }
 
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
         let count = |n: i64| u64::try_from(n).unwrap_or(0).to_le_bytes();
         let mut bytes = Vec::with_capacity(SHARDS.saturating_add(2).saturating_mul(8));
         bytes.extend_from_slice(&count(self.used.users));
         bytes.extend_from_slice(&count(self.used.bytes));
-        for moment in &self.oldest {
-            bytes.extend_from_slice(&moment.0.to_le_bytes());
+        for seen_at in &self.oldest_by_shard {
+            bytes.extend_from_slice(&seen_at.0.to_le_bytes());
         }
         bytes
     }
 
     pub(super) fn set_oldest(&mut self, shard: usize, oldest: SeenAt) {
-        if let Some(place) = self.oldest.get_mut(shard) {
-            *place = oldest;
+        if let Some(slot) = self.oldest_by_shard.get_mut(shard) {
+            *slot = oldest;
         }
     }
 
-    /// The shard to look in for the least recently used.
-    pub(super) fn oldest(&self) -> usize {
-        let oldest = self.oldest.iter().enumerate().min_by_key(|(_, moment)| **moment);
+    /// The shard where the least recently used record may be.
+    pub(super) fn oldest_shard(&self) -> usize {
+        let oldest = self.oldest_by_shard.iter().enumerate().min_by_key(|(_, seen_at)| **seen_at);
         oldest.map_or(0, |(shard, _)| shard)
     }
 }
@@ -59,15 +62,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
-        let mut ledger = PartitionUsage::of(b"");
-        assert_eq!(ledger.used, Usage::default());
-        ledger.used = Usage { users: 3, bytes: 400 };
+    fn from_bytes_of_to_bytes_is_equal() {
+        let mut usage = PartitionUsage::from_bytes(b"");
+        assert_eq!(usage.used, Usage::default());
+        usage.used = Usage { users: 3, bytes: 400 };
         for shard in 0..SHARDS {
-            ledger.set_oldest(shard, SeenAt::of(1_000_000 - u64::try_from(shard).unwrap_or(0), 0));
+            let seen_at = SeenAt::new(1_000_000 - u64::try_from(shard).unwrap_or(0), 0);
+            usage.set_oldest(shard, seen_at);
         }
-        assert_eq!(PartitionUsage::of(&ledger.bytes()), ledger);
-        assert_eq!(ledger.oldest(), SHARDS - 1);
-        assert_eq!(PartitionUsage::of(&[1, 2, 3]).used, Usage::default());
+        assert_eq!(PartitionUsage::from_bytes(&usage.to_bytes()), usage);
+        assert_eq!(usage.oldest_shard(), SHARDS - 1);
+        assert_eq!(PartitionUsage::from_bytes(&[1, 2, 3]).used, Usage::default());
     }
 }

@@ -1,4 +1,4 @@
-//! What pages in a browser need: CORS on every answer, settings, and answers in place of Envoy's own.
+//! Browsers: CORS on every response, project settings, and replacements for Envoy's local replies.
 
 use super::fixture::{PATIENCE, TestEnv, ok, raw, track};
 use mock_keen::Fault;
@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 const ORIGIN: &str = "https://shop.example.com";
 
 async fn send(
-    s: &TestEnv,
+    env: &TestEnv,
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
     body: impl Into<reqwest::Body>,
 ) -> (u16, HeaderMap, String) {
     let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
-    let mut request = s.client.request(method, s.envoy.url(path)).body(body);
+    let mut request = env.client.request(method, env.envoy.url(path)).body(body);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -41,7 +41,7 @@ async fn every_response_has_cors_headers() {
     let mut config = harness::default_config();
     config["delivery"]["holdMs"] = json!(300);
     config["delivery"]["maxPendingBytes"] = json!(2000);
-    let s = TestEnv::with(config).await;
+    let env = TestEnv::with(config).await;
     let key = ("authorization", "Basic d3JpdGVLZXk6");
     let large = " ".repeat(600_000);
     let full =
@@ -58,35 +58,35 @@ async fn every_response_has_cors_headers() {
         ("POST", "/v1/t", large, 400),
         ("POST", "/v1/t", full, 429),
     ] {
-        let (got, headers, body) = send(&s, method, path, &[key, ("origin", ORIGIN)], body).await;
+        let (got, headers, body) = send(&env, method, path, &[key, ("origin", ORIGIN)], body).await;
         assert_eq!(got, status, "{method} {path}: {body}");
         assert!(readable(&headers), "{method} {path}: {headers:?}");
         assert_eq!(
             got == 429,
             headers.contains_key("retry-after") && headers.contains_key("x-ratelimit-reset")
         );
-        // Without an origin there is nothing to allow, and a cache must know why.
-        let (_, headers, _) = send(&s, "GET", "/v1/t", &[], "").await;
+        // Without Origin there is no CORS, but `Vary` is needed for caches.
+        let (_, headers, _) = send(&env, "GET", "/v1/t", &[], "").await;
         assert_eq!(
             (value(&headers, "access-control-allow-origin"), value(&headers, "vary")),
             ("", "Origin")
         );
     }
-    s.keen.fault(Fault::status(503).forever());
+    env.keen.fault(Fault::status(503).forever());
     let (status, headers, body) =
-        send(&s, "POST", "/v1/t", &[key, ("origin", ORIGIN)], track("failed")).await;
+        send(&env, "POST", "/v1/t", &[key, ("origin", ORIGIN)], track("failed")).await;
     assert!(
         status == 503 && readable(&headers) && headers.contains_key("retry-after"),
         "{status} {headers:?}"
     );
     assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["success"], false);
-    assert_eq!(s.collections(), ["taken"]);
-    s.envoy.no_panic_in_log();
+    assert_eq!(env.collections(), ["taken"]);
+    env.envoy.no_panic_in_log();
 }
 
 #[tokio::test]
 async fn preflight_allows_every_sdk_header() {
-    let s = TestEnv::new().await;
+    let env = TestEnv::new().await;
     for path in [
         "/v1/t",
         "/v1/b",
@@ -104,23 +104,23 @@ async fn preflight_allows_every_sdk_header() {
             if !asked.is_empty() {
                 headers.push(("access-control-request-headers", asked));
             }
-            let (status, headers, _) = send(&s, "OPTIONS", path, &headers, "").await;
+            let (status, headers, _) = send(&env, "OPTIONS", path, &headers, "").await;
             assert!(status == 200 && readable(&headers), "{path}: {headers:?}");
             assert_eq!(value(&headers, "access-control-allow-headers"), want);
             assert_eq!(value(&headers, "access-control-allow-methods"), "GET, POST, OPTIONS");
             assert_eq!(value(&headers, "access-control-max-age"), "86400");
         }
     }
-    // Other paths belong to the route.
-    assert_eq!(send(&s, "OPTIONS", "/elsewhere", &[("origin", ORIGIN)], "").await.0, 404);
-    s.envoy.no_panic_in_log();
+    // The route handles other paths.
+    assert_eq!(send(&env, "OPTIONS", "/elsewhere", &[("origin", ORIGIN)], "").await.0, 404);
+    env.envoy.no_panic_in_log();
 }
 
 #[tokio::test]
 async fn disallowed_origin_gets_no_cors_headers() {
     let mut config = harness::default_config();
     config["cors"] = json!({"allowOrigins": ["https://shop.example.com", "https://*.example.org"]});
-    let s = TestEnv::with(config).await;
+    let env = TestEnv::with(config).await;
     for (origin, allowed) in [
         (ORIGIN, true),
         ("https://www.example.org", true),
@@ -131,7 +131,7 @@ async fn disallowed_origin_gets_no_cors_headers() {
     ] {
         for method in ["POST", "OPTIONS"] {
             let (status, headers, _) = send(
-                &s,
+                &env,
                 method,
                 "/v1/i",
                 &[("origin", origin), ("authorization", "Basic d3JpdGVLZXk6")],
@@ -148,12 +148,12 @@ async fn disallowed_origin_gets_no_cors_headers() {
             assert_eq!(value(&headers, "vary"), "Origin");
         }
     }
-    s.envoy.no_panic_in_log();
+    env.envoy.no_panic_in_log();
 }
 
 #[tokio::test]
 async fn origin_cannot_inject_response_headers() {
-    let s = TestEnv::new().await;
+    let env = TestEnv::new().await;
     for (name, origin, asked) in [
         ("bytes", &b"https://a.b\xff\xfe"[..], &b"\xff"[..]),
         ("controls", b"https://a.b\tx: y", b"a\tb: c"),
@@ -165,7 +165,7 @@ async fn origin_cannot_inject_response_headers() {
         request.extend_from_slice(b"\r\naccess-control-request-headers: ");
         request.extend_from_slice(asked);
         request.extend_from_slice(b"\r\n\r\n");
-        let reply = raw(s.envoy.addr(), request).await.to_lowercase();
+        let reply = raw(env.envoy.addr(), request).await.to_lowercase();
         assert!(
             reply.starts_with("http/1.1 200") || reply.starts_with("http/1.1 400"),
             "{name}: {reply}"
@@ -175,15 +175,15 @@ async fn origin_cannot_inject_response_headers() {
             "{name}: {reply}"
         );
     }
-    assert_eq!(s.post("/v1/track", track("alive")).await, ok());
-    s.envoy.no_panic_in_log();
+    assert_eq!(env.post("/v1/track", track("alive")).await, ok());
+    env.envoy.no_panic_in_log();
 }
 
 #[tokio::test]
 async fn envoys_local_replies_become_segment_responses() {
     let mut config = harness::default_config();
     config["delivery"]["holdMs"] = json!(10_000);
-    let s = TestEnv::patched(config, |bootstrap| {
+    let env = TestEnv::patched(config, |bootstrap| {
         let manager = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
         let manager = bootstrap.pointer_mut(manager).unwrap();
         manager["request_timeout"] = json!("1s");
@@ -195,8 +195,8 @@ async fn envoys_local_replies_become_segment_responses() {
             "POST /v1/t HTTP/1.1\r\nhost: e\r\norigin: {ORIGIN}\r\nauthorization: Basic d3JpdGVLZXk6\r\ncontent-length: {length}\r\n\r\n"
         )
     };
-    // More than Envoy holds; a body that does not end; a Keen that does not answer.
-    s.keen.fault(Fault::hang().forever());
+    // A body over Envoy's buffer, a body that does not end, and a Keen that does not reply.
+    env.keen.fault(Fault::hang().forever());
     for (name, request, status, message) in [
         (
             "413",
@@ -207,7 +207,7 @@ async fn envoys_local_replies_become_segment_responses() {
         ("408", [head(100), "{".to_owned()].concat(), 503, "not confirmed in time"),
         ("504", [head(track("slow").len()), track("slow")].concat(), 503, "not confirmed in time"),
     ] {
-        let reply = raw_until_answered(&s, request).await;
+        let reply = raw_until_answered(&env, request).await;
         let (head, body) =
             reply.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{name}: {reply}"));
         assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{name}: {reply}");
@@ -227,21 +227,21 @@ async fn envoys_local_replies_become_segment_responses() {
         assert!(head.contains("content-type: application/json"), "{name}: {head}");
         assert_eq!(head.contains("\r\nretry-after: "), status == 503, "{name}: {head}");
     }
-    // The event whose caller was sent away still goes.
-    s.keen.clear_faults();
-    s.keen.wait_for_events(1, PATIENCE).await.unwrap();
-    s.envoy.no_panic_in_log();
+    // The event of the caller that got 503 is still delivered.
+    env.keen.clear_faults();
+    env.keen.wait_for_events(1, PATIENCE).await.unwrap();
+    env.envoy.no_panic_in_log();
 }
 
-/// What is answered before the body is sent: the answer, as far as its length says.
-async fn raw_until_answered(s: &TestEnv, request: String) -> String {
+/// Reads one response, up to its content-length.
+async fn raw_until_answered(env: &TestEnv, request: String) -> String {
     use std::io::{Read, Write};
-    let addr = s.envoy.addr();
+    let addr = env.envoy.addr();
     tokio::task::spawn_blocking(move || {
         let mut stream = std::net::TcpStream::connect(addr).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut writing = stream.try_clone().unwrap();
-        // Envoy may close while this still writes.
+        // Envoy may close the connection during the write.
         let writer = std::thread::spawn(move || writing.write_all(request.as_bytes()));
         let mut reply = Vec::new();
         let mut chunk = [0; 4096];
@@ -274,28 +274,28 @@ fn is_whole(reply: &[u8]) -> bool {
 async fn settings_response_contains_requested_write_key() {
     let mut config = harness::default_config();
     config["settings"] = json!({"apiHost": "edge.example.com/v1"});
-    let s = TestEnv::with(config).await;
+    let env = TestEnv::with(config).await;
     for path in [
         "/v1/projects/writeKey/settings",
         "/v1/projects/projects/writeKey/settings/?x=1",
         "/projects/writeKey/settings",
         "/v1//projects/write%4bey//settings",
     ] {
-        let (status, headers, body) = send(&s, "GET", path, &[("origin", ORIGIN)], "").await;
+        let (status, headers, body) = send(&env, "GET", path, &[("origin", ORIGIN)], "").await;
         assert_eq!((status, value(&headers, "content-type")), (200, "application/json"), "{path}");
         let settings: Value = serde_json::from_str(&body).unwrap();
         let segment = &settings["integrations"]["Segment.io"];
         assert_eq!(segment["apiKey"], "writeKey");
         assert_eq!(segment["apiHost"], "edge.example.com/v1");
         assert_eq!(segment["unbundledIntegrations"], json!(["Keen IO"]));
-        // One more, and analytics-next would fetch code from Segment's CDN before it sends anything.
+        // With another entry analytics-next would load code from Segment's CDN first.
         assert_eq!(settings["integrations"].as_object().unwrap().len(), 1);
         assert_eq!(settings["metrics"]["sampleRate"], 0);
         assert!(settings["plan"].is_object());
     }
-    assert_eq!(send(&s, "HEAD", "/v1/projects/writeKey/settings", &[], "").await.0, 200);
-    let s = TestEnv::new().await;
-    let (_, _, body) = send(&s, "GET", "/v1/projects/writeKey/settings", &[], "").await;
+    assert_eq!(send(&env, "HEAD", "/v1/projects/writeKey/settings", &[], "").await.0, 200);
+    let env = TestEnv::new().await;
+    let (_, _, body) = send(&env, "GET", "/v1/projects/writeKey/settings", &[], "").await;
     assert!(!body.contains("apiHost"), "{body}");
-    s.envoy.no_panic_in_log();
+    env.envoy.no_panic_in_log();
 }

@@ -1,4 +1,4 @@
-//! Whose address and user agent an event bears: the visitor's, as Envoy vouches for it, and never a server's.
+//! Client address and user agent of events: the end user's, as Envoy determines it, never a server's.
 
 use super::fixture::{TestEnv, raw};
 use base64::Engine;
@@ -19,14 +19,14 @@ async fn behind(connection_manager: Value) -> TestEnv {
     TestEnv { envoy, keen, client: reqwest::Client::new() }
 }
 
-/// The address that Keen got with a call of these headers.
-async fn address(s: &TestEnv, headers: &[(&str, &str)]) -> Value {
-    s.keen.reset();
+/// The address in the event of a call with these headers.
+async fn address(env: &TestEnv, headers: &[(&str, &str)]) -> Value {
+    env.keen.reset();
     let body = json!({"userId": "u", "event": "seen"}).to_string();
     let mut all = vec![("user-agent", CHROME)];
     all.extend(headers);
-    assert_eq!(s.post_with("/v1/track", body, &all).await.0, 200);
-    let event = s.keen.events().pop().expect("an event").event;
+    assert_eq!(env.post_with("/v1/track", body, &all).await.0, 200);
+    let event = env.keen.events().pop().expect("an event").event;
     let geo = event["keen"]["addons"]
         .as_array()
         .into_iter()
@@ -38,35 +38,35 @@ async fn address(s: &TestEnv, headers: &[(&str, &str)]) -> Value {
 
 #[tokio::test]
 async fn client_address_with_forged_x_forwarded_for_is_peer_address() {
-    let s = behind(json!({"use_remote_address": true})).await;
+    let env = behind(json!({"use_remote_address": true})).await;
     for forged in ["6.6.6.6", "6.6.6.6, 7.7.7.7", "2001:db8::6", "garbage", "127.0.0.2"] {
-        assert_eq!(address(&s, &[("x-forwarded-for", forged)]).await, "127.0.0.1", "{forged}");
+        assert_eq!(address(&env, &[("x-forwarded-for", forged)]).await, "127.0.0.1", "{forged}");
     }
     for header in
         ["x-real-ip", "forwarded", "true-client-ip", "x-envoy-external-address", "cf-connecting-ip"]
     {
-        assert_eq!(address(&s, &[(header, "6.6.6.6")]).await, "127.0.0.1", "{header}");
+        assert_eq!(address(&env, &[(header, "6.6.6.6")]).await, "127.0.0.1", "{header}");
     }
-    assert_eq!(address(&s, &[]).await, "127.0.0.1");
-    s.envoy.no_panic_in_log();
+    assert_eq!(address(&env, &[]).await, "127.0.0.1");
+    env.envoy.no_panic_in_log();
 }
 
 #[tokio::test]
 async fn client_address_behind_trusted_proxy_is_the_one_it_appended() {
-    let s = behind(json!({"use_remote_address": true, "xff_num_trusted_hops": 1})).await;
+    let env = behind(json!({"use_remote_address": true, "xff_num_trusted_hops": 1})).await;
     for (header, want) in [
         ("7.7.7.7", "7.7.7.7"),
         ("6.6.6.6, 7.7.7.7", "7.7.7.7"),
         ("6.6.6.6, 2001:db8::7", "2001:db8::7"),
         ("2001:DB8:0::7", "2001:db8::7"),
     ] {
-        assert_eq!(address(&s, &[("x-forwarded-for", header)]).await, want, "{header}");
+        assert_eq!(address(&env, &[("x-forwarded-for", header)]).await, want, "{header}");
     }
-    assert_eq!(address(&s, &[]).await, "127.0.0.1");
-    s.envoy.no_panic_in_log();
+    assert_eq!(address(&env, &[]).await, "127.0.0.1");
+    env.envoy.no_panic_in_log();
 }
 
-/// A load balancer that speaks the PROXY protocol tells the address of the connection itself.
+/// A load balancer with the PROXY protocol sends the client's address ahead of the request.
 #[tokio::test]
 async fn client_address_behind_proxy_protocol_is_clients() {
     let keen = MockKeen::start(Options::default()).await.unwrap();
@@ -104,15 +104,15 @@ async fn client_address_behind_proxy_protocol_is_clients() {
 
 #[tokio::test]
 async fn server_library_in_either_field_gets_no_client_address() {
-    let s = TestEnv::new().await;
+    let env = TestEnv::new().await;
     let post = async |agent: &str, context: Value| {
-        s.keen.reset();
+        env.keen.reset();
         let body = json!({"userId": "u", "event": "seen", "context": context}).to_string();
-        assert_eq!(s.post_with("/v1/track", body, &[("user-agent", agent)]).await.0, 200);
-        let event = s.keen.events().pop().expect("an event").event;
+        assert_eq!(env.post_with("/v1/track", body, &[("user-agent", agent)]).await.0, 200);
+        let event = env.keen.events().pop().expect("an event").event;
         (event.get("ip_address").is_some(), event.get("user_agent").cloned())
     };
-    // `User-Agent` and `context.library.name`, as recorded or as they stand in the libraries' sources.
+    // `User-Agent` and `context.library.name`, as recorded or from the libraries' sources.
     for (agent, library) in [
         ("analytics-node-next/latest", "@segment/analytics-node"),
         ("analytics-node/6.2.0", "analytics-node"),
@@ -142,14 +142,14 @@ async fn server_library_in_either_field_gets_no_client_address() {
         let visitor = post(agent, json!({"library": {"name": library}})).await;
         assert_eq!(visitor, (true, Some(json!(agent))), "{library}");
     }
-    s.envoy.no_panic_in_log();
+    env.envoy.no_panic_in_log();
 }
 
 #[tokio::test]
 async fn recorded_requests_get_client_address_only_from_browsers() {
     let mut config = harness::default_config();
     config["sources"]["WRITEKEY123"] = config["sources"]["writeKey"].clone();
-    let s = TestEnv::with(config).await;
+    let env = TestEnv::with(config).await;
     let captures = std::fs::read_dir(harness::root().join("tests/captures")).unwrap();
     let (mut servers, mut browsers) = (0, 0);
     for path in captures.map(|entry| entry.unwrap().path()) {
@@ -159,12 +159,13 @@ async fn recorded_requests_get_client_address_only_from_browsers() {
             .iter()
             .filter(|r| r["method"] == "POST" && r["path"].as_str().unwrap().starts_with("/v1/"))
         {
-            s.keen.reset();
+            env.keen.reset();
             let body = match request.get("body_base64").and_then(Value::as_str) {
                 Some(text) => base64::engine::general_purpose::STANDARD.decode(text).unwrap(),
                 None => request["body_text"].as_str().unwrap_or("").as_bytes().to_vec(),
             };
-            let mut call = s.client.post(s.envoy.url(request["path"].as_str().unwrap())).body(body);
+            let mut call =
+                env.client.post(env.envoy.url(request["path"].as_str().unwrap())).body(body);
             for header in request["headers"].as_array().unwrap() {
                 let (name, value) = (header[0].as_str().unwrap(), header[1].as_str().unwrap());
                 if ["authorization", "content-encoding", "user-agent"]
@@ -175,7 +176,7 @@ async fn recorded_requests_get_client_address_only_from_browsers() {
                 }
             }
             assert_eq!(call.send().await.unwrap().status(), 200, "{name}");
-            for event in s.keen.events() {
+            for event in env.keen.events() {
                 let (ip, agent) = (event.event.get("ip_address"), event.event.get("user_agent"));
                 if name.starts_with("browser-") {
                     browsers += 1;
@@ -185,7 +186,7 @@ async fn recorded_requests_get_client_address_only_from_browsers() {
                         "{name}"
                     );
                 } else if name.starts_with("crate-segment-") {
-                    // It says nothing of itself at all: no `User-Agent`, no library.
+                    // Sends neither `User-Agent` nor a library name.
                     assert_eq!((ip, agent), (Some(&json!("127.0.0.1")), None), "{name}");
                 } else {
                     servers += 1;
@@ -195,5 +196,5 @@ async fn recorded_requests_get_client_address_only_from_browsers() {
         }
     }
     assert!(servers > 60 && browsers >= 7, "{servers} events of servers, {browsers} of browsers");
-    s.envoy.no_panic_in_log();
+    env.envoy.no_panic_in_log();
 }

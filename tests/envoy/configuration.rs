@@ -1,4 +1,4 @@
-//! Configurations, as Envoy takes or refuses them.
+//! Valid and invalid configurations at Envoy's start.
 
 use super::fixture::{TestEnv, ok, track};
 use harness::Envoy;
@@ -28,7 +28,7 @@ async fn invalid_configuration_is_rejected_with_its_pointer() {
     }
 }
 
-/// Envoy does not start, and says this.
+/// Asserts that Envoy does not start, and that its log contains this.
 async fn refused(builder: harness::Builder, want: &str) {
     let Err(error) = builder.start().await else { panic!("taken: {want}") };
     let log = format!("{error:?}");
@@ -64,7 +64,7 @@ async fn non_object_configuration_is_rejected() {
 async fn string_value_configuration_equals_struct() {
     let keen = MockKeen::start(Options::default()).await.unwrap();
     let envoy = Envoy::builder().keen(keen.addr()).string_config().start().await.unwrap();
-    let s = TestEnv { envoy, keen, client: reqwest::Client::new() };
-    assert_eq!(s.post("/v1/track", track("string")).await, ok());
-    assert_eq!(s.collections(), ["string"]);
+    let env = TestEnv { envoy, keen, client: reqwest::Client::new() };
+    assert_eq!(env.post("/v1/track", track("string")).await, ok());
+    assert_eq!(env.collections(), ["string"]);
 }

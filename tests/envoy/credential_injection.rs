@@ -1,11 +1,11 @@
-//! Keen keys from Envoy's SDS, by the credential injector on Keen's cluster: the blocks of docs/security.md, run.
+//! Keen keys from SDS through the credential injector: runs the YAML blocks of docs/security.md.
 
 use super::fixture::{TestEnv, ok, track};
 use harness::Envoy;
 use mock_keen::{MockKeen, Options, PROJECT, Project, WRITE_KEY};
 use serde_json::Value;
 
-/// The YAML blocks of the page, in order.
+/// The YAML blocks of the page in order.
 fn blocks() -> Vec<String> {
     let page = std::fs::read_to_string(harness::root().join("docs/security.md")).unwrap();
     page.split("```yaml\n")
@@ -32,25 +32,27 @@ async fn injected_keen_key_delivers_events() {
     };
     let builder = Envoy::builder().keen(keen.addr()).config(config).patch(patch);
     let envoy = builder.start().await.unwrap_or_else(|e| panic!("{e:?}"));
-    let s = TestEnv { envoy, keen, client: reqwest::Client::new() };
-    assert_eq!(s.post("/v1/track", track("injected")).await, ok());
-    assert_eq!(s.keen.calls()[0].header("authorization"), Some(WRITE_KEY));
+    let env = TestEnv { envoy, keen, client: reqwest::Client::new() };
+    assert_eq!(env.post("/v1/track", track("injected")).await, ok());
+    assert_eq!(env.keen.calls()[0].header("authorization"), Some(WRITE_KEY));
 
-    // Another key, in a file moved into place.
+    // A new key, in a file that replaces the old one.
     let other = "C0FFEE".repeat(10);
-    s.keen.add_project(Project::new(PROJECT, &other));
+    env.keen.add_project(Project::new(PROJECT, &other));
     let new = file.with_extension("new");
     std::fs::write(&new, secret.replace(WRITE_KEY, &other)).unwrap();
     std::fs::rename(&new, &file).unwrap();
-    s.until("the new key is used", || async { s.post("/v1/track", track("after")).await == ok() })
-        .await;
-    assert_eq!(s.collections(), ["after", "injected"]);
-    let dump = s.envoy.admin("/config_dump").await;
+    env.until("the new key is used", || async {
+        env.post("/v1/track", track("after")).await == ok()
+    })
+    .await;
+    assert_eq!(env.collections(), ["after", "injected"]);
+    let dump = env.envoy.admin("/config_dump").await;
     for key in [WRITE_KEY, &other] {
         assert!(!dump.contains(key), "a key in /config_dump");
-        assert!(!s.envoy.log().contains(key), "a key in the log");
+        assert!(!env.envoy.log().contains(key), "a key in the log");
     }
-    s.envoy.no_panic_in_log();
+    env.envoy.no_panic_in_log();
     let _ = std::fs::remove_file(file);
 }
 
@@ -58,7 +60,7 @@ async fn injected_keen_key_delivers_events() {
 async fn missing_keen_key_is_answered_503() {
     let mut config = harness::default_config();
     config["sources"]["writeKey"].as_object_mut().unwrap().remove("writeKey");
-    let s = TestEnv::with(config).await;
-    assert_eq!(s.post("/v1/track", track("no key")).await.0, 503);
-    assert!(s.envoy.log().contains(&format!("Keen answers 401 to project {PROJECT}")));
+    let env = TestEnv::with(config).await;
+    assert_eq!(env.post("/v1/track", track("no key")).await.0, 503);
+    assert!(env.envoy.log().contains(&format!("Keen answers 401 to project {PROJECT}")));
 }

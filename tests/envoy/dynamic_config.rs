@@ -1,4 +1,4 @@
-//! New configurations for a running Envoy: a good one takes over, a wrong one leaves the old one in force.
+//! Configuration updates of a running Envoy. A rejected update leaves the old one in force.
 
 use super::fixture::{TestEnv, track};
 use harness::{Dynamic, Envoy};
@@ -13,37 +13,37 @@ async fn a_wrong_update_changes_nothing(what: Dynamic, refused: &str) {
         .start()
         .await
         .unwrap_or_else(|e| panic!("{e:?}"));
-    let s = TestEnv { envoy, keen, client: reqwest::Client::new() };
-    // A connection stays with the configuration it began with.
+    let env = TestEnv { envoy, keen, client: reqwest::Client::new() };
+    // A connection keeps the configuration that it started with.
     let post = async |key: &str, event: &str| {
         let client = reqwest::Client::new();
         let request =
-            client.post(s.envoy.url("/v1/track")).basic_auth(key, Some("")).body(track(event));
+            client.post(env.envoy.url("/v1/track")).basic_auth(key, Some("")).body(track(event));
         request.send().await.unwrap().status().as_u16()
     };
     assert_eq!(post("writeKey", "before").await, 200);
 
     let mut wrong = harness::default_config();
     wrong["sources"]["writeKey"]["projectId"] = json!("9181bcd2");
-    s.envoy.update(&wrong).unwrap();
-    s.until("Envoy refuses the configuration", async || s.envoy.stat(refused).await > 0).await;
+    env.envoy.update(&wrong).unwrap();
+    env.until("Envoy refuses the configuration", async || env.envoy.stat(refused).await > 0).await;
     assert!(
-        s.envoy
+        env.envoy
             .log()
             .contains("/sources/writ…/projectId: must be 24 hexadecimal characters, found 8")
     );
     assert_eq!(post("writeKey", "after").await, 200);
-    assert_eq!(s.collections(), ["after", "before"]);
+    assert_eq!(env.collections(), ["after", "before"]);
 
     let mut good = harness::default_config();
     good["sources"]["second"] = good["sources"]["writeKey"].clone();
     good["unknownSource"] = json!("reject");
-    s.envoy.update(&good).unwrap();
-    s.until("the new configuration is in force", async || post("nobody", "unknown").await == 400)
+    env.envoy.update(&good).unwrap();
+    env.until("the new configuration is in force", async || post("nobody", "unknown").await == 400)
         .await;
     assert_eq!(post("second", "of the second source").await, 200);
-    assert_eq!(s.collections(), ["after", "before", "of the second source"]);
-    assert!(!s.envoy.log().contains("panicked"));
+    assert_eq!(env.collections(), ["after", "before", "of the second source"]);
+    assert!(!env.envoy.log().contains("panicked"));
 }
 
 #[tokio::test]
@@ -91,14 +91,14 @@ async fn hundreds_of_sources_fit_one_filter() {
         clusters.push(second);
     });
     let envoy = envoy.start().await.unwrap_or_else(|e| panic!("{e:?}"));
-    let s = TestEnv { envoy, keen, client: reqwest::Client::new() };
+    let env = TestEnv { envoy, keen, client: reqwest::Client::new() };
     let page = |key: &str| {
         json!({"type": "page", "writeKey": key, "userId": "u", "messageId": key, "category": "Docs", "name": "Index",
             "context": {"page": {"url": "https://shop.example/docs"}}})
     };
     let messages = ["web", "app", "bare", "web-eu", "nobody"].map(page);
     let batch = json!({"batch": messages});
-    assert_eq!(s.post("/v1/batch", batch.to_string()).await.0, 200);
+    assert_eq!(env.post("/v1/batch", batch.to_string()).await.0, 200);
     let of = |keen: &MockKeen| -> Vec<(String, String, Value)> {
         let events = keen.events().into_iter().map(|e| (e.project, e.collection, e.event));
         let mut events: Vec<_> = events.collect();
@@ -111,7 +111,7 @@ async fn hundreds_of_sources_fit_one_filter() {
             .map(|(project, collection, _)| format!("{} {collection}", &project[23..]))
             .collect()
     };
-    let (got, in_europe) = (of(&s.keen), of(&europe));
+    let (got, in_europe) = (of(&env.keen), of(&europe));
     assert_eq!(
         names(&got),
         [
@@ -126,13 +126,13 @@ async fn hundreds_of_sources_fit_one_filter() {
     for (_, collection, event) in &got[..3] {
         assert_eq!(event["keen"]["uniqueness_token"], "web", "{collection}");
         assert_eq!(event["page_url"], "https://shop.example/docs", "{collection}");
-        assert!(event.get("parsed_page_url").is_some() || s.keen.refusals().is_empty());
+        assert!(event.get("parsed_page_url").is_some() || env.keen.refusals().is_empty());
     }
     assert_eq!(
         (&got[3].2["userId"], &got[3].2["page_url"]),
         (&json!("u"), &json!("https://shop.example/docs"))
     );
     assert_eq!((got[4].2.get("userId"), got[4].2.get("page_url")), (None, None), "device mode");
-    assert!(s.keen.refusals().is_empty() && europe.refusals().is_empty());
-    s.envoy.no_panic_in_log();
+    assert!(env.keen.refusals().is_empty() && europe.refusals().is_empty());
+    env.envoy.no_panic_in_log();
 }

@@ -1,4 +1,4 @@
-//! Envoy and Keen for a test, and a caller.
+//! Envoy, a mock Keen and an HTTP client for a test.
 
 use harness::Envoy;
 use mock_keen::{MockKeen, Options};
@@ -51,7 +51,7 @@ impl TestEnv {
         (status, serde_json::from_str(&reply.text().await.unwrap()).unwrap_or(Value::Null))
     }
 
-    /// Waits until it holds.
+    /// Waits until the condition is true. Panics after [`PATIENCE`].
     #[track_caller]
     pub fn until<F: Future<Output = bool>>(
         &self,
@@ -72,7 +72,7 @@ impl TestEnv {
         }
     }
 
-    /// Names of the events in Keen, sorted.
+    /// The collections of the stored events, sorted.
     pub fn collections(&self) -> Vec<String> {
         let mut names: Vec<String> = self.keen.events().into_iter().map(|e| e.collection).collect();
         names.sort();
@@ -98,12 +98,12 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Sends bytes as they are, and gives all that comes back.
+/// Sends raw bytes and returns everything that is received.
 pub async fn raw(addr: SocketAddr, bytes: Vec<u8>) -> String {
     tokio::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(addr).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        // Envoy may answer, and close, before it has all.
+        // Envoy may answer and close before it has read everything.
         let _ = stream.write_all(&bytes);
         let mut reply = Vec::new();
         let _ = stream.read_to_end(&mut reply);

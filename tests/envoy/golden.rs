@@ -1,4 +1,4 @@
-//! The golden cases, through Envoy to Keen: each case is a source of its own in one Envoy.
+//! The golden cases through Envoy to Keen. Each case has its own source in one Envoy.
 
 use super::cases::{self, Received};
 use super::fixture::TestEnv;
@@ -28,15 +28,15 @@ async fn golden_cases_arrive_in_keen() {
         .collect();
     config["sources"] = Value::Object(sources);
     let started = chrono::Utc::now();
-    let s = TestEnv::with(config).await;
+    let env = TestEnv::with(config).await;
     for (i, case) in cases.iter().enumerate() {
-        s.keen.add_project(mock_keen::Project::new(
+        env.keen.add_project(mock_keen::Project::new(
             &project(i),
             case.settings["writeKey"].as_str().unwrap(),
         ));
     }
     for (i, case) in cases.iter().enumerate() {
-        let mut call = s.client.post(s.envoy.url(&case.path)).body(case.body_with(&key(i)));
+        let mut call = env.client.post(env.envoy.url(&case.path)).body(case.body_with(&key(i)));
         for (name, value) in &case.headers {
             call = match name.as_str() {
                 "authorization" => call.basic_auth(key(i), Some("")),
@@ -46,7 +46,7 @@ async fn golden_cases_arrive_in_keen() {
         assert_eq!(call.send().await.unwrap().status(), 200, "{}", case.id);
     }
     let mut stored: BTreeMap<String, Vec<(String, Value)>> = BTreeMap::new();
-    for event in s.keen.events() {
+    for event in env.keen.events() {
         stored.entry(event.project).or_default().push((event.collection, event.event));
     }
     let keen_form =
@@ -61,6 +61,6 @@ async fn golden_cases_arrive_in_keen() {
         })
         .collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));
-    assert!(s.keen.refusals().is_empty(), "{:?}", s.keen.refusals());
-    s.envoy.no_panic_in_log();
+    assert!(env.keen.refusals().is_empty(), "{:?}", env.keen.refusals());
+    env.envoy.no_panic_in_log();
 }

@@ -1,4 +1,4 @@
-//! A page's load, and settings that let pages send to Keen themselves.
+//! `initialPageview`, and project settings that let pages send to Keen themselves.
 
 use super::fixture::{PATIENCE, TestEnv, ok};
 use serde_json::{Value, json};
@@ -7,11 +7,11 @@ const BROWSER: &str =
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/126.0 Safari/537.36";
 
 async fn ask(
-    s: &TestEnv,
+    env: &TestEnv,
     key: &str,
     headers: &[(&str, &str)],
 ) -> (reqwest::header::HeaderMap, Value) {
-    let mut request = s.client.get(s.envoy.url(&format!("/v1/projects/{key}/settings")));
+    let mut request = env.client.get(env.envoy.url(&format!("/v1/projects/{key}/settings")));
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -31,36 +31,36 @@ fn config(settings: &Value) -> Value {
 #[tokio::test]
 async fn settings_request_with_initial_pageview_becomes_page_event() {
     for mode in ["cloud", "device"] {
-        let s = TestEnv::with(config(&json!({
+        let env = TestEnv::with(config(&json!({
             "mode": mode, "initialPageview": true, "trackAllPages": true, "ipAddon": true, "uaAddon": true, "urlAddon": true,
         })))
         .await;
         let page = "https://shop.example.com/cart?x=\"1\"";
         for n in 1..=2 {
             let (headers, _) =
-                ask(&s, "writeKey", &[("referer", page), ("user-agent", BROWSER)]).await;
+                ask(&env, "writeKey", &[("referer", page), ("user-agent", BROWSER)]).await;
             assert_eq!(headers["cache-control"], "no-store");
-            s.keen.wait_for_events(n, PATIENCE).await.unwrap();
+            env.keen.wait_for_events(n, PATIENCE).await.unwrap();
         }
-        ask(&s, "writeKey", &[("origin", "https://shop.example.com"), ("user-agent", BROWSER)])
+        ask(&env, "writeKey", &[("origin", "https://shop.example.com"), ("user-agent", BROWSER)])
             .await;
-        s.keen.wait_for_events(3, PATIENCE).await.unwrap();
-        // A phone, a server, a page fetched in advance, and a key of nobody's.
-        ask(&s, "writeKey", &[("user-agent", "Dalvik/2.1.0")]).await;
-        ask(&s, "writeKey", &[("user-agent", "analytics-node/6.2.0")]).await;
+        env.keen.wait_for_events(3, PATIENCE).await.unwrap();
+        // A phone, a server, a prefetch, and an unknown key.
+        ask(&env, "writeKey", &[("user-agent", "Dalvik/2.1.0")]).await;
+        ask(&env, "writeKey", &[("user-agent", "analytics-node/6.2.0")]).await;
         ask(
-            &s,
+            &env,
             "writeKey",
             &[("referer", page), ("user-agent", BROWSER), ("sec-purpose", "prefetch")],
         )
         .await;
-        ask(&s, "stranger", &[("referer", page), ("user-agent", BROWSER)]).await;
+        ask(&env, "stranger", &[("referer", page), ("user-agent", BROWSER)]).await;
         assert_eq!(
-            s.post("/v1/track", json!({"event": "last", "userId": "u"}).to_string()).await,
+            env.post("/v1/track", json!({"event": "last", "userId": "u"}).to_string()).await,
             ok()
         );
-        s.keen.wait_for_events(4, PATIENCE).await.unwrap();
-        let events: Vec<Value> = s
+        env.keen.wait_for_events(4, PATIENCE).await.unwrap();
+        let events: Vec<Value> = env
             .keen
             .events()
             .into_iter()
@@ -77,30 +77,33 @@ async fn settings_request_with_initial_pageview_becomes_page_event() {
             tokens.insert(event["keen"]["uniqueness_token"].to_string());
         }
         assert_eq!(tokens.len(), 3);
-        assert!(s.keen.refusals().is_empty(), "{:?}", s.keen.refusals());
-        s.envoy.no_panic_in_log();
+        assert!(env.keen.refusals().is_empty(), "{:?}", env.keen.refusals());
+        env.envoy.no_panic_in_log();
     }
 }
 
 #[tokio::test]
 async fn settings_request_without_track_all_pages_becomes_no_event() {
-    let s = TestEnv::with(config(&json!({"initialPageview": true, "trackAllPages": false}))).await;
-    ask(&s, "writeKey", &[("referer", "https://shop.example.com/"), ("user-agent", BROWSER)]).await;
+    let env =
+        TestEnv::with(config(&json!({"initialPageview": true, "trackAllPages": false}))).await;
+    ask(&env, "writeKey", &[("referer", "https://shop.example.com/"), ("user-agent", BROWSER)])
+        .await;
     assert_eq!(
-        s.post("/v1/track", json!({"event": "last", "userId": "u"}).to_string()).await,
+        env.post("/v1/track", json!({"event": "last", "userId": "u"}).to_string()).await,
         ok()
     );
-    assert_eq!(s.collections(), ["last"]);
+    assert_eq!(env.collections(), ["last"]);
 }
 
 #[tokio::test]
 async fn bundled_source_gives_keys_and_skips_browser_messages() {
     let read_key = "B".repeat(64);
-    let s = TestEnv::with(config(
+    let env = TestEnv::with(config(
         &json!({"mode": "device", "bundled": true, "readKey": read_key, "uaAddon": true}),
     ))
     .await;
-    let (headers, settings) = ask(&s, "writeKey", &[("origin", "https://shop.example.com")]).await;
+    let (headers, settings) =
+        ask(&env, "writeKey", &[("origin", "https://shop.example.com")]).await;
     assert_eq!(headers["access-control-allow-origin"], "https://shop.example.com");
     let keen = &settings["integrations"]["Keen IO"];
     assert_eq!(keen["bundlingStatus"], "bundled");
@@ -111,10 +114,10 @@ async fn bundled_source_gives_keys_and_skips_browser_messages() {
         json!({"type": "track", "event": event, "anonymousId": "a", "_metadata": metadata})
     };
     let batch = json!({"batch": [call("sent by the page", json!(["Keen IO", "Segment.io"])), call("sent here", json!(["Segment.io"]))]});
-    assert_eq!(s.post("/v1/batch", batch.to_string()).await, ok());
-    assert_eq!(s.collections(), ["sent here"]);
-    // Nobody else gets a key.
-    let s = TestEnv::with(config(&json!({"mode": "device", "readKey": read_key}))).await;
-    let text = ask(&s, "writeKey", &[]).await.1.to_string();
+    assert_eq!(env.post("/v1/batch", batch.to_string()).await, ok());
+    assert_eq!(env.collections(), ["sent here"]);
+    // Other sources do not get a key.
+    let env = TestEnv::with(config(&json!({"mode": "device", "readKey": read_key}))).await;
+    let text = ask(&env, "writeKey", &[]).await.1.to_string();
     assert!(!text.contains(mock_keen::WRITE_KEY) && !text.contains(&read_key), "{text}");
 }

@@ -1,4 +1,4 @@
-//! `intercept: forward`: Keen gets its copy, and the call goes on to the route as it came.
+//! `intercept: forward`: Keen gets a copy, and the call reaches the route unchanged.
 
 use super::fixture::{PATIENCE, TestEnv, gzip, raw, track};
 use harness::Envoy;
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 const ANSWER: &str = "HTTP/1.1 202 Accepted\r\ncontent-length: 7\r\nx-segment: yes\r\nconnection: close\r\n\r\nSegment";
 
-/// Where Segment would be: keeps each request to the byte.
+/// An upstream in place of Segment. It keeps each request byte for byte.
 struct Segment {
     addr: SocketAddr,
     requests: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -65,7 +65,7 @@ fn is_whole(request: &[u8]) -> bool {
     request.len() - at >= length.unwrap_or(0)
 }
 
-async fn setting(change: impl FnOnce(&mut Value)) -> (TestEnv, Segment) {
+async fn test_env(change: impl FnOnce(&mut Value)) -> (TestEnv, Segment) {
     let segment = Segment::start();
     let addr = segment.addr;
     let mut config = harness::default_config();
@@ -89,15 +89,15 @@ async fn setting(change: impl FnOnce(&mut Value)) -> (TestEnv, Segment) {
     (TestEnv { envoy, keen, client: reqwest::Client::new() }, segment)
 }
 
-async fn send(s: &TestEnv, head: &str, body: &[u8]) -> String {
+async fn send(env: &TestEnv, head: &str, body: &[u8]) -> String {
     let mut request = head.replace('\n', "\r\n").into_bytes();
     request.extend_from_slice(body);
-    raw(s.envoy.addr(), request).await
+    raw(env.envoy.addr(), request).await
 }
 
 #[tokio::test]
 async fn forwarded_call_is_unchanged_and_mirrored() {
-    let (s, segment) = setting(|_| {}).await;
+    let (env, segment) = test_env(|_| {}).await;
     let plain = format!(" {}\n", track("plain"));
     let packed = gzip(track("packed").as_bytes());
     let key = "authorization: Basic d3JpdGVLZXk6\n";
@@ -109,7 +109,7 @@ async fn forwarded_call_is_unchanged_and_mirrored() {
         let head = format!(
             "POST /v1/track?x=1 HTTP/1.1\nhost: api.segment.io\nconnection: close\n{key}{head}content-length: {length}\n\n"
         );
-        let reply = send(&s, &head, body).await;
+        let reply = send(&env, &head, body).await;
         assert!(
             reply.starts_with("HTTP/1.1 202") && reply.contains("x-segment: yes"),
             "{name}: {reply}"
@@ -138,15 +138,17 @@ async fn forwarded_call_is_unchanged_and_mirrored() {
         first.len(),
         rest.len()
     );
-    assert!(send(&s, &head, chunks.as_bytes()).await.starts_with("HTTP/1.1 202"));
-    s.until("Keen has all copies", || async { s.collections() == ["chunked", "packed", "plain"] })
-        .await;
-    s.envoy.no_panic_in_log();
+    assert!(send(&env, &head, chunks.as_bytes()).await.starts_with("HTTP/1.1 202"));
+    env.until("Keen has all copies", || async {
+        env.collections() == ["chunked", "packed", "plain"]
+    })
+    .await;
+    env.envoy.no_panic_in_log();
 }
 
 #[tokio::test]
 async fn forwarded_invalid_call_reaches_route() {
-    let (s, segment) = setting(|_| {}).await;
+    let (env, segment) = test_env(|_| {}).await;
     let large = format!("{{\"event\":\"{}\"}}", "x".repeat(600_000));
     let huge = vec![b' '; 3_000_000];
     for (path, body) in [
@@ -158,59 +160,62 @@ async fn forwarded_invalid_call_reaches_route() {
         ("/v1/batch", huge),
     ] {
         let (sent, size) = (segment.requests.lock().unwrap().len(), body.len());
-        let reply = s.client.post(s.envoy.url(path)).body(body.clone()).send().await.unwrap();
+        let reply = env.client.post(env.envoy.url(path)).body(body.clone()).send().await.unwrap();
         assert_eq!(reply.status(), 202, "{path}, {size} bytes");
         assert_eq!(segment.requests.lock().unwrap().len(), sent + 1);
         assert!(segment.last().1 == body, "{path}, {size} bytes");
     }
-    let reply = s.client.get(s.envoy.url("/v1/projects/writeKey/settings")).send().await.unwrap();
+    let reply =
+        env.client.get(env.envoy.url("/v1/projects/writeKey/settings")).send().await.unwrap();
     assert_eq!(reply.status(), 202);
-    assert!(s.keen.events().is_empty());
-    s.until("uncopied calls are counted", || async {
-        // No JSON, no write key, too large, far too large.
-        s.envoy.stat("wasmcustom.keen_edge_requests_not_copied").await == 4
+    assert!(env.keen.events().is_empty());
+    env.until("uncopied calls are counted", || async {
+        // Not JSON, no write key, over the limit, far over the limit.
+        env.envoy.stat("wasmcustom.keen_edge_requests_not_copied").await == 4
     })
     .await;
-    s.envoy.no_panic_in_log();
+    env.envoy.no_panic_in_log();
 }
 
 #[tokio::test]
 async fn settings_and_pixel_are_answered_by_filter() {
-    let (s, segment) = setting(|_| {}).await;
+    let (env, segment) = test_env(|_| {}).await;
     let origin = "https://shop.example.com";
-    let preflight =
-        s.client.request(reqwest::Method::OPTIONS, s.envoy.url("/v1/t")).header("origin", origin);
+    let preflight = env
+        .client
+        .request(reqwest::Method::OPTIONS, env.envoy.url("/v1/t"))
+        .header("origin", origin);
     let reply = preflight.send().await.unwrap();
-    // Not a word of ours in it: CORS is Segment's affair too.
+    // The filter adds nothing: CORS is the upstream's job too.
     assert_eq!(
         (reply.status().as_u16(), reply.headers().get("access-control-allow-origin")),
         (202, None)
     );
     let path = "/v1/pixel/track?writeKey=writeKey&event=opened&userId=u&properties.a=%3F";
-    let reply = s.client.get(s.envoy.url(path)).send().await.unwrap();
+    let reply = env.client.get(env.envoy.url(path)).send().await.unwrap();
     assert_eq!((reply.status().as_u16(), reply.text().await.unwrap().as_str()), (202, "Segment"));
     assert!(segment.last().0.starts_with(&format!("get {} http/1.1\r\n", path.to_lowercase())));
-    s.until("Keen has the copy", || async { s.collections() == ["opened"] }).await;
-    s.envoy.no_panic_in_log();
+    env.until("Keen has the copy", || async { env.collections() == ["opened"] }).await;
+    env.envoy.no_panic_in_log();
 }
 
 #[tokio::test]
 async fn forwarded_call_with_failing_keen_reaches_route() {
-    let (s, segment) = setting(|config| {
+    let (env, segment) = test_env(|config| {
         config["keen"]["timeoutMs"] = json!(500);
         config["delivery"]["maxPendingBytes"] = json!(3000);
     })
     .await;
-    s.keen.fault(Fault::hang().forever());
+    env.keen.fault(Fault::hang().forever());
     for i in 0..30 {
-        assert_eq!(s.post("/v1/track", track(&format!("e{i}"))).await.0, 202);
+        assert_eq!(env.post("/v1/track", track(&format!("e{i}"))).await.0, 202);
     }
     assert_eq!(segment.requests.lock().unwrap().len(), 30);
-    s.keen.clear_faults();
-    s.until("the copies that fit are in Keen, the others counted", || async {
-        let dropped = s.envoy.stat("wasmcustom.keen_edge_events_dropped").await;
-        dropped > 0 && s.keen.events().len() as u64 + dropped == 30
+    env.keen.clear_faults();
+    env.until("the copies that fit are in Keen, the others counted", || async {
+        let dropped = env.envoy.stat("wasmcustom.keen_edge_events_dropped").await;
+        dropped > 0 && env.keen.events().len() as u64 + dropped == 30
     })
     .await;
-    s.envoy.no_panic_in_log();
+    env.envoy.no_panic_in_log();
 }

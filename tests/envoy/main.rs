@@ -1,4 +1,4 @@
-//! The filter as built, in a real Envoy with the repository's `envoy.yaml`, in front of the mock of Keen.
+//! The built filter in a real Envoy with the repository's `envoy.yaml`, in front of a mock Keen.
 
 mod ack_accepted;
 mod browser;

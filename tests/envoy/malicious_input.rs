@@ -1,4 +1,4 @@
-//! Input that means harm. Whatever comes, the caller gets an answer or is cut off, and the filter serves the next.
+//! Malicious input. The caller is answered or disconnected, and the filter serves the next request.
 
 use super::fixture::{PATIENCE, TestEnv, gzip, ok, track};
 use mock_keen::WRITE_KEY;
@@ -21,7 +21,7 @@ fn post(headers: &[u8], body: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// Sends bytes as they are, and gives the answer; what there is of it, where the connection is closed or silent.
+/// Sends raw bytes and returns the response, or the part received before a close or a timeout.
 async fn raw(addr: SocketAddr, bytes: Vec<u8>) -> String {
     tokio::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(addr).unwrap();
@@ -52,7 +52,7 @@ fn status(reply: &str) -> u16 {
     reply.get(9..12).and_then(|code| code.parse().ok()).unwrap_or(0)
 }
 
-/// SplitMix64, seeded: a failure comes again.
+/// SplitMix64 with a fixed seed, so that failures are reproducible.
 fn random(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut mixed = *state;
@@ -65,15 +65,15 @@ fn bytes(state: &mut u64, count: usize) -> Vec<u8> {
     (0..count).map(|_| u8::try_from(random(state) & 255).unwrap()).collect()
 }
 
-async fn lives(s: &TestEnv) {
-    assert_eq!(s.post("/v1/track", track("alive")).await, ok());
-    assert_eq!(s.envoy.stat("wasm.envoy.wasm.runtime.v8.active").await, 3, "a VM was lost");
-    s.envoy.no_panic_in_log();
+async fn lives(env: &TestEnv) {
+    assert_eq!(env.post("/v1/track", track("alive")).await, ok());
+    assert_eq!(env.envoy.stat("wasm.envoy.wasm.runtime.v8.active").await, 3, "a VM was lost");
+    env.envoy.no_panic_in_log();
 }
 
 #[tokio::test]
 async fn any_header_bytes_and_sizes_are_answered() {
-    let s = TestEnv::new().await;
+    let env = TestEnv::new().await;
     let body = track("headers");
     for byte in 0x80..=0xff_u8 {
         let mut headers = KEY.as_bytes().to_vec();
@@ -89,15 +89,15 @@ async fn any_header_bytes_and_sizes_are_answered() {
             headers.extend_from_slice(&[name.as_bytes(), b": ", &[byte; 3], b"\r\n"].concat());
         }
         assert_eq!(
-            status(&raw(s.envoy.addr(), post(&headers, body.as_bytes())).await),
+            status(&raw(env.envoy.addr(), post(&headers, body.as_bytes())).await),
             200,
             "{byte:#x}"
         );
-        // A key that is no text is no key.
+        // A key that is not UTF-8 is ignored.
         let headers =
             [b"authorization: ", &[byte][..], b"\r\ncontent-encoding: ", &[byte], b"\r\n"].concat();
         assert_eq!(
-            status(&raw(s.envoy.addr(), post(&headers, body.as_bytes())).await),
+            status(&raw(env.envoy.addr(), post(&headers, body.as_bytes())).await),
             400,
             "{byte:#x}"
         );
@@ -107,16 +107,17 @@ async fn any_header_bytes_and_sizes_are_answered() {
             ["user-agent", "referer", "origin", "authorization", "content-encoding", "x-any"]
         {
             let headers = format!("{name}: {}\r\n", "a".repeat(size));
-            let got = status(&raw(s.envoy.addr(), post(headers.as_bytes(), body.as_bytes())).await);
+            let got =
+                status(&raw(env.envoy.addr(), post(headers.as_bytes(), body.as_bytes())).await);
             assert!(matches!(got, 200 | 400 | 431), "{name} of {size}: {got}");
         }
     }
-    lives(&s).await;
+    lives(&env).await;
 }
 
 #[tokio::test]
 async fn any_authorization_header_is_answered() {
-    let s = TestEnv::new().await;
+    let env = TestEnv::new().await;
     let body = track("authorized");
     let no_key = [
         "",
@@ -142,26 +143,26 @@ async fn any_authorization_header_is_answered() {
     ];
     for value in no_key {
         let headers = format!("authorization: {value}\r\n");
-        let reply = raw(s.envoy.addr(), post(headers.as_bytes(), body.as_bytes())).await;
-        // A user name that is readable and unknown is Segment's 200; nothing of it arrives.
+        let reply = raw(env.envoy.addr(), post(headers.as_bytes(), body.as_bytes())).await;
+        // A readable but unknown key gets 200, as at Segment, and nothing is sent.
         assert!(matches!(status(&reply), 200 | 400), "{value:?}: {reply}");
     }
-    assert!(s.keen.events().is_empty());
+    assert!(env.keen.events().is_empty());
     let twice = format!("{KEY}authorization: Basic b3RoZXI6\r\n");
-    // Envoy joins the two: no key can be told from them.
-    assert_eq!(status(&raw(s.envoy.addr(), post(twice.as_bytes(), body.as_bytes())).await), 400);
+    // Envoy joins the two headers, so there is no valid key.
+    assert_eq!(status(&raw(env.envoy.addr(), post(twice.as_bytes(), body.as_bytes())).await), 400);
     let many: String = (0..50).map(|i| format!("authorization: Basic {i}\r\n")).collect();
-    assert_eq!(status(&raw(s.envoy.addr(), post(many.as_bytes(), body.as_bytes())).await), 400);
+    assert_eq!(status(&raw(env.envoy.addr(), post(many.as_bytes(), body.as_bytes())).await), 400);
     let long = format!("authorization: Basic {}\r\n", "QUJD".repeat(12_000));
-    let got = status(&raw(s.envoy.addr(), post(long.as_bytes(), body.as_bytes())).await);
+    let got = status(&raw(env.envoy.addr(), post(long.as_bytes(), body.as_bytes())).await);
     assert!(matches!(got, 200 | 400), "{got}");
-    assert!(s.keen.events().is_empty());
-    lives(&s).await;
+    assert!(env.keen.events().is_empty());
+    lives(&env).await;
 }
 
 #[tokio::test]
 async fn any_body_bytes_are_answered() {
-    let s = TestEnv::new().await;
+    let env = TestEnv::new().await;
     let mut seed = 0x5eed;
     let valid = json!({"batch": [serde_json::from_str::<Value>(&track("a")).unwrap(), {"type": "page", "name": "n"}]})
         .to_string();
@@ -173,7 +174,7 @@ async fn any_body_bytes_are_answered() {
             1 => (bytes(&mut seed, length), "gzip"),
             2 => (packed[..length % packed.len()].to_vec(), "gzip"),
             _ => {
-                // One bit of something valid.
+                // Flips one bit of a valid body.
                 let (source, encoding) =
                     if round % 8 == 3 { (valid.as_bytes(), "") } else { (&packed[..], "gzip") };
                 let mut body = source.to_vec();
@@ -182,16 +183,16 @@ async fn any_body_bytes_are_answered() {
                 (body, encoding)
             }
         };
-        let got = s.post_with("/v1/batch", body.clone(), &[("content-encoding", encoding)]).await;
+        let got = env.post_with("/v1/batch", body.clone(), &[("content-encoding", encoding)]).await;
         assert!(matches!(got.0, 200 | 400), "round {round}: {got:?} to {body:?}");
     }
-    lives(&s).await;
+    lives(&env).await;
 }
 
-/// Small bodies that become large, deep ones and wide ones: answered soon, in bounded memory.
+/// Bodies that expand, nest deeply or have very many members are answered soon, in bounded memory.
 #[tokio::test]
 async fn expanding_bodies_are_rejected() {
-    let s = TestEnv::new().await;
+    let env = TestEnv::new().await;
     let keys = |count: usize, key: &dyn Fn(usize) -> String| {
         let members: Vec<String> = (0..count).map(|i| format!("\"{}\":1", key(i))).collect();
         format!("{{\"event\":\"e\",\"userId\":\"u\",\"properties\":{{{}}}}}", members.join(","))
@@ -268,30 +269,30 @@ async fn expanding_bodies_are_rejected() {
         ),
         ("what a batch says of 8,000 messages", shared.to_string().into_bytes(), "", 429),
     ];
-    lives(&s).await;
-    let before = s.envoy.rss_bytes();
+    lives(&env).await;
+    let before = env.envoy.rss_bytes();
     for (name, body, encoding, want) in cases {
         let start = Instant::now();
-        let got = s.post_with("/v1/batch", body.clone(), &[("content-encoding", encoding)]).await;
-        let track = s.post_with("/v1/track", body, &[("content-encoding", encoding)]).await;
+        let got = env.post_with("/v1/batch", body.clone(), &[("content-encoding", encoding)]).await;
+        let track = env.post_with("/v1/track", body, &[("content-encoding", encoding)]).await;
         println!("{name}: {} and {} in {:?}", got.0, track.0, start.elapsed());
         assert!(got.0 == want || track.0 == want, "{name}: {got:?}, {track:?}");
         assert!(start.elapsed() < Duration::from_secs(8), "{name}: {:?}", start.elapsed());
     }
-    let grown = s.envoy.rss_bytes().saturating_sub(before);
+    let grown = env.envoy.rss_bytes().saturating_sub(before);
     println!("resident memory grew by {} MB", grown >> 20);
     assert!(grown < 300 << 20, "{grown}");
-    assert!(s.keen.refusals().is_empty(), "{:?}", s.keen.refusals());
-    s.until("it is all delivered", || async {
-        s.envoy.stat("wasmcustom.keen_edge_pending_bytes").await == 0
+    assert!(env.keen.refusals().is_empty(), "{:?}", env.keen.refusals());
+    env.until("it is all delivered", || async {
+        env.envoy.stat("wasmcustom.keen_edge_pending_bytes").await == 0
     })
     .await;
-    lives(&s).await;
+    lives(&env).await;
 }
 
 #[tokio::test]
 async fn slow_and_endless_requests_are_ended() {
-    let s =
+    let env =
         TestEnv::patched(harness::default_config(), |yaml| {
             let hcm = &mut yaml["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
                 [0]["typed_config"];
@@ -302,15 +303,15 @@ async fn slow_and_endless_requests_are_ended() {
     let body = track("slow");
     let whole = post(KEY.as_bytes(), body.as_bytes());
     for cut in [10, 60, whole.len() - body.len(), whole.len() - 1] {
-        let reply = raw(s.envoy.addr(), whole[..cut].to_vec()).await;
+        let reply = raw(env.envoy.addr(), whole[..cut].to_vec()).await;
         assert!(
             reply.is_empty() || matches!(status(&reply), 400 | 408 | 503),
             "cut at {cut}: {reply}"
         );
     }
-    // Chunk by chunk, in time.
+    // Chunk by chunk, within the time limit.
     let reply = tokio::task::spawn_blocking({
-        let (addr, body) = (s.envoy.addr(), body.clone());
+        let (addr, body) = (env.envoy.addr(), body.clone());
         move || {
             let mut stream = TcpStream::connect(addr).unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -329,22 +330,22 @@ async fn slow_and_endless_requests_are_ended() {
         }
     });
     assert_eq!(status(&reply.await.unwrap()), 200);
-    // 200 connections that begin and go away.
+    // 200 connections that start a request and disconnect.
     for i in 0..200 {
-        let mut stream = TcpStream::connect(s.envoy.addr()).unwrap();
+        let mut stream = TcpStream::connect(env.envoy.addr()).unwrap();
         let _ = stream.write_all(&whole[..whole.len() * i / 200]);
     }
-    s.until("all are gone", || async {
-        s.envoy.stat("http.segment.downstream_rq_active").await == 0
+    env.until("all are gone", || async {
+        env.envoy.stat("http.segment.downstream_rq_active").await == 0
     })
     .await;
-    assert_eq!(s.collections(), ["slow"]);
-    lives(&s).await;
+    assert_eq!(env.collections(), ["slow"]);
+    lives(&env).await;
 }
 
 #[tokio::test]
 async fn smuggling_and_upgrade_attempts_are_rejected() {
-    let s = TestEnv::new().await;
+    let env = TestEnv::new().await;
     let body = track("outer");
     let smuggled = String::from_utf8(post(KEY.as_bytes(), track("smuggled").as_bytes())).unwrap();
     let start = format!("POST /v1/track HTTP/1.1\r\nhost: e\r\n{KEY}");
@@ -409,9 +410,9 @@ async fn smuggling_and_upgrade_attempts_are_rejected() {
         ),
         ("a NUL in a header", format!("{start}x-a: \0\r\n\r\n{smuggled}")),
     ] {
-        let reply = raw(s.envoy.addr(), request.into_bytes()).await;
+        let reply = raw(env.envoy.addr(), request.into_bytes()).await;
         assert!(reply.is_empty() || matches!(status(&reply), 400 | 501 | 503), "{name}: {reply}");
-        assert!(!s.collections().contains(&"smuggled".to_owned()), "{name}");
+        assert!(!env.collections().contains(&"smuggled".to_owned()), "{name}");
     }
     for (name, request) in [
         (
@@ -444,15 +445,15 @@ async fn smuggling_and_upgrade_attempts_are_rejected() {
         ("HTTP/2 in the middle", "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n".to_owned()),
         ("no HTTP", "\u{0}\u{1}\u{2}\r\n\r\n".to_owned()),
     ] {
-        let reply = raw(s.envoy.addr(), request.into_bytes()).await;
+        let reply = raw(env.envoy.addr(), request.into_bytes()).await;
         assert!(reply.is_empty() || (200..=505).contains(&status(&reply)), "{name}: {reply}");
     }
-    // Asked whether to go on, Envoy says so.
+    // Envoy answers `Expect: 100-continue`.
     let expecting =
         post(format!("{KEY}expect: 100-continue\r\n").as_bytes(), track("expected").as_bytes());
-    let reply = raw(s.envoy.addr(), expecting).await;
+    let reply = raw(env.envoy.addr(), expecting).await;
     assert!(reply.starts_with("HTTP/1.1 100") && reply.contains("HTTP/1.1 200"), "{reply}");
-    // Trailers of any kind.
+    // Trailers with any name and value.
     for trailers in [
         "x-a: b\r\n",
         "authorization: Basic b3RoZXI6\r\n",
@@ -464,10 +465,10 @@ async fn smuggling_and_upgrade_attempts_are_rejected() {
             "{start}connection: close\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n{trailers}\r\n",
             body.len()
         );
-        let reply = raw(s.envoy.addr(), request.into_bytes()).await;
+        let reply = raw(env.envoy.addr(), request.into_bytes()).await;
         assert!(matches!(status(&reply), 200 | 400 | 503), "{trailers:?}: {reply}");
     }
-    assert!(!s.collections().contains(&"smuggled".to_owned()));
-    assert!(!s.envoy.log().contains(&WRITE_KEY[..16]));
-    lives(&s).await;
+    assert!(!env.collections().contains(&"smuggled".to_owned()));
+    assert!(!env.envoy.log().contains(&WRITE_KEY[..16]));
+    lives(&env).await;
 }

@@ -1,4 +1,4 @@
-//! Requests recorded from real SDKs, sent again as they were.
+//! Replays requests recorded from real SDKs.
 
 use super::fixture::{TestEnv, raw};
 use base64::Engine;
@@ -11,7 +11,7 @@ use keen_edge::users::UserTransaction;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Collection and token of the events that a request stands for, mapped on the host.
+/// Collection and token of the events of a request, mapped on the host.
 fn expected(
     config: &Config,
     path: &str,
@@ -51,7 +51,7 @@ async fn recorded_requests_are_answered_and_delivered() {
     let source = config["sources"]["writeKey"].clone();
     config["sources"]["WRITEKEY123"] = source;
     let host = Config::parse(config.to_string().as_bytes()).unwrap();
-    let s = TestEnv::with(config).await;
+    let env = TestEnv::with(config).await;
     let mut want = BTreeSet::new();
     let mut without_id = 0;
     let mut files = 0;
@@ -87,7 +87,7 @@ async fn recorded_requests_are_answered_and_delivered() {
             bytes.push_str("\r\n");
             let mut bytes = bytes.into_bytes();
             bytes.extend_from_slice(&body);
-            let reply = raw(s.envoy.addr(), bytes).await;
+            let reply = raw(env.envoy.addr(), bytes).await;
             let name = format!("{} {method} {target}", path.display());
             if Endpoint::parse(method.as_bytes(), target.as_bytes(), None).is_none() {
                 assert!(reply.starts_with("HTTP/1.1 404"), "{name}: {reply}");
@@ -106,7 +106,7 @@ async fn recorded_requests_are_answered_and_delivered() {
         }
     }
     assert!(files >= 27 && want.len() > 50, "{files} files, {} events", want.len());
-    let stored = s.keen.events();
+    let stored = env.keen.events();
     let got: BTreeSet<(String, String)> = stored
         .iter()
         .map(|e| {
@@ -116,7 +116,7 @@ async fn recorded_requests_are_answered_and_delivered() {
     let missing: Vec<_> = want.difference(&got).collect();
     assert!(missing.is_empty(), "{missing:?}");
     assert_eq!(got.len(), want.len() + without_id, "more events than messages");
-    assert!(s.keen.refusals().is_empty(), "{:?}", s.keen.refusals());
+    assert!(env.keen.refusals().is_empty(), "{:?}", env.keen.refusals());
     assert_eq!(json!(got.len()), json!(stored.len()));
-    s.envoy.no_panic_in_log();
+    env.envoy.no_panic_in_log();
 }

@@ -1,28 +1,28 @@
-//! Requests as SDKs send them that cannot be installed here, built from their sources: Kotlin, Swift, C#, React Native,
-//! Android, Elixir, and analytics.js of old. PHP's and Ruby's stand in `tests/captures`, as recorded.
+//! Requests of SDKs that cannot be installed here, written from their source code: Kotlin, Swift, C#, React
+//! Native, Android, Elixir, and old analytics.js. Those of PHP and Ruby are recorded in `tests/captures`.
 
 use super::fixture::{TestEnv, gzip, raw};
 use serde_json::{Value, json};
 
-/// How an SDK writes a request.
+/// A request as an SDK sends it.
 struct Wire {
     name: &'static str,
     path: &'static str,
-    /// Headers besides Host, and those of the body's length.
+    /// Headers except Host and those of the body's length.
     headers: &'static [(&'static str, &'static str)],
     gzip: bool,
     chunked: bool,
     body: Value,
-    /// Collection and properties of the event that its body stands for.
+    /// Collection and properties of the event in its body.
     event: (&'static str, Value),
 }
 
-/// A body of the mobile SDKs: the key and the time stand behind the batch.
+/// A body of the mobile SDKs: key and time follow the batch.
 fn batch(messages: Value) -> Value {
     json!({"batch": messages, "sentAt": "2026-11-23T22:03:14.700Z", "writeKey": "writeKey"})
 }
 
-/// A message with what mobile SDKs put around it.
+/// A message with the fields that mobile SDKs add.
 fn mobile(library: &str, version: &str, event: &str) -> Value {
     json!({
         "type": "track", "event": event, "properties": {"item": "T-Shirt", "revenue": 19.99},
@@ -43,7 +43,7 @@ fn bought() -> Value {
     json!({"item": "T-Shirt", "revenue": 19.99, "userId": "u-1"})
 }
 
-/// What a context says is null, the event says too.
+/// A null in `context` stays null in the event.
 fn with_nulls(mut event: Value) -> Value {
     for name in ["ip_address", "page_url", "referrer_url", "user_agent"] {
         event[name] = Value::Null;
@@ -85,7 +85,7 @@ fn wires() -> Vec<Wire> {
         Wire {
             name: "Analytics-CSharp",
             path: "/v1/b",
-            // It sends no Content-Type.
+            // Sends no Content-Type.
             headers: &[("Content-Encoding", "gzip")],
             gzip: true,
             chunked: false,
@@ -94,7 +94,7 @@ fn wires() -> Vec<Wire> {
         },
         Wire {
             name: "analytics-react-native 2.24.1",
-            // As 2.20.4 doubled it.
+            // Version 2.20.4 doubles the path.
             path: "/v1/b/b",
             headers: &[("Content-Type", "application/json; charset=utf-8"), ("X-Retry-Count", "0")],
             gzip: false,
@@ -132,7 +132,7 @@ fn wires() -> Vec<Wire> {
             ],
             gzip: false,
             chunked: false,
-            // What is not set is null.
+            // Unset fields are null.
             body: json!({"batch": [{
                 "type": "track", "event": "Elixir", "userId": "u-1", "anonymousId": null, "timestamp": null,
                 "integrations": null, "sentAt": null, "messageId": null, "version": null,
@@ -211,21 +211,21 @@ async fn sdk_requests_get_segments_response_and_are_delivered() {
     for addon in ["ipAddon", "uaAddon", "urlAddon", "referrerAddon"] {
         config["sources"]["writeKey"][addon] = json!(false);
     }
-    let s = TestEnv::with(config).await;
+    let env = TestEnv::with(config).await;
     for wire in wires() {
         let name = wire.name;
-        let reply = raw(s.envoy.addr(), wire.bytes()).await;
+        let reply = raw(env.envoy.addr(), wire.bytes()).await;
         let (head, body) =
             reply.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{name}: {reply}"));
         let head = head.to_lowercase();
-        // To the letter: Ruby reads an object, PHP wants 200 and no other, Java a `success`.
+        // The exact response: Ruby parses an object, PHP needs status 200, Java needs `success`.
         assert!(head.starts_with("http/1.1 200 ok"), "{name}: {reply}");
         assert_eq!(body, "{\n  \"success\": true\n}", "{name}");
         for line in ["content-type: application/json", "content-length: 21", "vary: origin"] {
             assert!(head.lines().any(|l| l == line), "{name}: no {line} in {head}");
         }
         let (collection, want) = &wire.event;
-        let stored = s.keen.events();
+        let stored = env.keen.events();
         let found: Vec<_> =
             stored.iter().filter(|stored| stored.collection == *collection).collect();
         assert_eq!(found.len(), 1, "{name}: {stored:?}");
@@ -233,20 +233,20 @@ async fn sdk_requests_get_segments_response_and_are_delivered() {
         let keen = event.as_object_mut().unwrap().remove("keen").unwrap();
         assert_eq!(event, *want, "{name}");
         assert!(!keen["uniqueness_token"].as_str().unwrap().is_empty(), "{name}");
-        // The same bytes again are the same event, wherever there is an id.
-        raw(s.envoy.addr(), wire.bytes()).await;
+        // The same request again is the same event if it has an id.
+        raw(env.envoy.addr(), wire.bytes()).await;
         let stored =
-            s.keen.events().into_iter().filter(|stored| stored.collection == *collection).count();
+            env.keen.events().into_iter().filter(|stored| stored.collection == *collection).count();
         assert_eq!(stored, if name == "analytics-elixir" { 2 } else { 1 }, "{name}");
     }
-    assert!(s.keen.refusals().is_empty(), "{:?}", s.keen.refusals());
-    s.envoy.no_panic_in_log();
+    assert!(env.keen.refusals().is_empty(), "{:?}", env.keen.refusals());
+    env.envoy.no_panic_in_log();
 }
 
-/// Files of batches that a crash left behind: SDKs send them as they are, and drop them for a 400.
+/// After a crash mobile SDKs send truncated batch files. They delete them after a 400.
 #[tokio::test]
 async fn truncated_batch_is_answered_400() {
-    let s = TestEnv::new().await;
+    let env = TestEnv::new().await;
     let whole = batch(json!([mobile("analytics-swift", "1.9.4", "Swift")])).to_string();
     for (name, body) in [
         ("NULs at the end", [whole.as_bytes(), &[0; 64]].concat()),
@@ -263,13 +263,13 @@ async fn truncated_batch_is_answered_400() {
             "POST /v1/b HTTP/1.1\r\nHost: e\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
-        let reply = raw(s.envoy.addr(), [head.as_bytes(), &body].concat()).await;
+        let reply = raw(env.envoy.addr(), [head.as_bytes(), &body].concat()).await;
         assert!(reply.starts_with("HTTP/1.1 400"), "{name}: {reply}");
         let body: Value = serde_json::from_str(reply.split_once("\r\n\r\n").unwrap().1).unwrap();
         let want =
             json!({"success": false, "message": "malformed JSON", "code": "invalid_request"});
         assert_eq!(body, want, "{name}");
     }
-    assert!(s.keen.events().is_empty());
-    s.envoy.no_panic_in_log();
+    assert!(env.keen.events().is_empty());
+    env.envoy.no_panic_in_log();
 }

@@ -1,4 +1,4 @@
-//! Every way a call to Keen can end, and what the caller gets: the table of docs/failure-modes.md.
+//! Every outcome of a call to Keen, and the caller's response: the table in docs/failure-modes.md.
 
 use super::fixture::{PATIENCE, TestEnv, ok, track};
 use harness::Envoy;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 const OTHER_PROJECT: &str = "000000000000000000000001";
 
-/// Short waits, so that what lasts ends soon.
+/// Short limits, so that lasting failures end soon.
 fn quick() -> Value {
     let mut config = harness::default_config();
     config["delivery"]["holdMs"] = json!(2000);
@@ -32,7 +32,8 @@ impl TestEnv {
     }
 }
 
-/// The cluster is missing, has no endpoints, a name that nobody knows, refuses, or is over its circuit breakers.
+/// The cluster is missing, has no endpoints, has an unknown host name, refuses connections, or is over its
+/// circuit breakers.
 #[tokio::test]
 async fn unreachable_cluster_is_answered_503() {
     let unreachable =
@@ -69,26 +70,26 @@ async fn unreachable_cluster_is_answered_503() {
     };
     let builder = Envoy::builder().keen(keen.addr()).config(config).patch(patch);
     let envoy = builder.start().await.unwrap_or_else(|e| panic!("{e:?}"));
-    let s = TestEnv { envoy, keen, client: reqwest::Client::new() };
+    let env = TestEnv { envoy, keen, client: reqwest::Client::new() };
     for cluster in unreachable {
-        let (status, retry_after, waited) = s.post_as(cluster, track(cluster)).await;
+        let (status, retry_after, waited) = env.post_as(cluster, track(cluster)).await;
         assert_eq!((status, retry_after.as_deref()), (503, Some("5")), "{cluster}");
         assert!(waited < Duration::from_millis(2500), "{cluster}: {waited:?}");
-        // Others are served meanwhile.
-        assert_eq!(s.post("/v1/track", track(&format!("beside {cluster}"))).await, ok());
+        // Other projects are served meanwhile.
+        assert_eq!(env.post("/v1/track", track(&format!("beside {cluster}"))).await, ok());
     }
-    // Each was tried four times and its neighbour once.
-    s.until("nothing is pending", || async { s.stat("pending_bytes").await == 0 }).await;
-    assert!(s.stat("calls").await <= 5 * 6, "{} calls", s.stat("calls").await);
-    let log = s.envoy.log();
+    // Each failing project was tried four times, its neighbour once.
+    env.until("nothing is pending", || async { env.stat("pending_bytes").await == 0 }).await;
+    assert!(env.stat("calls").await <= 5 * 6, "{} calls", env.stat("calls").await);
+    let log = env.envoy.log();
     assert!(log.contains("cannot call Keen through cluster \"missing\""), "{log}");
-    assert_eq!(s.keen.events().len(), unreachable.len());
-    s.envoy.no_panic_in_log();
+    assert_eq!(env.keen.events().len(), unreachable.len());
+    env.envoy.no_panic_in_log();
 }
 
 #[tokio::test]
 async fn transient_failure_is_retried_and_stored_once() {
-    let s = TestEnv::new().await;
+    let env = TestEnv::new().await;
     let faults: Vec<(String, Fault)> = [408, 429, 500, 502, 503, 504, 204, 202]
         .map(|status| (format!("status {status}"), Fault::status(status)))
         .into_iter()
@@ -108,65 +109,69 @@ async fn transient_failure_is_retried_and_stored_once() {
         .collect();
     let count = faults.len();
     for (name, fault) in faults {
-        s.keen.fault(fault);
+        env.keen.fault(fault);
         let body =
             json!({"userId": "u", "event": "own", "messageId": name, "properties": {"n": 1}});
-        let retried = s.stat("calls_retried").await;
-        assert_eq!(s.post("/v1/track", body.to_string()).await, ok(), "{name}");
-        s.until(&format!("{name} was met"), || async { s.stat("calls_retried").await > retried })
-            .await;
+        let retried = env.stat("calls_retried").await;
+        assert_eq!(env.post("/v1/track", body.to_string()).await, ok(), "{name}");
+        env.until(&format!("{name} was met"), || async {
+            env.stat("calls_retried").await > retried
+        })
+        .await;
     }
-    assert_eq!(s.keen.events().len(), count);
-    // Every attempt was the same bytes, so what Keen had already it knew again.
-    assert_eq!(s.keen.duplicates(), 6);
-    s.envoy.no_panic_in_log();
+    assert_eq!(env.keen.events().len(), count);
+    // Every attempt sent the same bytes, so Keen recognized what it had stored.
+    assert_eq!(env.keen.duplicates(), 6);
+    env.envoy.no_panic_in_log();
 }
 
 #[tokio::test]
 async fn misconfigured_destination_is_answered_503_without_retry() {
-    let s = TestEnv::with(quick()).await;
+    let env = TestEnv::with(quick()).await;
     let up = format!("destination_up.project.{PROJECT}");
     let elsewhere = MockKeen::start(Options::default()).await.unwrap();
     for status in [401, 402, 403, 404, 405, 301, 302, 307] {
         let location = Some(format!("http://{}/3.0/projects/{PROJECT}/events", elsewhere.addr()));
-        s.keen.fault(Fault::from(FaultKind::Status {
+        env.keen.fault(Fault::from(FaultKind::Status {
             status,
             body: None,
             retry_after: None,
             location,
         }));
-        let calls = s.keen.calls().len();
-        let (got, retry_after, waited) = s.post_as("writeKey", track(&status.to_string())).await;
+        let calls = env.keen.calls().len();
+        let (got, retry_after, waited) = env.post_as("writeKey", track(&status.to_string())).await;
         assert_eq!((got, retry_after.as_deref()), (503, Some("5")), "{status}");
-        // Not tried again: the caller is told at once.
+        // No retry: the caller is answered at once.
         assert!(waited < Duration::from_millis(1500), "{status}: {waited:?}");
-        assert_eq!(s.keen.calls().len(), calls + 1, "{status}");
-        s.until(&format!("{status}: the gauge falls"), || async { s.stat(&up).await == 0 }).await;
-        assert_eq!(s.post("/v1/track", track(&status.to_string())).await, ok());
-        s.until(&format!("{status}: the gauge rises"), || async { s.stat(&up).await == 1 }).await;
+        assert_eq!(env.keen.calls().len(), calls + 1, "{status}");
+        env.until(&format!("{status}: the gauge falls"), || async { env.stat(&up).await == 0 })
+            .await;
+        assert_eq!(env.post("/v1/track", track(&status.to_string())).await, ok());
+        env.until(&format!("{status}: the gauge rises"), || async { env.stat(&up).await == 1 })
+            .await;
     }
     assert!(elsewhere.calls().is_empty(), "a redirect was followed");
-    let log = s.envoy.log();
+    let log = env.envoy.log();
     assert!(log.contains(&format!("Keen answers 401 to project {PROJECT}")), "{log}");
     assert!(!log.contains(&WRITE_KEY[..16]), "a key in the log");
-    s.envoy.no_panic_in_log();
+    env.envoy.no_panic_in_log();
 }
 
 #[tokio::test]
 async fn retry_after_from_keen_is_honoured() {
-    let s = TestEnv::new().await;
-    s.keen.fault(Fault::status(503).retry_after("1"));
-    let (status, _, waited) = s.post_as("writeKey", track("later")).await;
+    let env = TestEnv::new().await;
+    env.keen.fault(Fault::status(503).retry_after("1"));
+    let (status, _, waited) = env.post_as("writeKey", track("later")).await;
     assert_eq!(status, 200);
     assert!(waited >= Duration::from_secs(1), "{waited:?}");
-    // Longer than anybody waits: told at once, and others do not wait for it.
-    s.keen.fault(Fault::status(429).retry_after("3600").times(4));
-    let (status, _, waited) = s.post_as("writeKey", track("much later")).await;
+    // Longer than a caller waits: answered at once, and later calls do not wait for it.
+    env.keen.fault(Fault::status(429).retry_after("3600").times(4));
+    let (status, _, waited) = env.post_as("writeKey", track("much later")).await;
     assert!(status == 503 && waited < Duration::from_millis(7500), "{status} after {waited:?}");
-    s.keen.clear_faults();
-    s.until("it goes on", || async { s.post("/v1/track", track("much later")).await == ok() })
+    env.keen.clear_faults();
+    env.until("it goes on", || async { env.post("/v1/track", track("much later")).await == ok() })
         .await;
-    s.envoy.no_panic_in_log();
+    env.envoy.no_panic_in_log();
 }
 
 #[tokio::test]
@@ -174,101 +179,102 @@ async fn large_batch_is_split_and_each_event_is_settled() {
     let mut config = quick();
     config["delivery"]["maxBatchEvents"] = json!(10);
     config["limits"]["bodyBytes"] = json!(1_000_000);
-    let s = TestEnv::with(config).await;
+    let env = TestEnv::with(config).await;
     let event = |i: usize| json!({"type": "track", "userId": "u", "event": format!("c{}", i % 2), "messageId": i.to_string(), "properties": {"i": i}});
     let batch = |range: std::ops::Range<usize>| {
         json!({"batch": range.map(event).collect::<Vec<_>>()}).to_string()
     };
-    assert_eq!(s.post("/v1/batch", batch(0..95)).await, ok());
-    assert_eq!(s.keen.calls().len(), 10);
-    // Some are refused for what they hold: a 200, and the others are in Keen.
-    s.keen.fault(Fault::refuse_property("i", 103, "InvalidPropertyValueError").times(1));
-    assert_eq!(s.post("/v1/batch", batch(100..110)).await, ok());
-    assert_eq!(s.keen.events().len(), 104);
-    s.until("it is counted", || async { s.stat("events_refused").await == 1 }).await;
-    assert_eq!(s.stat("events_refused_by_error.error.InvalidPropertyValueError").await, 1);
+    assert_eq!(env.post("/v1/batch", batch(0..95)).await, ok());
+    assert_eq!(env.keen.calls().len(), 10);
+    // Some events are rejected for their content: 200, and the others are stored.
+    env.keen.fault(Fault::refuse_property("i", 103, "InvalidPropertyValueError").times(1));
+    assert_eq!(env.post("/v1/batch", batch(100..110)).await, ok());
+    assert_eq!(env.keen.events().len(), 104);
+    env.until("it is counted", || async { env.stat("events_refused").await == 1 }).await;
+    assert_eq!(env.stat("events_refused_by_error.error.InvalidPropertyValueError").await, 1);
     assert!(
-        s.envoy
+        env.envoy
             .log()
             .contains("Keen refused an event of collection \"c1\": InvalidPropertyValueError")
     );
-    // Too large, three times: halved until it fits.
-    s.keen.fault(Fault::status(413).times(3));
-    assert_eq!(s.post("/v1/batch", batch(200..210)).await, ok());
-    assert_eq!(s.keen.events().len(), 114);
-    // A whole request refused with a name: halved down to the one, here all of them.
+    // 413 three times: split until it fits.
+    env.keen.fault(Fault::status(413).times(3));
+    assert_eq!(env.post("/v1/batch", batch(200..210)).await, ok());
+    assert_eq!(env.keen.events().len(), 114);
+    // A request refused with an error name is split down to single events, here all of them.
     let body = r#"{"message": "no", "error_code": "InvalidBatchError"}"#;
-    s.keen.fault(Fault::status(400).body(body).times(3));
-    assert_eq!(s.post("/v1/batch", batch(300..302)).await, ok());
-    assert_eq!(s.keen.events().len(), 114);
-    s.until("they are counted", || async { s.stat("events_refused").await == 3 }).await;
-    // One that alone is larger than Keen takes. Keen's bound is 900,000 bytes.
+    env.keen.fault(Fault::status(400).body(body).times(3));
+    assert_eq!(env.post("/v1/batch", batch(300..302)).await, ok());
+    assert_eq!(env.keen.events().len(), 114);
+    env.until("they are counted", || async { env.stat("events_refused").await == 3 }).await;
+    // One event over Keen's limit of 900,000 bytes.
     let words: Vec<String> = (0..95).map(|i| format!("{i}{}", "x".repeat(9_900))).collect();
     let large =
         json!({"event": "large", "userId": "u", "properties": {"words": words}}).to_string();
-    assert_eq!(s.post("/v1/track", large).await, ok());
-    s.until("it is counted", || async {
-        s.stat("events_refused_by_error.error.TooLarge").await == 1
+    assert_eq!(env.post("/v1/track", large).await, ok());
+    env.until("it is counted", || async {
+        env.stat("events_refused_by_error.error.TooLarge").await == 1
     })
     .await;
-    assert_eq!(s.keen.events().len(), 114);
-    s.envoy.no_panic_in_log();
+    assert_eq!(env.keen.events().len(), 114);
+    env.envoy.no_panic_in_log();
 }
 
-/// Two projects at one Keen: one fails in every way, and the other does not notice.
+/// Two projects at one Keen: one fails in every way, the other is not affected.
 #[tokio::test]
 async fn failing_project_does_not_delay_other_projects() {
     let mut config = quick();
     config["sources"]["other"] = json!({"projectId": OTHER_PROJECT, "writeKey": "B".repeat(32)});
-    let s = TestEnv::with(config).await;
-    s.keen.add_project(Project::new(OTHER_PROJECT, &"B".repeat(32)));
+    let env = TestEnv::with(config).await;
+    env.keen.add_project(Project::new(OTHER_PROJECT, &"B".repeat(32)));
     for (name, fault) in [
         ("401", Fault::status(401)),
         ("503", Fault::status(503)),
         ("cut", Fault::cut_before()),
         ("hang", Fault::hang()),
     ] {
-        s.keen.fault(fault.project(PROJECT).forever());
+        env.keen.fault(fault.project(PROJECT).forever());
         let failing = (0..50).map(|i| {
-            let request = s.client.post(s.envoy.url("/v1/track")).basic_auth("writeKey", Some(""));
+            let request =
+                env.client.post(env.envoy.url("/v1/track")).basic_auth("writeKey", Some(""));
             tokio::spawn(request.body(track(&format!("{name}{i}"))).send())
         });
         let failing: Vec<_> = failing.collect();
         for i in 0..10 {
-            let (status, _, waited) = s.post_as("other", track(&format!("{name}{i}"))).await;
+            let (status, _, waited) = env.post_as("other", track(&format!("{name}{i}"))).await;
             assert!(
                 status == 200 && waited < Duration::from_millis(1000),
                 "{name}: {status} after {waited:?}"
             );
         }
-        // One caller's batch for both: it is told to send again, and the healthy project has its event by then.
+        // A batch for both projects gets 503, and the healthy project has its event by then.
         let both = json!({"batch": [
             {"type": "track", "event": format!("{name} both"), "userId": "u", "writeKey": "writeKey", "messageId": name},
             {"type": "track", "event": format!("{name} both"), "userId": "u", "writeKey": "other", "messageId": name},
         ]});
-        assert_eq!(s.post("/v1/batch", both.to_string()).await.0, 503, "{name}");
-        let stored = s.keen.events_in(OTHER_PROJECT);
+        assert_eq!(env.post("/v1/batch", both.to_string()).await.0, 503, "{name}");
+        let stored = env.keen.events_in(OTHER_PROJECT);
         assert!(stored.iter().any(|e| e.collection == format!("{name} both")), "{name}");
         for call in failing {
             assert_eq!(call.await.unwrap().unwrap().status(), 503, "{name}");
         }
-        s.keen.clear_faults();
-        s.until("it is well again", || async {
-            s.post("/v1/batch", both.to_string()).await == ok()
+        env.keen.clear_faults();
+        env.until("it is well again", || async {
+            env.post("/v1/batch", both.to_string()).await == ok()
         })
         .await;
     }
-    assert_eq!(s.keen.events_in(OTHER_PROJECT).len(), 44);
-    s.envoy.no_panic_in_log();
+    assert_eq!(env.keen.events_in(OTHER_PROJECT).len(), 44);
+    env.envoy.no_panic_in_log();
 }
 
-/// A write key reaches its own project and no other, whatever else a call says.
+/// A write key reaches only its own project, whatever else a call contains.
 #[tokio::test]
 async fn write_key_reaches_only_its_own_project() {
     let mut config = harness::default_config();
     config["sources"]["other"] = json!({"projectId": OTHER_PROJECT, "writeKey": "B".repeat(32)});
-    let s = TestEnv::with(config).await;
-    s.keen.add_project(Project::new(OTHER_PROJECT, &"B".repeat(32)));
+    let env = TestEnv::with(config).await;
+    env.keen.add_project(Project::new(OTHER_PROJECT, &"B".repeat(32)));
     let tricks = json!({
         "projectId": OTHER_PROJECT, "writeKey": "writeKey", "userId": "u", "event": format!("../{OTHER_PROJECT}/events"),
         "integrations": {"Keen IO": {"projectId": OTHER_PROJECT, "writeKey": "B".repeat(32), "traits": {"a": 1}}},
@@ -279,49 +285,51 @@ async fn write_key_reaches_only_its_own_project() {
         "/v1/track?writeKey=other&api_key=other",
         "/v1/t?projectId=000000000000000000000001",
     ] {
-        assert_eq!(s.post(path, tricks.to_string()).await, ok(), "{path}");
+        assert_eq!(env.post(path, tricks.to_string()).await, ok(), "{path}");
     }
     let calls = (0..200).map(|i| {
         let key = if i % 2 == 0 { "writeKey" } else { "other" };
-        let request = s.client.post(s.envoy.url("/v1/track")).basic_auth(key, Some(""));
+        let request = env.client.post(env.envoy.url("/v1/track")).basic_auth(key, Some(""));
         tokio::spawn(request.body(track(key)).send())
     });
     for call in calls.collect::<Vec<_>>() {
         assert_eq!(call.await.unwrap().unwrap().status(), 200);
     }
-    for stored in s.keen.events_in(OTHER_PROJECT) {
+    for stored in env.keen.events_in(OTHER_PROJECT) {
         assert_eq!(stored.collection, "other");
     }
-    for call in s.keen.calls() {
+    for call in env.keen.calls() {
         let key = if call.project == PROJECT { WRITE_KEY.to_owned() } else { "B".repeat(32) };
         assert_eq!(call.header("authorization"), Some(key.as_str()));
     }
-    assert!(s.keen.refusals().is_empty(), "{:?}", s.keen.refusals());
-    s.envoy.no_panic_in_log();
+    assert!(env.keen.refusals().is_empty(), "{:?}", env.keen.refusals());
+    env.envoy.no_panic_in_log();
 }
 
 #[tokio::test]
 async fn disconnected_waiters_events_are_delivered() {
-    let s = TestEnv::new().await;
-    s.keen.fault(Fault::hang());
+    let env = TestEnv::new().await;
+    env.keen.fault(Fault::hang());
     let calls = (0..20).map(|i| {
-        let request = s.client.post(s.envoy.url("/v1/track")).basic_auth("writeKey", Some(""));
+        let request = env.client.post(env.envoy.url("/v1/track")).basic_auth("writeKey", Some(""));
         tokio::spawn(request.body(track(&format!("left {i}"))).send())
     });
     let calls: Vec<_> = calls.collect();
-    s.until("all wait", || async { s.envoy.stat("http.segment.downstream_rq_active").await == 20 })
-        .await;
-    calls.iter().for_each(tokio::task::JoinHandle::abort);
-    s.until("all are gone", || async {
-        s.envoy.stat("http.segment.downstream_rq_active").await == 0
+    env.until("all wait", || async {
+        env.envoy.stat("http.segment.downstream_rq_active").await == 20
     })
     .await;
-    s.keen.clear_faults();
-    s.until("their events are in Keen", || async { s.keen.events().len() == 20 }).await;
-    s.envoy.no_panic_in_log();
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+    env.until("all are gone", || async {
+        env.envoy.stat("http.segment.downstream_rq_active").await == 0
+    })
+    .await;
+    env.keen.clear_faults();
+    env.until("their events are in Keen", || async { env.keen.events().len() == 20 }).await;
+    env.envoy.no_panic_in_log();
 }
 
-/// 2,000 callers on 2,000 connections, answered by one call to Keen.
+/// 2,000 callers on 2,000 connections are answered by one call to Keen.
 #[tokio::test]
 async fn two_thousand_waiters_share_one_callout() {
     let mut config = harness::default_config();
@@ -335,21 +343,21 @@ async fn two_thousand_waiters_share_one_callout() {
     };
     let envoy =
         Envoy::builder().keen(keen.addr()).config(config).patch(patient).start().await.unwrap();
-    let s = TestEnv { envoy, keen, client: reqwest::Client::new() };
-    s.keen.fault(Fault::hang());
+    let env = TestEnv { envoy, keen, client: reqwest::Client::new() };
+    env.keen.fault(Fault::hang());
     let first = tokio::spawn(
-        s.client
-            .post(s.envoy.url("/v1/track"))
+        env.client
+            .post(env.envoy.url("/v1/track"))
             .basic_auth("writeKey", Some(""))
             .body(track("first"))
             .send(),
     );
-    s.until("the first is under way", || async { s.keen.calls().len() == 1 }).await;
+    env.until("the first is under way", || async { env.keen.calls().len() == 1 }).await;
     let calls = (0..2000).map(|i| {
         let body = json!({"userId": "u", "event": "e", "messageId": i.to_string()}).to_string();
         tokio::spawn(
-            s.client
-                .post(s.envoy.url("/v1/track"))
+            env.client
+                .post(env.envoy.url("/v1/track"))
                 .basic_auth("writeKey", Some(""))
                 .body(body)
                 .send(),
@@ -357,25 +365,25 @@ async fn two_thousand_waiters_share_one_callout() {
     });
     let calls: Vec<_> = calls.collect();
     let start = Instant::now();
-    while s.stat("requests").await < 2001 {
-        assert!(start.elapsed() < 3 * PATIENCE, "{} requests", s.stat("requests").await);
+    while env.stat("requests").await < 2001 {
+        assert!(start.elapsed() < 3 * PATIENCE, "{} requests", env.stat("requests").await);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    s.keen.clear_faults();
+    env.keen.clear_faults();
     for call in calls {
         assert_eq!(call.await.unwrap().unwrap().status(), 200);
     }
     assert_eq!(first.await.unwrap().unwrap().status(), 200);
-    let sizes: Vec<usize> = s.keen.calls().iter().map(|call| call.events).collect();
+    let sizes: Vec<usize> = env.keen.calls().iter().map(|call| call.events).collect();
     assert_eq!(sizes, [1, 2000]);
-    s.envoy.no_panic_in_log();
+    env.envoy.no_panic_in_log();
 }
 
-/// HTTP/2 callers with 100 streams each.
+/// HTTP/2 connections with 100 streams each.
 #[tokio::test]
 async fn http2_connections_with_a_hundred_streams_are_answered() {
-    let s = TestEnv::new().await;
-    s.keen.fault(Fault::delay(20).forever());
+    let env = TestEnv::new().await;
+    env.keen.fault(Fault::delay(20).forever());
     let mut calls = Vec::new();
     for connection in 0..10 {
         let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
@@ -383,7 +391,7 @@ async fn http2_connections_with_a_hundred_streams_are_answered() {
             let body = json!({"userId": "u", "event": "h2", "messageId": format!("{connection}-{stream}")}).to_string();
             calls.push(tokio::spawn(
                 client
-                    .post(s.envoy.url("/v1/track"))
+                    .post(env.envoy.url("/v1/track"))
                     .basic_auth("writeKey", Some(""))
                     .body(body)
                     .send(),
@@ -394,8 +402,8 @@ async fn http2_connections_with_a_hundred_streams_are_answered() {
         let reply = call.await.unwrap().unwrap();
         assert_eq!((reply.status().as_u16(), reply.version()), (200, reqwest::Version::HTTP_2));
     }
-    assert_eq!(s.keen.events().len(), 1000);
-    assert!(s.keen.calls().len() < 200, "{} calls", s.keen.calls().len());
-    assert!(s.envoy.stat("http.segment.downstream_cx_http2_total").await <= 10);
-    s.envoy.no_panic_in_log();
+    assert_eq!(env.keen.events().len(), 1000);
+    assert!(env.keen.calls().len() < 200, "{} calls", env.keen.calls().len());
+    assert!(env.envoy.stat("http.segment.downstream_cx_http2_total").await <= 10);
+    env.envoy.no_panic_in_log();
 }

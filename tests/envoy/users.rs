@@ -1,4 +1,4 @@
-//! What identify says of users, on the way from one worker to another.
+//! Traits of identify calls, shared among workers.
 
 use super::fixture::{TestEnv, ok};
 use harness::{Dynamic, Envoy};
@@ -6,8 +6,8 @@ use mock_keen::{MockKeen, Options};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// Two workers; the source `writeKey` as given, and `other`, which writes to the same project.
-async fn setting(source: Value, users: Value) -> TestEnv {
+/// Two workers. The source `writeKey` has these settings; `other` writes to the same project.
+async fn test_env(source: Value, users: Value) -> TestEnv {
     let mut config = harness::default_config();
     for (name, value) in source.as_object().unwrap() {
         config["sources"]["writeKey"][name] = value.clone();
@@ -17,7 +17,7 @@ async fn setting(source: Value, users: Value) -> TestEnv {
     let keen = MockKeen::start(Options::default()).await.unwrap();
     let envoy =
         Envoy::builder().keen(keen.addr()).config(config).concurrency(2).start().await.unwrap();
-    // Each request has a connection of its own: the kernel gives it to one of the workers.
+    // Each request has its own connection, which the kernel assigns to one of the workers.
     TestEnv {
         envoy,
         keen,
@@ -25,14 +25,15 @@ async fn setting(source: Value, users: Value) -> TestEnv {
     }
 }
 
-async fn post(s: &TestEnv, path: &str, key: &str, body: Value) {
-    let request = s.client.post(s.envoy.url(path)).basic_auth(key, Some("")).body(body.to_string());
+async fn post(env: &TestEnv, path: &str, key: &str, body: Value) {
+    let request =
+        env.client.post(env.envoy.url(path)).basic_auth(key, Some("")).body(body.to_string());
     assert_eq!(request.send().await.unwrap().status(), 200);
 }
 
-/// `user` of the events of each collection.
-fn users(s: &TestEnv, collection: &str) -> Vec<Value> {
-    s.keen
+/// `user` of the events, by collection.
+fn users(env: &TestEnv, collection: &str) -> Vec<Value> {
+    env.keen
         .events()
         .into_iter()
         .filter(|e| e.collection == collection)
@@ -40,19 +41,19 @@ fn users(s: &TestEnv, collection: &str) -> Vec<Value> {
         .collect()
 }
 
-async fn stat(s: &TestEnv, name: &str) -> u64 {
-    let url = format!("http://{}/stats?filter={name}", s.envoy.admin_addr());
-    let text = s.client.get(url).send().await.unwrap().text().await.unwrap();
+async fn stat(env: &TestEnv, name: &str) -> u64 {
+    let url = format!("http://{}/stats?filter={name}", env.envoy.admin_addr());
+    let text = env.client.get(url).send().await.unwrap().text().await.unwrap();
     text.lines().filter_map(|line| line.rsplit_once(": ")?.1.parse::<u64>().ok()).sum()
 }
 
 #[tokio::test]
 async fn traits_from_one_worker_reach_events_on_another() {
     for (mode, id) in [("cloud", Value::Null), ("device", json!("u-1"))] {
-        let s = setting(json!({"mode": mode, "rememberUsers": true}), json!({})).await;
+        let env = test_env(json!({"mode": mode, "rememberUsers": true}), json!({})).await;
         let traits = json!({"plan": "pro", "address": {"zip.code": "10115"}});
         let identify = json!({"userId": "u-1", "anonymousId": "a-1", "traits": traits});
-        post(&s, "/v1/identify", "writeKey", identify).await;
+        post(&env, "/v1/identify", "writeKey", identify).await;
         for i in 0..40 {
             let event = |name: &str, ids: Value| {
                 let mut event = json!({"event": name, "messageId": format!("{mode}-{name}-{i}")});
@@ -60,28 +61,33 @@ async fn traits_from_one_worker_reach_events_on_another() {
                 event
             };
             post(
-                &s,
+                &env,
                 "/v1/track",
                 "writeKey",
                 event("by both", json!({"userId": "u-1", "anonymousId": "a-1"})),
             )
             .await;
-            post(&s, "/v1/track", "writeKey", event("by visitor", json!({"anonymousId": "a-1"})))
-                .await;
-            post(&s, "/v1/track", "writeKey", event("after reset", json!({"anonymousId": "a-2"})))
+            post(&env, "/v1/track", "writeKey", event("by visitor", json!({"anonymousId": "a-1"})))
                 .await;
             post(
-                &s,
+                &env,
+                "/v1/track",
+                "writeKey",
+                event("after reset", json!({"anonymousId": "a-2"})),
+            )
+            .await;
+            post(
+                &env,
                 "/v1/track",
                 "writeKey",
                 event("of another", json!({"userId": "u-2", "anonymousId": "a-1"})),
             )
             .await;
-            post(&s, "/v1/track", "other", event("of another source", json!({"userId": "u-1"})))
+            post(&env, "/v1/track", "other", event("of another source", json!({"userId": "u-1"})))
                 .await;
         }
         for worker in ["worker_0.downstream_cx_total", "worker_1.downstream_cx_total"] {
-            assert!(stat(&s, worker).await > 0, "{worker} saw nothing");
+            assert!(stat(&env, worker).await > 0, "{worker} saw nothing");
         }
         let mut traits = json!({"plan": "pro", "address": {"zip_code": "10115"}});
         if !id.is_null() {
@@ -89,34 +95,34 @@ async fn traits_from_one_worker_reach_events_on_another() {
         }
         for name in ["by both", "by visitor"] {
             assert_eq!(
-                users(&s, name),
+                users(&env, name),
                 vec![json!({"userId": "u-1", "traits": traits}); 40],
                 "{mode}: {name}"
             );
         }
         for name in ["after reset", "of another", "of another source"] {
-            assert_eq!(users(&s, name), vec![Value::Null; 40], "{mode}: {name}");
+            assert_eq!(users(&env, name), vec![Value::Null; 40], "{mode}: {name}");
         }
-        assert!(s.keen.refusals().is_empty(), "{:?}", s.keen.refusals());
-        s.envoy.no_panic_in_log();
+        assert!(env.keen.refusals().is_empty(), "{:?}", env.keen.refusals());
+        env.envoy.no_panic_in_log();
     }
 }
 
 #[tokio::test]
 async fn source_without_remember_users_stores_no_traits() {
-    let s = setting(json!({}), json!({})).await;
+    let env = test_env(json!({}), json!({})).await;
     let batch = json!({"batch": [
         {"type": "identify", "userId": "u", "traits": {"plan": "pro"}},
         {"type": "track", "userId": "u", "event": "e", "context": {"traits": {"plan": "pro"}}},
     ]});
-    assert_eq!(s.post("/v1/batch", batch.to_string()).await, ok());
-    assert_eq!(users(&s, "e"), [Value::Null]);
+    assert_eq!(env.post("/v1/batch", batch.to_string()).await, ok());
+    assert_eq!(users(&env, "e"), [Value::Null]);
 }
 
 #[tokio::test]
 async fn audience_of_ten_thousand_users_is_stored() {
     let source = json!({"rememberUsers": true, "audienceEvents": true});
-    let s = setting(source, json!({"max": 10_000})).await;
+    let env = test_env(source, json!({"max": 10_000})).await;
     let sync = |name: &str, value: bool, from: usize, to: usize| {
         let batch: Vec<Value> = (from..to)
             .map(|i| {
@@ -132,51 +138,51 @@ async fn audience_of_ten_thousand_users_is_stored() {
     };
     for from in (0..10_000).step_by(500) {
         post(
-            &s,
+            &env,
             "/v1/batch",
             "writeKey",
             sync("Order Completed Last 30days", true, from, from + 500),
         )
         .await;
     }
-    // A SDK that heard no answer sends again: the same events.
-    post(&s, "/v1/batch", "writeKey", sync("Order Completed Last 30days", true, 0, 100)).await;
-    post(&s, "/v1/batch", "writeKey", sync("order_completed_last_30days", false, 0, 100)).await;
+    // An SDK without a response retries: the same events.
+    post(&env, "/v1/batch", "writeKey", sync("Order Completed Last 30days", true, 0, 100)).await;
+    post(&env, "/v1/batch", "writeKey", sync("order_completed_last_30days", false, 0, 100)).await;
     for i in [0, 99, 100, 4_321, 9_999] {
         post(
-            &s,
+            &env,
             "/v1/track",
             "writeKey",
             json!({"event": "Purchased", "userId": format!("user-{i}")}),
         )
         .await;
     }
-    let mut shown: Vec<Value> = users(&s, "Purchased");
+    let mut shown: Vec<Value> = users(&env, "Purchased");
     shown.sort_by_key(|user| user["userId"].to_string());
     let user = |i: usize, member: bool| json!({"userId": format!("user-{i}"), "traits": {"order_completed_last_30days": member}});
     assert_eq!(
         shown,
         [user(0, false), user(100, true), user(4_321, true), user(99, false), user(9_999, true)]
     );
-    assert_eq!(stat(&s, "keen_edge_users_evicted").await, 0);
+    assert_eq!(stat(&env, "keen_edge_users_evicted").await, 0);
     let entered: Vec<_> =
-        s.keen.events().into_iter().filter(|e| e.collection == "Audience Entered").collect();
+        env.keen.events().into_iter().filter(|e| e.collection == "Audience Entered").collect();
     let ids: BTreeSet<String> = entered.iter().map(|e| e.event["userId"].to_string()).collect();
     assert_eq!((entered.len(), ids.len()), (10_000, 10_000));
     assert_eq!(entered[0].event["audience_key"], "order_completed_last_30days");
     assert_eq!(entered[0].event["order_completed_last_30days"], true);
     let exited: Vec<_> =
-        s.keen.events().into_iter().filter(|e| e.collection == "Audience Exited").collect();
+        env.keen.events().into_iter().filter(|e| e.collection == "Audience Exited").collect();
     assert_eq!(exited.len(), 100);
     assert_eq!(exited[0].event["order_completed_last_30days"], false);
-    assert!(s.keen.refusals().is_empty(), "{:?}", s.keen.refusals());
-    s.envoy.no_panic_in_log();
+    assert!(env.keen.refusals().is_empty(), "{:?}", env.keen.refusals());
+    env.envoy.no_panic_in_log();
 }
 
 #[tokio::test]
 async fn concurrent_workers_lose_no_user_update() {
-    let s = setting(json!({"rememberUsers": true}), json!({})).await;
-    // Each user's two calls come at once: what Engage says, and what the application says.
+    let env = test_env(json!({"rememberUsers": true}), json!({})).await;
+    // Each user's two calls arrive at the same time: Engage's and the application's.
     let calls = (0..600).flat_map(|i| {
         let said = json!({"userId": format!("u-{i}"), "traits": {"n": i}});
         let mut computed = json!({"userId": format!("u-{i}"), "traits": {"vip": true}});
@@ -189,7 +195,7 @@ async fn concurrent_workers_lose_no_user_update() {
             .iter()
             .map(|call| {
                 let request =
-                    s.client.post(s.envoy.url("/v1/identify")).basic_auth("writeKey", Some(""));
+                    env.client.post(env.envoy.url("/v1/identify")).basic_auth("writeKey", Some(""));
                 tokio::spawn(request.body(call.to_string()).send())
             })
             .collect();
@@ -199,36 +205,36 @@ async fn concurrent_workers_lose_no_user_update() {
     }
     let events =
         (0..600).map(|i| json!({"type": "track", "event": "e", "userId": format!("u-{i}"), "properties": {"i": i}}));
-    post(&s, "/v1/batch", "writeKey", json!({"batch": events.collect::<Vec<_>>()})).await;
-    let events: Vec<Value> = s.keen.events().into_iter().map(|stored| stored.event).collect();
+    post(&env, "/v1/batch", "writeKey", json!({"batch": events.collect::<Vec<_>>()})).await;
+    let events: Vec<Value> = env.keen.events().into_iter().map(|stored| stored.event).collect();
     assert_eq!(events.len(), 600);
     for event in events {
         assert_eq!(event["user"]["traits"], json!({"n": event["i"], "vip": true}), "{event}");
     }
-    assert_eq!(stat(&s, "keen_edge_users_refused").await, 0);
+    assert_eq!(stat(&env, "keen_edge_users_refused").await, 0);
 }
 
 #[tokio::test]
 async fn user_store_stays_within_max_users() {
-    let s = setting(json!({"rememberUsers": true}), json!({"max": 50})).await;
+    let env = test_env(json!({"rememberUsers": true}), json!({"max": 50})).await;
     for i in 0..300 {
         let identify = json!({"userId": format!("u-{i}"), "anonymousId": format!("a-{i}"), "traits": {"n": i}});
-        post(&s, "/v1/identify", "writeKey", identify).await;
+        post(&env, "/v1/identify", "writeKey", identify).await;
     }
     for i in 0..300 {
         let event =
             json!({"event": "e", "userId": format!("u-{i}"), "messageId": format!("m-{i}")});
-        assert_eq!(s.post("/v1/track", event.to_string()).await, ok());
+        assert_eq!(env.post("/v1/track", event.to_string()).await, ok());
     }
     let mut shown: Vec<u64> =
-        users(&s, "e").iter().filter_map(|user| user["traits"]["n"].as_u64()).collect();
+        users(&env, "e").iter().filter_map(|user| user["traits"]["n"].as_u64()).collect();
     shown.sort_unstable();
     assert_eq!(shown, (250..300).collect::<Vec<u64>>());
 }
 
 #[tokio::test]
 async fn any_traits_are_stored_as_sent() {
-    let s = setting(json!({"mode": "device"}), json!({})).await;
+    let env = test_env(json!({"mode": "device"}), json!({})).await;
     let deep = format!("{}1{}", "{\"a\":".repeat(3_000), "}".repeat(3_000));
     let texts = [
         r#"{"a.b": 1, "": 2, "$c": {"d.e": [{"f.g": null}]}}"#.to_owned(),
@@ -254,12 +260,12 @@ async fn any_traits_are_stored_as_sent() {
                     {{"type": "track", "event": "e", "userId": {user}, "properties": {{"n": {i}}}}},
                     {{"type": "track", "event": "e", "anonymousId": "a-{i}", "context": {{"traits": {traits}}}}}]}}"#
             );
-            assert_eq!(s.post("/v1/batch", body).await, ok(), "{traits:.60} {user}");
+            assert_eq!(env.post("/v1/batch", body).await, ok(), "{traits:.60} {user}");
         }
     }
-    assert_eq!(s.keen.events().len(), texts.len() * 4 * 2);
-    assert!(s.keen.refusals().is_empty(), "{:?}", s.keen.refusals());
-    s.envoy.no_panic_in_log();
+    assert_eq!(env.keen.events().len(), texts.len() * 4 * 2);
+    assert!(env.keen.refusals().is_empty(), "{:?}", env.keen.refusals());
+    env.envoy.no_panic_in_log();
 }
 
 #[tokio::test]
@@ -284,15 +290,16 @@ async fn missing_shared_data_keeps_users_per_worker() {
         .start()
         .await
         .unwrap();
-    let s = TestEnv { envoy, keen, client: reqwest::Client::new() };
+    let env = TestEnv { envoy, keen, client: reqwest::Client::new() };
     assert_eq!(
-        s.post("/v1/identify", json!({"userId": "u", "traits": {"plan": "pro"}}).to_string()).await,
+        env.post("/v1/identify", json!({"userId": "u", "traits": {"plan": "pro"}}).to_string())
+            .await,
         ok()
     );
-    assert_eq!(s.post("/v1/track", json!({"userId": "u", "event": "e"}).to_string()).await, ok());
-    assert_eq!(users(&s, "e"), [json!({"userId": "u", "traits": {"plan": "pro"}})]);
-    assert!(s.envoy.log().contains("each worker remembers users by itself"));
-    s.envoy.no_panic_in_log();
+    assert_eq!(env.post("/v1/track", json!({"userId": "u", "event": "e"}).to_string()).await, ok());
+    assert_eq!(users(&env, "e"), [json!({"userId": "u", "traits": {"plan": "pro"}})]);
+    assert!(env.envoy.log().contains("each worker remembers users by itself"));
+    env.envoy.no_panic_in_log();
 }
 
 #[tokio::test]
@@ -303,25 +310,25 @@ async fn users_survive_configuration_update() {
     let builder =
         Envoy::builder().keen(keen.addr()).config(config.clone()).from_file(Dynamic::Filter);
     let envoy = builder.start().await.unwrap_or_else(|error| panic!("{error:?}"));
-    let s = TestEnv {
+    let env = TestEnv {
         envoy,
         keen,
         client: reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap(),
     };
-    post(&s, "/v1/identify", "writeKey", json!({"userId": "u", "traits": {"plan": "pro"}})).await;
+    post(&env, "/v1/identify", "writeKey", json!({"userId": "u", "traits": {"plan": "pro"}})).await;
     config["users"] = json!({"max": 50});
     config["sources"]["second"] = config["sources"]["writeKey"].clone();
     config["unknownSource"] = json!("reject");
-    s.envoy.update(&config).unwrap();
-    s.until("the new configuration is in force", async || {
+    env.envoy.update(&config).unwrap();
+    env.until("the new configuration is in force", async || {
         let request =
-            s.client.post(s.envoy.url("/v1/track")).basic_auth("nobody", Some("")).body("{}");
+            env.client.post(env.envoy.url("/v1/track")).basic_auth("nobody", Some("")).body("{}");
         request.send().await.unwrap().status() == 400
     })
     .await;
-    post(&s, "/v1/track", "writeKey", json!({"event": "e", "userId": "u"})).await;
-    post(&s, "/v1/track", "second", json!({"event": "of another source", "userId": "u"})).await;
-    assert_eq!(users(&s, "e"), [json!({"userId": "u", "traits": {"plan": "pro"}})]);
-    assert_eq!(users(&s, "of another source"), [Value::Null]);
-    s.envoy.no_panic_in_log();
+    post(&env, "/v1/track", "writeKey", json!({"event": "e", "userId": "u"})).await;
+    post(&env, "/v1/track", "second", json!({"event": "of another source", "userId": "u"})).await;
+    assert_eq!(users(&env, "e"), [json!({"userId": "u", "traits": {"plan": "pro"}})]);
+    assert_eq!(users(&env, "of another source"), [Value::Null]);
+    env.envoy.no_panic_in_log();
 }

@@ -1,4 +1,4 @@
-//! What becomes of requests where the filter's VM has ended, which only a build made for it does.
+//! Requests after the filter's VM has failed. Only the panic-switch build can fail.
 
 use super::fixture::{TestEnv, ok, track};
 use harness::Envoy;
@@ -6,14 +6,14 @@ use mock_keen::{Fault, MockKeen, Options};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// A filter that ends where a request has the header `x-keen-edge-panic`.
+/// A filter that panics if a request has the header `x-keen-edge-panic`.
 async fn setting() -> TestEnv {
     let wasm = harness::root().join("target/keen_edge_panic_switch.wasm");
     assert!(wasm.is_file(), "run `scripts/build.sh panic-switch`");
     let keen = MockKeen::start(Options::default()).await.unwrap();
     let shorter = |yaml: &mut Value| {
         let hcm = &mut yaml["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
-        // envoy.yaml sets both; shorter here, as the test waits for them.
+        // envoy.yaml sets both. They are shorter here because the test waits for them.
         assert!(hcm["stream_idle_timeout"].is_string());
         assert!(hcm["common_http_protocol_options"]["max_stream_duration"].is_string());
         hcm["stream_idle_timeout"] = json!("2s");
@@ -28,39 +28,41 @@ async fn setting() -> TestEnv {
 
 #[tokio::test]
 async fn failed_vm_restarts_and_waiters_are_ended() {
-    let s = setting().await;
-    assert_eq!(s.post("/v1/track", track("before")).await, ok());
-    s.keen.fault(Fault::hang().forever());
+    let env = setting().await;
+    assert_eq!(env.post("/v1/track", track("before")).await, ok());
+    env.keen.fault(Fault::hang().forever());
     let waiting = (0..10).map(|i| {
-        let request = s.client.post(s.envoy.url("/v1/track")).basic_auth("writeKey", Some(""));
+        let request = env.client.post(env.envoy.url("/v1/track")).basic_auth("writeKey", Some(""));
         tokio::spawn(request.body(track(&format!("waiting {i}"))).send())
     });
     let waiting: Vec<_> = waiting.collect();
-    s.until("all wait", || async { s.envoy.stat("http.segment.downstream_rq_active").await == 10 })
-        .await;
+    env.until("all wait", || async {
+        env.envoy.stat("http.segment.downstream_rq_active").await == 10
+    })
+    .await;
     let start = Instant::now();
-    let last = s
+    let last = env
         .client
-        .post(s.envoy.url("/v1/track"))
+        .post(env.envoy.url("/v1/track"))
         .header("x-keen-edge-panic", "now")
         .body("{}")
         .send();
     assert_eq!(last.await.unwrap().status(), 503);
-    assert!(s.envoy.log().contains("panicked"));
-    s.keen.clear_faults();
-    // The VM that would have answered them is gone: Envoy's own limit ends them, and their SDKs send again.
+    assert!(env.envoy.log().contains("panicked"));
+    env.keen.clear_faults();
+    // Their VM is gone, so Envoy's own limit ends them, and their SDKs retry.
     for call in waiting {
         let status = call.await.unwrap().unwrap().status().as_u16();
         assert!(matches!(status, 503 | 504), "{status}");
     }
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
-    s.until("a new VM serves", || async { s.post("/v1/track", track("after")).await == ok() })
+    env.until("a new VM serves", || async { env.post("/v1/track", track("after")).await == ok() })
         .await;
     for i in 0..10 {
-        assert_eq!(s.post("/v1/track", track(&format!("waiting {i}"))).await, ok());
+        assert_eq!(env.post("/v1/track", track(&format!("waiting {i}"))).await, ok());
     }
-    assert_eq!(s.keen.events().len(), 12);
-    assert_eq!(s.envoy.stat("http.segment.downstream_rq_active").await, 0);
+    assert_eq!(env.keen.events().len(), 12);
+    assert_eq!(env.envoy.stat("http.segment.downstream_rq_active").await, 0);
 }
 
 #[test]
@@ -73,7 +75,7 @@ fn release_build_has_no_panic_switch() {
     assert!(!holds(&harness::wasm_path().unwrap()));
 }
 
-/// The filter needs no capability_restriction_config, and lives with less than envoy.yaml grants.
+/// The filter works without capability_restriction_config, and with fewer capabilities than envoy.yaml grants.
 #[tokio::test]
 async fn missing_capability_is_handled() {
     type Change = fn(&mut Value);
@@ -104,19 +106,19 @@ async fn missing_capability_is_handled() {
         let keen = MockKeen::start(Options::default()).await.unwrap();
         let builder = Envoy::builder().keen(keen.addr()).concurrency(2).patch(change);
         let envoy = builder.start().await.unwrap_or_else(|e| panic!("{e:?}"));
-        let s = TestEnv { envoy, keen, client: reqwest::Client::new() };
-        s.keen.fault(Fault::chaos(7, 0.3));
+        let env = TestEnv { envoy, keen, client: reqwest::Client::new() };
+        env.keen.fault(Fault::chaos(7, 0.3));
         for i in 0..40 {
-            // As an SDK does.
+            // Retries as an SDK does.
             let body = track(&i.to_string());
-            s.until(name, || async { s.post("/v1/track", body.clone()).await == ok() }).await;
+            env.until(name, || async { env.post("/v1/track", body.clone()).await == ok() }).await;
         }
-        assert_eq!(s.keen.events().len(), 40, "{name}");
-        s.envoy.no_panic_in_log();
+        assert_eq!(env.keen.events().len(), 40, "{name}");
+        env.envoy.no_panic_in_log();
     }
 }
 
-/// As little of envoy.yaml as Envoy takes, and two listeners whose filters share a VM.
+/// A minimal envoy.yaml, and two listeners whose filters share a VM.
 #[tokio::test]
 async fn other_vm_settings_are_handled() {
     let bare = |yaml: &mut Value| {
@@ -150,19 +152,20 @@ async fn other_vm_settings_are_handled() {
     let keen = MockKeen::start(Options::default()).await.unwrap();
     let builder = Envoy::builder().keen(keen.addr()).concurrency(2).patch(bare);
     let envoy = builder.start().await.unwrap_or_else(|e| panic!("{e:?}"));
-    let s = TestEnv { envoy, keen, client: reqwest::Client::new() };
-    s.keen.fault(Fault::chaos(3, 0.3));
-    let second = s.envoy.listener("second").await.unwrap();
+    let env = TestEnv { envoy, keen, client: reqwest::Client::new() };
+    env.keen.fault(Fault::chaos(3, 0.3));
+    let second = env.envoy.listener("second").await.unwrap();
     for i in 0..30 {
         let (first, other) = (track(&format!("first {i}")), track(&format!("second {i}")));
-        s.until("the first", || async { s.post("/v1/track", first.clone()).await == ok() }).await;
-        s.until("the second", || async {
+        env.until("the first", || async { env.post("/v1/track", first.clone()).await == ok() })
+            .await;
+        env.until("the second", || async {
             let request =
-                s.client.post(format!("http://{second}/v1/track")).basic_auth("other", Some(""));
+                env.client.post(format!("http://{second}/v1/track")).basic_auth("other", Some(""));
             request.body(other.clone()).send().await.unwrap().status() == 200
         })
         .await;
     }
-    assert_eq!(s.keen.events().len(), 60);
-    s.envoy.no_panic_in_log();
+    assert_eq!(env.keen.events().len(), 60);
+    env.envoy.no_panic_in_log();
 }

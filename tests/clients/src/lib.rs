@@ -1,8 +1,8 @@
 //! Unmodified Segment SDKs, through a real Envoy, to the mock of Keen.
 //!
-//! A [`TestEnvironment`] is Keen and Envoy; a [`Program`] uses an SDK as an application does, and says how that went in the SDK's
-//! own view; a [`Run`] is what each of the three saw. Between sdk_process and Envoy stands a [`TcpProxy`]: it counts, and it
-//! makes the trouble that a network makes.
+//! A [`TestEnvironment`] runs the mock of Keen and Envoy. An [`SdkProcess`] uses an SDK as an application does and
+//! reports the SDK's own view of its calls. A [`Run`] is what the SDK, Envoy and Keen saw. A [`TcpProxy`] between the
+//! process and Envoy counts requests and injects network faults.
 
 mod certificate;
 mod environment;
@@ -10,14 +10,14 @@ mod sdk_process;
 mod site;
 mod tcp_proxy;
 
-pub use environment::{Run, TestEnvironment, Way};
-pub use sdk_process::{Program, Report, home};
+pub use environment::{ClientPath, Run, TestEnvironment};
+pub use sdk_process::{Report, SdkProcess, install};
 pub use site::Site;
-pub use tcp_proxy::{TcpProxy, Trouble};
+pub use tcp_proxy::{NetworkFault, TcpProxy};
 
 use std::io::Write;
 
-/// A line of progress, past the test runner, which keeps what tests print to itself.
+/// Prints a progress line to stderr. The test runner does not capture it.
 pub fn progress(line: &str) {
     let _ = writeln!(std::io::stderr(), "clients: {line}");
 }

@@ -1,79 +1,72 @@
-//! Programs that use an SDK as an application does.
+//! Processes that use an SDK as an application does.
 
 use serde::Deserialize;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::process::Command;
 use tokio::sync::Semaphore;
 
-/// Programs at once: each waits more than it works.
-static AT_ONCE: Semaphore = Semaphore::const_new(6);
-/// The slowest waits for a browser to start and for a `Retry-After`.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// Processes that run at once. Each waits more than it computes.
+static CONCURRENCY: Semaphore = Semaphore::const_new(6);
+/// The slowest process starts a browser and waits for a `Retry-After`.
+const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Where the SDKs of a group are installed, by `scripts/clients.sh`, which installs what is missing.
+/// Installs the SDKs of a group with `scripts/clients.sh` where they are missing, and returns their directory.
 ///
 /// # Panics
-/// With what the script said, where it could not.
-pub async fn home(group: &str) -> PathBuf {
+/// If the installation fails; the script's output is on stderr.
+pub async fn install(group: &str) -> PathBuf {
     let script = harness::root().join("scripts/clients.sh");
-    // Its progress is for whoever waits.
     let output = Command::new(&script).arg(group).stderr(Stdio::inherit()).output().await;
     let output = output.unwrap_or_else(|error| panic!("{}: {error}", script.display()));
-    assert!(
-        output.status.success(),
-        "{} {group} failed; what it said stands above",
-        script.display()
-    );
+    assert!(output.status.success(), "{} {group} failed; see its output above", script.display());
     PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
 }
 
-/// A sdk_process, and how to start it.
+/// A process that uses an SDK, and how to start it.
 #[derive(Clone, Debug, Default)]
-pub struct Program {
+pub struct SdkProcess {
     /// The SDK and its version.
     pub name: String,
-    /// What is run, and its arguments.
+    /// The program and its arguments.
     pub command: Vec<String>,
-    /// What its environment holds besides `EDGE` and `WRITE_KEY`.
+    /// Environment variables besides `EDGE` and `WRITE_KEY`.
     pub environment: Vec<(String, String)>,
 }
 
-/// The SDK's own view of how it went.
+/// The SDK's own view of its calls: the last line that the process prints, as JSON.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 pub struct Report {
-    /// Calls that it counts as delivered.
+    /// Calls that the SDK counts as delivered.
     pub delivered: usize,
-    /// What it told its error handler, or threw.
+    /// Errors that the SDK passed to its error handler or threw.
     #[serde(default)]
     pub errors: Vec<String>,
-    /// Requests that it says it made; not every SDK says.
-    #[serde(default)]
-    pub requests: Option<usize>,
 }
 
-/// How a sdk_process ended.
+/// What a process left behind.
 #[derive(Debug)]
-pub(crate) struct CalloutResponse {
-    pub(crate) report: Report,
-    /// Its standard error: SDKs log there.
-    pub(crate) log: String,
+pub(crate) struct ProcessOutput {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    /// SDKs log here.
+    pub(crate) stderr: String,
 }
 
-impl Program {
-    /// Runs it to its end.
+impl SdkProcess {
+    /// Runs the process to its end.
     pub(crate) async fn run(
         &self,
         edge: &str,
         write_key: &str,
         more: &[(String, String)],
-    ) -> CalloutResponse {
-        let _turn = AT_ONCE.acquire().await;
+    ) -> ProcessOutput {
+        let _permit = CONCURRENCY.acquire().await;
         let name = &self.name;
-        let (sdk_process, arguments) =
+        let (program, arguments) =
             self.command.split_first().unwrap_or_else(|| panic!("{name}: no command"));
-        let mut command = Command::new(sdk_process);
+        let mut command = Command::new(program);
         command
             .args(arguments)
             .env("EDGE", edge)
@@ -82,16 +75,25 @@ impl Program {
             .envs(more.iter().cloned())
             .stdin(Stdio::null())
             .kill_on_drop(true);
-        let output = tokio::time::timeout(PATIENCE, command.output()).await;
-        let output = output
-            .unwrap_or_else(|_| panic!("{name} has not ended after {} s", PATIENCE.as_secs()));
-        let output = output.unwrap_or_else(|error| panic!("{name}: {sdk_process}: {error}"));
-        let log = String::from_utf8_lossy(&output.stderr).into_owned();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{name} ended with {}:\n{said}{log}", output.status);
-        let last = said.lines().last().unwrap_or_default();
-        let report = serde_json::from_str(last)
-            .unwrap_or_else(|error| panic!("{name}: {error}:\n{said}{log}"));
-        CalloutResponse { report, log }
+        let output = tokio::time::timeout(TIMEOUT, command.output()).await;
+        let output =
+            output.unwrap_or_else(|_| panic!("{name} still runs after {} s", TIMEOUT.as_secs()));
+        let output = output.unwrap_or_else(|error| panic!("{name}: {program}: {error}"));
+        ProcessOutput {
+            status: output.status,
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl ProcessOutput {
+    /// The report of a process that succeeded.
+    pub(crate) fn report(&self, name: &str) -> Report {
+        let Self { status, stdout, stderr } = self;
+        assert!(status.success(), "{name} exited with {status}:\n{stdout}{stderr}");
+        let last = stdout.lines().last().unwrap_or_default();
+        serde_json::from_str(last)
+            .unwrap_or_else(|error| panic!("{name}: {error}:\n{stdout}{stderr}"))
     }
 }

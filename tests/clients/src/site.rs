@@ -1,4 +1,4 @@
-//! A site that the edge serves beside Segment's paths: a page, and the SDKs that it loads.
+//! A site behind the same Envoy: a page, and the scripts that it loads.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -17,36 +17,37 @@ use tokio::task::JoinHandle;
 /// A running site.
 pub struct Site {
     addr: SocketAddr,
-    serving: JoinHandle<()>,
+    accept_task: JoinHandle<()>,
 }
 
 impl Site {
-    /// Serves folders, each by the first part of the path below `/site/`; the first folder has the files without one.
+    /// Serves directories under `/site/`. The first directory holds the files of `/site/` itself; each other one is
+    /// served under its name.
     ///
     /// # Errors
-    /// There is no port.
-    pub async fn open(folders: Vec<(String, PathBuf)>) -> io::Result<Self> {
+    /// If no port is free.
+    pub async fn open(directories: Vec<(String, PathBuf)>) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let addr = listener.local_addr()?;
-        let folders = Arc::new(folders);
-        let serving = tokio::spawn(async move {
+        let directories = Arc::new(directories);
+        let accept_task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let folders = Arc::clone(&folders);
+                let directories = Arc::clone(&directories);
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let reply = file(&folders, request.uri().path());
-                    async move { Ok::<_, Infallible>(reply) }
+                    let response = file(&directories, request.uri().path());
+                    async move { Ok::<_, Infallible>(response) }
                 });
-                // A browser may break off.
+                // A browser may close the connection at any time.
                 tokio::spawn(
                     hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service),
                 );
             }
         });
-        Ok(Self { addr, serving })
+        Ok(Self { addr, accept_task })
     }
 
-    /// Where Envoy finds it.
+    /// The address for Envoy's cluster.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -55,23 +56,20 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        self.serving.abort();
+        self.accept_task.abort();
     }
 }
 
-fn file(folders: &[(String, PathBuf)], path: &str) -> Response<Full<Bytes>> {
-    let (folder, name) = match path.strip_prefix("/site/") {
-        Some(rest) => rest.split_once('/').unwrap_or(("", rest)),
-        // What Segment's snippet asks a CDN for, with the write key in its path.
-        None => ("snippet", "standalone.js"),
-    };
-    let found = folders.iter().find(|(at, _)| at == folder).filter(|_| !name.contains(['/', '\\']));
-    let bytes = found.and_then(|(_, folder)| std::fs::read(folder.join(name)).ok());
+fn file(directories: &[(String, PathBuf)], path: &str) -> Response<Full<Bytes>> {
+    let path = path.strip_prefix("/site/").unwrap_or_default();
+    let (directory, name) = path.split_once('/').unwrap_or(("", path));
+    let found = directories.iter().find(|(prefix, _)| prefix == directory);
+    let found = found.filter(|_| !name.contains(['/', '\\']));
+    let bytes = found.and_then(|(_, directory)| std::fs::read(directory.join(name)).ok());
+    let status = if bytes.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
     let kind = if name.ends_with(".js") { "text/javascript" } else { "text/html; charset=utf-8" };
-    let mut reply = Response::new(Full::new(Bytes::from(bytes.clone().unwrap_or_default())));
-    if bytes.is_none() {
-        *reply.status_mut() = StatusCode::NOT_FOUND;
-    }
-    reply.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-    reply
+    let mut response = Response::new(Full::new(Bytes::from(bytes.unwrap_or_default())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
 }

@@ -1,4 +1,4 @@
-//! What stands between a client and Envoy.
+//! The proxy between a client and Envoy.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -13,75 +13,78 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
-/// What becomes of the first POST.
+/// What happens to the requests of a client before they reach Envoy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// It is answered here, and never reaches Envoy.
+pub enum NetworkFault {
+    /// The proxy answers the first POST itself. Envoy never sees that POST.
     Response {
         /// The status.
         status: u16,
         /// `Retry-After`, in seconds.
         retry_after: Option<u32>,
     },
-    /// Envoy has answered it; the connection breaks before the client hears of it.
-    LostReply,
+    /// Envoy answers the first POST. The connection closes before the client can read the response.
+    ResponseLost,
+    /// The proxy answers each request for project settings with 404.
+    NoProjectSettings,
 }
 
-/// A listener that passes on to Envoy.
+/// A listener that forwards to Envoy.
 pub struct TcpProxy {
     addr: SocketAddr,
-    seen: Arc<Seen>,
-    accepting: JoinHandle<()>,
+    state: Arc<ProxyState>,
+    accept_task: JoinHandle<()>,
 }
 
-struct Seen {
+struct ProxyState {
     envoy: SocketAddr,
     from: Ipv4Addr,
-    trouble: Mutex<Option<Trouble>>,
-    posts: Mutex<usize>,
+    fault: Mutex<Option<NetworkFault>>,
+    requests: Mutex<Vec<String>>,
 }
 
 impl TcpProxy {
-    /// Passes bytes on as they are, or requests where there is trouble to make. `from`: the loopback address that it
-    /// calls Envoy from, by which Envoy's log tells whose request it was.
+    /// Forwards bytes unchanged without a fault, and whole requests with one. `from` is the loopback address that the
+    /// proxy connects to Envoy from; it identifies the client in Envoy's log.
     ///
     /// # Errors
-    /// There is no port.
+    /// If no port is free.
     pub async fn open(
         envoy: SocketAddr,
         from: Ipv4Addr,
-        trouble: Option<Trouble>,
+        fault: Option<NetworkFault>,
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let addr = listener.local_addr()?;
-        let seen = Arc::new(Seen { envoy, from, trouble: trouble.into(), posts: Mutex::default() });
-        let shared = Arc::clone(&seen);
-        let accepting = tokio::spawn(async move {
+        let requests = Mutex::default();
+        let state = Arc::new(ProxyState { envoy, from, fault: fault.into(), requests });
+        let shared = Arc::clone(&state);
+        let accept_task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let seen = Arc::clone(&shared);
-                // What a client breaks off is its own affair: its report tells.
-                tokio::spawn(async move { pass(client, seen, trouble.is_some()).await });
+                let state = Arc::clone(&shared);
+                // An error here is the client's to report.
+                tokio::spawn(async move { forward(client, state, fault.is_some()).await });
             }
         });
-        Ok(Self { addr, seen, accepting })
+        Ok(Self { addr, state, accept_task })
     }
 
-    /// Where clients send to.
+    /// The address that clients send to.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// The POSTs that came, those included that Envoy never saw. Counted only where there is trouble to make.
+    /// The POSTs that arrived, including those that Envoy never saw. Always 0 without a fault.
     #[must_use]
     pub fn posts(&self) -> usize {
-        *lock(&self.seen.posts)
+        lock(&self.state.requests).iter().filter(|request| request.starts_with("POST ")).count()
     }
 }
 
 impl Drop for TcpProxy {
     fn drop(&mut self) {
-        self.accepting.abort();
+        self.accept_task.abort();
     }
 }
 
@@ -89,11 +92,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn pass(mut client: TcpStream, seen: Arc<Seen>, as_requests: bool) -> io::Result<()> {
+async fn forward(
+    mut client: TcpStream,
+    state: Arc<ProxyState>,
+    by_request: bool,
+) -> io::Result<()> {
     let socket = TcpSocket::new_v4()?;
-    socket.bind(SocketAddr::from((seen.from, 0)))?;
-    let mut envoy = socket.connect(seen.envoy).await?;
-    if !as_requests {
+    socket.bind(SocketAddr::from((state.from, 0)))?;
+    let mut envoy = socket.connect(state.envoy).await?;
+    if !by_request {
         tokio::io::copy_bidirectional(&mut client, &mut envoy).await?;
         return Ok(());
     }
@@ -103,8 +110,8 @@ async fn pass(mut client: TcpStream, seen: Arc<Seen>, as_requests: bool) -> io::
     tokio::spawn(connection);
     let sender = Arc::new(tokio::sync::Mutex::new(sender));
     let service = service_fn(|request| {
-        let (seen, sender) = (Arc::clone(&seen), Arc::clone(&sender));
-        async move { pass_request(request, &seen, &mut *sender.lock().await).await }
+        let (state, sender) = (Arc::clone(&state), Arc::clone(&sender));
+        async move { forward_request(request, &state, &mut *sender.lock().await).await }
     });
     hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(client), service)
@@ -113,22 +120,33 @@ async fn pass(mut client: TcpStream, seen: Arc<Seen>, as_requests: bool) -> io::
 }
 
 /// An error closes the connection to the client.
-async fn pass_request(
+async fn forward_request(
     request: Request<Incoming>,
-    seen: &Seen,
+    state: &ProxyState,
     envoy: &mut SendRequest<Full<Bytes>>,
 ) -> io::Result<Response<Full<Bytes>>> {
     let (mut head, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-    let mut trouble = None;
-    if head.method == Method::POST {
-        *lock(&seen.posts) += 1;
-        trouble = lock(&seen.trouble).take();
+    lock(&state.requests).push(format!("{} {}", head.method, head.uri.path()));
+    let is_settings = head.method == Method::GET && head.uri.path().ends_with("/settings");
+    let fault = {
+        let mut fault = lock(&state.fault);
+        match *fault {
+            Some(NetworkFault::NoProjectSettings) => fault.filter(|_| is_settings),
+            _ if head.method == Method::POST => fault.take(),
+            _ => None,
+        }
+    };
+    match fault {
+        Some(NetworkFault::Response { status, retry_after }) => {
+            return Ok(injected_response(&head.headers, status, retry_after));
+        }
+        Some(NetworkFault::NoProjectSettings) => {
+            return Ok(injected_response(&head.headers, 404, None));
+        }
+        Some(NetworkFault::ResponseLost) | None => {}
     }
-    if let Some(Trouble::Response { status, retry_after }) = trouble {
-        return Ok(answer(&head.headers, status, retry_after));
-    }
-    // It goes on in one piece.
+    // The body is sent with a content length.
     head.headers.remove(header::TRANSFER_ENCODING);
     let reply = envoy
         .send_request(Request::from_parts(head, Full::new(body)))
@@ -136,21 +154,21 @@ async fn pass_request(
         .map_err(io::Error::other)?;
     let (head, body) = reply.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-    match trouble {
-        Some(_) => Err(io::Error::other("the reply is lost, as ordered")),
-        None => Ok(Response::from_parts(head, Full::new(body))),
+    if fault.is_some() {
+        return Err(io::Error::other("injected fault: the response is lost"));
     }
+    Ok(Response::from_parts(head, Full::new(body)))
 }
 
-fn answer(
+fn injected_response(
     request: &header::HeaderMap,
     status: u16,
     retry_after: Option<u32>,
 ) -> Response<Full<Bytes>> {
-    let body = r#"{"success": false, "message": "ordered", "code": "ordered"}"#;
-    let mut reply = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
-    *reply.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or_default();
-    let headers = reply.headers_mut();
+    let body = r#"{"success": false, "message": "injected fault", "code": "invalid_request"}"#;
+    let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+    *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or_default();
+    let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     if let Some(seconds) = retry_after {
         headers.insert(header::RETRY_AFTER, seconds.into());
@@ -162,5 +180,5 @@ fn answer(
             header::HeaderValue::from_static("Retry-After"),
         );
     }
-    reply
+    response
 }

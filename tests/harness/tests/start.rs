@@ -1,4 +1,4 @@
-//! The harness itself, with `target/keen_edge.wasm`.
+//! Tests of the harness, with `target/keen_edge.wasm`.
 
 use harness::{Envoy, default_config};
 use serde_json::json;

@@ -1,6 +1,6 @@
-// Opens pages in a real browser: device.mjs MODE, with what MODE says below.
+// Opens pages in a real browser: device.mjs MODE. The modes are at the end of this file.
 //
-// EDGE is Envoy, KEEN the mock of Keen, CHROMIUM the browser. The last line printed is what the pages did, as JSON.
+// EDGE is Envoy, KEEN the mock of Keen, CHROMIUM the browser. The last line of the output is the report, as JSON.
 import { createServer } from "node:http";
 import { chromium } from "playwright-core";
 import { build } from "esbuild-wasm";
@@ -11,7 +11,7 @@ const { outputFiles } = await build({
   entryPoints: ["page.mjs"],
   absWorkingDir: import.meta.dirname,
   bundle: true,
-  // As in the days of the packages that Segment's integrations are made of.
+  // Segment's integrations expect Node's `global`.
   define: { global: "window" },
   format: "iife",
   write: false,
@@ -21,7 +21,7 @@ const script = outputFiles[0].text;
 const shop = createServer((request, response) => {
   const isScript = request.url.startsWith("/page.js");
   response.setHeader("content-type", isScript ? "text/javascript" : "text/html; charset=utf-8");
-  // Analytics.js tells of the page's address: with it the edge learns what the page would have told Keen.
+  // With this policy the filter receives the whole address of the page as Referer.
   response.setHeader("referrer-policy", "unsafe-url");
   response.end(isScript ? script : `<!doctype html><title>Shop</title><script src="/page.js"></script>`);
 });
@@ -32,11 +32,11 @@ const browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-s
 const report = { pages: 0, toKeen: 0, errors: [] };
 
 async function visit(key, more, loads = 1) {
-  // A visitor of its own: nothing that another page has stored.
+  // A new context shares no cookies and no storage with other visits.
   const context = await browser.newContext();
   const page = await context.newPage();
   page.on("pageerror", (error) => report.errors.push(String(error)));
-  // Keen's client asks its own host; here that is the mock.
+  // Keen's client uses its own host; here the mock answers.
   await page.route("https://api.keen.io/**", async (route) => {
     const url = new URL(route.request().url());
     report.toKeen += 1;
@@ -48,7 +48,7 @@ async function visit(key, more, loads = 1) {
     await page.evaluate(() => window.done);
     report.pages += 1;
   }
-  // What the client has asked of Keen has been answered.
+  // Wait for the last response of Keen.
   await page.waitForLoadState("networkidle");
   await context.close();
 }
@@ -59,7 +59,7 @@ const MODES = {
     await visit("bundled", "&bundled&calls");
     await visit("served", "&calls");
   },
-  // A page that calls nothing, loaded twice.
+  // A page without calls, loaded twice.
   async loads() {
     await visit("loads", "", 2);
   },

@@ -1,6 +1,6 @@
-// Keen as a page loads it: Segment's own base of browser integrations, and Keen's own client (the keen-js 3.4.0 that
-// Segment's integration loads). What stands between them behaves as Segment's `Keen IO` integration 2.1.3 does, which is
-// on no registry: identify sets global properties, each event brings its own add-ons.
+// Keen in a page: Segment's base class of browser integrations and Keen's client keen-js 3.4.0, which Segment's integration
+// loads. The code between them follows Segment's `Keen IO` integration 2.1.3, which no registry has: identify sets
+// global properties, and each event has its own add-ons.
 import createIntegration from "@segment/analytics.js-integration";
 import KeenClient from "keen-js/src/keen-tracker.js";
 
@@ -17,7 +17,7 @@ const OPTIONS = {
   referrerAddon: false,
 };
 
-// Each add-on: what it is told, and the properties that it reads.
+// Each add-on: its JSON, and the properties that it reads.
 const ADDONS = {
   ipAddon: [
     { name: "keen:ip_to_geo", input: { ip: "ip_address" }, output: "ip_geo_info" },

@@ -1,20 +1,20 @@
-// The page's own script, for every run of it.
+// The script of the page.
 import { AnalyticsBrowser } from "@segment/analytics-next";
 import { KeenIO } from "./keen-io.mjs";
 
-const asked = new URLSearchParams(location.search);
-const edge = new URL(asked.get("edge"));
+const parameters = new URLSearchParams(location.search);
+const edge = new URL(parameters.get("edge"));
 const analytics = AnalyticsBrowser.load(
   {
-    writeKey: asked.get("key"),
+    writeKey: parameters.get("key"),
     cdnURL: edge.origin,
-    // A page that is to send to Keen itself brings what it needs for that.
-    classicIntegrations: asked.has("bundled") ? [KeenIO] : [],
+    // A page that sends to Keen itself includes the integration.
+    classicIntegrations: parameters.has("bundled") ? [KeenIO] : [],
   },
   { integrations: { "Segment.io": { apiHost: `${edge.host}/v1`, protocol: "http" } } },
 );
 
-// One after the other: a page that does not wait gives no promise of their order on the wire.
+// Each call waits for the one before it, so that their order on the wire is fixed.
 async function calls() {
   await analytics.page();
   await analytics.track("Before", { n: 1, nested: { list: [1, { deep: null }], text: "ü €" } });
@@ -35,6 +35,6 @@ async function calls() {
 
 window.done = (async () => {
   await analytics.ready();
-  if (asked.has("calls")) await calls();
+  if (parameters.has("calls")) await calls();
   return true;
 })();

@@ -11,34 +11,34 @@ import (
 	"github.com/segmentio/analytics-go/v3"
 )
 
-// outcome is told by the SDK for each message, and by this program at its end.
-type outcome struct {
+// report receives the result of each message from the SDK. The program prints it.
+type report struct {
 	sync.Mutex
-	left      sync.WaitGroup
+	pending   sync.WaitGroup
 	Delivered int      `json:"delivered"`
 	Errors    []string `json:"errors"`
 }
 
-func (o *outcome) Success(analytics.Message) {
-	o.Lock()
-	defer o.Unlock()
-	o.Delivered++
-	o.left.Done()
+func (r *report) Success(analytics.Message) {
+	r.Lock()
+	defer r.Unlock()
+	r.Delivered++
+	r.pending.Done()
 }
 
-func (o *outcome) Failure(_ analytics.Message, err error) {
-	o.Lock()
-	defer o.Unlock()
-	o.Errors = append(o.Errors, err.Error())
-	o.left.Done()
+func (r *report) Failure(_ analytics.Message, err error) {
+	r.Lock()
+	defer r.Unlock()
+	r.Errors = append(r.Errors, err.Error())
+	r.pending.Done()
 }
 
 func main() {
 	edge, writeKey := os.Getenv("EDGE"), os.Getenv("WRITE_KEY")
-	told := &outcome{Errors: []string{}}
+	callback := &report{Errors: []string{}}
 
 	// docs
-	client, err := analytics.NewWithConfig(writeKey, analytics.Config{Endpoint: edge, BatchSize: 8, Callback: told})
+	client, err := analytics.NewWithConfig(writeKey, analytics.Config{Endpoint: edge, BatchSize: 8, Callback: callback})
 	// /docs
 	if err != nil {
 		panic(err)
@@ -68,20 +68,20 @@ func main() {
 		analytics.Group{UserId: "u-1", GroupId: "g-1", Traits: analytics.NewTraits().SetName("Initech")},
 		analytics.Alias{UserId: "u-1", PreviousId: "a-1"},
 	}
-	told.left.Add(len(messages))
+	callback.pending.Add(len(messages))
 	for _, message := range messages {
 		if err := client.Enqueue(message); err != nil {
 			panic(err)
 		}
 	}
-	// Close gives up what has failed once, so the SDK is let have its say first.
-	told.left.Wait()
+	// Close discards messages that have failed once, so the program waits for the callback first.
+	callback.pending.Wait()
 	if err := client.Close(); err != nil {
 		panic(err)
 	}
-	told.Lock()
-	defer told.Unlock()
-	if err := json.NewEncoder(os.Stdout).Encode(told); err != nil {
+	callback.Lock()
+	defer callback.Unlock()
+	if err := json.NewEncoder(os.Stdout).Encode(callback); err != nil {
 		panic(err)
 	}
 }

@@ -1,48 +1,31 @@
-// Opens a page that uses @segment/analytics-next, in Chromium:
+// Opens a page that uses an SDK in Chromium:
 // browser.mjs SDK standard|batching same|cross stay|leave EVENTS POSTS
-import { chromium } from 'playwright-core'
+//
+// EVENTS and POSTS are the number of events in Keen and of POSTs answered 200 that the visit waits for.
 import { setTimeout as pause } from 'node:timers/promises'
+import { eventCount, launch } from './chromium.mjs'
 
 const [sdk, strategy, origin, visit, events, posts] = process.argv.slice(2)
-const { EDGE: edge, WRITE_KEY: writeKey, KEEN_EVENTS: keenEvents, CHROMIUM: executablePath } = process.env
+const { EDGE: edge, WRITE_KEY: writeKey } = process.env
 
-// The same listener by another name is another origin.
+// The same listener under another name is another origin.
 const site = origin === 'same' ? edge : edge.replace('localhost', '127.0.0.1')
 const batching = strategy === 'batching' && (visit === 'leave' ? 60_000 : 1000)
 const settings = { sdk, writeKey, edge, batching }
 
-const browser = await chromium.launch({
-  executablePath,
-  args: [
-    '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-    '--disable-component-update', '--disable-sync', '--ignore-certificate-errors',
-  ],
-})
-const page = await browser.newPage({ ignoreHTTPSErrors: true })
-const complaints = []
-page.on('pageerror', (error) => complaints.push(String(error)))
-page.on('console', (message) => {
-  // What the browser itself says of a status that the test ordered is no word of the SDK's.
-  const own = message.text().startsWith('Failed to load resource')
-  if (['error', 'warning'].includes(message.type()) && !own) complaints.push(message.text())
-})
-
-const seen = []
-page.on('response', (response) => seen.push(`${response.status()} ${response.request().method()} ${response.url()}`))
-page.on('requestfailed', (request) => seen.push(`${request.failure()?.errorText} ${request.method()} ${request.url()}`))
-
+const { browser, page, seen, complaints } = await launch()
 await page.goto(`${site}/site/page.html#${encodeURIComponent(JSON.stringify(settings))}`)
-const silent = pause(30_000, null, { ref: false })
-const report = (await Promise.race([page.evaluate('told'), silent])) ?? { delivered: 0, errors: [] }
-if (!report.delivered) report.errors.push(`the SDK said nothing; requests: ${seen.join(', ')}`)
-// A batch is told of when the SDK holds it. It would send it much later.
+const timeout = pause(30_000, null, { ref: false })
+const report = (await Promise.race([page.evaluate('report'), timeout])) ?? { delivered: 0, errors: [] }
+if (!report.delivered) report.errors.push(`no report from the SDK; requests: ${seen.join(', ')}`)
+// With batching a call is reported as soon as it is in the batch. The batch would leave much later.
 if (visit === 'leave') await page.goto('about:blank')
 
-/** Waits until Keen has the events, and all POSTs were answered 200; and below a while longer for one too many. */
-const stored = async () => (await (await fetch(keenEvents)).json()).length >= Number(events)
-const taken = () => visit === 'leave' || seen.filter((line) => line.startsWith('200 POST')).length >= Number(posts)
-for (const until = Date.now() + 20_000; !(taken() && (await stored())) && Date.now() < until; ) await pause(50)
+const isStored = async () => (await eventCount()) >= Number(events)
+const isAnswered = () => visit === 'leave' || seen.filter((line) => line.startsWith('200 POST')).length >= Number(posts)
+for (const end = Date.now() + 20_000; !(isAnswered() && (await isStored())) && Date.now() < end; ) await pause(50)
 if (visit === 'stay') {
+  // One POST too many would arrive now.
   await page.waitForLoadState('networkidle')
   const queued = await page.evaluate(`Object.keys(localStorage).filter((key) => key.startsWith('persisted-queue') &&
     key.endsWith(':items') && JSON.parse(localStorage[key] ?? '[]').length > 0)`)

@@ -1,19 +1,19 @@
-// What the server programs of this folder share: the calls they make, and what they tell.
+// What the server programs of this directory share: their calls, and the report.
 
 /** The address of Envoy: http://host:port. */
 export const edge = process.env.EDGE
 export const writeKey = process.env.WRITE_KEY
 export const errors = []
 
-const made = []
+const results = []
 
 /**
- * One call of each kind. The SDK tells each call's own callback what became of it.
- * `when`: what the SDK calls the time of a call.
+ * Makes one call of each type, and more tracks. The SDK passes the result of each call to its callback.
+ * `timestamp` is the SDK's name for the time of a call.
  */
-export function calls(analytics, when = 'timestamp') {
-  const call = (kind, message) =>
-    made.push(new Promise((told) => analytics[kind](message, (error) => told(error ? String(error) : null))))
+export function calls(analytics, timestamp = 'timestamp') {
+  const call = (type, message) =>
+    results.push(new Promise((resolve) => analytics[type](message, (error) => resolve(error ? String(error) : null))))
 
   call('identify', { userId: 'u-1', traits: { plan: 'pro' } })
   call('track', {
@@ -23,15 +23,15 @@ export function calls(analytics, when = 'timestamp') {
     context: { ip: '24.5.68.47' },
   })
   call('track', { userId: 'u-1', event: 'Elsewhere', integrations: { All: true, 'Keen IO': false } })
-  call('track', { anonymousId: 'a-1', event: 'Old Event', [when]: new Date('2012-12-02T00:30:12.984Z') })
+  call('track', { anonymousId: 'a-1', event: 'Old Event', [timestamp]: new Date('2012-12-02T00:30:12.984Z') })
   call('page', { userId: 'u-1', category: 'Docs', name: 'Index', properties: { url: 'https://example.com/docs' } })
   call('screen', { userId: 'u-1', name: 'Main' })
   call('group', { userId: 'u-1', groupId: 'g-1', traits: { name: 'Initech' } })
   call('alias', { userId: 'u-1', previousId: 'a-1' })
 }
 
-/** Waits for the last callback, and tells how it went. */
+/** Waits for the last callback and prints the report. */
 export async function finish() {
-  const failed = (await Promise.all(made)).filter(Boolean)
-  console.log(JSON.stringify({ delivered: made.length - failed.length, errors: [...errors, ...failed] }))
+  const failed = (await Promise.all(results)).filter(Boolean)
+  console.log(JSON.stringify({ delivered: results.length - failed.length, errors: [...errors, ...failed] }))
 }

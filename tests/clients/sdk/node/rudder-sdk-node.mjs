@@ -3,8 +3,9 @@ import { calls, edge, errors, finish, writeKey } from './program.mjs'
 
 const { default: RudderAnalytics } = await import(process.argv[2])
 
+const errorHandler = (error) => errors.push(String(error))
 // docs
-const analytics = new RudderAnalytics(writeKey, { dataPlaneUrl: edge })
+const analytics = new RudderAnalytics(writeKey, { dataPlaneUrl: edge, errorHandler })
 // /docs
 
 calls(analytics, 'originalTimestamp')

@@ -1,47 +1,15 @@
 """segment-analytics-python, as an application uses it: analytics_python.py MODULE [SETTING=VALUE...]"""
 
-import datetime
 import importlib
-import json
-import logging
-import os
 import sys
 
-analytics = importlib.import_module(sys.argv[1])
-edge, write_key = os.environ["EDGE"], os.environ["WRITE_KEY"]
+from program import edge, run, write_key
 
-errors = []
-logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+analytics = importlib.import_module(sys.argv[1])
 
 # docs
 analytics.write_key = write_key
 analytics.host = edge
 # /docs
-analytics.on_error = lambda error, items: errors.append(repr(error))
-for setting in sys.argv[2:]:
-    name, value = setting.split("=")
-    setattr(analytics, name, json.loads(value))
 
-calls = [
-    analytics.identify("u-1", {"plan": "pro"}),
-    analytics.track(
-        "u-1",
-        "Order Completed",
-        {"item": "T-Shirt", "revenue": 19.99, "sizes": [1, 2], "buyer": {"name": "é😀"}},
-        context={"ip": "24.5.68.47"},
-    ),
-    analytics.track("u-1", "Elsewhere", integrations={"All": True, "Keen IO": False}),
-    analytics.track(
-        anonymous_id="a-1",
-        event="Old Event",
-        timestamp=datetime.datetime(2012, 12, 2, 0, 30, 12, 984000, tzinfo=datetime.timezone.utc),
-    ),
-    analytics.page("u-1", "Docs", "Index", {"url": "https://example.com/docs"}),
-    analytics.screen("u-1", None, "Main"),
-    analytics.group("u-1", "g-1", {"name": "Initech"}),
-    analytics.alias("a-1", "u-1"),
-]
-analytics.flush()
-# flush waits until the queue is empty: each message was sent, or given up and told to on_error.
-delivered = len(calls) if not errors else 0
-print(json.dumps({"delivered": delivered, "errors": errors}))
+run(analytics)

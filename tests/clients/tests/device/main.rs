@@ -1,6 +1,6 @@
-//! Pages in a real browser: what Keen gets of a page that sends to Keen itself, and of one that does not.
+//! Device mode in a real browser: events that a page sends to Keen itself, and events that the filter maps for a page.
 
-use clients::{home, progress};
+use clients::{install, progress};
 use harness::Envoy;
 use mock_keen::{MockKeen, Options, Project};
 use serde_json::{Value, json};
@@ -11,14 +11,14 @@ use tokio::process::Command;
 const BUNDLED: &str = "5181bcd23843312d87000001";
 const SERVED: &str = "5181bcd23843312d87000002";
 const LOADS: &str = "5181bcd23843312d87000003";
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-struct Setting {
+struct Fixture {
     envoy: Envoy,
     keen: MockKeen,
 }
 
-async fn setting() -> Setting {
+async fn start() -> Fixture {
     let keen = MockKeen::start(Options::default()).await.unwrap();
     let mut config = harness::default_config();
     let all = json!({
@@ -43,17 +43,17 @@ async fn setting() -> Setting {
         .start()
         .await
         .unwrap_or_else(|e| panic!("{e}"));
-    Setting { envoy, keen }
+    Fixture { envoy, keen }
 }
 
-/// Lets the pages run; what they did.
-async fn pages(s: &Setting, mode: &str) -> Value {
+/// Runs the pages of a mode of `device.mjs`. Returns their report.
+async fn run_pages(s: &Fixture, mode: &str) -> Value {
     let chromium =
         Command::new(harness::root().join("scripts/chromium.sh")).stderr(Stdio::inherit()).output();
     let chromium = chromium.await.unwrap();
-    assert!(chromium.status.success(), "scripts/chromium.sh failed; what it said stands above");
+    assert!(chromium.status.success(), "scripts/chromium.sh failed; see its output above");
     let output = Command::new("node")
-        .arg(home("device").await.join("device.mjs"))
+        .arg(install("device").await.join("device.mjs"))
         .arg(mode)
         .env("EDGE", format!("http://{}", s.envoy.addr()))
         .env("KEEN", format!("http://{}", s.keen.addr()))
@@ -65,18 +65,18 @@ async fn pages(s: &Setting, mode: &str) -> Value {
         .await
         .expect("pages in 120 s")
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
+    let stdout = String::from_utf8_lossy(&output.stdout);
     let log = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "device.mjs {mode}:\n{said}{log}");
-    let report: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    assert!(output.status.success(), "device.mjs {mode}:\n{stdout}{log}");
+    let report: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
     assert_eq!(report["errors"], json!([]), "{log}");
     report
 }
 
-/// An event as both ways must have it, the differences of `docs/identity.md` aside.
+/// An event without the differences that `docs/identity.md` lists.
 fn comparable(collection: String, mut event: Value) -> (String, Value) {
     let fields = event.as_object_mut().unwrap();
-    // The page leaves it to Keen to find these out, of whoever calls.
+    // The page sends placeholders, which Keen replaces with the caller's values.
     for (field, placeholder) in [("ip_address", "${keen.ip}"), ("user_agent", "${keen.user_agent}")]
     {
         let value = fields[field].as_str().unwrap();
@@ -88,7 +88,7 @@ fn comparable(collection: String, mut event: Value) -> (String, Value) {
         assert!(value == placeholder || real, "{collection}: {field} is {value}");
         fields.insert(field.to_owned(), json!("real"));
     }
-    // Without a referrer the page sends an empty one, and has Keen read it.
+    // Without a referrer the page sends an empty string and the add-on.
     if fields.get("referrer_url") == Some(&json!("")) {
         fields.remove("referrer_url");
     }
@@ -97,10 +97,10 @@ fn comparable(collection: String, mut event: Value) -> (String, Value) {
     let at = keen["timestamp"].as_str().unwrap();
     assert!(at.len() == 24 && at.ends_with('Z'), "{collection}: {at}");
     keen["timestamp"] = json!("the time of the call");
-    // Only here: Keen tells an event that comes twice by it, and the caller's place stays.
+    // Only the filter sends the token and keeps the caller's location.
     keen.remove("uniqueness_token");
     keen.remove("location");
-    // The page's own address holds the run's key.
+    // The page's address contains the write key.
     let text = event
         .to_string()
         .replace("key=bundled&", "key=K&")
@@ -109,7 +109,7 @@ fn comparable(collection: String, mut event: Value) -> (String, Value) {
     (collection, serde_json::from_str(&text).unwrap())
 }
 
-fn events(s: &Setting, project: &str) -> Vec<(String, Value)> {
+fn events(s: &Fixture, project: &str) -> Vec<(String, Value)> {
     let events = s
         .keen
         .events_in(project)
@@ -123,26 +123,26 @@ fn events(s: &Setting, project: &str) -> Vec<(String, Value)> {
 }
 
 #[tokio::test]
-async fn device_mode_is_what_a_page_sends_itself() {
-    let s = setting().await;
-    let report = pages(&s, "compare").await;
+async fn device_mode_events_equal_those_that_a_page_sends() {
+    let s = start().await;
+    let report = run_pages(&s, "compare").await;
     progress(&format!("pages: {report}"));
-    let (mut page, mut here) = (events(&s, BUNDLED), events(&s, SERVED));
-    // Keen refuses a name with a dot, and the page's event is lost.
+    let (mut from_page, mut from_filter) = (events(&s, BUNDLED), events(&s, SERVED));
+    // Keen rejects a name with a dot, so the page's own event is lost.
     let dotted = |(name, _): &(String, Value)| name == "Downgraded";
-    assert!(!page.iter().any(dotted), "Keen took a name with a dot");
-    let kept: Vec<Value> =
-        here.iter().filter(|event| dotted(event)).map(|(_, event)| event.clone()).collect();
-    here.retain(|event| !dotted(event));
-    assert_eq!(kept.len(), 1);
-    // Analytics.js says with each identify all it has heard so far.
+    assert!(!from_page.iter().any(dotted), "Keen stored a name with a dot");
+    let dotted_events: Vec<Value> =
+        from_filter.iter().filter(|event| dotted(event)).map(|(_, event)| event.clone()).collect();
+    from_filter.retain(|event| !dotted(event));
+    assert_eq!(dotted_events.len(), 1);
+    // Analytics.js sends all known traits with each identify.
     let traits = json!({"seen": true, "plan": "free", "address": {"city": "Köln"}, "id": "u-1"});
     assert_eq!(
-        (&kept[0]["a_b"], &kept[0]["user"]),
+        (&dotted_events[0]["a_b"], &dotted_events[0]["user"]),
         (&json!(1), &json!({"userId": "u-1", "traits": traits}))
     );
-    // Segment's browser library rewrites texts that look like dates.
-    for (name, event) in page.iter_mut().chain(&mut here) {
+    // Segment's browser library rewrites strings that look like dates.
+    for (name, event) in from_page.iter_mut().chain(&mut from_filter) {
         if name == "Dated" {
             for field in ["on", "at"] {
                 let text = event[field].as_str().unwrap().to_owned();
@@ -160,18 +160,18 @@ async fn device_mode_is_what_a_page_sends_itself() {
             }
         }
     }
-    assert_eq!((page.len(), here.len()), (12, 12), "{page:#?}");
-    for (here, page) in here.iter().zip(&page) {
-        assert_eq!(here, page, "what was sent here, and what the page sent");
+    assert_eq!((from_page.len(), from_filter.len()), (12, 12), "{from_page:#?}");
+    for (from_filter, from_page) in from_filter.iter().zip(&from_page) {
+        assert_eq!(from_filter, from_page, "the filter's event and the page's");
     }
     s.envoy.no_panic_in_log();
 }
 
 #[tokio::test]
-async fn a_page_that_loads_twice_is_two_events() {
-    let s = setting().await;
-    pages(&s, "loads").await;
-    s.keen.wait_for_events(2, PATIENCE).await.unwrap();
+async fn initial_pageview_when_a_page_loads_twice_is_two_events() {
+    let s = start().await;
+    run_pages(&s, "loads").await;
+    s.keen.wait_for_events(2, TIMEOUT).await.unwrap();
     let events: Vec<_> = s.keen.events_in(LOADS);
     assert_eq!(events.len(), 2, "{events:#?}");
     for stored in events {

@@ -1,4 +1,4 @@
-//! The calls that every sdk_process makes, as they must stand in Keen.
+//! The calls that every process makes, as they must be in Keen.
 
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -6,12 +6,12 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 
-/// When the old event happened.
+/// The timestamp of `Old Event`.
 const OLD: OffsetDateTime = datetime!(2012-12-02 00:30:12.984 UTC);
 /// identify, three tracks, page, screen, group, alias.
 pub const CALLS: usize = 8;
 
-/// Collections and events, sorted by collection; without `keen`, which [`assert_events`] looks at.
+/// Collections and events, sorted by collection. [`assert_events`] checks the field `keen`.
 pub fn events() -> Vec<(&'static str, Value)> {
     let page = json!({
         "url": "https://example.com/docs", "category": "Docs", "name": "Index",
@@ -32,7 +32,7 @@ pub fn events() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// The same of an SDK that knows no category of a page.
+/// The events of an SDK whose page calls have no category.
 pub fn without_category() -> Vec<(&'static str, Value)> {
     let mut events = events();
     events.retain(|(name, _)| *name != "Viewed Docs Page");
@@ -43,7 +43,7 @@ pub fn without_category() -> Vec<(&'static str, Value)> {
     events
 }
 
-/// Asserts that Keen has these events, each once, with a token and a time of its own.
+/// Asserts that Keen has exactly these events, each with its own uniqueness token and the right timestamp.
 #[track_caller]
 pub fn assert_events(name: &str, got: &[(String, Value)], want: &[(&str, Value)]) {
     let mut tokens = BTreeSet::new();

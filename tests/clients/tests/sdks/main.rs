@@ -1,34 +1,42 @@
-//! Every SDK that can be installed here: its own success signal, the POSTs it made, and the exact events in Keen.
+//! Every SDK that can be installed here: its own view of each call, the POSTs it made, and the exact events in Keen.
 
 mod browser;
 mod docs;
 mod expected;
+mod kotlin;
+mod legacy;
 mod sdk;
+mod snippet;
 mod suite;
 
-use sdk::{go, java, node, python, rust};
+use clients::install;
 
 #[tokio::test]
-async fn sdks_of_npm() {
-    suite::all(&node().await).await;
+async fn npm_sdks_under_faults_deliver_each_event_once() {
+    suite::run(&sdk::node(&install("node").await)).await;
 }
 
 #[tokio::test]
-async fn sdks_of_pypi() {
-    suite::all(&python().await).await;
+async fn pypi_sdks_under_faults_deliver_each_event_once() {
+    suite::run(&sdk::python(&install("python").await)).await;
 }
 
 #[tokio::test]
-async fn sdk_for_go() {
-    suite::all(&go().await).await;
+async fn go_sdk_under_faults_delivers_each_event_once() {
+    suite::run(&sdk::go(&install("go").await)).await;
 }
 
 #[tokio::test]
-async fn sdk_for_java() {
-    suite::all(&java().await).await;
+async fn maven_sdks_under_faults_deliver_each_event_once() {
+    suite::run(&sdk::java(&install("java").await)).await;
 }
 
 #[tokio::test]
-async fn sdk_for_rust() {
-    suite::all(&rust().await).await;
+async fn kotlin_sdk_under_faults_delivers_each_event_once() {
+    suite::run(&sdk::kotlin(&install("kotlin").await)).await;
+}
+
+#[tokio::test]
+async fn rust_sdk_under_faults_delivers_or_reports() {
+    suite::run(&sdk::rust(&install("rust").await)).await;
 }

@@ -1,131 +1,154 @@
-//! What every SDK for servers goes through.
+//! The faults that every SDK of `sdk.rs` meets.
 
 use super::expected;
-use super::sdk::{Again, Sdk};
-use clients::{Run, TestEnvironment, Trouble, Way, progress};
+use super::sdk::{Reaction, Sdk};
+use clients::{ClientPath, NetworkFault, Run, TestEnvironment, progress};
 use futures_util::future::join_all;
 use mock_keen::Fault;
 use serde_json::json;
 
-pub async fn all(sdks: &[Sdk]) {
-    untroubled_and_with_a_troubled_keen(sdks).await;
-    with_a_filter_that_gives_up(sdks).await;
-    with_a_filter_that_is_full(sdks).await;
+pub async fn run(sdks: &[Sdk]) {
+    keen_faults_are_invisible_and_network_faults_are_survived(sdks).await;
+    unconfirmed_response_is_retried(sdks).await;
+    too_many_requests_response_is_retried(sdks).await;
 }
 
-async fn untroubled_and_with_a_troubled_keen(sdks: &[Sdk]) {
+async fn keen_faults_are_invisible_and_network_faults_are_survived(sdks: &[Sdk]) {
     let environment = TestEnvironment::start(|_| {}).await;
-    // What Keen does wrong is the filter's affair: an SDK sees nothing of it.
-    for (what, way) in [
-        ("by HTTP", Way::default()),
-        ("by TLS", Way { tls: true, ..Way::default() }),
-        ("with Keen's 503", Way { fault: Some(Fault::status(503)), ..Way::default() }),
-        (
-            "with Keen's 429",
-            Way { fault: Some(Fault::status(429).retry_after("2")), ..Way::default() },
-        ),
-        ("with Keen's reply lost", Way { fault: Some(Fault::cut_after()), ..Way::default() }),
+    // The filter retries at Keen. The SDK notices nothing.
+    for (what, path) in [
+        ("by HTTP", ClientPath::default()),
+        ("by TLS", ClientPath { tls: true, ..ClientPath::default() }),
+        ("with 503 from Keen", keen_fault(Fault::status(503))),
+        ("with 429 from Keen", keen_fault(Fault::status(429).retry_after("2"))),
+        ("with a lost reply of Keen", keen_fault(Fault::cut_after())),
     ] {
-        for (sdk, run) in each(&environment, sdks, &way).await {
-            let name = format!("{} {what}", sdk.sdk_process.name);
-            assert_content(&name, sdk, &run);
+        for (sdk, run) in each(&environment, sdks, &path).await {
+            let name = format!("{} {what}", sdk.process.name);
+            assert_delivered(&name, sdk, &run);
             assert_eq!(run.log, "", "{name}: it logged");
-            assert_eq!(run.statuses, vec![200; sdk.posts], "{name}");
+            assert_eq!(run.statuses(), vec![200; sdk.posts], "{name}");
             progress(&name);
         }
     }
-    let answer = |status, retry_after| Some(Trouble::Response { status, retry_after });
-    for (what, trouble) in [
-        ("after a 503", answer(503, None)),
-        ("after a 429 with Retry-After", answer(429, Some(2))),
-        ("after a lost reply", Some(Trouble::LostReply)),
+    let response = |status, retry_after| NetworkFault::Response { status, retry_after };
+    for (what, fault) in [
+        ("after 503", response(503, None)),
+        ("after 429 with Retry-After", response(429, Some(2))),
+        ("after a lost response", NetworkFault::ResponseLost),
+        ("after 400", response(400, None)),
     ] {
-        for (sdk, run) in each(&environment, sdks, &Way { trouble, ..Way::default() }).await {
-            let name = format!("{} {what}", sdk.sdk_process.name);
-            if sdk.again == Again::Never {
-                assert_told(&name, sdk, &run);
-            } else {
-                assert_content(&name, sdk, &run);
-                assert_eq!(run.posts, sdk.posts + 1, "{name}");
+        let path = ClientPath { network_fault: Some(fault), ..ClientPath::default() };
+        for (sdk, run) in each(&environment, sdks, &path).await {
+            let name = format!("{} {what}", sdk.process.name);
+            match reaction(sdk, fault) {
+                Reaction::Retries => {
+                    assert_delivered(&name, sdk, &run);
+                    assert_eq!(run.posts, sdk.posts + 1, "{name}: {run:?}");
+                }
+                Reaction::Drops => assert_dropped(&name, sdk, &run),
             }
             progress(&name);
         }
     }
-    environment.nothing_refused();
+    environment.assert_nothing_rejected();
 }
 
-/// The filter's own 503, once.
-async fn with_a_filter_that_gives_up(sdks: &[Sdk]) {
+/// The filter answers 503 once, when it could not confirm in time.
+async fn unconfirmed_response_is_retried(sdks: &[Sdk]) {
     let environment =
         TestEnvironment::start(|config| config["delivery"] = json!({"holdMs": 1000, "retries": 0}))
             .await;
-    let way = Way { fault: Some(Fault::status(503)), ..Way::default() };
-    for (sdk, run) in each(&environment, sdks, &way).await {
-        let name = format!("{} after the filter's 503", sdk.sdk_process.name);
-        if sdk.again == Again::Never {
-            assert_told(&name, sdk, &run);
-        } else {
-            assert_content(&name, sdk, &run);
-            assert_eq!(
-                run.statuses.iter().filter(|status| **status == 503).count(),
-                1,
-                "{name}: {run:?}"
-            );
-            assert_eq!(run.statuses.len(), sdk.posts + 1, "{name}: {run:?}");
+    let path = keen_fault(Fault::status(503));
+    for (sdk, run) in each(&environment, sdks, &path).await {
+        let name = format!("{} after the filter's 503", sdk.process.name);
+        let statuses = run.statuses();
+        let unavailable = statuses.iter().filter(|status| **status == 503).count();
+        assert_eq!(unavailable, 1, "{name}: {run:?}");
+        match sdk.reactions.unavailable {
+            Reaction::Retries => {
+                assert_delivered(&name, sdk, &run);
+                assert_eq!(statuses.len(), sdk.posts + 1, "{name}: {run:?}");
+            }
+            Reaction::Drops => {
+                assert_reported(&name, sdk, &run);
+                assert_eq!(statuses.len(), sdk.posts, "{name}: {run:?}");
+            }
         }
         progress(&name);
     }
-    environment.nothing_refused();
+    environment.assert_nothing_rejected();
 }
 
-/// The filter's own 429, until its queue has room again.
-async fn with_a_filter_that_is_full(sdks: &[Sdk]) {
+/// The filter answers 429 until its queue has room again.
+async fn too_many_requests_response_is_retried(sdks: &[Sdk]) {
+    let retries = |sdk: &&Sdk| sdk.reactions.too_many_requests == Reaction::Retries;
+    let patient: Vec<&Sdk> = sdks.iter().filter(|sdk| sdk.is_patient).filter(retries).collect();
+    if patient.is_empty() {
+        return;
+    }
     let environment = TestEnvironment::start(|config| {
         config["delivery"] = json!({"holdMs": 60_000, "maxPendingBytes": 100_000});
         config["keen"]["timeoutMs"] = json!(60_000);
     })
     .await;
-    for sdk in sdks.iter().filter(|sdk| sdk.again == Again::Patiently) {
-        let name = format!("{} after the filter's 429", sdk.sdk_process.name);
-        let run = environment.run_while_full(&sdk.sdk_process, 99_000).await;
-        assert_content(&name, sdk, &run);
-        assert!(run.statuses.contains(&429), "{name}: {run:?}");
-        assert_eq!(
-            run.statuses.iter().filter(|status| **status == 200).count(),
-            sdk.posts,
-            "{name}: {run:?}"
-        );
+    for sdk in patient {
+        let name = format!("{} after the filter's 429", sdk.process.name);
+        let run = environment.run_while_full(&sdk.process, 99_000).await;
+        assert_delivered(&name, sdk, &run);
+        let statuses = run.statuses();
+        assert!(statuses.contains(&429), "{name}: {run:?}");
+        let ok = statuses.iter().filter(|status| **status == 200).count();
+        assert_eq!(ok, sdk.posts, "{name}: {run:?}");
         progress(&name);
     }
-    environment.nothing_refused();
+    environment.assert_nothing_rejected();
+}
+
+fn keen_fault(fault: Fault) -> ClientPath {
+    ClientPath { keen_fault: Some(fault), ..ClientPath::default() }
+}
+
+fn reaction(sdk: &Sdk, fault: NetworkFault) -> Reaction {
+    let reactions = sdk.reactions;
+    match fault {
+        NetworkFault::Response { status: 429, .. } => reactions.too_many_requests,
+        NetworkFault::Response { status: 400, .. } => reactions.bad_request,
+        NetworkFault::Response { .. } => reactions.unavailable,
+        NetworkFault::ResponseLost | NetworkFault::NoProjectSettings => reactions.connection_error,
+    }
 }
 
 async fn each<'s>(
     environment: &TestEnvironment,
     sdks: &'s [Sdk],
-    way: &Way,
+    path: &ClientPath,
 ) -> Vec<(&'s Sdk, Run)> {
-    join_all(sdks.iter().map(async |sdk| (sdk, environment.run(&sdk.sdk_process, way).await))).await
+    let runs = sdks.iter().map(async |sdk| (sdk, environment.run(&sdk.process, path).await));
+    join_all(runs).await
 }
 
-/// Every call is delivered in the SDK's own view, and each event stands in Keen once.
+/// The SDK counts every call as delivered, and Keen has each event once.
 #[track_caller]
-fn assert_content(name: &str, sdk: &Sdk, run: &Run) {
-    assert_eq!(
-        (run.report.delivered, &run.report.errors),
-        (expected::CALLS, &vec![]),
-        "{name}: {run:?}"
-    );
+pub fn assert_delivered(name: &str, sdk: &Sdk, run: &Run) {
+    let report = (run.report.delivered, &run.report.errors);
+    assert_eq!(report, (sdk.calls, &vec![]), "{name}: {run:?}");
     expected::assert_events(name, &run.events, &sdk.events);
 }
 
-/// One that sends nothing again tells of the one call that failed; it gives no event.
+/// The SDK reports the failure and sends the POST only once.
 #[track_caller]
-fn assert_told(name: &str, sdk: &Sdk, run: &Run) {
-    assert_eq!(
-        (run.report.delivered, run.report.errors.len()),
-        (expected::CALLS - 1, 1),
-        "{name}: {run:?}"
+fn assert_dropped(name: &str, sdk: &Sdk, run: &Run) {
+    assert_reported(name, sdk, run);
+    assert_eq!(run.posts, sdk.posts, "{name}: {run:?}");
+}
+
+#[track_caller]
+fn assert_reported(name: &str, sdk: &Sdk, run: &Run) {
+    assert!(
+        run.report.delivered < sdk.calls && !run.report.errors.is_empty(),
+        "{name}: the SDK reported no error: {run:?}"
     );
-    assert!(run.events.len() + 1 >= sdk.events.len(), "{name}: {run:?}");
+    let expected = |event: &(String, _)| sdk.events.iter().any(|(name, _)| *name == event.0);
+    assert!(run.events.iter().all(expected), "{name}: {run:?}");
 }

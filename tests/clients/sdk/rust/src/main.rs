@@ -1,4 +1,4 @@
-//! The crate `segment`, as an application uses it. It neither batches by itself nor sends again.
+//! The crate `segment`, as an application uses it. It neither batches nor retries.
 
 use segment::message::{Alias, Group, Identify, Message, Page, Screen, Track, User};
 use segment::{Client, HttpClient};
