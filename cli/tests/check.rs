@@ -289,7 +289,7 @@ const CASES: &[Case] = &[
                 .unwrap();
         },
         false,
-        "has no writeKey, and no credential injector is on the cluster keen",
+        "the project 5181bcd23843312d87000000 has no writeKey, and no credential injector is on the cluster keen",
     ),
     (
         "unsigned_overflow",
