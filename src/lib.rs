@@ -12,7 +12,7 @@
 //! | [`delivery`] | events with their waiters, and what became of calls | calls to make, answers to give |
 //! | `filter` | Envoy's callbacks | host calls: the only code that knows proxy-wasm |
 //!
-//! [`json`] reads the text that all of them speak, [`tree`] holds what is small of it, [`by_id`] finds what has a number.
+//! [`json`] is serde_json as all of them use it, [`by_id`] finds what has a number.
 
 // No caller may end the VM: nothing outside tests panics. clippy.toml lets unit tests do so.
 #![deny(
@@ -35,7 +35,6 @@ pub mod json;
 pub mod keen;
 pub mod mapping;
 pub mod segment;
-pub mod tree;
 pub mod users;
 
 #[cfg(target_arch = "wasm32")]

@@ -2,7 +2,7 @@
 
 use super::headers::{Headers, Name};
 use crate::mapping::Client;
-use crate::mapping::pipeline::Request;
+use crate::mapping::Request;
 use crate::segment::http::{BadRequestReason, CallerSide, content_encoding};
 use crate::segment::message::MessageType;
 use std::borrow::Cow;
@@ -48,16 +48,16 @@ impl Head {
     /// `received`: when it came, in milliseconds since 1970.
     pub(super) fn request<'a>(
         &'a self,
-        header_key: Option<&'a str>,
+        header_write_key: Option<&'a str>,
         body: &'a [u8],
         received: u64,
     ) -> Request<'a> {
         Request {
             message_type: self.kind,
             side: self.side,
-            header_key,
+            header_write_key,
             body,
-            now: i64::try_from(received).unwrap_or(0),
+            received_ms: i64::try_from(received).unwrap_or(0),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::keen::names;
 use crate::mapping::Client;
 use crate::mapping::EventBuffer;
-use crate::mapping::pipeline::{Tally, map_request};
+use crate::mapping::{RequestStats, map_request};
 use crate::segment::http::{BadRequestReason, write_key};
 use crate::users::{CommitReport, UserTransaction};
 use std::cell::OnceCell;
@@ -107,7 +107,7 @@ impl Intake {
         config: &Config,
         now: u64,
         effective: &mut u32,
-    ) -> Result<(Tally, CommitReport), BadRequestReason> {
+    ) -> Result<(RequestStats, CommitReport), BadRequestReason> {
         let Arrival { stream, head, body, .. } = arrival;
         self.offer.clear();
         let body = head.messages(body, config.max_body_bytes)?;

@@ -11,7 +11,7 @@ use crate::delivery::{
     SettleReport, WaiterId,
 };
 use crate::keen::event_writer::MAX_BYTES;
-use crate::mapping::pipeline::Tally;
+use crate::mapping::{RequestStats, SkipReason};
 use crate::segment::http::cors;
 use crate::segment::http::{Response, Unavailable};
 use crate::users::CommitReport;
@@ -139,7 +139,7 @@ impl Engine {
             Ok(mapped) => mapped,
             Err(refusal) => return Some(Response::BadRequest(refusal)),
         };
-        self.count_mapped(tally, kept);
+        self.count_mapped(&tally, kept);
         // Nobody waits for what is answered at once.
         let waits = !arrival.copied && !self.config.delivery.ack_on_receipt;
         let buffer = self.intake.offer();
@@ -151,24 +151,34 @@ impl Engine {
             Admission::Rejected => Some(Response::TooManyRequests),
             Admission::Admitted => {
                 let counted = &mut self.metrics.counted;
-                counted.events = counted.events.saturating_add(tally.events);
+                let events = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
+                counted.events = counted.events.saturating_add(events);
                 (!waits).then_some(Response::Ok)
             }
         }
     }
 
-    fn count_mapped(&mut self, tally: Tally, kept: CommitReport) {
+    fn count_mapped(&mut self, stats: &RequestStats, kept: CommitReport) {
         let counted = &mut self.metrics.counted;
-        counted.messages = counted.messages.saturating_add(tally.messages);
-        counted.messages_dropped = counted.messages_dropped.saturating_add(tally.dropped);
-        counted.messages_unknown_source =
-            counted.messages_unknown_source.saturating_add(tally.unknown_source);
-        counted.values_mended = counted.values_mended.saturating_add(tally.mended);
+        let mut oversized = 0_usize;
+        for message in &stats.messages {
+            counted.messages = counted.messages.saturating_add(1);
+            oversized = oversized.saturating_add(message.oversized);
+            match message.skipped {
+                None | Some(SkipReason::NoEffect) => {}
+                Some(SkipReason::UnknownWriteKey) => {
+                    counted.messages_unknown_source =
+                        counted.messages_unknown_source.saturating_add(1);
+                }
+                Some(_) => counted.messages_dropped = counted.messages_dropped.saturating_add(1),
+            }
+        }
+        counted.values_mended = counted.values_mended.saturating_add(stats.sanitized);
         counted.users_remembered = counted.users_remembered.saturating_add(kept.written);
         counted.users_evicted = counted.users_evicted.saturating_add(kept.evicted);
         counted.users_refused = counted.users_refused.saturating_add(kept.rejected);
         counted.users_not_shown = counted.users_not_shown.saturating_add(kept.traits_omitted);
-        self.too_large(tally.too_large);
+        self.too_large(u64::try_from(oversized).unwrap_or(u64::MAX));
     }
 
     /// A request has been mapped whose caller does not hear of it: a failure is counted.
