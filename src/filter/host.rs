@@ -81,6 +81,11 @@ pub(super) fn unix_us() -> u64 {
     now.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(now.subsec_micros()))
 }
 
+/// Nanoseconds since 1970.
+pub(super) fn unix_ns() -> u64 {
+    u64::try_from(unix_time().as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// The filter's configuration.
 pub(super) fn configuration() -> Vec<u8> {
     buffer(BufferType::PluginConfiguration, usize::MAX)

@@ -55,7 +55,7 @@ pub(super) fn claim_destination(project_id: &str) -> bool {
 }
 
 /// Runs `act` while no other worker does. It must be short: the others wait.
-pub(super) fn with_lock(act: impl FnOnce()) {
+pub(super) fn with_lock<T>(act: impl FnOnce() -> T) -> T {
     for _ in 0..MAX_LOCK_ATTEMPTS {
         let (value, version) = host::shared_data(LOCK);
         let (entered_ms, now_ms) = (to_number(&value.unwrap_or_default()), host::unix_ms());
@@ -64,8 +64,9 @@ pub(super) fn with_lock(act: impl FnOnce()) {
             break;
         }
     }
-    act();
+    let result = act();
     host::set_shared_data(LOCK, &0_u64.to_le_bytes(), None);
+    result
 }
 
 /// What one worker has pending, as part of the gauge of all.

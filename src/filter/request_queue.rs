@@ -82,6 +82,8 @@ pub(super) struct RequestMapper {
     users: UserStore,
     /// Some source stores users.
     users_enabled: bool,
+    /// The seed of the store's hash.
+    users_seed: u64,
     tokens: TokenGenerator,
     write_keys: WriteKeyCache,
 }
@@ -92,6 +94,7 @@ impl RequestMapper {
             buffer: EventBuffer::new(config.delivery.max_pending_bytes),
             users: UserStore::new(config.users),
             users_enabled: config.any_source_stores_users(),
+            users_seed: 0,
             tokens: TokenGenerator::default(),
             write_keys: WriteKeyCache::default(),
         }
@@ -101,7 +104,8 @@ impl RequestMapper {
     pub(super) fn activate(&mut self, config: &Config, worker_id: u64) {
         self.tokens.worker_id = worker_id;
         if self.users_enabled {
-            self.users.initialize(config.users, host::unix_us() ^ worker_id.rotate_right(8));
+            let seed = host::unix_ns() ^ worker_id.rotate_right(8);
+            self.users_seed = self.users.initialize(config.users, seed);
         }
     }
 
@@ -122,7 +126,8 @@ impl RequestMapper {
         self.tokens.seed(&head.request_id, received_ms, &body);
         // More exact than the request's own time: identify calls of one millisecond have an order.
         let now_us = if self.users_enabled { host::unix_us() } else { 0 };
-        let mut users = UserTransaction::new(&mut self.users, config.users, now_us);
+        let mut users =
+            UserTransaction::new(&mut self.users, config.users, now_us).with_seed(self.users_seed);
         let write_key = self.write_keys.parse(&head.authorization);
         let address = OnceCell::new();
         let stats = map_request(

@@ -18,9 +18,10 @@ impl UserStore {
         Self { key_prefix: format!("{}.{}.", settings.max_users, settings.max_bytes) }
     }
 
-    /// Creates the store, unless another worker has. Only for a configuration that is in use.
-    pub(super) fn initialize(&mut self, settings: UsersSettings, seed: u64) {
-        process_state::with_lock(|| UserTransaction::initialize(self, settings, seed));
+    /// Creates the store, unless another worker has. Only for a configuration that is in use. `seed` must be a number that
+    /// callers cannot know. Returns the one that all workers use: that of the first.
+    pub(super) fn initialize(&mut self, settings: UsersSettings, seed: u64) -> u64 {
+        process_state::with_lock(|| UserTransaction::initialize(self, settings, seed))
     }
 
     fn key(&self, key: &str) -> String {

@@ -50,7 +50,7 @@ async fn metrics_are_those_of_the_document() {
     assert_eq!(other.body(track("x")).send().await.unwrap().status(), 200);
     s.keen.fault(Fault::status(403).times(1));
     assert_eq!(s.post("/v1/track", track("down")).await.0, 503);
-    s.until("all is counted", async || s.envoy.metric("events_unconfirmed", &[]).await == 1).await;
+    s.until("all is counted", async || s.envoy.total("events_unconfirmed").await == 1).await;
 
     let documented = documented();
     for (name, shown) in shown(&s).await {
@@ -106,7 +106,7 @@ async fn source_name_of_any_form_is_one_label_value() {
     assert_eq!(s.post("/v1/track", r#"{"userId": "u"}"#).await, ok());
     let second = s.client.post(s.envoy.url("/v1/track")).basic_auth("writeKey2", Some(""));
     second.body(r#"{"userId": "u"}"#).send().await.unwrap();
-    s.until("both are counted", async || s.envoy.metric("messages_skipped", &[]).await == 2).await;
+    s.until("both are counted", async || s.envoy.total("messages_skipped").await == 2).await;
     let prometheus = s.envoy.admin("/stats/prometheus").await;
     for labels in [
         ["source=\"shop_project_x_1\"", "reason=\"no_event_name\""],
@@ -129,13 +129,13 @@ async fn events_end_in_exactly_one_counter() {
         s.post("/v1/track", track(&i.to_string())).await;
     }
     s.keen.clear_faults();
-    s.until("nothing is pending", async || s.envoy.metric("pending_bytes", &[]).await == 0).await;
+    s.until("nothing is pending", async || s.envoy.total("pending_bytes").await == 0).await;
     s.until("all are counted", async || {
         let mut ends = 0;
         for end in ["delivered", "rejected", "unconfirmed", "dropped", "overflowed"] {
-            ends += s.envoy.metric(&format!("events_{end}"), &[]).await;
+            ends += s.envoy.total(&format!("events_{end}")).await;
         }
-        let events = s.envoy.metric("events", &[]).await;
+        let events = s.envoy.total("events").await;
         assert!(ends <= events, "{ends} ends of {events} events");
         ends == events && events == 60
     })
@@ -155,7 +155,7 @@ async fn destination_up_follows_keens_replies() {
     s.until("the gauge is 0", async || s.envoy.metric("destination_up", &[&up]).await == 0).await;
     assert_eq!(s.post("/v1/track", track("up")).await, ok());
     s.until("the gauge is 1", async || s.envoy.metric("destination_up", &[&up]).await == 1).await;
-    s.until("nothing is pending", async || s.envoy.metric("pending_bytes", &[]).await == 0).await;
+    s.until("nothing is pending", async || s.envoy.total("pending_bytes").await == 0).await;
 }
 
 /// The line that says why a message gave no event.

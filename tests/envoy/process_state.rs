@@ -22,8 +22,7 @@ async fn update_refused_for_another_filter_changes_nothing() {
     s.keen.fault(Fault::status(403).times(1));
     assert_eq!(s.post("/v1/track", track("down")).await.0, 503);
     s.until("the destination is down", async || {
-        s.envoy.metric("callouts", &[]).await == 1
-            && s.envoy.metric("destination_up", &[]).await == 0
+        s.envoy.total("callouts").await == 1 && s.envoy.total("destination_up").await == 0
     })
     .await;
 
@@ -47,7 +46,7 @@ async fn update_refused_for_another_filter_changes_nothing() {
     let project = "project.9181bcd23843312d87000000";
     let stats = s.envoy.stats().await;
     assert!(!stats.keys().any(|name| name.contains(project)), "{stats:?}");
-    assert_eq!(s.envoy.metric("destination_up", &[]).await, 0);
+    assert_eq!(s.envoy.total("destination_up").await, 0);
     let event = json!({"event": "known", "userId": "u"}).to_string();
     assert_eq!(s.post("/v1/track", event).await, ok());
     let known = s.keen.events().into_iter().find(|event| event.collection == "known").unwrap();
@@ -92,5 +91,5 @@ async fn two_filters_with_different_users_settings_keep_their_users() {
         let plan = event.event["user"]["traits"]["plan"].as_str().unwrap_or_default();
         assert!(event.collection.starts_with(plan) && !plan.is_empty(), "{event:?}");
     }
-    s.until("nothing is pending", async || s.envoy.metric("pending_bytes", &[]).await == 0).await;
+    s.until("nothing is pending", async || s.envoy.total("pending_bytes").await == 0).await;
 }

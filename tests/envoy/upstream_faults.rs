@@ -28,7 +28,7 @@ impl TestEnv {
     }
 
     async fn stat(&self, name: &str) -> u64 {
-        self.envoy.metric(name, &[]).await
+        self.envoy.total(name).await
     }
 }
 

@@ -82,34 +82,29 @@ async fn gauges_after_a_vm_failed_are_right_again() {
     env.keen.fault(Fault::status(403).times(1));
     assert_eq!(env.post("/v1/track", track("down")).await.0, 503);
     env.until("the destination is down", async || {
-        env.envoy.metric("destination_up", &[]).await == 0
-            && env.envoy.metric("callouts", &[]).await == 1
+        env.envoy.total("destination_up").await == 0 && env.envoy.total("callouts").await == 1
     })
     .await;
     env.keen.fault(Fault::hang().forever());
     let request = env.client.post(env.envoy.url("/v1/track")).basic_auth("writeKey", Some(""));
     let waiting = tokio::spawn(request.body(track("waiting")).send());
-    env.until("it is pending", async || env.envoy.metric("pending_bytes", &[]).await > 0).await;
+    env.until("it is pending", async || env.envoy.total("pending_bytes").await > 0).await;
     let last = env.client.post(env.envoy.url("/v1/track")).header("x-keen-edge-panic", "now");
     assert_eq!(last.body("{}").send().await.unwrap().status(), 503);
     waiting.await.unwrap().unwrap();
-    assert!(env.envoy.metric("pending_bytes", &[]).await > 0, "nothing has corrected it yet");
+    assert!(env.envoy.total("pending_bytes").await > 0, "nothing has corrected it yet");
     env.until("a new VM serves", async || {
         // Not Segment's call to Keen: the destination stays down.
         env.post("/v1/identify", r#"{"userId": "u"}"#).await == ok()
     })
     .await;
-    env.until("nothing is pending", async || env.envoy.metric("pending_bytes", &[]).await == 0)
+    env.until("nothing is pending", async || env.envoy.total("pending_bytes").await == 0).await;
+    env.until("it is counted as lost", async || env.envoy.total("pending_bytes_lost").await > 0)
         .await;
-    env.until("it is counted as lost", async || {
-        env.envoy.metric("pending_bytes_lost", &[]).await > 0
-    })
-    .await;
-    assert_eq!(env.envoy.metric("destination_up", &[]).await, 0, "Keen has not been asked since");
+    assert_eq!(env.envoy.total("destination_up").await, 0, "Keen has not been asked since");
     env.keen.clear_faults();
     assert_eq!(env.post("/v1/track", track("after")).await, ok());
-    env.until("the destination is up", async || env.envoy.metric("destination_up", &[]).await == 1)
-        .await;
+    env.until("the destination is up", async || env.envoy.total("destination_up").await == 1).await;
 }
 
 fn capabilities(yaml: &mut Value) -> &mut serde_json::Map<String, Value> {
