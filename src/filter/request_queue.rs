@@ -41,6 +41,8 @@ pub(super) struct Intake {
     mapped: Number,
     offer: EventBuffer,
     memory: Memory,
+    /// The seed of the user store.
+    seed: u64,
     /// Some source remembers users.
     remembers: bool,
     token_prefix: String,
@@ -53,12 +55,14 @@ pub(super) struct Intake {
 impl Intake {
     /// `root`: a number that no other root context of this process has.
     pub(super) fn new(config: &Config, root: u64) -> Self {
+        let (memory, seed) = memory(config);
         Self {
             arrivals: Vec::new(),
             bytes: 0,
             mapped: 0,
             offer: EventBuffer::new(config.delivery.max_pending_bytes),
-            memory: memory(config),
+            memory,
+            seed,
             remembers: config.any_source_stores_users(),
             token_prefix: String::new(),
             tokens_made: root << 40,
@@ -120,7 +124,8 @@ impl Intake {
         }
         // Finer than the request's own time: identifies of one millisecond have an order.
         let micros = if self.remembers { host::now_micros() } else { 0 };
-        let mut users = UserTransaction::new(&mut self.memory, config.users, micros);
+        let mut users =
+            UserTransaction::new(&mut self.memory, config.users, micros).with_seed(self.seed);
         let address = OnceCell::new();
         if self.authorization != head.authorization() {
             self.authorization.clear();
@@ -156,9 +161,9 @@ impl Intake {
 }
 
 /// Where users are kept, made ready where some source remembers them.
-fn memory(config: &Config) -> Memory {
+fn memory(config: &Config) -> (Memory, u64) {
     if !config.any_source_stores_users() {
-        return Memory::Shared;
+        return (Memory::Shared, 0);
     }
     let mut memory = Memory::find();
     if matches!(memory, Memory::Own(_)) {
@@ -166,6 +171,6 @@ fn memory(config: &Config) -> Memory {
             "Envoy's shared data is closed to the filter: each worker remembers users by itself"
         );
     }
-    UserTransaction::initialize(&mut memory, config.users, host::now_micros());
-    memory
+    let seed = UserTransaction::initialize(&mut memory, config.users, host::now_micros());
+    (memory, seed)
 }
