@@ -680,7 +680,8 @@ fn backoff_after_a_success_starts_anew() {
 
 #[test]
 fn parked_batches_after_a_recovery_are_retried_at_once() {
-    let mut m = machine(config::DeliverySettings { max_retries: 0, max_batch_events: 1, ..settings() });
+    let mut m =
+        machine(config::DeliverySettings { max_retries: 0, max_batch_events: 1, ..settings() });
     m.submit_all(None, &[(0, "a", "1"), (0, "a", "2"), (0, "a", "3")], 0);
     let mut now = 0;
     for _ in 0..30 {
@@ -724,7 +725,8 @@ fn parked_batches_of_a_healthy_project_keep_their_pause() {
 
 #[test]
 fn parked_batches_of_one_outage_are_merged() {
-    let mut m = machine(config::DeliverySettings { max_retries: 0, max_batch_events: 4, ..settings() });
+    let mut m =
+        machine(config::DeliverySettings { max_retries: 0, max_batch_events: 4, ..settings() });
     for event in ["1", "2", "3", "4", "5", "6"] {
         m.submit_all(None, &[(0, "a", event)], 0);
         let callout = m.next_callout(0).unwrap();
