@@ -1,6 +1,7 @@
 //! What is stored of one user, and how an update changes it.
 
-use crate::keen::event_writer::write_legal;
+use crate::json::{Value, read_value};
+use crate::keen::sanitize::sanitize;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::collections::BTreeSet;
@@ -136,10 +137,13 @@ pub(crate) fn merge_objects(first: &str, second: &str) -> String {
 
 /// A JSON object as Keen accepts it. Empty where it has no members, or is no object.
 pub(crate) fn sanitize_object(object: &str) -> String {
-    let mut out = Vec::with_capacity(object.len());
-    let read = object.trim_start().starts_with('{') && write_legal(&mut out, object).is_ok();
-    let text = if read { String::from_utf8(out).unwrap_or_default() } else { String::new() };
-    if object_body(&text).is_empty() { String::new() } else { text }
+    match read_value(object) {
+        Some(value @ Value::Object(_)) => {
+            let text = sanitize(value, 0).json.into_owned();
+            if object_body(&text).is_empty() { String::new() } else { text }
+        }
+        _ => String::new(),
+    }
 }
 
 fn object_body(object: &str) -> &str {
@@ -228,6 +232,6 @@ mod tests {
         for text in ["{}", " { } ", "[1]", "\"x\"", "null", ""] {
             assert_eq!(sanitize_object(text), "", "{text}");
         }
-        assert_eq!(sanitize_object(r#" {"a.b": {"c.d": 1}} "#), r#"{"a_b": {"c_d": 1}}"#);
+        assert_eq!(sanitize_object(r#" {"a.b": {"c.d": 1}} "#), r#"{"a_b":{"c_d":1}}"#);
     }
 }

@@ -7,10 +7,9 @@
 
 use super::*;
 use crate::config::{self, Mode, Source};
-use crate::json::Cursor;
 use crate::mapping::identity::PageTraits;
-use crate::segment::message::Message;
 use crate::segment::message::MessageType;
+use crate::segment::message::{Body, Message};
 use proptest::prelude::*;
 
 type Memory = BTreeMap<String, (Vec<u8>, u32)>;
@@ -25,12 +24,7 @@ fn source(scope: u64, mode: Mode) -> Source {
 }
 
 fn message(kind: MessageType, body: &str) -> Message<'_> {
-    let mut message = Message::default();
-    message
-        .read(&mut Cursor::new(body), &mut Vec::new(), |_, cursor| cursor.skip().map(drop))
-        .unwrap();
-    message.kind = Some(kind);
-    message
+    Body::parse(Some(kind), body, 1).unwrap().messages[0]
 }
 
 /// Identifies at `now` (milliseconds), in a request of its own.
