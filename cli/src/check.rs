@@ -1,7 +1,8 @@
 //! `keen-edge check`: the filter's own mistakes, and those that the filter cannot see.
 
 use crate::envoy::{
-    self, ConfigFile, FileError, Filter, at, duration_ms, elements, field, has_type, number, text,
+    self, ConfigFile, FileError, Filter, Surroundings, at, duration_ms, elements, field, has_type,
+    number, text,
 };
 use keen_edge::config::Config;
 use serde_json::{Value, json};
@@ -84,7 +85,10 @@ pub(crate) fn check(files: &[ConfigFile]) -> Result<Vec<Report>, FileError> {
     let shipped = ConfigFile::parse(Path::new("envoy.yaml"), SHIPPED)?;
     let mut reports = Vec::new();
     for file in files {
-        for filter in file.filters() {
+        for mut filter in file.filters() {
+            if filter.around.connection_manager.is_none() {
+                filter.around = ecds_surroundings(&filter, files).unwrap_or(filter.around);
+            }
             let mut report = Report {
                 file: file.path.display().to_string(),
                 filter: filter.name().to_owned(),
@@ -98,7 +102,7 @@ pub(crate) fn check(files: &[ConfigFile]) -> Result<Vec<Report>, FileError> {
             if let Some(config) = &config {
                 check_clusters(config, files, &mut report);
             }
-            check_bootstrap(file, &shipped, &mut report);
+            check_stats_tags(files, &shipped, &mut report);
             // Errors first.
             report.findings.sort_by_key(|finding| finding.severity == Severity::Warning);
             reports.push(report);
@@ -107,23 +111,17 @@ pub(crate) fn check(files: &[ConfigFile]) -> Result<Vec<Report>, FileError> {
     Ok(reports)
 }
 
-/// Reads the filter's configuration as the filter does.
+/// Reads the filter's configuration as the filter does. For the other checks, a setting with a mistake has its default.
 fn check_configuration(filter: &Filter<'_>, report: &mut Report) -> Option<Config> {
-    match Config::parse(&filter.configuration()) {
-        Ok(config) => {
-            report.sources = Some(config.sources.len());
-            Some(config)
-        }
-        Err(errors) => {
-            report.findings.extend(errors.iter().map(|error| Finding {
-                severity: Severity::Error,
-                setting: Some(error.pointer().to_owned()),
-                message: error.message().to_owned(),
-                help: None,
-            }));
-            None
-        }
-    }
+    let (config, errors) = Config::parse_with_defaults(&filter.configuration());
+    report.sources = config.as_ref().map(|config| config.sources.len());
+    report.findings.extend(errors.iter().map(|error| Finding {
+        severity: Severity::Error,
+        setting: Some(error.pointer().to_owned()),
+        message: error.message().to_owned(),
+        help: None,
+    }));
+    config
 }
 
 /// The filter's `PluginConfig`, its VM and its capabilities.
@@ -296,6 +294,8 @@ fn check_clusters(config: &Config, files: &[ConfigFile], report: &mut Report) {
     let mut names = BTreeSet::new();
     names.extend(config.destinations.iter().map(|destination| destination.cluster.as_str()));
     names.extend(config.overflow.iter().map(|overflow| overflow.cluster.as_str()));
+    // A mistake of its own.
+    names.remove("");
     if clusters.is_empty() && bootstraps.is_empty() {
         let names: Vec<&str> = names.into_iter().collect();
         report.warning(
@@ -317,10 +317,13 @@ fn check_clusters(config: &Config, files: &[ConfigFile], report: &mut Report) {
             );
         }
     }
+    // A writeKey with a mistake is none here.
+    let is_valid = report.findings.iter().all(|finding| finding.setting.is_none());
     for destination in &config.destinations {
         let Some(cluster) = find(&destination.cluster) else { continue };
         let name = &destination.cluster;
-        if destination.write_key.is_none() && !has_http_filter(cluster, "credential_injector") {
+        let needs_injector = is_valid && destination.write_key.is_none();
+        if needs_injector && !has_http_filter(cluster, "credential_injector") {
             let project = &destination.project_id;
             report.warning(
                 format!("the project {project} has no writeKey, and no credential injector is on the cluster {name}: Keen answers 401"),
@@ -361,9 +364,17 @@ fn has_http_filter(cluster: &Value, name: &str) -> bool {
     filters.into_iter().flatten().any(|filter| filter.to_string().contains(name))
 }
 
+/// What a filter that is discovered by ECDS is in.
+fn ecds_surroundings<'f>(filter: &Filter<'f>, files: &'f [ConfigFile]) -> Option<Surroundings<'f>> {
+    let name = filter.resource_name?;
+    let mut references = files.iter().flat_map(ConfigFile::discovered_filters);
+    references.find(|(reference, _)| *reference == name).map(|(_, around)| around)
+}
+
 /// The labels of the metrics.
-fn check_bootstrap(file: &ConfigFile, shipped: &ConfigFile, report: &mut Report) {
-    let (Some(bootstrap), Some(shipped)) = (file.bootstrap(), shipped.bootstrap()) else { return };
+fn check_stats_tags(files: &[ConfigFile], shipped: &ConfigFile, report: &mut Report) {
+    let bootstrap = files.iter().find_map(ConfigFile::bootstrap);
+    let (Some(bootstrap), Some(shipped)) = (bootstrap, shipped.bootstrap()) else { return };
     let tags = |bootstrap| -> BTreeSet<&str> {
         let config = field(bootstrap, "stats_config");
         let tags = config.map(|config| elements(config, "stats_tags")).into_iter().flatten();
@@ -381,16 +392,11 @@ fn check_bootstrap(file: &ConfigFile, shipped: &ConfigFile, report: &mut Report)
     }
 }
 
-/// The only filter in a file, for `explain`.
-pub(crate) fn only_filter<'f>(file: &'f ConfigFile) -> Result<Filter<'f>, FileError> {
-    file.filters().into_iter().next().ok_or_else(|| no_filter(&file.path))
-}
-
 /// No keen-edge filter in a file.
 pub(crate) fn no_filter(path: &Path) -> FileError {
     envoy::FileError::new(
         path,
         "no keen-edge filter found: an HTTP filter of type envoy.extensions.filters.http.wasm.v3.Wasm whose name, \
-         root_id or code says keen_edge",
+         root_id or code says keen_edge. Name the LDS or ECDS file that has it, too",
     )
 }

@@ -34,7 +34,33 @@ pub(crate) struct ConfigFile {
 }
 
 impl ConfigFile {
-    pub(crate) fn read(path: &Path) -> Result<Self, FileError> {
+    /// Reads files, and the files that Envoy would discover from them, where they are there. A relative path is looked for from
+    /// the working directory, as Envoy does, and beside the file that names it.
+    pub(crate) fn read_all(paths: &[PathBuf]) -> Result<Vec<Self>, FileError> {
+        let mut files = paths.iter().map(|path| Self::read(path)).collect::<Result<Vec<_>, _>>()?;
+        let mut next = 0_usize;
+        while let Some(file) = files.get(next) {
+            next = next.saturating_add(1);
+            let beside = file.path.parent().unwrap_or(Path::new(""));
+            let discovered: Vec<PathBuf> = file
+                .discovery_paths()
+                .into_iter()
+                .filter_map(|path| {
+                    [PathBuf::from(path), beside.join(path)].into_iter().find(|path| path.is_file())
+                })
+                .collect();
+            for path in discovered {
+                let is_same =
+                    |file: &Self| file.path.canonicalize().ok() == path.canonicalize().ok();
+                if !files.iter().any(is_same) {
+                    files.push(Self::read(&path)?);
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    fn read(path: &Path) -> Result<Self, FileError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| FileError::new(path, error.to_string()))?;
         Self::parse(path, &text)
@@ -50,16 +76,35 @@ impl ConfigFile {
 
     /// The filters in the file that are keen-edge: those whose names say so, else the only Wasm filter.
     pub(crate) fn filters(&self) -> Vec<Filter<'_>> {
-        let mut filters = Vec::new();
-        for document in &self.documents {
-            find_filters(document, Surroundings::default(), &mut filters);
-        }
+        let mut filters = self.search().filters;
         if filters.iter().any(Filter::is_named_keen_edge) {
             filters.retain(Filter::is_named_keen_edge);
         } else if filters.len() > 1 {
             filters.clear();
         }
         filters
+    }
+
+    /// The names of the filters that Envoy discovers (ECDS), and where they go.
+    pub(crate) fn discovered_filters(&self) -> Vec<(&str, Surroundings<'_>)> {
+        self.search().discovered
+    }
+
+    /// The files that Envoy reads listeners, clusters and filters from.
+    pub(crate) fn discovery_paths(&self) -> Vec<&str> {
+        let mut paths = Vec::new();
+        for document in &self.documents {
+            find_discovery_paths(document, false, &mut paths);
+        }
+        paths
+    }
+
+    fn search(&self) -> Search<'_> {
+        let mut found = Search::default();
+        for document in &self.documents {
+            found.visit(document, Surroundings::default());
+        }
+        found
     }
 
     /// The clusters that the file defines.
@@ -85,6 +130,8 @@ impl ConfigFile {
 pub(crate) struct Filter<'f> {
     /// Its `PluginConfig`.
     pub(crate) plugin: &'f Value,
+    /// The name of the `TypedExtensionConfig` or `HttpFilter` that it is in.
+    pub(crate) resource_name: Option<&'f str>,
     pub(crate) around: Surroundings<'f>,
 }
 
@@ -106,7 +153,12 @@ impl Filter<'_> {
     fn is_named_keen_edge(&self) -> bool {
         let vm = field(self.plugin, "vm_config");
         let code = vm.and_then(|vm| field(vm, "code")).map(Value::to_string).unwrap_or_default();
-        let names = [text(self.plugin, "name"), text(self.plugin, "root_id"), Some(code.as_str())];
+        let names = [
+            text(self.plugin, "name"),
+            text(self.plugin, "root_id"),
+            self.resource_name,
+            Some(code.as_str()),
+        ];
         names.into_iter().flatten().any(|name| name.replace('_', "-").contains("keen-edge"))
     }
 
@@ -122,39 +174,87 @@ impl Filter<'_> {
     }
 }
 
-fn find_filters<'f>(value: &'f Value, around: Surroundings<'f>, found: &mut Vec<Filter<'f>>) {
+/// What is found in a file.
+#[derive(Debug, Default)]
+struct Search<'f> {
+    filters: Vec<Filter<'f>>,
+    discovered: Vec<(&'f str, Surroundings<'f>)>,
+}
+
+impl<'f> Search<'f> {
+    fn visit(&mut self, value: &'f Value, mut around: Surroundings<'f>) {
+        match value {
+            Value::Object(members) => {
+                if ["filter_chains", "default_filter_chain"]
+                    .iter()
+                    .any(|it| field(value, it).is_some())
+                {
+                    around.listener = Some(value);
+                }
+                if has_type(value, ".HttpConnectionManager") {
+                    around.connection_manager = Some(value);
+                }
+                let name = text(value, "name");
+                if let Some(plugin) = field(value, "typed_config").and_then(wasm_plugin) {
+                    self.filters.push(Filter { plugin, resource_name: name, around });
+                    return;
+                }
+                if let Some(plugin) = wasm_plugin(value) {
+                    self.filters.push(Filter { plugin, resource_name: None, around });
+                    return;
+                }
+                if let (Some(name), Some(_)) = (name, field(value, "config_discovery")) {
+                    self.discovered.push((name, around));
+                }
+                for (name, member) in members {
+                    match member {
+                        Value::Array(filters)
+                            if matches!(name.as_str(), "http_filters" | "httpFilters") =>
+                        {
+                            for (index, filter) in filters.iter().enumerate() {
+                                let before = filters.get(..index).unwrap_or_default();
+                                self.visit(filter, Surroundings { before, ..around });
+                            }
+                        }
+                        _ => self.visit(member, around),
+                    }
+                }
+            }
+            Value::Array(elements) => {
+                for element in elements {
+                    self.visit(element, around);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// `is_discovery`: within the configuration of LDS, CDS or ECDS, not of secrets.
+fn find_discovery_paths<'f>(value: &'f Value, is_discovery: bool, paths: &mut Vec<&'f str>) {
+    const DISCOVERY: [&str; 6] = [
+        "lds_config",
+        "ldsConfig",
+        "cds_config",
+        "cdsConfig",
+        "config_discovery",
+        "configDiscovery",
+    ];
     match value {
         Value::Object(members) => {
-            let mut around = around;
-            if field(value, "filter_chains").is_some()
-                || field(value, "default_filter_chain").is_some()
-            {
-                around.listener = Some(value);
-            }
-            if has_type(value, ".HttpConnectionManager") {
-                around.connection_manager = Some(value);
-            }
-            if let Some(plugin) = wasm_plugin(value) {
-                found.push(Filter { plugin, around });
-                return;
-            }
             for (name, member) in members {
                 match member {
-                    Value::Array(filters)
-                        if matches!(name.as_str(), "http_filters" | "httpFilters") =>
-                    {
-                        for (index, filter) in filters.iter().enumerate() {
-                            let before = filters.get(..index).unwrap_or_default();
-                            find_filters(filter, Surroundings { before, ..around }, found);
-                        }
+                    Value::String(path) if is_discovery && name == "path" => paths.push(path),
+                    _ => {
+                        let is_discovery = is_discovery || DISCOVERY.contains(&name.as_str());
+                        find_discovery_paths(member, is_discovery, paths);
                     }
-                    _ => find_filters(member, around, found),
                 }
             }
         }
         Value::Array(elements) => {
             for element in elements {
-                find_filters(element, around, found);
+                find_discovery_paths(element, is_discovery, paths);
             }
         }
         _ => {}

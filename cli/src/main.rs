@@ -110,8 +110,9 @@ struct ExplainOptions {
 }
 
 fn run_explain(config: &Path, call: &Path, options: ExplainOptions) -> Result<u8, FileError> {
-    let file = ConfigFile::read(config)?;
-    let configuration = check::only_filter(&file)?.configuration();
+    let files = ConfigFile::read_all(&[config.to_owned()])?;
+    let filter = files.iter().find_map(|file| file.filters().into_iter().next());
+    let configuration = filter.ok_or_else(|| check::no_filter(config))?.configuration();
     let parsed = match Config::parse(&configuration) {
         Ok(parsed) => parsed,
         Err(errors) => {
@@ -164,7 +165,7 @@ fn now_ms() -> i64 {
 }
 
 fn run_check(paths: &[PathBuf], strict: bool, json: bool) -> Result<u8, FileError> {
-    let files = paths.iter().map(|path| ConfigFile::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let files = ConfigFile::read_all(paths)?;
     let reports = check::check(&files)?;
     if let (true, Some(first)) = (reports.is_empty(), paths.first()) {
         return Err(check::no_filter(first));

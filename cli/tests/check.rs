@@ -80,6 +80,24 @@ fn every_mistake_of_the_filter_is_reported_as_the_filter_does() {
     assert!(!text.contains("00112233") && !text.contains("ABCDEF0123456789"), "{text}");
 }
 
+#[test]
+fn mistakes_of_the_filter_hide_no_others() {
+    let mut bootstrap = envoy_yaml();
+    settings(&mut bootstrap)["delivery"]["retrys"] = json!(1);
+    set(&mut bootstrap, HCM, "stream_idle_timeout", json!("7s"));
+    set(&mut bootstrap, KEEN_CLUSTER, "name", json!("other"));
+    let (code, text) = check("hidden", &bootstrap);
+    assert_eq!(code, 1);
+    for want in [
+        "error: /delivery/retrys: unknown setting; did you mean retries?",
+        "error: stream_idle_timeout (7s) is not above delivery.holdMs (7000)",
+        "error: the cluster keen is not defined",
+        "  3 errors, 0 warnings\n",
+    ] {
+        assert!(text.contains(want), "{want}: {text}");
+    }
+}
+
 /// A change to envoy.yaml, whether it is an error, and what is reported.
 type Case = (&'static str, fn(&mut Value), bool, &'static str);
 
@@ -395,6 +413,50 @@ fn lds_and_ecds_files_are_checked_with_the_bootstrap_beside_them() {
     assert!(
         stdout(&output).contains("warning: no file defines clusters: not checked that keen exist")
     );
+}
+
+#[test]
+fn files_that_envoy_discovers_are_checked_too() {
+    let mut bootstrap = envoy_yaml();
+    set(&mut bootstrap, HCM, "stream_idle_timeout", json!("7s"));
+    settings(&mut bootstrap)["keen"]["timeoutMs"] = json!(0);
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("discovery");
+    std::fs::create_dir_all(&directory).unwrap();
+    let write = |name: &str, content: Value| {
+        std::fs::write(directory.join(name), content.to_string()).unwrap()
+    };
+    let from =
+        |path: &str| json!({"path_config_source": {"path": path}, "resource_api_version": "V3"});
+
+    // The filter by ECDS, the listener by LDS, the clusters by CDS; paths are relative to the bootstrap.
+    let filter = bootstrap.pointer_mut(&format!("{HCM}/http_filters/0")).unwrap();
+    let ecds = json!({"name": "keen_edge", "typed_config": filter["typed_config"].take()});
+    *filter =
+        json!({"name": "keen_edge", "config_discovery": {"config_source": from("ecds.yaml")}});
+    write("ecds.yaml", json!({"resources": [ecds]}));
+    let listeners = bootstrap["static_resources"]["listeners"].take();
+    write("lds.yaml", json!({"resources": listeners}));
+    let mut clusters = bootstrap["static_resources"]["clusters"].take();
+    for cluster in clusters.as_array_mut().unwrap() {
+        cluster["@type"] = json!("type.googleapis.com/envoy.config.cluster.v3.Cluster");
+    }
+    write("cds.yaml", json!({"resources": clusters}));
+    bootstrap["dynamic_resources"] =
+        json!({"lds_config": from("lds.yaml"), "cds_config": from("cds.yaml")});
+    write("bootstrap.yaml", bootstrap);
+
+    let path = directory.join("bootstrap.yaml");
+    let output = keen_edge(&["check", path.to_str().unwrap()]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(1));
+    for want in [
+        "ecds.yaml: filter keen_edge\n",
+        "error: /keen/timeoutMs: must be a whole number from 1 to 600000, found 0",
+        "error: stream_idle_timeout (7s) is not above delivery.holdMs (7000)",
+        "  2 errors, 0 warnings\n",
+    ] {
+        assert!(text.contains(want), "{want}: {text}");
+    }
 }
 
 fn ecds_of_shipped() -> Value {
