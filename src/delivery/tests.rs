@@ -380,7 +380,7 @@ fn queued_events_at_the_drain_deadline_are_dropped_and_counted() {
     let mut m = machine(settings());
     m.submit_all(None, EVENT, 0);
     let callout = m.next_callout(0).unwrap();
-    m.settle(callout.id, CalloutOutcome::RetryAfter(60_000), 0);
+    m.settle(callout.id, CalloutOutcome::RetryAfter(10_000), 0);
     m.submit_all(None, &[(0, "a", "1"), (0, "a", "2")], 1);
     m.begin_drain(1);
     m.submit_all(Some(1), EVENT, 100);
@@ -533,10 +533,10 @@ fn retry_after_delays_the_next_callout() {
     // Longer than the client waits: it is told at once.
     m.settle(callout.id, CalloutOutcome::RetryAfter(3_600_000), 2001);
     assert_eq!(acks(&mut m), [(1, Ack::Unconfirmed)]);
-    // An hour is cut to a minute.
+    // An hour is cut to ten seconds.
     m.submit_all(None, EVENT, 3000);
-    assert_eq!(m.next_callout(62_000), None);
-    assert!(m.next_callout(62_001).is_some());
+    assert_eq!(m.next_callout(12_000), None);
+    assert!(m.next_callout(12_001).is_some());
 }
 
 #[test]
@@ -548,12 +548,12 @@ fn retry_after_is_not_cut_short_by_a_smaller_pause_or_a_success() {
     let second = m.next_callout(10).unwrap();
     m.submit_all(None, EVENT, 10);
     let third = m.next_callout(20).unwrap();
-    m.settle(first.id, CalloutOutcome::RetryAfter(30_000), 100);
+    m.settle(first.id, CalloutOutcome::RetryAfter(9_000), 100);
     m.settle(second.id, CalloutOutcome::RetryAfter(1_000), 100);
     m.settle(third.id, recorded(1), 100);
     m.submit_all(None, EVENT, 200);
-    assert_eq!(m.next_callout(30_099), None);
-    assert!(m.next_callout(30_100).is_some());
+    assert_eq!(m.next_callout(9_099), None);
+    assert!(m.next_callout(9_100).is_some());
 }
 
 #[test]
@@ -680,7 +680,8 @@ fn backoff_after_a_success_starts_anew() {
 
 #[test]
 fn parked_batches_after_a_recovery_are_retried_at_once() {
-    let mut m = machine(config::DeliverySettings { max_retries: 0, max_batch_events: 1, ..settings() });
+    let mut m =
+        machine(config::DeliverySettings { max_retries: 0, max_batch_events: 1, ..settings() });
     m.submit_all(None, &[(0, "a", "1"), (0, "a", "2"), (0, "a", "3")], 0);
     let mut now = 0;
     for _ in 0..30 {
@@ -724,7 +725,8 @@ fn parked_batches_of_a_healthy_project_keep_their_pause() {
 
 #[test]
 fn parked_batches_of_one_outage_are_merged() {
-    let mut m = machine(config::DeliverySettings { max_retries: 0, max_batch_events: 4, ..settings() });
+    let mut m =
+        machine(config::DeliverySettings { max_retries: 0, max_batch_events: 4, ..settings() });
     for event in ["1", "2", "3", "4", "5", "6"] {
         m.submit_all(None, &[(0, "a", event)], 0);
         let callout = m.next_callout(0).unwrap();
