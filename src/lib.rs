@@ -34,6 +34,7 @@ pub mod delivery;
 pub mod json;
 pub mod keen;
 pub mod mapping;
+pub mod overflow;
 pub mod segment;
 pub mod tree;
 pub mod users;

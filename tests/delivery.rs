@@ -6,11 +6,20 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation
 )]
 
+#[path = "delivery/bad_events.rs"]
+mod bad_events;
+#[path = "delivery/middleboxes.rs"]
+mod middleboxes;
 #[path = "delivery/model.rs"]
 mod model;
+#[path = "delivery/simulation.rs"]
+mod simulation;
+#[path = "delivery/tenants.rs"]
+mod tenants;
 
 use keen_edge::config;
 use keen_edge::delivery::{HandoverOutcome, OverflowPolicy};

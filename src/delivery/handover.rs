@@ -174,7 +174,13 @@ impl Delivery {
             let project = self.projects.get_mut(destination_index)?;
             if project.handover.is_empty() {
                 let is_unattended_due = draining || (is_above && project.pending_bytes > share);
-                project.collect_handover(now, policy.after_ms, is_unattended_due);
+                let mut left = policy.max_body_bytes;
+                while left > 0
+                    && let Some(bytes) =
+                        project.collect_handover(now, policy.after_ms, is_unattended_due)
+                {
+                    left = left.saturating_sub(bytes);
+                }
             }
             let mut batch = project.pop_handover(policy.max_body_bytes)?;
             let unconfirmed = self.discard_expired(destination_index, &mut batch);
@@ -283,7 +289,17 @@ impl Delivery {
         }
     }
 
-    /// Whether a destination is healthy, and its events wait for nothing but their turn.
+    /// Events from the queue were accepted for a destination: Keen is up again.
+    pub fn on_destination_up(&mut self, destination_index: usize, now: u64) {
+        if let Some(project) = self.projects.get_mut(destination_index).filter(|p| p.is_unhealthy())
+        {
+            project.on_success(true, now);
+            self.count_in_flight(destination_index);
+        }
+    }
+
+    /// Whether events from the queue may be sent for a destination: it is healthy, and its own events wait for nothing but
+    /// their turn. One that was not healthy may be tried while it has no events of its own.
     #[must_use]
     pub fn is_caught_up(&self, destination_index: usize, now: u64) -> bool {
         self.projects.get(destination_index).is_some_and(|project| project.is_caught_up(now))

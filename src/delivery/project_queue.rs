@@ -261,27 +261,40 @@ impl ProjectQueue {
     }
 
     /// Moves a batch to the ones for the overflow queue: one whose oldest event has waited for `after_ms`, or, if
-    /// `is_unattended_due`, one without waiters.
-    pub(super) fn collect_handover(&mut self, now: u64, after_ms: u64, is_unattended_due: bool) {
+    /// `is_unattended_due`, one without waiters. Returns its bytes. None if there is none.
+    pub(super) fn collect_handover(
+        &mut self,
+        now: u64,
+        after_ms: u64,
+        is_unattended_due: bool,
+    ) -> Option<usize> {
         let is_due =
             |batch: &Batch| !batch.is_unstorable && batch.since_ms.saturating_add(after_ms) <= now;
-        for queue in [&mut self.parked, &mut self.sealed] {
-            // What the overflow queue does not accept may be before what it does.
-            let due = queue.iter().take(MAX_SCANNED_BATCHES).position(is_due);
-            if let Some(batch) = due.and_then(|index| queue.remove(index)) {
-                self.unattended_bytes =
-                    self.unattended_bytes.saturating_sub(batch.unattended_cost());
-                self.handover.push_back(batch);
-                return;
-            }
-        }
-        if !self.filling.is_empty() && is_due(&self.filling) {
-            let batch = take(&mut self.filling);
+        // What the overflow queue does not accept may be before what it does.
+        let due = |queue: &VecDeque<Batch>| queue.iter().take(MAX_SCANNED_BATCHES).position(is_due);
+        let batch = if let Some(index) = due(&self.parked) {
+            self.parked.remove(index)
+        } else if let Some(index) = due(&self.sealed) {
+            self.sealed.remove(index)
+        } else if !self.filling.is_empty() && is_due(&self.filling) {
+            Some(take(&mut self.filling))
+        } else {
+            None
+        };
+        let batch = if let Some(batch) = batch {
             self.unattended_bytes = self.unattended_bytes.saturating_sub(batch.unattended_cost());
-            self.handover.push_back(batch);
-        } else if is_unattended_due && let Some(batch) = self.displace_unattended() {
-            if batch.is_unstorable { self.park(batch) } else { self.handover.push_back(batch) }
-        }
+            batch
+        } else {
+            let batch = is_unattended_due.then(|| self.displace_unattended())??;
+            if batch.is_unstorable {
+                self.park(batch);
+                return None;
+            }
+            batch
+        };
+        let bytes = batch.max_body_bytes();
+        self.handover.push_back(batch);
+        Some(bytes)
     }
 
     /// Takes a batch for the overflow queue, with as many of those after it as fit into a body of `max_bytes`.
@@ -299,9 +312,9 @@ impl ProjectQueue {
         Some(batch)
     }
 
-    /// Whether it is healthy, and nothing waits for a retry or for the overflow queue.
+    /// Whether nothing waits for a retry or for the overflow queue, and it is healthy or has no events.
     pub(super) fn is_caught_up(&self, now: u64) -> bool {
-        !self.is_unhealthy()
+        (!self.is_unhealthy() || self.pending_bytes == 0)
             && now >= self.throttled_until_ms
             && self.sealed.is_empty()
             && self.parked.is_empty()
