@@ -15,9 +15,7 @@ mod serde_baseline;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use keen_edge::config::Config;
-use keen_edge::mapping::Client;
-use keen_edge::mapping::EventBuffer;
-use keen_edge::mapping::pipeline::{Request, map_request};
+use keen_edge::mapping::{Client, EventBuffer, Request, map_request};
 use keen_edge::segment::http::CallerSide;
 use keen_edge::segment::message::MessageType;
 use keen_edge::users::UserTransaction;
@@ -46,27 +44,28 @@ fn config() -> Config {
     .unwrap()
 }
 
-fn ours(config: &Config, message_type: Option<MessageType>, body: &[u8], offer: &mut EventBuffer) {
-    offer.clear();
+fn ours(config: &Config, message_type: Option<MessageType>, body: &[u8], events: &mut EventBuffer) {
+    events.clear();
     let side = CallerSide::Server;
-    let request = Request { message_type, side, header_key: Some("writeKey"), body, now: NOW };
+    let request =
+        Request { message_type, side, header_write_key: Some("writeKey"), body, received_ms: NOW };
     let client = Client {
         source_address: b"203.0.113.7:4711",
         user_agent: b"analytics-node/2.2.0",
         referer: b"",
     };
-    let mut nobody = BTreeMap::new();
-    let mut users = UserTransaction::new(&mut nobody, config.users, 0);
-    map_request(config, request, |_| client, || "made".to_owned(), &mut users, offer).unwrap();
+    let mut store = BTreeMap::new();
+    let mut users = UserTransaction::new(&mut store, config.users, 0);
+    map_request(config, request, |_| client, || "made".to_owned(), &mut users, events).unwrap();
 }
 
 /// A yardstick that does something else measures nothing.
 fn same_events() {
-    let mut offer = EventBuffer::default();
+    let mut events = EventBuffer::default();
     let config = config();
     for (message_type, body) in [(Some(MessageType::Track), TRACK), (None, BATCH)] {
-        ours(&config, message_type, body, &mut offer);
-        let mine: Vec<(String, serde_json::Value)> = offer
+        ours(&config, message_type, body, &mut events);
+        let mine: Vec<(String, serde_json::Value)> = events
             .events()
             .map(|keen_edge::keen::bulk::Event { collection: name, json: event, .. }| {
                 (name.to_owned(), serde_json::from_slice(event).unwrap())
@@ -83,9 +82,9 @@ fn same_events() {
 
 #[divan::bench]
 fn track_keen_edge(bencher: Bencher) {
-    let (config, mut offer) = (config(), EventBuffer::default());
+    let (config, mut events) = (config(), EventBuffer::default());
     bencher.counter(ItemsCount::new(1_u32)).bench_local(|| {
-        ours(&config, Some(MessageType::Track), black_box(TRACK), &mut offer);
+        ours(&config, Some(MessageType::Track), black_box(TRACK), &mut events);
     });
 }
 
@@ -100,9 +99,9 @@ fn track_tree(bencher: Bencher) {
 
 #[divan::bench]
 fn batch_keen_edge(bencher: Bencher) {
-    let (config, mut offer) = (config(), EventBuffer::default());
+    let (config, mut events) = (config(), EventBuffer::default());
     bencher.counter(ItemsCount::new(100_u32)).bench_local(|| {
-        ours(&config, None, black_box(BATCH), &mut offer);
+        ours(&config, None, black_box(BATCH), &mut events);
     });
 }
 

@@ -13,9 +13,7 @@ mod cases;
 
 use cases::{Case, Received};
 use keen_edge::config::Config;
-use keen_edge::mapping::Client;
-use keen_edge::mapping::EventBuffer;
-use keen_edge::mapping::pipeline::{Request, map_request};
+use keen_edge::mapping::{Client, EventBuffer, Request, map_request};
 use keen_edge::segment::http::Endpoint;
 use keen_edge::users::UserTransaction;
 use serde_json::{Value, json};
@@ -102,21 +100,21 @@ fn mapped(example: &Case) -> Vec<(String, Value)> {
     let request = Request {
         message_type,
         side,
-        header_key: Some("k"),
+        header_write_key: Some("k"),
         body: example.body.as_bytes(),
-        now: 1_795_471_392_908,
+        received_ms: 1_795_471_392_908,
     };
     let client = Client {
         source_address: b"203.0.113.7:4711",
         user_agent: BROWSER.as_bytes(),
         referer: b"",
     };
-    let mut offer = EventBuffer::default();
-    let mut nobody = BTreeMap::new();
-    let mut users = UserTransaction::new(&mut nobody, config.users, 0);
-    map_request(&config, request, |_| client, || "made".to_owned(), &mut users, &mut offer)
+    let mut events = EventBuffer::default();
+    let mut store = BTreeMap::new();
+    let mut users = UserTransaction::new(&mut store, config.users, 0);
+    map_request(&config, request, |_| client, || "made".to_owned(), &mut users, &mut events)
         .unwrap();
-    offer
+    events
         .events()
         .map(|keen_edge::keen::bulk::Event { collection: name, json: event, .. }| {
             (name.to_owned(), serde_json::from_slice(event).unwrap())

@@ -7,9 +7,7 @@ mod cases;
 
 use cases::{Case, Received};
 use keen_edge::config::Config;
-use keen_edge::mapping::Client;
-use keen_edge::mapping::EventBuffer;
-use keen_edge::mapping::pipeline::{Request, map_request};
+use keen_edge::mapping::{Client, EventBuffer, Request, map_request};
 use keen_edge::segment::http::{Endpoint, write_key};
 use keen_edge::users::UserTransaction;
 use serde_json::{Value, json};
@@ -31,9 +29,9 @@ fn mapped(case: &Case) -> Vec<(String, Value)> {
     let request = Request {
         message_type,
         side,
-        header_key: key.as_deref(),
+        header_write_key: key.as_deref(),
         body: case.body.as_bytes(),
-        now: NOW,
+        received_ms: NOW,
     };
     let address = format!("{ADDRESS}:4711");
     let client = Client {
@@ -41,13 +39,13 @@ fn mapped(case: &Case) -> Vec<(String, Value)> {
         user_agent: case.header("user-agent").as_bytes(),
         referer: case.header("referer").as_bytes(),
     };
-    let mut offer = EventBuffer::default();
-    let mut nobody = BTreeMap::new();
-    let mut users = UserTransaction::new(&mut nobody, config.users, 0);
-    map_request(&config, request, |_| client, || "made".to_owned(), &mut users, &mut offer)
+    let mut events = EventBuffer::default();
+    let mut store = BTreeMap::new();
+    let mut users = UserTransaction::new(&mut store, config.users, 0);
+    map_request(&config, request, |_| client, || "made".to_owned(), &mut users, &mut events)
         .unwrap();
     let events =
-        offer.events().map(|keen_edge::keen::bulk::Event { collection, json: event, .. }| {
+        events.events().map(|keen_edge::keen::bulk::Event { collection, json: event, .. }| {
             let parsed = serde_json::from_slice(event);
             (collection.to_owned(), parsed.unwrap_or_else(|error| panic!("{}: {error}", case.id)))
         });

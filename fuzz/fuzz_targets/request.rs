@@ -1,16 +1,18 @@
-//! A request of any bytes: refused, or mapped to events that Keen takes, each of them; and the users it tells of stay
-//! within their bounds.
+//! A request of any bytes is refused, or mapped to events that Keen accepts, each of them. It costs a small multiple of what
+//! an ordinary batch of its size costs, and the users it tells of stay within their bounds.
+//!
+//! Run it with `-max_len=524292`: bodies up to `limits.bodyBytes`, and four bytes for the head.
 #![no_main]
 
 use keen_edge::config::Config;
-use keen_edge::mapping::EventBuffer;
-use keen_edge::mapping::Client;
-use keen_edge::mapping::pipeline::{Request, Tally, map_request};
-use keen_edge::segment::http::{Endpoint, content_encoding, write_key};
+use keen_edge::keen::bulk::Event;
+use keen_edge::mapping::{Client, EventBuffer, Request, RequestStats, map_request};
+use keen_edge::segment::http::{CallerSide, Endpoint, content_encoding, write_key};
 use keen_edge::users::UserTransaction;
 use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 const LIMIT: usize = 4 << 20;
 
@@ -30,10 +32,19 @@ fn config() -> &'static Config {
 }
 
 /// The head's bytes choose among these, and the rest is the body.
-const PATHS: [&[u8]; 8] =
-    [b"/v1/batch", b"/v1/track", b"/v1/page", b"/v1/screen", b"/v1/identify", b"/v1/group", b"/v1/alias", b"/v1/b/b"];
+const PATHS: [&[u8]; 8] = [
+    b"/v1/batch",
+    b"/v1/track",
+    b"/v1/page",
+    b"/v1/screen",
+    b"/v1/identify",
+    b"/v1/group",
+    b"/v1/alias",
+    b"/v1/b/b",
+];
 const KEYS: [&[u8]; 4] = [b"Basic d3JpdGVLZXk6", b"Basic V1JJVEVLRVkxMjM6", b"", b"Bearer x"];
-const AGENTS: [&[u8]; 4] = [b"Mozilla/5.0 (X11; Linux)", b"analytics-node/6.2.0", b"", b"\xff\xfe\""];
+const AGENTS: [&[u8]; 4] =
+    [b"Mozilla/5.0 (X11; Linux)", b"analytics-node/6.2.0", b"", b"\xff\xfe\""];
 const ADDRESSES: [&[u8]; 4] = [b"203.0.113.7:4711", b"[2001:db8::1]:0", b"", b"\xff"];
 const REFERERS: [&[u8]; 4] = [b"https://shop.example/cart?a=1#b", b"", b"\xff", b"\"\\\n"];
 
@@ -48,24 +59,34 @@ fuzz_target!(|data: &[u8]| {
     let request = Request {
         message_type,
         side,
-        header_key: key.as_deref(),
+        header_write_key: key.as_deref(),
         body: &body,
-        now: 1_795_471_392_908,
+        received_ms: 1_795_471_392_908,
     };
     let client = Client {
         source_address: pick(&ADDRESSES, head[1] >> 4),
         user_agent: pick(&AGENTS, head[2]),
         referer: pick(&REFERERS, head[2] >> 4),
     };
+    if body.len() >= MIN_TIMED_BYTES {
+        costs_a_small_multiple(request, client);
+    }
     let mut memory = BTreeMap::new();
     for now in [1_795_471_392_908_000, 1_795_471_393_908_000] {
         // The second time the users are known.
         let mut users = UserTransaction::new(&mut memory, config().users, now);
         let mut offer = EventBuffer::new(LIMIT);
-        let Ok(tally) = map_request(config(), request, |_| client, || "made".to_owned(), &mut users, &mut offer) else {
+        let Ok(stats) = map_request(
+            config(),
+            request,
+            |_| client,
+            || "made".to_owned(),
+            &mut users,
+            &mut offer,
+        ) else {
             return;
         };
-        keen_takes(&offer, &tally);
+        keen_takes(&offer, &stats);
         users.commit();
     }
     // A ledger has a fixed size; what else there is are users.
@@ -73,9 +94,69 @@ fuzz_target!(|data: &[u8]| {
     assert!(bytes <= 4_112 + 2_000, "{bytes} bytes of users");
 });
 
-fn keen_takes(offer: &EventBuffer, tally: &Tally) {
-    assert!(offer.is_over() || tally.events == offer.len() as u64);
-    for (destination, collection, event) in offer.events() {
+/// A smaller body is mapped faster than a clock can tell.
+const MIN_TIMED_BYTES: usize = 16_384;
+/// A body may cost so many times what an ordinary batch of its size costs. The test in tests/abi/tests/cost.rs counts
+/// instructions and is stricter; here the machine's other work disturbs the clock.
+const MAX_RATIO: u32 = 12;
+
+/// The time that mapping takes: the least of several rounds.
+fn least_time(request: Request<'_>, client: Client<'_>, rounds: usize) -> Duration {
+    let round = |_| {
+        let mut memory = BTreeMap::new();
+        let mut users = UserTransaction::new(&mut memory, config().users, 1);
+        let mut events = EventBuffer::new(LIMIT);
+        let start = Instant::now();
+        let _ = map_request(
+            config(),
+            request,
+            |_| client,
+            || "made".to_owned(),
+            &mut users,
+            &mut events,
+        );
+        start.elapsed()
+    };
+    (0..rounds).map(round).min().unwrap_or_default()
+}
+
+/// The time that 64 KiB of an ordinary batch take.
+fn ordinary_time(client: Client<'_>) -> Duration {
+    static TIME: OnceLock<Duration> = OnceLock::new();
+    *TIME.get_or_init(|| {
+        let batch = include_str!("../../benches/data/batch.json");
+        let end = batch[..65_536.min(batch.len())].rfind("},{\"type\"").unwrap();
+        let body = format!("{}}}]}}", &batch[..end]);
+        let request = Request {
+            message_type: None,
+            side: CallerSide::Server,
+            header_write_key: Some("writeKey"),
+            body: body.as_bytes(),
+            received_ms: 1_795_471_392_908,
+        };
+        least_time(request, client, 20) * 65_536 / u32::try_from(body.len()).unwrap()
+    })
+}
+
+fn costs_a_small_multiple(request: Request<'_>, client: Client<'_>) {
+    let blocks = u32::try_from(request.body.len().div_ceil(65_536)).unwrap();
+    let allowed = ordinary_time(client) * blocks * MAX_RATIO;
+    if least_time(request, client, 1) > allowed {
+        let least = least_time(request, client, 10);
+        assert!(
+            least <= allowed,
+            "{} bytes take {least:?}, {allowed:?} are allowed",
+            request.body.len()
+        );
+    }
+}
+
+fn keen_takes(offer: &EventBuffer, stats: &RequestStats) {
+    assert!(
+        offer.is_overflowed()
+            || stats.messages.iter().map(|m| m.events).sum::<usize>() == offer.len()
+    );
+    for Event { destination, collection, json: event } in offer.events() {
         assert!(destination < config().destinations.len());
         mock_keen::rules::check_collection_name(collection)
             .unwrap_or_else(|refusal| panic!("{collection:?}: {refusal:?}"));

@@ -4,7 +4,7 @@ use super::batch::event_cost;
 use super::project_queue::ProjectQueue;
 use super::{Ack, Delivery, EventCounts};
 use crate::keen::bulk::Event;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::mem::take;
 
 impl Delivery {
@@ -73,9 +73,10 @@ impl Delivery {
         let mut by_excess: Vec<(usize, usize)> =
             self.projects.iter().map(over_share).zip(0..).collect();
         by_excess.retain(|(excess, _)| *excess > 0);
-        by_excess.sort_unstable_by(|a, b| b.cmp(a));
+        // The standard library's sorts are several kilobytes of the module; the heap is there.
+        let by_excess = BinaryHeap::from(by_excess).into_sorted_vec();
         for unattended in [true, false] {
-            for (_, index) in &by_excess {
+            for (_, index) in by_excess.iter().rev() {
                 while self.pending_bytes.saturating_add(cost) > limit
                     && self.projects.get(*index).is_some_and(|p| over_share(p) > 0)
                     && (unattended || is_within_share)

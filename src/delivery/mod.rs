@@ -99,6 +99,8 @@ pub struct Callout {
     pub id: CalloutId,
     /// Index of the configuration's destination.
     pub destination_index: usize,
+    /// Events in it.
+    pub events: usize,
     /// The bulk request's body.
     pub body: Vec<u8>,
     /// How long it may take.
@@ -363,11 +365,12 @@ impl Delivery {
                 timeout_ms = timeout_ms.min(left.max(handover::CALLOUT_MIN_MS));
             }
             let body = batch.to_bulk_body();
+            let events = batch.len();
             let id = self.next_callout_id();
             let in_flight = InFlight { destination_index, batch, started_ms: now, parked };
             self.in_flight.insert(id, in_flight);
             self.count_in_flight(destination_index);
-            return Some(Callout { id, destination_index, body, timeout_ms });
+            return Some(Callout { id, destination_index, events, body, timeout_ms });
         }
     }
 

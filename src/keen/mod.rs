@@ -3,7 +3,7 @@
 //! Rules are those of Keen's write API 3.0 (keen.io/docs/api, "Record multiple events", and the texts of its errors).
 
 pub mod bulk;
-mod duplicate_keys;
 pub mod event_writer;
 pub mod names;
+pub mod sanitize;
 mod transliterate;

@@ -1,14 +1,15 @@
-//! What a request tells of the client: used where the message does not say it, and only of a visitor's own request.
+//! What a request tells of the client: used where the message does not say it, and only of a request that comes from the end
+//! user's device.
 
-use crate::json::{Str, Value};
-use crate::keen::event_writer::is_placeholder;
+use crate::json::{Value, quoted};
+use crate::keen::sanitize::is_placeholder_text;
+use crate::segment::http::route::CallerSide;
 use crate::segment::message::Context;
-use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
-/// Segment's server libraries, as `context.library.name` or the `User-Agent` begins (their own sources). A request of
-/// theirs comes from a server: its address is not the visitor's.
-const SERVER_LIBRARIES: [&str; 19] = [
+/// Server libraries, as `context.library.name` or the `User-Agent` begins (their own sources). A request of theirs comes
+/// from a server, whatever its path: its address is not the end user's.
+const SERVER_LIBRARIES: [&str; 28] = [
     "analytics-node",
     "@segment/analytics-node",
     "analytics-python",
@@ -18,8 +19,6 @@ const SERVER_LIBRARIES: [&str; 19] = [
     "analytics-java",
     "analytics-php",
     "analytics.net",
-    // Games and apps use it too; Segment counts it among the server libraries, and a wrong place is worse than none.
-    "analytics-csharp",
     "analytics-dotnet",
     "analytics-clojure",
     "analytics-clj",
@@ -29,9 +28,44 @@ const SERVER_LIBRARIES: [&str; 19] = [
     "rustanalytics",
     "rudderanalytics",
     "@rudderstack/rudder-sdk-node",
+    "cdp-analytics-node",
+    "@customerio/cdp-analytics-node",
+    "events-sdk-python",
+    "events-sdk-go",
+    "events-sdk-php",
+    "events-sdk-ruby",
+    "events-sdk-java",
+    "events-sdk-js-node",
+    "@ht-sdks/events-sdk-js-node",
+    "@june-so/analytics-node",
 ];
 
-/// Facts of a request, as they came.
+/// Libraries of browsers, phones and games. They use the short paths; some hosts and forks rewrite them to the long ones.
+const CLIENT_LIBRARIES: [&str; 16] = [
+    "analytics.js",
+    "analytics-ios",
+    "analytics-android",
+    "analytics-react-native",
+    "@segment/analytics-react-native",
+    "analytics-swift",
+    "analytics-kotlin",
+    "analytics-flutter",
+    "analytics_flutter",
+    "events-sdk-js-browser",
+    "@ht-sdks/events-sdk-js-browser",
+    "events-sdk-swift",
+    "events-sdk-android",
+    "events-sdk-kotlin",
+    "events-sdk-flutter",
+    "events-sdk-react-native",
+];
+
+/// A library's name is at most this long.
+const MAX_LIBRARY_BYTES: usize = 128;
+/// An address with a port, and room to spare. A longer text is none.
+pub(super) const MAX_IP_BYTES: usize = 64;
+
+/// What the request's connection and headers say, as they came.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Client<'a> {
     /// The address Envoy vouches for (`source.address`), with or without port.
@@ -42,60 +76,85 @@ pub struct Client<'a> {
     pub referer: &'a [u8],
 }
 
-impl<'a> Client<'a> {
-    /// Whether the request is the visitor's own: not a server library's, or `context.direct` says that it is.
-    #[must_use]
-    pub fn is_visitor(&self, context: &Context<'_>) -> bool {
-        if context.direct == Value::Bool(true) {
-            return true;
-        }
-        let library =
-            context.library.as_str().is_some_and(|name| is_server_library(name.as_bytes()));
-        !library && !is_server_library(self.user_agent)
-    }
-
+impl Client<'_> {
     /// Whether a browser sends the request: every one names itself so.
     #[must_use]
     pub fn is_browser(&self) -> bool {
         self.user_agent.starts_with(b"Mozilla/")
     }
+}
 
+/// A [`Client`], decoded once for all messages of its request. Texts are JSON.
+#[derive(Debug)]
+pub(super) struct RequestClient {
     /// The client's address, without port.
-    #[must_use]
-    pub fn address(&self) -> Option<String> {
-        std::str::from_utf8(self.source_address).ok().and_then(bare_address)
+    pub(super) address: Option<String>,
+    pub(super) user_agent: Option<String>,
+    pub(super) referer: Option<String>,
+    pub(super) is_browser: bool,
+    /// What the endpoint and the `User-Agent` say.
+    side: CallerSide,
+    /// The `User-Agent` is a server library's.
+    is_server_library: bool,
+}
+
+impl RequestClient {
+    pub(super) fn new(client: Client<'_>, side: CallerSide) -> Self {
+        let agent = library_side(client.user_agent);
+        let side = match agent {
+            Some(side) => side,
+            None if client.is_browser() => CallerSide::Client,
+            None => side,
+        };
+        Self {
+            address: std::str::from_utf8(client.source_address)
+                .ok()
+                .and_then(strip_port)
+                .map(|ip| quoted(&ip)),
+            user_agent: header_json(client.user_agent),
+            referer: header_json(client.referer),
+            is_browser: client.is_browser(),
+            side,
+            is_server_library: agent == Some(CallerSide::Server),
+        }
     }
 
-    /// The browser's name, where there is one.
-    #[must_use]
-    pub fn user_agent(&self) -> Option<Cow<'a, str>> {
-        header(self.user_agent)
-    }
-
-    /// The page the request comes from, where there is one.
-    #[must_use]
-    pub fn referer(&self) -> Option<Cow<'a, str>> {
-        header(self.referer)
+    /// Whether the request comes from the device of the end user that a message is of. As at Segment the endpoint says so;
+    /// known libraries and browsers are known by their name, and `context.direct` overrides all.
+    pub(super) fn is_end_user_request(&self, context: &Context<'_>) -> bool {
+        if context.direct == Value::Bool(true) {
+            return true;
+        }
+        let library = context.library_name.short_str(MAX_LIBRARY_BYTES);
+        match library.and_then(|name| library_side(name.as_bytes())) {
+            Some(CallerSide::Server) => false,
+            Some(CallerSide::Client) => !self.is_server_library,
+            None => self.side == CallerSide::Client,
+        }
     }
 }
 
-/// Whether a client that names itself so is a server library.
-#[must_use]
-pub(super) fn is_server_library(name: &[u8]) -> bool {
-    // A browser's name ends here.
-    let Some(first) = name.first().map(u8::to_ascii_lowercase) else { return false };
-    SERVER_LIBRARIES.iter().filter(|library| library.as_bytes().first() == Some(&first)).any(
-        |library| {
+/// Whether a library of this name runs on servers or on devices. `None`: it is not known.
+fn library_side(name: &[u8]) -> Option<CallerSide> {
+    let is_one_of = |libraries: &[&str]| {
+        libraries.iter().any(|library| {
             name.get(..library.len())
                 .is_some_and(|start| start.eq_ignore_ascii_case(library.as_bytes()))
                 && !name.get(library.len()).is_some_and(u8::is_ascii_alphanumeric)
-        },
-    )
+        })
+    };
+    // "analytics-node" is the start of no client library's name, and the reverse.
+    if is_one_of(&SERVER_LIBRARIES) {
+        Some(CallerSide::Server)
+    } else {
+        is_one_of(&CLIENT_LIBRARIES).then_some(CallerSide::Client)
+    }
 }
 
-/// An IP address in one of the forms it comes in (`1.2.3.4`, `1.2.3.4:5`, `2001:db8::1`, `[2001:db8::1]:5`), bare.
+/// An IP address without its port, in one of the forms it comes in (`1.2.3.4`, `1.2.3.4:5`, `2001:db8::1`,
+/// `[2001:db8::1]:5`).
 #[must_use]
-pub fn bare_address(text: &str) -> Option<String> {
+pub(super) fn strip_port(text: &str) -> Option<String> {
     let text = text.trim();
     let ip = text
         .parse::<IpAddr>()
@@ -105,19 +164,19 @@ pub fn bare_address(text: &str) -> Option<String> {
     Some(ip.to_canonical().to_string())
 }
 
-fn header(value: &[u8]) -> Option<Cow<'_, str>> {
+fn header_json(value: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(value);
-    // A visitor may send one of Keen's placeholders, too.
-    let placeholder = is_placeholder(Str { raw: &text, escaped: false });
-    (!value.is_empty() && !placeholder).then_some(text)
+    // A caller may send one of Keen's placeholders, too.
+    (!value.is_empty() && !is_placeholder_text(&text)).then(|| quoted(&text))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::message::{Body, MessageType};
 
     #[test]
-    fn addresses() {
+    fn strip_port_every_form_becomes_the_bare_address() {
         for (text, want) in [
             ("1.2.3.4", "1.2.3.4"),
             ("1.2.3.4:80", "1.2.3.4"),
@@ -125,29 +184,64 @@ mod tests {
             ("[2001:db8::1]", "2001:db8::1"),
             ("::ffff:1.2.3.4", "1.2.3.4"),
         ] {
-            assert_eq!(bare_address(text).as_deref(), Some(want));
+            assert_eq!(strip_port(text).as_deref(), Some(want));
         }
         for text in ["", "unknown", "1.2.3", "1.2.3.4.5", "${keen.ip}", "example.com:80"] {
-            assert_eq!(bare_address(text), None);
+            assert_eq!(strip_port(text), None);
         }
     }
 
     #[test]
-    fn server_libraries() {
-        for name in [
-            "analytics-node/6.2.0",
-            "analytics-node-next/latest",
-            "@segment/analytics-node",
-            "analytics-go (version: 3.0.0)",
-            "analytics-python/2.4.0",
-            "Analytics-Ruby/2",
+    fn library_side_by_the_start_of_the_name() {
+        use CallerSide::{Client, Server};
+        for (name, side) in [
+            ("analytics-node/6.2.0", Some(Server)),
+            ("analytics-node-next/latest", Some(Server)),
+            ("@segment/analytics-node", Some(Server)),
+            ("analytics-go (version: 3.0.0)", Some(Server)),
+            ("analytics-python/2.4.0", Some(Server)),
+            ("Analytics-Ruby/2", Some(Server)),
+            ("@customerio/cdp-analytics-node", Some(Server)),
+            ("cdp-analytics-node/latest", Some(Server)),
+            ("events-sdk-python/1.0.0", Some(Server)),
+            ("events-sdk-go (version: 1)", Some(Server)),
+            ("analytics.js", Some(Client)),
+            ("analytics-ios", Some(Client)),
+            ("analytics-kotlin", Some(Client)),
+            ("Analytics-CSharp", None),
+            ("Mozilla/5.0", None),
+            ("analytics-nodes", None),
+            ("curl/8", None),
+            ("", None),
         ] {
-            assert!(is_server_library(name.as_bytes()), "{name}");
+            assert_eq!(library_side(name.as_bytes()), side, "{name}");
         }
-        for name in
-            ["analytics.js", "Mozilla/5.0", "analytics-kotlin", "analytics-nodes", "", "curl/8"]
-        {
-            assert!(!is_server_library(name.as_bytes()), "{name}");
+    }
+
+    #[test]
+    fn is_end_user_request_endpoint_decides_and_known_names_override() {
+        use CallerSide::{Client as Device, Server};
+        for (side, agent, context, want) in [
+            (Device, "", "{}", true),
+            (Server, "", "{}", false),
+            (Server, "Ruby", r#"{"library":{"name":"simple_segment"}}"#, false),
+            (Device, "", r#"{"library":{"name":"Analytics-CSharp"}}"#, true),
+            (Server, "", r#"{"library":{"name":"Analytics-CSharp"}}"#, false),
+            (Server, "Mozilla/5.0", "{}", true),
+            (Server, "", r#"{"library":{"name":"analytics-ios"}}"#, true),
+            (Server, "analytics-node/6", r#"{"library":{"name":"analytics-ios"}}"#, false),
+            (Device, "", r#"{"library":{"name":"analytics-go"}}"#, false),
+            (Device, "Mozilla/5.0", r#"{"library":"events-sdk-python"}"#, false),
+            (Device, "analytics-python/2", "{}", false),
+            (Server, "analytics-python/2", r#"{"direct":true}"#, true),
+            (Server, "analytics-python/2", r#"{"direct":"true"}"#, false),
+        ] {
+            let text = format!("{{\"context\":{context}}}");
+            let body = Body::parse(Some(MessageType::Track), &text, 1).unwrap_or_default();
+            let client = Client { user_agent: agent.as_bytes(), ..Client::default() };
+            let client = RequestClient::new(client, side);
+            let found = body.messages.first().map(|m| client.is_end_user_request(&m.context));
+            assert_eq!(found, Some(want), "{side:?} {agent} {context}");
         }
     }
 }

@@ -1,125 +1,243 @@
-//! Messages as they concern users: what an identify says of whom, and whom an event shows.
+//! Messages as they concern users: who a message is of, what an identify says of whom, and whom an event shows.
 
+use super::BatchValues;
 use crate::config::{Mode, Source};
 use crate::json::Value;
-use crate::keen::event_writer::write_legal;
+use crate::keen::sanitize::{Sanitized, is_placeholder_text, sanitize};
 use crate::segment::message::Message;
-use crate::segment::message::computed_traits::engage;
+use crate::segment::message::computed_traits::ComputedTraits;
 use crate::users::{
     SharedData, Update, User, UserKey, UserTransaction, json_to_text, merge_objects,
     sanitize_object,
 };
+use std::borrow::Cow;
 
-/// Bytes of remembered traits that the events of one request show, at most: a short event must not be worth a long one
-/// a thousand times.
-const SHOWN_BYTES: usize = 4_194_304;
+/// Bytes of remembered traits in the events of one request, at most: a short event must not be worth a long one a thousand
+/// times.
+const MAX_TRAIT_BYTES_PER_REQUEST: usize = 4_194_304;
 
-/// What the browser integration calls its global properties: the identify without a `userId` that holds for a page.
-///
-/// It knows no visitors: whatever `anonymousId` the page's later calls bear, they show these traits. Of a page's calls we
-/// only know that those of one batch are of one page.
-#[derive(Debug, Default)]
-pub struct PageTraits(Option<(u64, String)>);
+/// An id of a message, read once for the event and for the users that are remembered.
+#[derive(Debug, Clone)]
+pub(super) struct Id<'a> {
+    /// As events hold it.
+    pub(super) json: Sanitized<'a>,
+    /// By which the user is remembered. `None`: by this id nobody can be told from all others.
+    key: Option<Cow<'a, str>>,
+}
 
-impl<S: SharedData> UserTransaction<'_, S> {
-    /// Takes an identify call. `page`: the page that it and the calls beside it are of, where they are of one.
-    pub fn identify(
-        &mut self,
-        source: &Source,
-        message: &Message<'_>,
-        page: Option<&mut PageTraits>,
-    ) {
-        let scope = source.key_hash;
-        let anonymous = message.anonymous_id.text();
-        let mut user = json(message.user_id);
-        let computed = engage(message);
-        if let (Some(page), None) = (page, &computed) {
-            let traits = if user.is_none() { traits(message.traits) } else { String::new() };
-            page.0 = (!traits.is_empty()).then_some((scope, traits));
+impl<'a> Id<'a> {
+    /// An id. None where it is empty, blank, or one of Keen's placeholders. `body_is_lossy`: bytes of the body were not UTF-8,
+    /// and became U+FFFD.
+    pub(super) fn new(value: Value<'a>, body_is_lossy: bool) -> Option<Self> {
+        if !value.truthy() {
+            return None;
         }
-        if let (Some(user), Some(anonymous)) = (&user, &anonymous) {
-            self.record_update(
-                UserKey::anonymous_id(scope, anonymous.as_ref()),
-                Update::LinkUserId(user.clone()),
-            );
-        }
-        if let (None, Some(_), Some(anonymous)) = (&user, &computed, &anonymous) {
-            user = self.resolve_link(scope, anonymous);
-        }
-        let id = user.as_deref().and_then(json_to_text).or(anonymous.map(|id| id.into_owned()));
-        let Some(id) = id else { return };
-        let said = match computed {
-            Some(engage) if engage.traits.is_empty() => return,
-            Some(engage) => Update::MergeComputed(with_id(
-                source,
-                user.as_deref(),
-                sanitize_object(&engage.traits),
-            )),
-            None => Update::ReplaceTraits(with_id(source, user.as_deref(), traits(message.traits))),
+        let (text, lossy) = match value {
+            Value::String(text) => text.decode_noting_loss(),
+            Value::Number(digits) => (Cow::Borrowed(digits), false),
+            _ => return Some(Self { json: sanitize(value, 1), key: None }),
         };
-        let key = match user {
-            Some(_) => UserKey::user_id(scope, id),
-            None => UserKey::anonymous_id(scope, id),
-        };
-        self.record_update(key, said);
-    }
-
-    /// The user whom an event shows: who is remembered, else who the message itself says it is (`context.traits`), else
-    /// whom its page has identified.
-    pub fn user_for_event(
-        &mut self,
-        source: &Source,
-        message: &Message<'_>,
-        page: Option<&PageTraits>,
-    ) -> Option<User> {
-        let scope = source.key_hash;
-        let user = message.user_id.text();
-        let remembered = match (&user, message.anonymous_id.text()) {
-            (Some(id), _) => self
-                .profile_for_user_id(scope, id)
-                .map(|traits| User { id: json(message.user_id), traits }),
-            (None, Some(id)) => self.profile_for_anonymous_id(scope, &id),
-            (None, None) => None,
-        };
-        if let Some(mut user) = remembered {
-            if !self.charge_trait_bytes(user.traits.len(), SHOWN_BYTES) {
-                user.traits.clear();
-            }
-            return Some(user);
+        if is_blank(&text) || is_placeholder_text(&text) {
+            return None;
         }
-        let own = traits(message.context.traits);
-        if !own.is_empty() {
-            let id = json(message.user_id);
-            return Some(User { traits: with_id(source, id.as_deref(), own), id });
-        }
-        let page =
-            page.and_then(|page| page.0.as_ref()).filter(|(of, _)| *of == scope && user.is_none());
-        page.filter(|(_, traits)| self.charge_trait_bytes(traits.len(), SHOWN_BYTES))
-            .map(|(_, traits)| User { id: None, traits: traits.clone() })
+        let is_ambiguous = lossy || (body_is_lossy && text.contains('\u{fffd}'));
+        Some(Self { json: sanitize(value, 1), key: (!is_ambiguous).then_some(text) })
     }
 }
 
+/// Whether a text is white space and control characters only.
+pub(super) fn is_blank(text: &str) -> bool {
+    text.chars().all(|c| c.is_whitespace() || c.is_control())
+}
+
+/// The ids of a message.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ids<'a> {
+    pub(super) user: Option<Id<'a>>,
+    pub(super) anonymous: Option<Id<'a>>,
+    session: Option<Id<'a>>,
+}
+
+impl<'a> Ids<'a> {
+    pub(super) fn new(message: &Message<'a>, body_is_lossy: bool) -> Self {
+        let id = |value| Id::new(value, body_is_lossy);
+        Self {
+            user: id(message.user_id),
+            anonymous: id(message.anonymous_id),
+            session: id(message.session_id),
+        }
+    }
+
+    /// Who an event is of: `userId`, else `anonymousId`, else `sessionId`.
+    pub(super) fn of_event(&self) -> Option<&Id<'a>> {
+        self.user.as_ref().or(self.anonymous.as_ref()).or(self.session.as_ref())
+    }
+
+    /// The key of the anonymous visitor.
+    fn anonymous_key(&self) -> Option<&str> {
+        self.anonymous.as_ref()?.key.as_deref()
+    }
+}
+
+/// What the browser integration calls its global properties: the identify without a `userId` that holds for a page.
+///
+/// It does not tell visitors apart: whatever `anonymousId` the page's later messages bear, they show these traits. Of a page's
+/// messages we only know that those of one batch are of one page.
+#[derive(Debug, Default)]
+pub(crate) struct PageTraits(Option<(u64, String)>);
+
+/// Remembers what an identify message says. `page`: the page that it and the messages beside it are of, where they are of
+/// one.
+pub(super) fn identify(
+    users: &mut UserTransaction<'_, impl SharedData>,
+    source: &Source,
+    message: &Message<'_>,
+    computed: Option<&ComputedTraits>,
+    ids: &Ids<'_>,
+    page: Option<&mut PageTraits>,
+) {
+    let scope = source.key_hash;
+    if let (Some(page), None) = (page, &computed) {
+        let traits = if ids.user.is_none() { traits(message.traits) } else { String::new() };
+        page.0 = (!traits.is_empty()).then_some((scope, traits));
+    }
+    let anonymous = ids.anonymous_key();
+    // The user's key, and the id as JSON.
+    let mut user = match &ids.user {
+        Some(Id { key: Some(key), json }) => Some((key.to_string(), json.json.to_string())),
+        // A user who cannot be told from others is not remembered.
+        Some(_) => return,
+        None => None,
+    };
+    if let (Some((_, json)), Some(anonymous)) = (&user, anonymous) {
+        let visitor = UserKey::anonymous_id(scope, anonymous);
+        users.record_update(visitor, Update::LinkUserId(json.clone()));
+    }
+    if let (None, Some(_), Some(anonymous)) = (&user, &computed, anonymous) {
+        user = users
+            .resolve_link(scope, anonymous)
+            .and_then(|json| json_to_text(&json).map(|key| (key, json)));
+    }
+    let json = user.as_ref().map(|(_, json)| json.as_str());
+    let update = match computed {
+        Some(computed) if computed.traits.is_empty() => return,
+        Some(computed) => {
+            Update::MergeComputed(add_id_trait(source, json, sanitize_object(&computed.traits)))
+        }
+        None => Update::ReplaceTraits(add_id_trait(source, json, traits(message.traits))),
+    };
+    let key = match (user, anonymous) {
+        (Some((key, _)), _) => UserKey::user_id(scope, key),
+        (None, Some(anonymous)) => UserKey::anonymous_id(scope, anonymous),
+        (None, None) => return,
+    };
+    users.record_update(key, update);
+}
+
+/// The user whom an event shows: the one who is remembered, else who the message itself says it is (`context.traits`), else
+/// whom its page has identified.
+pub(super) fn user_for_event(
+    users: &mut UserTransaction<'_, impl SharedData>,
+    source: &Source,
+    message: &Message<'_>,
+    ids: &Ids<'_>,
+    batch: &BatchValues<'_>,
+    page: Option<&PageTraits>,
+) -> Option<User> {
+    let scope = source.key_hash;
+    let remembered = match (&ids.user, ids.anonymous_key()) {
+        (Some(Id { key: Some(key), json }), _) => users
+            .profile_for_user_id(scope, key)
+            .map(|traits| User { id: Some(json.json.to_string()), traits }),
+        (Some(_), _) | (None, None) => None,
+        (None, Some(anonymous)) => users.profile_for_anonymous_id(scope, anonymous),
+    };
+    if let Some(mut user) = remembered {
+        if !users.charge_trait_bytes(user.traits.len(), MAX_TRAIT_BYTES_PER_REQUEST) {
+            user.traits.clear();
+        }
+        return Some(user);
+    }
+    let own = match message.context.traits {
+        Value::Object(_) => batch.get(message.context.traits).json,
+        _ => Cow::Borrowed(""),
+    };
+    if !super::is_empty_container(&own) {
+        let id = ids.user.as_ref().map(|id| id.json.json.to_string());
+        return Some(User { traits: add_id_trait(source, id.as_deref(), own.into_owned()), id });
+    }
+    let page =
+        page.and_then(|page| page.0.as_ref()).filter(|(of, _)| *of == scope && ids.user.is_none());
+    page.filter(|(_, traits)| users.charge_trait_bytes(traits.len(), MAX_TRAIT_BYTES_PER_REQUEST))
+        .map(|(_, traits)| User { id: None, traits: traits.clone() })
+}
+
 /// The browser integration's traits hold the user's id, as `id`.
-fn with_id(source: &Source, user: Option<&str>, traits: String) -> String {
+fn add_id_trait(source: &Source, user: Option<&str>, traits: String) -> String {
     match (source.mode, user) {
         (Mode::Device, Some(id)) => merge_objects(&traits, &format!("{{\"id\":{id}}}")),
         _ => traits,
     }
 }
 
+/// Traits as events hold them; empty where there are none.
 fn traits(value: Value<'_>) -> String {
     if let Value::Object(text) = value { sanitize_object(text) } else { String::new() }
 }
 
-/// An id as JSON that Keen accepts, where there is one.
-fn json(id: Value<'_>) -> Option<String> {
-    let text = id.text()?;
-    let mut quoted = Vec::new();
-    match id {
-        Value::Number(digits) => quoted.extend_from_slice(digits.as_bytes()),
-        _ => crate::json::write_string(&mut quoted, &text),
+/// For tests of the store, which give it whole messages.
+#[cfg(test)]
+impl<S: SharedData> UserTransaction<'_, S> {
+    pub(crate) fn identify(
+        &mut self,
+        source: &Source,
+        message: &Message<'_>,
+        page: Option<&mut PageTraits>,
+    ) {
+        let computed = ComputedTraits::parse(message);
+        identify(self, source, message, computed.as_ref(), &Ids::new(message, false), page);
     }
-    let mut out = Vec::new();
-    write_legal(&mut out, std::str::from_utf8(&quoted).ok()?).ok()?;
-    String::from_utf8(out).ok()
+
+    pub(crate) fn user_for_event(
+        &mut self,
+        source: &Source,
+        message: &Message<'_>,
+        page: Option<&PageTraits>,
+    ) -> Option<User> {
+        let ids = Ids::new(message, false);
+        user_for_event(self, source, message, &ids, &BatchValues::default(), page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::{quoted, read_value};
+
+    #[test]
+    fn id_blank_and_placeholder_are_none() {
+        for json in [
+            "\"\"",
+            "\" \"",
+            r#""\t\u0000""#,
+            "null",
+            "0",
+            "false",
+            r#""${keen.ip}""#,
+            r#""\u0024{keen.user_agent}""#,
+        ] {
+            assert!(Id::new(read_value(json).unwrap_or_default(), false).is_none(), "{json}");
+        }
+    }
+
+    #[test]
+    fn id_with_replaced_characters_is_shown_but_names_no_user() {
+        let lone = Id::new(read_value(r#""u\ud800""#).unwrap_or_default(), false);
+        let lone = lone.map(|id| (id.json.json.into_owned(), id.key));
+        assert_eq!(lone, Some((quoted("u\u{fffd}"), None)));
+        for (lossy, named) in [(false, true), (true, false)] {
+            let id = Id::new(read_value("\"u\u{fffd}\"").unwrap_or_default(), lossy);
+            assert_eq!(id.and_then(|id| id.key).is_some(), named);
+        }
+    }
 }

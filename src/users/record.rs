@@ -1,9 +1,9 @@
 //! What is stored of one user, and how an update changes it.
 
-use crate::keen::event_writer::write_legal;
+use crate::json::{Value, read_value};
+use crate::keen::sanitize::sanitize;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -122,12 +122,12 @@ pub(crate) fn merge_objects(first: &str, second: &str) -> String {
         return second.to_owned();
     }
     let overwritten: BTreeSet<&str> =
-        second_members.iter().map(|(name, _)| name.as_ref()).collect();
+        second_members.iter().map(|(name, _)| name.as_str()).collect();
     let mut merged = String::with_capacity(first.len().saturating_add(second.len()));
-    let retained = first_members.iter().filter(|(name, _)| !overwritten.contains(name.as_ref()));
+    let retained = first_members.iter().filter(|(name, _)| !overwritten.contains(name.as_str()));
     for (name, value) in retained.chain(&second_members) {
         merged.push(if merged.is_empty() { '{' } else { ',' });
-        merged.push_str(&serde_json::Value::from(name.as_ref()).to_string());
+        merged.push_str(&serde_json::Value::from(name.as_str()).to_string());
         merged.push(':');
         merged.push_str(value.get());
     }
@@ -137,10 +137,13 @@ pub(crate) fn merge_objects(first: &str, second: &str) -> String {
 
 /// A JSON object as Keen accepts it. Empty where it has no members, or is no object.
 pub(crate) fn sanitize_object(object: &str) -> String {
-    let mut out = Vec::with_capacity(object.len());
-    let read = object.trim_start().starts_with('{') && write_legal(&mut out, object).is_ok();
-    let text = if read { String::from_utf8(out).unwrap_or_default() } else { String::new() };
-    if object_body(&text).is_empty() { String::new() } else { text }
+    match read_value(object) {
+        Some(value @ Value::Object(_)) => {
+            let text = sanitize(value, 0).json.into_owned();
+            if object_body(&text).is_empty() { String::new() } else { text }
+        }
+        _ => String::new(),
+    }
 }
 
 fn object_body(object: &str) -> &str {
@@ -148,12 +151,12 @@ fn object_body(object: &str) -> &str {
 }
 
 fn members(object: &str) -> Members<'_> {
-    serde_json::from_str(object).unwrap_or_default()
+    serde_json::from_slice(object.as_bytes()).unwrap_or_default()
 }
 
 /// The members of a JSON object, in order. Values keep their text, so that numbers keep their digits.
 #[derive(Debug, Default)]
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+struct Members<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -229,6 +232,6 @@ mod tests {
         for text in ["{}", " { } ", "[1]", "\"x\"", "null", ""] {
             assert_eq!(sanitize_object(text), "", "{text}");
         }
-        assert_eq!(sanitize_object(r#" {"a.b": {"c.d": 1}} "#), r#"{"a_b": {"c_d": 1}}"#);
+        assert_eq!(sanitize_object(r#" {"a.b": {"c.d": 1}} "#), r#"{"a_b":{"c_d":1}}"#);
     }
 }

@@ -32,7 +32,7 @@ async fn accepted_call_is_answered_at_once_and_delivered_later() {
     })
     .await;
     assert_eq!(env.keen.events().len(), 20);
-    assert_eq!(env.envoy.stat("wasmcustom.keen_edge_events_dropped").await, 0);
+    assert_eq!(env.envoy.total("events_dropped").await, 0);
     env.envoy.no_panic_in_log();
 }
 
@@ -66,7 +66,7 @@ async fn accepted_event_that_a_middlebox_rejects_is_kept() {
     env.until("it is in Keen", || async { env.collections() == ["blocked"] }).await;
     assert_eq!(env.post("/v1/track", track("fine")).await, ok());
     env.until("the next is in Keen", || async { env.keen.events().len() == 2 }).await;
-    assert_eq!(env.envoy.stat("wasmcustom.keen_edge_events_dropped").await, 0);
+    assert_eq!(env.envoy.total("events_dropped").await, 0);
     env.envoy.no_panic_in_log();
 }
 
@@ -94,7 +94,7 @@ async fn accepted_events_are_stored_once_under_chaos() {
         env.envoy.stat("wasmcustom.keen_edge_pending_bytes").await == 0
     })
     .await;
-    assert_eq!(env.envoy.stat("wasmcustom.keen_edge_events_dropped").await, 0);
+    assert_eq!(env.envoy.total("events_dropped").await, 0);
     assert_eq!(env.keen.events().len(), sent);
     env.envoy.no_panic_in_log();
 }

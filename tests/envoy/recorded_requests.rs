@@ -3,9 +3,7 @@
 use super::fixture::{TestEnv, raw};
 use base64::Engine;
 use keen_edge::config::Config;
-use keen_edge::mapping::Client;
-use keen_edge::mapping::EventBuffer;
-use keen_edge::mapping::pipeline::{Request, map_request};
+use keen_edge::mapping::{Client, EventBuffer, Request, map_request};
 use keen_edge::segment::http::{Endpoint, content_encoding, write_key};
 use keen_edge::users::UserTransaction;
 use serde_json::{Value, json};
@@ -29,14 +27,14 @@ fn expected(
     let encoding = header("content-encoding").as_bytes();
     let body = content_encoding::decode(body, encoding, 1_000_000).unwrap();
     let key = write_key::from_authorization(header("authorization").as_bytes());
-    let header_key = key.as_deref();
-    let request = Request { message_type, side, header_key, body: &body, now: 0 };
-    let mut offer = EventBuffer::default();
-    let mut nobody = BTreeMap::new();
-    let mut users = UserTransaction::new(&mut nobody, config.users, 0);
-    map_request(config, request, |_| Client::default(), String::new, &mut users, &mut offer)
+    let header_write_key = key.as_deref();
+    let request = Request { message_type, side, header_write_key, body: &body, received_ms: 0 };
+    let mut events = EventBuffer::default();
+    let mut store = BTreeMap::new();
+    let mut users = UserTransaction::new(&mut store, config.users, 0);
+    map_request(config, request, |_| Client::default(), String::new, &mut users, &mut events)
         .unwrap();
-    offer
+    events
         .events()
         .map(|keen_edge::keen::bulk::Event { collection, json: event, .. }| {
             let event: Value = serde_json::from_slice(event).unwrap();

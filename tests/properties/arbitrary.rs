@@ -57,6 +57,12 @@ impl Text {
         String::from_utf16_lossy(&units)
     }
 
+    /// Whether half of a pair has not its other half.
+    pub fn has_lone_surrogate(&self) -> bool {
+        let has_half = self.0.iter().any(|piece| matches!(piece, Piece::Half(_)));
+        has_half && self.decoded().contains('\u{fffd}')
+    }
+
     fn write(&self, out: &mut String) {
         out.push('"');
         for piece in &self.0 {

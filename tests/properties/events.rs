@@ -4,9 +4,7 @@ use super::arbitrary::{self, Json, Text};
 use super::oracle::{later_wins, legal, look_up, truthy};
 use super::tree::{self, Tree};
 use keen_edge::config::Config;
-use keen_edge::mapping::Client;
-use keen_edge::mapping::EventBuffer;
-use keen_edge::mapping::pipeline::{Request, map_request};
+use keen_edge::mapping::{Client, EventBuffer, Request, map_request};
 use keen_edge::segment::http::CallerSide;
 use keen_edge::segment::message::MessageType;
 use keen_edge::users::UserTransaction;
@@ -29,10 +27,10 @@ fn config(settings: serde_json::Value) -> Config {
 fn mapped(config: &Config, message_type: Option<MessageType>, body: &str) -> Vec<(String, String)> {
     let request = Request {
         message_type,
-        side: CallerSide::Server,
-        header_key: Some("k"),
+        side: CallerSide::Client,
+        header_write_key: Some("k"),
         body: body.as_bytes(),
-        now: 1_795_471_392_908,
+        received_ms: 1_795_471_392_908,
     };
     let client = Client {
         source_address: b"[2001:db8::7]:4711",
@@ -218,8 +216,10 @@ impl Track {
             None | Some((_, Json::Null | Json::Object(..))) => {}
             Some((_, other)) => put(&mut event, "segment_keen", legal(other, 1)),
         }
-        if let Some(id) =
-            [&self.user_id, &self.anonymous_id].into_iter().flatten().find(|id| truthy(id))
+        if let Some(id) = [&self.user_id, &self.anonymous_id]
+            .into_iter()
+            .flatten()
+            .find(|id| truthy(id) && !matches!(id, Json::String(id) if is_no_id(&id.decoded())))
         {
             put(&mut event, "userId", legal(id, 1));
         }
@@ -242,13 +242,17 @@ impl Track {
         overlay(&mut event, "referrer_url", referrer.as_ref());
         let placeholder = |json: &Json| matches!(legal(json, 1), Tree::Null);
         let given = |json: &Option<Json>| json.clone().filter(|json| !placeholder(json));
+        let ip = self.ip.as_ref().filter(|ip| match ip {
+            Json::String(_) => ip.text().len() <= 64 + 2,
+            _ => true,
+        });
         match given(&self.agent) {
             None if self.add_ons => put(&mut event, "user_agent", Tree::String(AGENT.into())),
             _ => overlay(&mut event, "user_agent", without_placeholder(self.agent.as_ref())),
         }
-        match given(&self.ip) {
+        match given(&ip.cloned()) {
             None if self.add_ons => put(&mut event, "ip_address", Tree::String(ADDRESS.into())),
-            _ => overlay(&mut event, "ip_address", without_placeholder(self.ip.as_ref())),
+            _ => overlay(&mut event, "ip_address", without_placeholder(ip)),
         }
         match &self.traits {
             Some(Json::Array(items, _)) if items.is_empty() => {}
@@ -297,6 +301,12 @@ fn overlay(event: &mut Vec<(String, Tree)>, name: &str, value: Option<&Json>) {
     }
 }
 
+/// Blank, or one of Keen's placeholders.
+fn is_no_id(id: &str) -> bool {
+    let blank = id.chars().all(|c| c.is_whitespace() || c.is_control());
+    blank || id == "${keen.ip}" || id == "${keen.user_agent}"
+}
+
 fn hex(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -328,7 +338,11 @@ fn a_track_call_becomes_what_the_document_says() {
         let keen = event.remove("keen").expect("keen");
         let token = keen.get("uniqueness_token").and_then(Tree::text).expect("a token");
         match track.message_id.as_ref().map(Text::decoded) {
-            Some(id) if id.is_empty() => assert_eq!(token, "made"),
+            Some(id) if is_no_id(&id) => assert_eq!(token, "made"),
+            // A character that was replaced may have been any.
+            Some(_) if track.message_id.as_ref().unwrap().has_lone_surrogate() => {
+                assert!(token.len() == 64 && token != "made");
+            }
             Some(id) if id.chars().count() > 64 => assert_eq!(token, hex(&id)),
             Some(id) => assert_eq!(token, id),
             None => assert_eq!(token, "made"),

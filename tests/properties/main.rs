@@ -24,3 +24,4 @@ mod events;
 mod oracle;
 mod times;
 mod tree;
+mod v8_dates;

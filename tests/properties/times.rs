@@ -1,17 +1,17 @@
 //! Points in time, against `chrono`'s own reading and arithmetic.
 
 use chrono::{DateTime, FixedOffset, SecondsFormat, TimeDelta, Utc};
-use keen_edge::json::Cursor;
+use keen_edge::json::read_value;
 use keen_edge::segment::message::timestamp;
 use proptest::prelude::*;
 
-fn read(json: &str) -> Option<i64> {
-    timestamp::read(Cursor::new(json).value().unwrap())
+fn parsed(json: &str) -> Option<i64> {
+    timestamp::parse(read_value(json).unwrap())
 }
 
 fn written(at: i64) -> String {
     let mut out = Vec::new();
-    timestamp::write(&mut out, at);
+    timestamp::format(&mut out, at);
     String::from_utf8(out).unwrap()
 }
 
@@ -31,7 +31,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: crate::cases(2000), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn iso_in_every_form(at in instant(), offset in offset(), form in 0_usize..11, precision in 0_usize..10) {
+    fn parse_iso_in_every_form_is_as_chrono_has_it(at in instant(), offset in offset(), form in 0_usize..11, precision in 0_usize..10) {
         let there = at.with_timezone(&offset);
         let fraction = format!("{:09}", at.timestamp_subsec_nanos())[..precision].to_owned();
         let dotted = if fraction.is_empty() { String::new() } else { format!(".{fraction}") };
@@ -65,63 +65,63 @@ proptest! {
             9 => whole("%Y-%m-%dT00:00:00Z"),
             _ => whole("%Y-%m-01T00:00:00Z"),
         };
-        prop_assert_eq!(read(&format!("\"{text}\"")), Some(want), "{}", text);
+        prop_assert_eq!(parsed(&format!("\"{text}\"")), Some(want), "{}", text);
     }
 
     #[test]
-    fn numbers_and_digits(at in instant()) {
+    fn parse_numbers_and_digits_are_seconds_or_milliseconds(at in instant()) {
         let (seconds, milli) = (at.timestamp(), at.timestamp_millis());
         prop_assume!(milli >= 31_557_600_000);
-        prop_assert_eq!(read(&milli.to_string()), Some(milli));
+        prop_assert_eq!(parsed(&milli.to_string()), Some(milli));
         if seconds < 31_557_600_000 {
-            prop_assert_eq!(read(&seconds.to_string()), Some(seconds * 1000));
-            prop_assert_eq!(read(&format!("{seconds}.{:03}", milli - seconds * 1000)), Some(milli));
+            prop_assert_eq!(parsed(&seconds.to_string()), Some(seconds * 1000));
+            prop_assert_eq!(parsed(&format!("{seconds}.{:03}", milli - seconds * 1000)), Some(milli));
         }
         for (digits, want) in [(seconds.to_string(), seconds * 1000), (milli.to_string(), milli)] {
             let known = matches!(digits.len(), 10 | 13);
             // 10 digits are seconds, 13 are milliseconds.
             let want = if digits.len() == 13 { digits.parse().unwrap() } else { want };
             if known && (digits.len() == 10) == (digits.parse::<i64>().unwrap() < 31_557_600_000) {
-                prop_assert_eq!(read(&format!("\"{digits}\"")), Some(want));
+                prop_assert_eq!(parsed(&format!("\"{digits}\"")), Some(want));
             }
         }
     }
 
     #[test]
-    fn the_written_form(at in instant()) {
+    fn format_is_read_back(at in instant()) {
         prop_assert_eq!(written(at.timestamp_millis()), at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string());
-        prop_assert_eq!(read(&format!("\"{}\"", written(at.timestamp_millis()))), Some(at.timestamp_millis()));
+        prop_assert_eq!(parsed(&format!("\"{}\"", written(at.timestamp_millis()))), Some(at.timestamp_millis()));
     }
 
     /// `receivedAt - (sentAt - originalTimestamp)`, whatever the caller's clock.
     #[test]
-    fn a_wrong_clock_is_corrected(received in instant(), age in 0_i64..100_000_000_000, wrong in -10_000_000_000_i64..10_000_000_000) {
+    fn correct_clock_skew_wrong_clock_is_corrected(received in instant(), age in 0_i64..100_000_000_000, wrong in -10_000_000_000_i64..10_000_000_000) {
         let clock = |at: DateTime<Utc>| at.checked_add_signed(TimeDelta::milliseconds(wrong));
         let happened = received.checked_sub_signed(TimeDelta::milliseconds(age));
         let (Some(happened), Some(sent)) = (happened, clock(received)) else { return Ok(()) };
         let Some(original) = clock(happened) else { return Ok(()) };
         let keen_holds = |at: DateTime<Utc>| at.format("%Y").to_string().len() == 4 && at.timestamp() >= -62_135_596_800;
         prop_assume!(keen_holds(happened) && keen_holds(sent) && keen_holds(original));
-        let text = |at: DateTime<Utc>| read(&format!("\"{}\"", at.to_rfc3339_opts(SecondsFormat::Millis, true)));
-        let got = timestamp::corrected(text(original), text(sent), received.timestamp_millis());
+        let text = |at: DateTime<Utc>| parsed(&format!("\"{}\"", at.to_rfc3339_opts(SecondsFormat::Millis, true)));
+        let got = timestamp::correct_clock_skew(text(original), text(sent), received.timestamp_millis());
         prop_assert!((got - happened.timestamp_millis()).abs() <= 1, "{} {}", written(got), happened);
     }
 
     /// Without `sentAt` there is no clock to correct, and history stays where it was.
     #[test]
-    fn history_stays(at in instant(), received in instant()) {
+    fn correct_clock_skew_without_sent_at_history_stays(at in instant(), received in instant()) {
         let milli = at.timestamp_millis();
-        prop_assert_eq!(timestamp::corrected(Some(milli), None, received.timestamp_millis()), milli);
+        prop_assert_eq!(timestamp::correct_clock_skew(Some(milli), None, received.timestamp_millis()), milli);
         // An importer sends now what happened then.
         let sent = received.timestamp_millis();
-        prop_assert_eq!(timestamp::corrected(Some(milli), Some(sent), sent), milli);
+        prop_assert_eq!(timestamp::correct_clock_skew(Some(milli), Some(sent), sent), milli);
     }
 
     #[test]
-    fn no_text_and_no_number_is_too_odd(text in "[-0-9T:Z+., ]{0,30}", number in any::<f64>()) {
+    fn parse_any_text_or_number_stays_in_range(text in "[-0-9T:Z+., ]{0,30}", number in any::<f64>()) {
         for json in [format!("\"{text}\""), format!("{number:?}")] {
-            if let Ok(value) = Cursor::new(&json).value() {
-                let at = timestamp::corrected(timestamp::read(value), None, 0);
+            if let Some(value) = read_value(&json) {
+                let at = timestamp::correct_clock_skew(timestamp::parse(value), None, 0);
                 prop_assert!((-62_135_596_800_000..253_402_300_800_000).contains(&at), "{} {}", json, at);
                 prop_assert_eq!(written(at).len(), 24);
             }

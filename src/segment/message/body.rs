@@ -1,104 +1,217 @@
 //! A request's body: one message, or a batch.
 
+use super::message::MessageReader;
 use super::{Message, MessageType};
-use crate::json::{Cursor, Malformed, Member, Members, Read, Value};
+use crate::json::{Name, ObjectSeed, ReadMember, Value, read_object};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use std::fmt;
 
 /// What a body holds.
 #[derive(Debug, Default)]
 pub struct Body<'a> {
-    /// Its messages, what the batch says of all of them merged in.
+    /// Its messages.
     pub messages: Vec<Message<'a>>,
-    /// The members of all their `properties`.
-    properties: Vec<Member<'a>>,
-    /// The body itself.
-    text: &'a str,
+    /// What the body says of all of them: write key, `sentAt`, `context`, `integrations`.
+    pub batch: Message<'a>,
     /// Elements of a batch that are no objects.
-    pub not_messages: usize,
-    /// The `writeKey` of the whole body.
-    pub write_key: Value<'a>,
+    pub non_object_elements: usize,
 }
+
+/// Why a body gives no messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyError {
+    /// It is not JSON, no object, or its `batch` is no array.
+    Malformed,
+    /// It has `messages` where `batch` belongs.
+    NoBatch,
+    /// It holds more messages than are taken.
+    TooManyMessages {
+        /// How many it holds.
+        messages: usize,
+    },
+}
+
+/// A message of SDKs' has this many bytes or more: what capacity to make for those of a batch.
+const TYPICAL_MESSAGE_BYTES: usize = 600;
 
 impl<'a> Body<'a> {
-    /// The members of a message's `properties`; none where that is no object.
-    #[must_use]
-    pub fn properties(&'a self, message: &Message<'_>) -> Members<'a> {
-        Members {
-            text: self.text,
-            list: self.properties.get(message.members.clone()).unwrap_or_default(),
-        }
-    }
-}
-
-/// A message of SDKs' has this many bytes or more: what room to make for those of a batch.
-const USUAL_BYTES: usize = 600;
-/// … and so many properties.
-const USUAL_PROPERTIES: usize = 8;
-
-/// Reads a body: one message of a type, or a batch.
-///
-/// # Errors
-/// It is not UTF-8, not JSON, no object, or its `batch` is no array.
-pub fn read(message_type: Option<MessageType>, body: &[u8]) -> Read<Body<'_>> {
-    let text = simdutf8::basic::from_utf8(body).map_err(|_| Malformed)?;
-    let mut cursor = Cursor::new(text);
-    let mut body = match message_type {
-        Some(message_type) => single(&mut cursor, message_type)?,
-        None => batch(&mut cursor, text.len().checked_div(USUAL_BYTES).unwrap_or(0))?,
-    };
-    cursor.end()?;
-    body.text = text;
-    Ok(body)
-}
-
-fn single<'a>(cursor: &mut Cursor<'a>, kind: MessageType) -> Read<Body<'a>> {
-    let properties = Vec::with_capacity(USUAL_PROPERTIES);
-    let mut body = Body { messages: vec![Message::default()], properties, ..Body::default() };
-    if let Some(message) = body.messages.last_mut() {
-        message.read(cursor, &mut body.properties, |_, cursor| cursor.skip().map(drop))?;
-        message.kind = Some(kind);
-        body.write_key = message.write_key;
-    }
-    Ok(body)
-}
-
-/// Reads a batch of some `expected` messages.
-fn batch<'a>(cursor: &mut Cursor<'a>, expected: usize) -> Read<Body<'a>> {
-    let messages = Vec::with_capacity(expected);
-    let properties = Vec::with_capacity(expected.saturating_mul(USUAL_PROPERTIES));
-    let mut found = Body { messages, properties, ..Body::default() };
-    let mut has_batch = false;
-    let mut shared = Message::default();
-    let mut own = Vec::new();
-    let kind = shared.read(cursor, &mut own, |key, cursor| {
-        if !key.is("batch") {
-            return cursor.skip().map(drop);
-        }
-        has_batch = true;
-        cursor.array(|cursor| {
-            if cursor.peek() == Some(b'{') {
-                found.messages.push(Message::default());
-                if let Some(message) = found.messages.last_mut() {
-                    message
-                        .read(cursor, &mut found.properties, |_, cursor| cursor.skip().map(drop))?;
-                }
-            } else {
-                cursor.skip()?;
-                found.not_messages = found.not_messages.saturating_add(1);
-            }
-            Ok(())
+    /// Reads a body: one message of a type, or a batch.
+    ///
+    /// # Errors
+    /// It gives no messages.
+    pub fn parse(
+        message_type: Option<MessageType>,
+        text: &'a str,
+        max_messages: usize,
+    ) -> Result<Self, BodyError> {
+        // Bodies of SDKs are read in one go. What serde_json can only pass over makes that fail where an object belongs.
+        Self::parse_with(message_type, text, max_messages, true).or_else(|error| match error {
+            BodyError::Malformed => Self::parse_with(message_type, text, max_messages, false),
+            error => Err(error),
         })
-    })?;
-    found.write_key = shared.write_key;
-    if has_batch {
-        for message in &mut found.messages {
-            message.inherit(&shared);
-        }
-    } else if kind != Value::Absent {
-        // One message where a batch belongs: some callers do, and it says what it is.
-        found.messages.push(shared);
-        found.properties = own;
     }
-    Ok(found)
+
+    fn parse_with(
+        message_type: Option<MessageType>,
+        text: &'a str,
+        max_messages: usize,
+        in_place: bool,
+    ) -> Result<Self, BodyError> {
+        let mut body = Body::default();
+        let Some(message_type) = message_type else {
+            body.parse_batch(text, max_messages, in_place)?;
+            return Ok(body);
+        };
+        let mut message = Message::default();
+        let mut reader = MessageReader::new(&mut message, in_place);
+        if !read_object(text, &mut reader).map_err(|_| BodyError::Malformed)? {
+            return Err(BodyError::Malformed);
+        }
+        reader.finish();
+        message.message_type = Some(message_type);
+        body.messages.push(message);
+        Ok(body)
+    }
+
+    fn parse_batch(
+        &mut self,
+        text: &'a str,
+        max_messages: usize,
+        in_place: bool,
+    ) -> Result<(), BodyError> {
+        let expected = text.len().checked_div(TYPICAL_MESSAGE_BYTES).unwrap_or(0);
+        let mut elements = Elements {
+            messages: Vec::with_capacity(expected.min(max_messages)),
+            non_objects: 0,
+            surplus: 0,
+            max_messages,
+            in_place,
+        };
+        let mut reader = BatchReader {
+            message: MessageReader::new(&mut self.batch, in_place),
+            elements: &mut elements,
+            has_batch: false,
+            has_messages: false,
+        };
+        if !read_object(text, &mut reader).map_err(|_| BodyError::Malformed)? {
+            return Err(BodyError::Malformed);
+        }
+        reader.message.finish();
+        let is_message = reader.message.type_value != Value::Absent;
+        let (has_batch, has_messages) = (reader.has_batch, reader.has_messages);
+        let messages = elements.len().saturating_add(elements.surplus);
+        if elements.surplus > 0 {
+            return Err(BodyError::TooManyMessages { messages });
+        }
+        self.messages = elements.messages;
+        self.non_object_elements = elements.non_objects;
+        match (has_batch, is_message, has_messages) {
+            (true, _, _) => {}
+            // One message where a batch belongs: some callers do, and it says what it is.
+            (false, true, _) => self.messages.push(std::mem::take(&mut self.batch)),
+            (false, false, true) => return Err(BodyError::NoBatch),
+            (false, false, false) => {}
+        }
+        Ok(())
+    }
+
+    /// Gives each message what the batch says in `context` and `integrations` and the message does not.
+    pub fn apply_batch_defaults(&mut self) {
+        for message in &mut self.messages {
+            message.context.apply_batch_defaults(&self.batch.context);
+            message.integrations.apply_batch_defaults(&self.batch.integrations);
+        }
+    }
+}
+
+/// Reads the members of a batch, and those of a message where that stands in its place.
+struct BatchReader<'r, 'a> {
+    message: MessageReader<'r, 'a>,
+    elements: &'r mut Elements<'a>,
+    has_batch: bool,
+    has_messages: bool,
+}
+
+impl<'a> ReadMember<'a> for BatchReader<'_, 'a> {
+    fn member<A: MapAccess<'a>>(&mut self, name: Name<'a>, map: &mut A) -> Result<(), A::Error> {
+        match &*name.0 {
+            b"batch" => {
+                self.has_batch = true;
+                map.next_value_seed(&mut *self.elements)
+            }
+            b"messages" => {
+                self.has_messages = true;
+                map.next_value::<IgnoredAny>().map(drop)
+            }
+            _ => self.message.member(name, map),
+        }
+    }
+}
+
+/// The elements of a `batch`, as they are read.
+struct Elements<'a> {
+    messages: Vec<Message<'a>>,
+    non_objects: usize,
+    /// Elements over `max_messages`.
+    surplus: usize,
+    max_messages: usize,
+    in_place: bool,
+}
+
+impl Elements<'_> {
+    fn len(&self) -> usize {
+        self.messages.len().saturating_add(self.non_objects)
+    }
+}
+
+impl<'a> DeserializeSeed<'a> for &mut Elements<'a> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'a> Visitor<'a> for &mut Elements<'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of messages")
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<(), A::Error> {
+        loop {
+            if self.len() >= self.max_messages {
+                if seq.next_element::<IgnoredAny>()?.is_none() {
+                    return Ok(());
+                }
+                self.surplus = self.surplus.saturating_add(1);
+                continue;
+            }
+            // Messages are large: each is read where it stays.
+            self.messages.push(Message::default());
+            let Some(message) = self.messages.last_mut() else { return Ok(()) };
+            let mut reader = MessageReader::new(message, self.in_place);
+            let is_object = if self.in_place {
+                seq.next_element_seed(ObjectSeed(&mut reader))?
+            } else {
+                seq.next_element::<&RawValue>()?.map(|raw| match raw.into() {
+                    Value::Object(text) => read_object(text, &mut reader).unwrap_or(false),
+                    _ => false,
+                })
+            };
+            reader.finish();
+            if is_object != Some(true) {
+                self.messages.pop();
+            }
+            match is_object {
+                None => return Ok(()),
+                Some(true) => {}
+                Some(false) => self.non_objects = self.non_objects.saturating_add(1),
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -106,25 +219,28 @@ fn batch<'a>(cursor: &mut Cursor<'a>, expected: usize) -> Read<Body<'a>> {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<Body<'_>, BodyError> {
+        Body::parse(None, text, 2_500)
+    }
+
     #[test]
-    fn a_batch_merges_what_it_says_of_all() {
-        let text = br#"{"batch":[{"type":"track","event":"a","context":{"ip":"1.1.1.1"}},null,{"type":"track","event":"b","writeKey":"own","integrations":{"Keen IO":true}}],
+    fn batch_context_and_integrations_are_defaults_for_its_messages() {
+        let text = r#"{"batch":[{"type":"track","event":"a","context":{"ip":"1.1.1.1"}},null,{"type":"track","event":"b","writeKey":"own","integrations":{"Keen IO":true}}],
             "writeKey":"k","sentAt":"2014","context":{"ip":"2.2.2.2","library":{"name":"analytics-go"}},"integrations":{"all":false}}"#;
-        let body = read(None, text).unwrap();
-        assert_eq!((body.messages.len(), body.not_messages), (2, 1));
+        let mut body = parse(text).unwrap();
+        body.apply_batch_defaults();
+        assert_eq!((body.messages.len(), body.non_object_elements), (2, 1));
         let (a, b) = (&body.messages[0], &body.messages[1]);
-        assert_eq!(a.context.ip.as_str().unwrap(), "1.1.1.1");
-        assert_eq!(a.context.library.as_str().unwrap(), "analytics-go");
-        assert_eq!(b.context.ip.as_str().unwrap(), "2.2.2.2");
-        assert_eq!(
-            (a.write_key.as_str().unwrap().as_ref(), b.write_key.as_str().unwrap().as_ref()),
-            ("k", "own")
-        );
+        let text = |value: Value<'_>| value.scalar_text().unwrap().into_owned();
+        assert_eq!(text(a.context.ip), "1.1.1.1");
+        assert_eq!(text(a.context.library_name), "analytics-go");
+        assert_eq!(text(b.context.ip), "2.2.2.2");
+        assert_eq!((text(body.batch.write_key), text(b.write_key)), ("k".into(), "own".into()));
         assert!(!a.integrations.enabled(&a.context) && b.integrations.enabled(&b.context));
     }
 
     #[test]
-    fn what_makes_no_sense_is_malformed() {
+    fn parse_what_is_no_body_is_malformed() {
         for text in [
             "",
             "[]",
@@ -134,12 +250,66 @@ mod tests {
             "{\"batch\":[,]}",
             "{}{}",
             "{\"a\":01}",
-            "\u{feff}{}",
+            "1e400",
         ] {
-            assert!(read(None, text.as_bytes()).is_err(), "{text}");
+            assert_eq!(parse(text).unwrap_err(), BodyError::Malformed, "{text}");
         }
-        assert!(read(None, b"{\"a\":\"\xff\"}").is_err());
-        assert!(read(None, "[".repeat(1_000_000).as_bytes()).is_err());
-        assert!(read(Some(MessageType::Track), b"{}").is_ok());
+        assert!(parse(&"[".repeat(1_000_000)).is_err());
+        assert!(Body::parse(Some(MessageType::Track), "{}", 1).is_ok());
+        assert!(Body::parse(Some(MessageType::Track), "[]", 1).is_err());
+    }
+
+    #[test]
+    fn parse_what_serde_json_only_passes_over_costs_no_neighbour() {
+        let deep = format!("{}{}", "[".repeat(1_000), "]".repeat(1_000));
+        for odd in ["1e400", r#""\ud800""#, &deep] {
+            let text = format!(
+                r#"{{"batch":[{odd},{{"type":"track","event":"a","context":{odd}}},{{"type":"page","properties":{odd}}}],"context":{odd},"options":{odd},"x":{odd}}}"#
+            );
+            let body = parse(&text).unwrap();
+            assert_eq!((body.messages.len(), body.non_object_elements), (2, 1), "{text:.80}");
+            assert_eq!(body.messages[1].message_type, Some(MessageType::Page));
+        }
+    }
+
+    #[test]
+    fn parse_second_context_replaces_the_first() {
+        let text = r#"{"context":{"ip":"1.1.1.1","userAgent":"a"},"context":{"ip":"2.2.2.2"}}"#;
+        let body = Body::parse(Some(MessageType::Track), text, 1).unwrap();
+        let context = body.messages[0].context;
+        assert_eq!(context.ip.scalar_text().as_deref(), Some("2.2.2.2"));
+        assert_eq!(context.user_agent, Value::Absent);
+    }
+
+    #[test]
+    fn parse_messages_instead_of_batch_is_no_batch() {
+        assert_eq!(parse(r#"{"messages":[{"type":"track"}]}"#).unwrap_err(), BodyError::NoBatch);
+        assert_eq!(parse(r#"{"messages":[],"batch":[]}"#).unwrap().messages.len(), 0);
+        assert_eq!(parse(r#"{"messages":[],"type":"track"}"#).unwrap().messages.len(), 1);
+    }
+
+    #[test]
+    fn parse_more_messages_than_allowed_are_counted_and_refused() {
+        let text = format!("{{\"batch\":[{}]}}", ["{}"; 5].join(","));
+        assert_eq!(Body::parse(None, &text, 5).unwrap().messages.len(), 5);
+        let error = Body::parse(None, &text, 4).unwrap_err();
+        assert_eq!(error, BodyError::TooManyMessages { messages: 5 });
+    }
+
+    #[test]
+    fn parse_failed_initialization_is_not_sent_by_the_browser() {
+        for (metadata, sent) in [
+            (r#"{"bundled":["Keen IO"]}"#, true),
+            (r#"{"bundled":["Keen"]}"#, true),
+            (r#"{"bundled":["Other"]}"#, false),
+            (r#"{"bundled":["Keen IO"],"failedInitializations":["Keen IO"]}"#, false),
+            (r#"{"failedInitializations":["Other"],"bundled":["Keen IO"]}"#, true),
+            (r#"{"failedInitializations":["Keen IO"]}"#, false),
+            ("[\"Keen IO\"]", false),
+        ] {
+            let text = format!("{{\"_metadata\":{metadata}}}");
+            let body = Body::parse(Some(MessageType::Track), &text, 1).unwrap();
+            assert_eq!(body.messages[0].sent_by_browser, sent, "{metadata}");
+        }
     }
 }

@@ -3,50 +3,61 @@
 //! Read as Segment's facade reads it (npm `@segment/facade`, `enabled` and `options`), and with the destination's second
 //! name: `Keen` is `Keen IO` (segment.com/docs/connections/destinations/catalog/keen).
 
-use super::fields::{Context, members};
-use super::key_match::Plain;
-use crate::json::{Cursor, Read, Str, Value};
+use super::context::Context;
+use super::key_match::NormalizedKey;
+use crate::json::{Name, ReadMember, Value, for_each_member, member, read_object};
+use serde::de::MapAccess;
+use serde_json::value::RawValue;
 
 /// What one object says of destinations.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Flags<'a> {
+pub struct DestinationFlags<'a> {
     all: All,
-    /// `Keen IO`, to the letter, else `Keen`.
-    named: Value<'a>,
-    /// It is `Keen IO` that is named.
-    exactly: bool,
-    /// What the first of all writings (`keenIo`, `keen_io`, `Keen IO`) carries: options, never a flag.
-    alike: Told<'a>,
-    /// One of those writings has been seen.
-    seen: bool,
-    /// The batch's options, under the message's own.
-    batch: Option<&'a str>,
+    /// The value of `Keen IO`, to the letter, else of `Keen`.
+    keen_flag: Value<'a>,
+    /// What `keen_flag` carries where it is an object.
+    keen_options: KeenOptions<'a>,
+    /// `keen_flag` is that of `Keen IO`.
+    exact_name: bool,
+    /// What the first of all spellings (`keenIo`, `keen_io`, `Keen IO`) carries: options, never a flag.
+    alias_options: KeenOptions<'a>,
+    /// One of those spellings has been seen.
+    alias_seen: bool,
+    /// The `traits` of the batch's options, under those of the message.
+    batch_traits: Value<'a>,
 }
 
 /// What Keen is told beside a flag.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Told<'a> {
-    /// Nothing here: another place may tell it something.
+enum KeenOptions<'a> {
+    /// Nothing here: another place may say something.
     #[default]
-    Nothing,
+    Unspecified,
     /// Something without members, and so nothing anywhere.
     Empty,
-    /// Options.
-    Options(&'a str),
+    /// An object, with these `traits`.
+    Object {
+        /// Its member `traits`.
+        traits: Value<'a>,
+    },
 }
 
-impl<'a> Told<'a> {
-    fn by(value: Value<'a>) -> Self {
+impl<'a> KeenOptions<'a> {
+    fn new(value: Value<'a>) -> Self {
         match value {
-            Value::Object(options) => Self::Options(options),
+            Value::Object(options) => Self::Object { traits: member(options, "traits") },
             // JavaScript calls them objects too.
             Value::Null | Value::Array(_) => Self::Empty,
-            _ => Self::Nothing,
+            _ => Self::Unspecified,
         }
     }
 
     fn or(self, other: Self) -> Self {
-        if self == Self::Nothing { other } else { self }
+        if self == Self::Unspecified { other } else { self }
+    }
+
+    fn traits(self) -> Value<'a> {
+        if let Self::Object { traits } = self { traits } else { Value::Absent }
     }
 }
 
@@ -55,109 +66,110 @@ impl<'a> Told<'a> {
 enum All {
     #[default]
     Absent,
-    Other,
-    Flag(bool),
+    NonBool,
+    Bool(bool),
 }
 
 /// `integrations`
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Integrations<'a> {
-    /// Whether there are any: without them `context` is asked.
-    given: bool,
-    flags: Flags<'a>,
+    /// Whether there are any: without them `context` decides.
+    is_present: bool,
+    flags: DestinationFlags<'a>,
     /// Keen's flag in its `providers`, an older place.
-    provider: Value<'a>,
+    provider_flag: Value<'a>,
 }
 
-impl<'a> Flags<'a> {
-    pub(super) fn read(cursor: &mut Cursor<'a>) -> Read<Self> {
+impl<'a> DestinationFlags<'a> {
+    pub(super) fn parse(value: Value<'a>) -> Self {
         let mut flags = Self::default();
-        members(cursor, |key, cursor| flags.member(key, Plain::of(key).as_bytes(), cursor))?;
-        Ok(flags)
+        if let Value::Object(text) = value {
+            for_each_member(text, |name, value| {
+                flags.member(name, NormalizedKey::new(&name.0).as_bytes(), value);
+            });
+        }
+        flags
     }
 
-    /// Reads a member's value, and keeps it where it tells something of Keen.
-    pub(super) fn member(
-        &mut self,
-        key: Str<'a>,
-        plain: &[u8],
-        cursor: &mut Cursor<'a>,
-    ) -> Read<()> {
-        match plain {
+    /// Whether a member of this normalized name says something of destinations.
+    pub(super) fn is_flag(normalized: &[u8]) -> bool {
+        matches!(normalized, b"all" | b"keenio" | b"keen")
+    }
+
+    /// Takes a member that may say something of Keen.
+    pub(super) fn member(&mut self, name: &Name<'a>, normalized: &[u8], value: Value<'a>) {
+        match normalized {
             b"all" if self.all == All::Absent => {
-                self.all = if let Value::Bool(all) = cursor.value()? {
-                    All::Flag(all)
-                } else {
-                    All::Other
-                };
+                self.all = if let Value::Bool(all) = value { All::Bool(all) } else { All::NonBool };
             }
             b"keenio" => {
-                let value = cursor.value()?;
-                if !self.seen {
-                    (self.alike, self.seen) = (Told::by(value), true);
+                let options = KeenOptions::new(value);
+                if !self.alias_seen {
+                    (self.alias_options, self.alias_seen) = (options, true);
                 }
-                if key.is("Keen IO") {
-                    (self.named, self.exactly) = (value, true);
+                if *name.0 == *b"Keen IO" {
+                    (self.keen_flag, self.keen_options) = (value, options);
+                    self.exact_name = true;
                 }
             }
-            b"keen" if !self.exactly && key.is("Keen") => self.named = cursor.value()?,
-            _ => drop(cursor.skip()?),
+            b"keen" if !self.exact_name && *name.0 == *b"Keen" => {
+                (self.keen_flag, self.keen_options) = (value, KeenOptions::new(value));
+            }
+            _ => {}
         }
-        Ok(())
     }
 
-    pub(super) fn inherit(&mut self, batch: &Self) {
+    pub(super) fn apply_batch_defaults(&mut self, batch: &Self) {
         if self.all == All::Absent {
             self.all = batch.all;
         }
-        if self.named == Value::Absent {
-            self.named = batch.named;
-        } else if object(self.named).is_some() {
-            self.batch = object(batch.named);
+        if self.keen_flag == Value::Absent {
+            (self.keen_flag, self.keen_options) = (batch.keen_flag, batch.keen_options);
+        } else if matches!(self.keen_flag, Value::Object(_)) {
+            self.batch_traits = batch.keen_options.traits();
         }
-        if !self.seen {
-            (self.alike, self.seen) = (batch.alike, batch.seen);
+        if !self.alias_seen {
+            (self.alias_options, self.alias_seen) = (batch.alias_options, batch.alias_seen);
         }
     }
 
     /// What it tells Keen beside the flag.
-    fn told(&self) -> Told<'a> {
-        match self.named {
-            Value::Object(options) => Told::Options(options),
-            value if self.exactly && value.truthy() => Told::by(value),
-            _ => self.alike,
+    fn options(&self) -> KeenOptions<'a> {
+        match self.keen_flag {
+            Value::Object(_) => self.keen_options,
+            value if self.exact_name && value.truthy() => self.keen_options,
+            _ => self.alias_options,
         }
+    }
+
+    /// The `traits` that it may tell Keen, each once.
+    fn every_traits(&self) -> [Value<'a>; 2] {
+        [self.keen_options.traits(), self.alias_options.traits()]
     }
 }
 
 impl<'a> Integrations<'a> {
-    pub(super) fn read(cursor: &mut Cursor<'a>) -> Read<Self> {
-        let mut integrations = Self { given: true, ..Self::default() };
-        if cursor.peek() != Some(b'{') {
-            integrations.given = cursor.value()?.truthy();
-            return Ok(integrations);
-        }
-        cursor.object(|key, cursor| {
-            if key.is("providers") {
-                integrations.provider = Flags::read(cursor)?.named;
-                return Ok(());
-            }
-            integrations.flags.member(key, Plain::of(key).as_bytes(), cursor)
-        })?;
-        Ok(integrations)
+    pub(super) fn parse(value: Value<'a>) -> Self {
+        let Value::Object(text) = value else {
+            return Self { is_present: value.truthy(), ..Self::default() };
+        };
+        let mut integrations = Self { is_present: true, ..Self::default() };
+        // The text has been checked: it cannot fail.
+        let _ = read_object(text, &mut integrations);
+        integrations
     }
 
-    pub(super) fn inherit(&mut self, batch: &Self) {
-        self.given |= batch.given;
-        self.flags.inherit(&batch.flags);
-        self.provider = self.provider.or(batch.provider);
+    pub(super) fn apply_batch_defaults(&mut self, batch: &Self) {
+        self.is_present |= batch.is_present;
+        self.flags.apply_batch_defaults(&batch.flags);
+        self.provider_flag = self.provider_flag.or(batch.provider_flag);
     }
 
     /// Whether Keen gets a message with these and that context: its own flag where it is named (`Keen IO` before `Keen`),
     /// else `All`, else yes.
     #[must_use]
     pub fn enabled(&self, context: &Context<'_>) -> bool {
-        match (self.that_count(context).named, self.provider) {
+        match (self.effective_flags(context).keen_flag, self.provider_flag) {
             (Value::Bool(flag), _) => flag,
             (Value::Absent, Value::Absent) => self.all(context),
             (Value::Absent, provider) => provider.truthy(),
@@ -168,13 +180,21 @@ impl<'a> Integrations<'a> {
     /// `traits` among the options for Keen.
     #[must_use]
     pub fn traits(&self, context: &Context<'a>) -> Value<'a> {
-        let flags = self.that_count(context);
-        let of_context =
-            if context.flags.seen { context.flags.alike } else { context.flags.told() };
-        let told = flags.told().or(of_context);
-        let own =
-            if let Told::Options(options) = told { traits_of(options) } else { Value::Absent };
-        own.or(flags.batch.map_or(Value::Absent, traits_of))
+        let flags = self.effective_flags(context);
+        let of_context = if context.flags.alias_seen {
+            context.flags.alias_options
+        } else {
+            context.flags.options()
+        };
+        flags.options().or(of_context).traits().or(flags.batch_traits)
+    }
+
+    /// All that [`Integrations::traits`] may give for a message that says nothing itself.
+    pub(crate) fn every_traits(&self, context: &Context<'a>) -> [Value<'a>; 6] {
+        let [a, b] = self.flags.every_traits();
+        let [c, d] = context.flags.every_traits();
+        let [e, f] = context.providers.map_or([Value::Absent; 2], |flags| flags.every_traits());
+        [a, b, c, d, e, f]
     }
 
     fn all(&self, context: &Context<'_>) -> bool {
@@ -182,33 +202,28 @@ impl<'a> Integrations<'a> {
             [context.providers.map_or(All::Absent, |p| p.all), context.flags.all, self.flags.all];
         places
             .into_iter()
-            .find_map(|all| if let All::Flag(all) = all { Some(all) } else { None })
+            .find_map(|all| if let All::Bool(all) = all { Some(all) } else { None })
             .unwrap_or(true)
     }
 
-    fn that_count<'b>(&self, context: &Context<'b>) -> Flags<'b>
+    fn effective_flags<'b>(&self, context: &Context<'b>) -> DestinationFlags<'b>
     where
         'a: 'b,
     {
-        if self.given { self.flags } else { context.providers.unwrap_or(context.flags) }
+        if self.is_present { self.flags } else { context.providers.unwrap_or(context.flags) }
     }
 }
 
-fn object<'a>(value: Value<'a>) -> Option<&'a str> {
-    if let Value::Object(text) = value { Some(text) } else { None }
-}
-
-fn traits_of<'a>(options: &'a str) -> Value<'a> {
-    let mut traits = Value::Absent;
-    // The text has been read once: it is an object.
-    let _ = Cursor::new(options).object(|key, cursor| {
-        let value = cursor.value()?;
-        if key.is("traits") {
-            traits = value;
+impl<'a> ReadMember<'a> for Integrations<'a> {
+    fn member<A: MapAccess<'a>>(&mut self, name: Name<'a>, map: &mut A) -> Result<(), A::Error> {
+        let value = map.next_value::<&RawValue>()?.into();
+        if *name.0 == *b"providers" {
+            self.provider_flag = DestinationFlags::parse(value).keen_flag;
+        } else {
+            self.flags.member(&name, NormalizedKey::new(&name.0).as_bytes(), value);
         }
         Ok(())
-    });
-    traits
+    }
 }
 
 #[cfg(test)]
@@ -220,11 +235,12 @@ mod tests {
     /// Whether Keen gets it, and the traits for it.
     fn single(members: &str) -> (bool, String) {
         let text = format!("{{{members}}}");
-        let body = body::read(Some(MessageType::Track), text.as_bytes()).unwrap();
-        told(&body, 0)
+        let body = body::Body::parse(Some(MessageType::Track), &text, usize::MAX).unwrap();
+        told(body, 0)
     }
 
-    fn told(body: &body::Body<'_>, at: usize) -> (bool, String) {
+    fn told(mut body: body::Body<'_>, at: usize) -> (bool, String) {
+        body.apply_batch_defaults();
         let message = &body.messages[at];
         let traits = match message.integrations.traits(&message.context) {
             crate::json::Value::Object(text) => text.to_owned(),
@@ -234,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_the_reference() {
+    fn enabled_every_form_of_the_reference_is_read() {
         for (integrations, sent) in [
             ("{}", true),
             ("null", true),
@@ -275,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn the_forms_before_integrations() {
+    fn enabled_forms_before_integrations_are_read() {
         for (members, sent) in [
             (r#""context":{"Keen IO":false}"#, false),
             (r#""context":{"all":false}"#, false),
@@ -295,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn options_carry_traits() {
+    fn traits_of_options_are_found() {
         for (members, traits) in [
             (r#""integrations":{"Keen IO":{"traits":{"a":1}}}"#, r#"{"a":1}"#),
             (r#""integrations":{"Keen":{"traits":{"a":1}}}"#, r#"{"a":1}"#),
@@ -319,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn the_batch_speaks_under_the_message() {
+    fn batch_integrations_are_defaults_for_messages() {
         for (batch, own, sent, traits) in [
             (r#"{"All":false}"#, "{}", false, "Absent"),
             (r#"{"All":false}"#, "null", false, "Absent"),
@@ -341,8 +357,8 @@ mod tests {
             (r#"{"Keen IO":{"traits":{"b":1}}}"#, r#"{"Keen IO":false}"#, false, "Absent"),
         ] {
             let text = format!(r#"{{"batch":[{{"integrations":{own}}}],"integrations":{batch}}}"#);
-            let body = body::read(None, text.as_bytes()).unwrap();
-            assert_eq!(told(&body, 0), (sent, traits.to_owned()), "{text}");
+            let body = body::Body::parse(None, &text, usize::MAX).unwrap();
+            assert_eq!(told(body, 0), (sent, traits.to_owned()), "{text}");
         }
     }
 }

@@ -1,52 +1,80 @@
 //! Points in time: the forms clients send, the correction Segment makes, the form Keen gets.
 //!
 //! All are milliseconds since 1970-01-01T00:00:00Z.
+//!
+//! ```
+//! use keen_edge::segment::message::timestamp;
+//!
+//! let time = timestamp::parse_text("Mon, 23 Nov 2026 22:03:16 GMT").unwrap();
+//! let mut out = Vec::new();
+//! timestamp::format(&mut out, time);
+//! assert_eq!(out, b"2026-11-23T22:03:16.000Z");
+//! ```
 
 use crate::json::Value;
 use std::ops::RangeInclusive;
 use time::{Date, Month};
 
 /// 1970-01-01 as a Julian day number.
-const EPOCH: i32 = 2_440_588;
-const DAY: i64 = 86_400_000;
+const UNIX_EPOCH_JULIAN_DAY: i32 = 2_440_588;
+const MS_PER_DAY: i64 = 86_400_000;
 /// Points in time that have four digits for their year: from 0001-01-01 to the end of 9999.
-const YEARS: RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
+const VALID_RANGE_MS: RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
 /// Numbers below are seconds, others milliseconds (as Segment's `new-date` decides).
-const MILLISECONDS_FROM: f64 = 31_557_600_000.0;
+const FIRST_MILLISECONDS: f64 = 31_557_600_000.0;
+/// A text of more bytes is no time. The longest that is one is JavaScript's `Date#toString` with a zone's long name.
+const MAX_TEXT_BYTES: usize = 128;
+/// 2000-01-01: a clock that was never set is before it, and so is Go's zero time.
+const FIRST_SENT_AT_MS: i64 = 946_684_800_000;
 
 /// `receivedAt - (sentAt - originalTimestamp)`: the client's clock may be wrong, its intervals are right
 /// (segment.com/docs/connections/spec/common, "Timestamps"). Without `sent` there is nothing to correct by.
 #[must_use]
-pub fn corrected(original: Option<i64>, sent: Option<i64>, received: i64) -> i64 {
-    let at = match (original, sent) {
+pub fn correct_clock_skew(original: Option<i64>, sent: Option<i64>, received: i64) -> i64 {
+    let time = match (original, sent) {
         (Some(original), Some(sent)) => {
             sent.checked_sub(original).and_then(|age| received.checked_sub(age))
         }
         (original, _) => original,
     };
-    at.filter(|at| YEARS.contains(at)).unwrap_or(received)
+    time.filter(|time| VALID_RANGE_MS.contains(time)).unwrap_or(received)
 }
 
-/// A point in time as clients write it: ISO 8601, with or without its separators, with any fraction and offset (none is
-/// UTC), or seconds or milliseconds since 1970 as a number or as a text of 10 or 13 digits. `None` where it is none of these.
+/// A `sentAt`. One before the year 2000 is none.
 #[must_use]
-pub fn read(value: Value<'_>) -> Option<i64> {
+pub fn parse_sent_at(value: Value<'_>) -> Option<i64> {
+    parse(value).filter(|sent| *sent >= FIRST_SENT_AT_MS)
+}
+
+/// A point in time as clients write it: a text as [`parse_text`] reads it, or seconds or milliseconds since 1970 as a number.
+/// `None` where it is none of these.
+#[must_use]
+pub fn parse(value: Value<'_>) -> Option<i64> {
     match value {
-        Value::Number(digits) => epoch(digits),
-        Value::String(text) => {
-            if let Some(at) = usual(text.raw.as_bytes()) {
-                return Some(at);
-            }
-            let text = text.decode();
-            let text = text.trim();
-            if is_epoch(text) { epoch(text) } else { iso(text) }
-        }
+        Value::Number(digits) if digits.len() <= MAX_TEXT_BYTES => parse_unix_time(digits),
+        Value::String(text) => match parse_js_iso(text.raw().as_bytes()) {
+            None => parse_text(&value.short_str(MAX_TEXT_BYTES)?),
+            time => time,
+        },
         _ => None,
     }
 }
 
-/// `YYYY-MM-DDThh:mm:ss.sssZ`, as JavaScript and most SDKs write it. Any other form is for [`iso`].
-fn usual(text: &[u8]) -> Option<i64> {
+/// A point in time as a text: ISO 8601, with or without its separators, with any fraction and offset (none is UTC), also as
+/// Go and Ruby write it; seconds or milliseconds since 1970 in 10 or 13 digits; or the forms with a month's name of
+/// JavaScript, Java and HTTP.
+#[must_use]
+pub fn parse_text(text: &str) -> Option<i64> {
+    let text = text.trim();
+    match text.as_bytes().first()? {
+        _ if looks_like_unix_time(text) => parse_unix_time(text),
+        b'0'..=b'9' => parse_iso8601(text).or_else(|| parse_month_name_form(text)),
+        _ => parse_month_name_form(text),
+    }
+}
+
+/// `YYYY-MM-DDThh:mm:ss.sssZ`, as JavaScript and most SDKs write it. Any other form is for [`parse_iso8601`].
+fn parse_js_iso(text: &[u8]) -> Option<i64> {
     let [
         y1,
         y2,
@@ -88,7 +116,7 @@ fn usual(text: &[u8]) -> Option<i64> {
     let year = i32::from(two(y1, y2)).wrapping_mul(100).wrapping_add(i32::from(two(y3, y4)));
     let date =
         Date::from_calendar_date(year, Month::try_from(two(m1, m2)).ok()?, two(d1, d2)).ok()?;
-    let days = i64::from(date.to_julian_day().wrapping_sub(EPOCH));
+    let days = i64::from(date.to_julian_day().wrapping_sub(UNIX_EPOCH_JULIAN_DAY));
     let minutes = days
         .wrapping_mul(1440)
         .wrapping_add(i64::from(hour).wrapping_mul(60))
@@ -103,7 +131,7 @@ fn usual(text: &[u8]) -> Option<i64> {
     )
 }
 
-fn is_epoch(text: &str) -> bool {
+fn looks_like_unix_time(text: &str) -> bool {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     matches!(whole.len(), 10 | 13) && digits(whole) && digits(fraction)
@@ -113,15 +141,15 @@ fn is_epoch(text: &str) -> bool {
     clippy::cast_possible_truncation,
     reason = "a float's cast saturates, and what is out of range is refused"
 )]
-fn epoch(digits: &str) -> Option<i64> {
+fn parse_unix_time(digits: &str) -> Option<i64> {
     let number: f64 = digits.parse().ok()?;
     let at =
-        if number.abs() < MILLISECONDS_FROM { (number * 1000.0).round() } else { number.trunc() }
+        if number.abs() < FIRST_MILLISECONDS { (number * 1000.0).round() } else { number.trunc() }
             as i64;
-    YEARS.contains(&at).then_some(at)
+    VALID_RANGE_MS.contains(&at).then_some(at)
 }
 
-fn iso(text: &str) -> Option<i64> {
+fn parse_iso8601(text: &str) -> Option<i64> {
     let mut rest = text.as_bytes();
     let year = digits(&mut rest, 4)?;
     let separated = skip(&mut rest, b"-");
@@ -132,16 +160,106 @@ fn iso(text: &str) -> Option<i64> {
     let month = Month::try_from(u8::try_from(month).ok()?).ok()?;
     let date =
         Date::from_calendar_date(i32::try_from(year).ok()?, month, u8::try_from(day).ok()?).ok()?;
-    let mut at = i64::from(date.to_julian_day().checked_sub(EPOCH)?).checked_mul(DAY)?;
+    let mut at = i64::from(date.to_julian_day().checked_sub(UNIX_EPOCH_JULIAN_DAY)?)
+        .checked_mul(MS_PER_DAY)?;
     if skip(&mut rest, b"Tt ") {
-        at = at.checked_add(of_day(&mut rest)?)?.checked_sub(offset(&mut rest)?)?;
+        at = at.checked_add(parse_time_of_day(&mut rest)?)?.checked_sub(offset(&mut rest)?)?;
+        skip_go_suffixes(&mut rest);
     }
     rest.is_empty().then_some(at)
 }
 
+/// What Go's `time.String()` adds to an offset: the zone's name (or its offset again), and the monotonic clock's reading.
+fn skip_go_suffixes(rest: &mut &[u8]) {
+    if let Some(behind) = rest.strip_prefix(b" ") {
+        let name =
+            behind.iter().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-'));
+        let length = name.count();
+        if length > 0 && behind.get(length) != Some(&b'=') {
+            *rest = behind.get(length..).unwrap_or_default();
+        }
+    }
+    if let Some(reading) = rest.strip_prefix(b" m=")
+        && matches!(reading.first(), Some(b'+' | b'-'))
+        && reading.iter().skip(1).all(|b| b.is_ascii_digit() || *b == b'.')
+    {
+        *rest = &[];
+    }
+}
+
+/// `Mon Nov 23 2026 22:03:16 GMT+0100 (Central European Standard Time)`, `Mon, 23 Nov 2026 22:03:16 GMT`,
+/// `Mon Nov 23 22:03:16 UTC 2026` and their like: a month by its name, day, year and time of day, a zone or UTC.
+fn parse_month_name_form(text: &str) -> Option<i64> {
+    const MONTHS: [&str; 12] =
+        ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+    const WEEKDAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+    let (text, _) = text.split_once('(').unwrap_or((text, ""));
+    let (mut day, mut month, mut year, mut time, mut zone) = (None, None, None, None, None);
+    for word in text.split([' ', ',']).filter(|word| !word.is_empty()) {
+        let bytes = word.as_bytes();
+        let named = |names: &[&str]| {
+            let start = word.get(..3)?;
+            let is_word = word.len() <= 9 && bytes.iter().all(u8::is_ascii_alphabetic);
+            names.iter().position(|name| is_word && name.eq_ignore_ascii_case(start))
+        };
+        match bytes {
+            [b'0'..=b'9', ..] if bytes.contains(&b':') && time.is_none() => {
+                let mut rest = bytes;
+                time = Some(parse_time_of_day(&mut rest).filter(|_| rest.is_empty())?);
+            }
+            [b'0'..=b'9'] | [b'0'..=b'9', b'0'..=b'9'] if day.is_none() => {
+                day = word.parse::<u8>().ok();
+            }
+            [b'0'..=b'9', _, _, _] if year.is_none() => year = word.parse::<i32>().ok(),
+            [b'+' | b'-', ..] if zone.is_none() => {
+                let mut rest = bytes;
+                zone = Some(offset(&mut rest).filter(|_| rest.is_empty())?);
+            }
+            _ => match (named(&MONTHS), named(&WEEKDAYS)) {
+                (Some(index), _) if month.is_none() => {
+                    let number = u8::try_from(index).ok()?.checked_add(1)?;
+                    month = Month::try_from(number).ok();
+                }
+                // Before everything else, as all forms have it.
+                (None, Some(_)) if day.is_none() && month.is_none() => {}
+                (None, None) if zone.is_none() => zone = Some(parse_zone_name(word)?),
+                _ => return None,
+            },
+        }
+    }
+    let date = Date::from_calendar_date(year?, month?, day?).ok()?;
+    let days = i64::from(date.to_julian_day().checked_sub(UNIX_EPOCH_JULIAN_DAY)?);
+    days.checked_mul(MS_PER_DAY)?.checked_add(time.unwrap_or(0))?.checked_sub(zone.unwrap_or(0))
+}
+
+/// The offset of a zone's name, in milliseconds: those that JavaScript knows (RFC 822), alone or with an offset behind.
+fn parse_zone_name(word: &str) -> Option<i64> {
+    const NAMES: [(&str, i64); 11] = [
+        ("GMT", 0),
+        ("UTC", 0),
+        ("Z", 0),
+        ("EST", -5),
+        ("EDT", -4),
+        ("CST", -6),
+        ("CDT", -5),
+        ("MST", -7),
+        ("MDT", -6),
+        ("PST", -8),
+        ("PDT", -7),
+    ];
+    if let Some(behind) = word.strip_prefix("GMT").or_else(|| word.strip_prefix("UTC"))
+        && !behind.is_empty()
+    {
+        let mut rest = behind.as_bytes();
+        return offset(&mut rest).filter(|_| rest.is_empty());
+    }
+    let (_, hours) = NAMES.iter().find(|(name, _)| *name == word)?;
+    hours.checked_mul(3_600_000)
+}
+
 /// `hh`, `hh:mm`, `hh:mm:ss` with any fraction, or the same without colons. 24:00 is the end of the day, and a leap second
 /// the second behind it.
-fn of_day(rest: &mut &[u8]) -> Option<i64> {
+fn parse_time_of_day(rest: &mut &[u8]) -> Option<i64> {
     let hour = digits(rest, 2)?;
     let next = |rest: &mut &[u8]| skip(rest, b":") || rest.first().is_some_and(u8::is_ascii_digit);
     let minute = if next(rest) { digits(rest, 2).filter(|m| *m <= 59)? } else { 0 };
@@ -150,7 +268,7 @@ fn of_day(rest: &mut &[u8]) -> Option<i64> {
     let of_day =
         hour.checked_mul(3600)?.checked_add(minute.checked_mul(60)?)?.checked_add(second)?;
     let of_day = of_day.checked_mul(1000)?.checked_add(milli)?;
-    (hour <= 23 || of_day == DAY).then_some(of_day)
+    (hour <= 23 || of_day == MS_PER_DAY).then_some(of_day)
 }
 
 /// `Z`, `+hh`, `+hhmm` or `+hh:mm`, in milliseconds. Ruby and Go write a space before it, and `UTC`.
@@ -209,16 +327,16 @@ fn skip(rest: &mut &[u8], any_of: &[u8]) -> bool {
 
 /// The day of a point in time.
 fn date(at: i64) -> Option<Date> {
-    let day = i32::try_from(at.div_euclid(DAY)).ok()?.checked_add(EPOCH)?;
+    let day = i32::try_from(at.div_euclid(MS_PER_DAY)).ok()?.checked_add(UNIX_EPOCH_JULIAN_DAY)?;
     Date::from_julian_day(day).ok()
 }
 
 /// Writes `YYYY-MM-DDThh:mm:ss.sssZ`.
-pub fn write(out: &mut Vec<u8>, at: i64) {
+pub fn format(out: &mut Vec<u8>, at: i64) {
     let (year, month, day) = date(at).unwrap_or(Date::MIN).to_calendar_date();
     let (year, month, day) =
         (u32::try_from(year).unwrap_or(0), u32::from(u8::from(month)), u32::from(day));
-    let of_day = u32::try_from(at.rem_euclid(DAY)).unwrap_or(0);
+    let of_day = u32::try_from(at.rem_euclid(MS_PER_DAY)).unwrap_or(0);
     let (hour, minute, second, milli) =
         (of_day / 3_600_000, of_day / 60_000 % 60, of_day / 1000 % 60, of_day % 1000);
     let last = |number: u32| b'0' | u8::try_from(number % 10).unwrap_or(0);
@@ -259,16 +377,16 @@ pub fn write(out: &mut Vec<u8>, at: i64) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::json::Cursor;
+    use crate::json::read_value;
 
     fn rewritten(json: &str) -> Option<String> {
         let mut out = Vec::new();
-        write(&mut out, read(Cursor::new(json).value().unwrap())?);
+        format(&mut out, parse(read_value(json).unwrap())?);
         Some(String::from_utf8(out).unwrap())
     }
 
     #[test]
-    fn every_form_of_clients() {
+    fn parse_every_form_of_clients_is_read() {
         for (json, want) in [
             (r#""2014""#, "2014-01-01T00:00:00.000Z"),
             (r#""2014-02""#, "2014-02-01T00:00:00.000Z"),
@@ -292,6 +410,15 @@ mod tests {
             (r#""2026-11-23 22:03:16.25 UTC""#, "2026-11-23T22:03:16.250Z"),
             (r#""1388534400.25""#, "2014-01-01T00:00:00.250Z"),
             (r#""0001-01-01T00:00:00Z""#, "0001-01-01T00:00:00.000Z"),
+            // Go's time.String(), of a zone with and without a name, and with the monotonic clock.
+            (r#""2016-07-18 14:26:03.123456789 -0700 PDT""#, "2016-07-18T21:26:03.123Z"),
+            (r#""2016-07-18 14:26:03 +0000 UTC""#, "2016-07-18T14:26:03.000Z"),
+            (r#""2016-07-18 14:26:03.1 +0545 +0545 m=+0.000012345""#, "2016-07-18T08:41:03.100Z"),
+            (r#""2016-07-18 14:26:03.123456789 -0700 PDT m=-12.5""#, "2016-07-18T21:26:03.123Z"),
+            // Java's Date#toString, and HTTP's dates.
+            (r#""Mon Nov 23 22:03:16 UTC 2026""#, "2026-11-23T22:03:16.000Z"),
+            (r#""Mon Nov 23 22:03:16 PST 2026""#, "2026-11-24T06:03:16.000Z"),
+            (r#""Mon, 23 Nov 2026 22:03:16 +0100""#, "2026-11-23T21:03:16.000Z"),
         ] {
             assert_eq!(rewritten(json).as_deref(), Some(want), "{json}");
         }
@@ -310,6 +437,12 @@ mod tests {
             r#""2014-01-01T10:00:00.""#,
             r#""2014-01-01T10:00:00Zulu""#,
             r#""2014-01-01T10:00:00 CET""#,
+            r#""2014-01-01T10:00:00 +0100 CET m=""#,
+            r#""2014-01-01T10:00:00 +0100 CET CET""#,
+            r#""Mon Nov 23 22:03:16 CET 2026""#,
+            r#""Nov 23 22:03:16""#,
+            r#""Mon Nov Nov 23 2026""#,
+            r#""Feb 30 2026""#,
             r#""2014-01-01T10:00:00UTC+1""#,
             r#""2014-01-01T10:00:00+24:00""#,
             r#""1388534400000000""#,
@@ -323,15 +456,15 @@ mod tests {
     }
 
     #[test]
-    fn skew_is_corrected_and_history_stays() {
-        assert_eq!(corrected(Some(100), Some(150), 1_000), 950);
-        assert_eq!(corrected(Some(100), None, 1_000), 100);
-        assert_eq!(corrected(None, Some(150), 1_000), 1_000);
-        assert_eq!(corrected(Some(i64::MIN), Some(i64::MAX), 1_000), 1_000);
+    fn correct_clock_skew_without_sent_at_history_stays() {
+        assert_eq!(correct_clock_skew(Some(100), Some(150), 1_000), 950);
+        assert_eq!(correct_clock_skew(Some(100), None, 1_000), 100);
+        assert_eq!(correct_clock_skew(None, Some(150), 1_000), 1_000);
+        assert_eq!(correct_clock_skew(Some(i64::MIN), Some(i64::MAX), 1_000), 1_000);
         // Years 0 and 10000, which Keen cannot hold.
-        assert_eq!(corrected(Some(-62_135_596_800_001), None, 1_000), 1_000);
-        assert_eq!(corrected(Some(-62_135_596_800_000), None, 1_000), -62_135_596_800_000);
-        assert_eq!(corrected(Some(253_402_300_800_000), None, 1_000), 1_000);
-        assert_eq!(corrected(Some(253_402_300_799_999), None, 1_000), 253_402_300_799_999);
+        assert_eq!(correct_clock_skew(Some(-62_135_596_800_001), None, 1_000), 1_000);
+        assert_eq!(correct_clock_skew(Some(-62_135_596_800_000), None, 1_000), -62_135_596_800_000);
+        assert_eq!(correct_clock_skew(Some(253_402_300_800_000), None, 1_000), 1_000);
+        assert_eq!(correct_clock_skew(Some(253_402_300_799_999), None, 1_000), 253_402_300_799_999);
     }
 }

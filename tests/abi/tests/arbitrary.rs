@@ -10,9 +10,7 @@ use abi::Vm;
 use arbitrary::Json;
 use keen_edge::config::Config;
 use keen_edge::keen::bulk;
-use keen_edge::mapping::Client;
-use keen_edge::mapping::EventBuffer;
-use keen_edge::mapping::pipeline::{Request, map_request};
+use keen_edge::mapping::{Client, EventBuffer, Request, map_request};
 use keen_edge::segment::http::CallerSide;
 use keen_edge::segment::message::MessageType;
 use keen_edge::users::UserTransaction;
@@ -30,22 +28,22 @@ fn on_the_host(config: &Config, body: &str) -> Option<Vec<u8>> {
     let request = Request {
         message_type: Some(MessageType::Track),
         side: CallerSide::Server,
-        header_key: Some("writeKey"),
+        header_write_key: Some("writeKey"),
         body: body.as_bytes(),
-        now: NOW,
+        received_ms: NOW,
     };
     let client = Client { source_address: b"203.0.113.7:4711", user_agent: AGENT, referer: b"" };
-    let mut offer = EventBuffer::default();
-    let mut nobody = BTreeMap::new();
-    let mut users = UserTransaction::new(&mut nobody, config.users, 0);
-    map_request(config, request, |_| client, String::new, &mut users, &mut offer).unwrap();
+    let mut events = EventBuffer::default();
+    let mut store = BTreeMap::new();
+    let mut users = UserTransaction::new(&mut store, config.users, 0);
+    map_request(config, request, |_| client, String::new, &mut users, &mut events).unwrap();
     let events: Vec<(&str, &[u8])> =
-        offer.events().map(|event| (event.collection, event.json)).collect();
+        events.events().map(|event| (event.collection, event.json)).collect();
     (!events.is_empty()).then(|| bulk::body(events.into_iter(), 0))
 }
 
 #[test]
-fn the_module_maps_as_the_host_does() {
+fn module_maps_arbitrary_messages_as_the_host_does() {
     let settings = harness::default_config();
     let config = Config::parse(settings.to_string().as_bytes()).unwrap();
     let mut vm = Vm::builder().config(&settings).start().unwrap_or_else(|trap| panic!("{trap}"));
@@ -83,7 +81,7 @@ fn the_module_maps_as_the_host_does() {
         for call in calls {
             let collection = String::from_utf8_lossy(&call.body[1..]).into_owned();
             let name = collection.split(":[{").next().unwrap_or_default().to_owned();
-            vm.answer(call.token, 200, format!("{{{name}:[{{\"success\":true}}]}}").as_bytes());
+            vm.reply(call.token, 200, format!("{{{name}:[{{\"success\":true}}]}}").as_bytes());
             sent += 1;
         }
         vm.turn();

@@ -15,9 +15,7 @@ mod messages;
 
 use differences::{Case, DIFFERENCES};
 use keen_edge::config::Config;
-use keen_edge::mapping::Client;
-use keen_edge::mapping::EventBuffer;
-use keen_edge::mapping::pipeline::{Request, map_request};
+use keen_edge::mapping::{Client, EventBuffer, Request, map_request};
 use keen_edge::segment::http::CallerSide;
 use keen_edge::segment::message::MessageType;
 use keen_edge::users::UserTransaction;
@@ -77,16 +75,17 @@ fn mapped(config: &Config, message: &str, page: bool) -> Map<String, Value> {
     let request = Request {
         message_type: Some(kind),
         side: CallerSide::Server,
-        header_key: Some("k"),
+        header_write_key: Some("k"),
         body: message.as_bytes(),
-        now: NOW,
+        received_ms: NOW,
     };
     let client = Client { user_agent: b"analytics-node/6.2.0", ..Client::default() };
-    let mut offer = EventBuffer::default();
-    let mut nobody = BTreeMap::new();
-    let mut users = UserTransaction::new(&mut nobody, config.users, 0);
-    map_request(config, request, |_| client, || "made".to_owned(), &mut users, &mut offer).unwrap();
-    let events: Vec<(String, Value)> = offer
+    let mut events = EventBuffer::default();
+    let mut store = BTreeMap::new();
+    let mut users = UserTransaction::new(&mut store, config.users, 0);
+    map_request(config, request, |_| client, || "made".to_owned(), &mut users, &mut events)
+        .unwrap();
+    let events: Vec<(String, Value)> = events
         .events()
         .map(|event| (event.collection.to_owned(), serde_json::from_slice(event.json).unwrap()))
         .collect();

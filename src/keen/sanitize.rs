@@ -1,0 +1,568 @@
+//! Values as Keen accepts them: what is valid stays as it came, anything else is rewritten.
+//!
+//! Names lose their dots and what is over 256 characters, of equal names in one object the later wins, a string is shorter
+//! than 10,000 characters, a number is one that Keen can hold, and Keen's placeholders become `null`. [`is_valid`] decides
+//! in one pass; [`sanitize`] rewrites only what is not valid.
+//!
+//! ```
+//! use keen_edge::json::read_value;
+//! use keen_edge::keen::sanitize::sanitize;
+//!
+//! let value = read_value(r#"{"a.b": 1, "a_b": 2}"#).unwrap();
+//! assert_eq!(sanitize(value, 1).json, r#"{"a_b":2}"#);
+//! ```
+
+use super::names;
+use crate::json::{self, RawStr, Value};
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::Range;
+
+/// A string must be shorter than this many characters.
+const STRING_LIMIT: usize = 10_000;
+/// Containers inside each other in an event, at most; a deeper one becomes its JSON text, as a string.
+pub const MAX_DEPTH: usize = 512;
+/// Levels of containers that are read by recursion before the rest is read anew from its text: serde_json stops at 128.
+const LEVELS_PER_ROUND: usize = 100;
+/// Names of an object that are compared pairwise, at most; more go into a tree.
+const MAX_PAIRWISE_NAMES: usize = 16;
+
+/// A value as Keen accepts it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sanitized<'a> {
+    /// Its JSON.
+    pub json: Cow<'a, str>,
+    /// How many names and values in it were changed.
+    pub changes: u32,
+}
+
+/// Whether a value is one that Keen accepts.
+#[must_use]
+pub fn is_valid(value: Value<'_>) -> bool {
+    match value {
+        Value::String(text) => is_valid_string(text),
+        Value::Number(digits) => is_valid_number(digits),
+        Value::Array(text) | Value::Object(text) => is_valid_container(text),
+        Value::Absent | Value::Null | Value::Bool(_) => true,
+    }
+}
+
+/// A value as Keen accepts it, `depth` containers deep in its event.
+#[must_use]
+pub fn sanitize(value: Value<'_>, depth: usize) -> Sanitized<'_> {
+    if is_valid(value) {
+        return Sanitized { json: Cow::Borrowed(value.json()), changes: 0 };
+    }
+    rewrite(value, depth, None)
+}
+
+/// An object as Keen accepts it, without its members of the name `left_out`. For one that is not valid.
+#[must_use]
+pub fn rewrite_object<'a>(object: &'a str, depth: usize, left_out: Option<&[u8]>) -> Sanitized<'a> {
+    rewrite(Value::Object(object), depth, left_out)
+}
+
+/// Whether a string is one of those that Keen replaces by what it sees of the caller (keen.io/docs/streams, "IP to geo" and
+/// "User agent"): through a proxy that is the proxy.
+#[must_use]
+#[inline]
+pub fn is_placeholder(text: RawStr<'_>) -> bool {
+    const MAX_BYTES: usize = 128; // every character as a \u escape
+    let raw = text.raw();
+    let possible = matches!(raw.as_bytes().first(), Some(b'$' | b'\\')) && raw.len() <= MAX_BYTES;
+    possible && is_placeholder_text(&text.decode())
+}
+
+/// [`is_placeholder`] of a decoded text.
+#[must_use]
+pub fn is_placeholder_text(text: &str) -> bool {
+    matches!(text, "${keen.ip}" | "${keen.user_agent}")
+}
+
+/// Whether a string is short enough, no placeholder, and has no lone surrogate. A surrogate starts with `\ud`; a pair of
+/// them counts as not valid too, and is rewritten as the character that it is.
+#[inline]
+fn is_valid_string(text: RawStr<'_>) -> bool {
+    let raw = text.raw();
+    if raw.len() >= STRING_LIMIT {
+        return false;
+    }
+    let surrogate =
+        raw.as_bytes().contains(&b'\\') && (raw.contains("\\ud") || raw.contains("\\uD"));
+    !surrogate && !is_placeholder(text)
+}
+
+/// Whether Keen can hold the number: from -2^63 to 2^63 - 1.
+fn is_valid_number(digits: &str) -> bool {
+    /// 2^63. A double at either edge may stand for a number beyond it.
+    const TWO_POW_63: f64 = 9_223_372_036_854_775_808.0;
+    let is_integer = !digits.bytes().any(|b| matches!(b, b'.' | b'e' | b'E'));
+    match (is_integer, digits.len()) {
+        (true, ..=18) => true,
+        (true, _) => digits.parse::<i64>().is_ok(),
+        (false, _) => digits.parse::<f64>().is_ok_and(|number| number.abs() < TWO_POW_63),
+    }
+}
+
+fn is_valid_container(text: &str) -> bool {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    ValidSeed(&mut Vec::new()).deserialize(&mut deserializer).is_ok()
+}
+
+/// Names of one object, to find the first that is there twice.
+#[derive(Debug, Default)]
+pub struct SeenNames<'de> {
+    many: BTreeSet<&'de [u8]>,
+}
+
+impl<'de> SeenNames<'de> {
+    /// Adds a name of the object whose first ones are `few`. False: it is there already.
+    #[inline]
+    pub fn insert(&mut self, few: &mut Vec<&'de [u8]>, start: usize, name: &'de [u8]) -> bool {
+        let seen = few.get(start..).unwrap_or_default();
+        if seen.len() < MAX_PAIRWISE_NAMES {
+            let new = !seen.contains(&name);
+            few.push(name);
+            return new;
+        }
+        if self.many.is_empty() {
+            self.many.extend(seen);
+        }
+        self.many.insert(name)
+    }
+}
+
+/// Checks the next value; an error says that it is not valid. The names of the objects that are open lie on a stack.
+#[derive(Debug)]
+pub struct ValidSeed<'s, 'de>(pub &'s mut Vec<&'de [u8]>);
+
+impl<'de> DeserializeSeed<'de> for ValidSeed<'_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+/// Whether a member's name is one that Keen accepts. One with escapes is not decided here: it counts as not valid.
+#[must_use]
+pub fn valid_name<'de>(name: &json::Name<'de>) -> Option<&'de [u8]> {
+    match name.0 {
+        Cow::Borrowed(name)
+            if !name.is_empty() && name.len() <= names::MAX_PROPERTY && !name.contains(&b'.') =>
+        {
+            Some(name)
+        }
+        _ => None,
+    }
+}
+
+fn require<E: de::Error>(valid: bool) -> Result<(), E> {
+    if valid { Ok(()) } else { Err(E::custom("not valid in Keen")) }
+}
+
+impl<'de> Visitor<'de> for ValidSeed<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value that Keen accepts")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let start = self.0.len();
+        let mut seen = SeenNames::default();
+        while let Some(name) = map.next_key()? {
+            let valid = valid_name(&name).is_some_and(|name| seen.insert(self.0, start, name));
+            require(valid)?;
+            map.next_value_seed(ValidSeed(self.0))?;
+        }
+        self.0.truncate(start);
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(ValidSeed(self.0))?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<(), E> {
+        require(i64::try_from(number).is_ok())
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<(), E> {
+        // 2^62: near 2^63 the digits decide, not the nearest double.
+        require(number.abs() < 4_611_686_018_427_387_904.0)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
+        require(text.len() < STRING_LIMIT && !(text.starts_with('$') && is_placeholder_text(text)))
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+fn rewrite<'a>(value: Value<'a>, depth: usize, left_out: Option<&[u8]>) -> Sanitized<'a> {
+    let mut sanitizer = Sanitizer { left_out, ..Sanitizer::default() };
+    // The text has been checked: it cannot fail.
+    let written = sanitizer.value(value, depth).is_ok();
+    sanitizer.remove_overwritten();
+    let json =
+        if written { String::from_utf8(sanitizer.out).unwrap_or_default() } else { String::new() };
+    let json = if json.is_empty() { Cow::Borrowed("null") } else { Cow::Owned(json) };
+    Sanitized { json, changes: sanitizer.changes }
+}
+
+/// Writes values as Keen accepts them.
+#[derive(Debug, Default)]
+struct Sanitizer<'l> {
+    out: Vec<u8>,
+    /// Members of the objects that are open.
+    members: Vec<WrittenMember>,
+    /// What later members overwrite: removed at the end, all at once, however deep it nests.
+    overwritten: Vec<Range<usize>>,
+    /// Members of the outermost object that are not written.
+    left_out: Option<&'l [u8]>,
+    changes: u32,
+}
+
+/// Where a member is in what has been written: its start, and the end of its name.
+#[derive(Debug, Clone, Copy)]
+struct WrittenMember {
+    start: usize,
+    name_end: usize,
+}
+
+/// A text and how far it has been read: serde_json does not say what comes next, and a scalar is read as its text but a
+/// container member by member.
+struct Position<'t> {
+    text: &'t str,
+    offset: usize,
+}
+
+impl Position<'_> {
+    /// The first byte of the next name, value or closing bracket.
+    fn peek(&mut self) -> Option<u8> {
+        let rest = self.text.as_bytes().get(self.offset..)?;
+        let skipped =
+            rest.iter().position(|b| !matches!(b, b' ' | b'\n' | b'\r' | b'\t' | b',' | b':'))?;
+        self.offset = self.offset.saturating_add(skipped);
+        rest.get(skipped).copied()
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.offset = self.offset.saturating_add(bytes);
+    }
+}
+
+impl<'l> Sanitizer<'l> {
+    /// Writes a value, `depth` containers deep.
+    fn value(&mut self, value: Value<'_>, depth: usize) -> serde_json::Result<()> {
+        match value {
+            Value::Array(text) | Value::Object(text) if depth < MAX_DEPTH => {
+                let mut deserializer = serde_json::Deserializer::from_str(text);
+                let position = &mut Position { text, offset: 0 };
+                let seed =
+                    ContainerSeed { sanitizer: self, position, depth, levels: LEVELS_PER_ROUND };
+                seed.deserialize(&mut deserializer)
+            }
+            Value::Array(text) | Value::Object(text) => {
+                self.changes = self.changes.saturating_add(1);
+                self.string(text);
+                Ok(())
+            }
+            Value::String(text) => {
+                if is_valid_string(text) {
+                    self.out.extend_from_slice(text.quoted().as_bytes());
+                } else if is_placeholder(text) {
+                    self.changes = self.changes.saturating_add(1);
+                    self.out.extend_from_slice(b"null");
+                } else {
+                    let (text, lossy) = text.decode_noting_loss();
+                    self.changes = self.changes.saturating_add(u32::from(lossy));
+                    self.string(&text);
+                }
+                Ok(())
+            }
+            Value::Number(digits) if !is_valid_number(digits) => {
+                self.changes = self.changes.saturating_add(1);
+                self.string(digits);
+                Ok(())
+            }
+            scalar => {
+                self.out.extend_from_slice(scalar.json().as_bytes());
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes a string, cut where it is too long.
+    fn string(&mut self, text: &str) {
+        let limit = STRING_LIMIT.saturating_sub(1);
+        let cut = if text.len() <= limit { None } else { text.char_indices().nth(limit) };
+        self.changes = self.changes.saturating_add(u32::from(cut.is_some()));
+        let text = cut.and_then(|(end, _)| text.get(..end)).unwrap_or(text);
+        json::write_string(&mut self.out, text);
+    }
+
+    /// Writes a member's name.
+    fn name(&mut self, name: &str) {
+        let valid = names::property_name(name);
+        self.changes = self.changes.saturating_add(u32::from(valid != name));
+        let start = self.out.len();
+        json::write_string(&mut self.out, &valid);
+        self.members.push(WrittenMember { start, name_end: self.out.len() });
+        self.out.push(b':');
+    }
+
+    /// Ends an object whose members are those from `first` on. Of equal names only the last stays.
+    fn end_object(&mut self, first: usize) {
+        let members = self.members.get(first..).unwrap_or_default();
+        if members.len() > 1 {
+            let mut by_name = BTreeMap::new();
+            for (index, member) in members.iter().enumerate() {
+                let name = self.out.get(member.start..member.name_end).unwrap_or_default();
+                // It goes with the comma behind it.
+                if let Some(earlier) = by_name.insert(name, index)
+                    && let (Some(from), Some(to)) =
+                        (members.get(earlier), members.get(earlier.saturating_add(1)))
+                {
+                    self.overwritten.push(from.start..to.start);
+                }
+            }
+        }
+        self.members.truncate(first);
+    }
+
+    /// Removes what is overwritten.
+    fn remove_overwritten(&mut self) {
+        let mut ranges = std::mem::take(&mut self.overwritten);
+        if ranges.is_empty() {
+            return;
+        }
+        ranges.sort_unstable_by_key(|range| range.start);
+        let mut kept = Vec::with_capacity(self.out.len());
+        let mut offset = 0_usize;
+        for range in ranges {
+            // One inside another that is removed goes with it.
+            kept.extend_from_slice(self.out.get(offset..range.start).unwrap_or_default());
+            offset = offset.max(range.end);
+        }
+        kept.extend_from_slice(self.out.get(offset..).unwrap_or_default());
+        self.out = kept;
+    }
+}
+
+/// Writes the container that comes next.
+struct ContainerSeed<'s, 'l, 't> {
+    sanitizer: &'s mut Sanitizer<'l>,
+    position: &'s mut Position<'t>,
+    depth: usize,
+    /// Levels that are still read in this round.
+    levels: usize,
+}
+
+impl<'l, 't> ContainerSeed<'_, 'l, 't> {
+    /// A seed for the container that is the next child. `None`: the child is a scalar, or too deep for this round.
+    fn child(&mut self) -> Option<ContainerSeed<'_, 'l, 't>> {
+        let next = self.position.peek();
+        let depth = self.depth.saturating_add(1);
+        let levels = self.levels.checked_sub(1).filter(|levels| *levels > 0)?;
+        let is_container = matches!(next, Some(b'{' | b'[')) && depth < MAX_DEPTH;
+        is_container.then_some(ContainerSeed {
+            sanitizer: &mut *self.sanitizer,
+            position: &mut *self.position,
+            depth,
+            levels,
+        })
+    }
+
+    /// Writes a child that is read as its text.
+    fn raw_child<E: de::Error>(&mut self, raw: &RawValue) -> Result<(), E> {
+        self.position.advance(raw.get().len());
+        let depth = self.depth.saturating_add(1);
+        self.sanitizer.value(raw.into(), depth).map_err(E::custom)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for ContainerSeed<'_, '_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ContainerSeed<'_, '_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object or an array")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        self.position.peek();
+        self.position.advance(1);
+        self.sanitizer.out.push(b'{');
+        let first = self.sanitizer.members.len();
+        let left_out = self.sanitizer.left_out.take();
+        while let Some(raw) = map.next_key::<&RawValue>()? {
+            self.position.peek();
+            self.position.advance(raw.get().len());
+            let Value::String(name) = raw.into() else { continue };
+            let name = name.decode();
+            if left_out == Some(name.as_bytes()) {
+                self.position.peek();
+                let value = map.next_value::<&RawValue>()?;
+                self.position.advance(value.get().len());
+                continue;
+            }
+            if self.sanitizer.members.len() > first {
+                self.sanitizer.out.push(b',');
+            }
+            self.sanitizer.name(&name);
+            match self.child() {
+                Some(child) => map.next_value_seed(child)?,
+                None => {
+                    let raw = map.next_value()?;
+                    self.raw_child(raw)?;
+                }
+            }
+        }
+        self.position.peek();
+        self.position.advance(1);
+        self.sanitizer.end_object(first);
+        self.sanitizer.out.push(b'}');
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        self.position.peek();
+        self.position.advance(1);
+        self.sanitizer.left_out = None;
+        self.sanitizer.out.push(b'[');
+        let mut first = true;
+        // The closing bracket is no child: it is peeked at before serde_json has seen it.
+        while !matches!(self.position.peek(), None | Some(b']')) {
+            if !std::mem::take(&mut first) {
+                self.sanitizer.out.push(b',');
+            }
+            let more = match self.child() {
+                Some(child) => seq.next_element_seed(child)?.is_some(),
+                None => match seq.next_element()? {
+                    Some(raw) => {
+                        self.raw_child(raw)?;
+                        true
+                    }
+                    None => false,
+                },
+            };
+            if !more {
+                break;
+            }
+        }
+        let _ = seq.next_element::<de::IgnoredAny>()?;
+        self.position.advance(1);
+        self.sanitizer.out.push(b']');
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::json::read_value;
+
+    fn sanitized(text: &str) -> String {
+        sanitize(read_value(text).unwrap(), 0).json.into_owned()
+    }
+
+    #[test]
+    fn sanitize_valid_text_is_not_touched() {
+        for text in [
+            r#"{"a":1,"b":[true, null,{"c":"\u00e9\n"}],"$d":-0.5e3}"#,
+            "[]",
+            "9223372036854775807",
+            "0.10",
+        ] {
+            assert_eq!(sanitized(text), text);
+        }
+        assert_eq!(sanitized(r#""\ud83d\ude00""#), "\"😀\"");
+    }
+
+    #[test]
+    fn sanitize_dots_and_equal_names_later_wins() {
+        assert_eq!(
+            sanitized(r#"{"a.b.c":1,"x":{"p.q":2,"p_q":3}}"#),
+            r#"{"a_b_c":1,"x":{"p_q":3}}"#
+        );
+        let many: Vec<String> = (0..40).map(|i| format!("\"k{}\":{i}", i % 30)).collect();
+        let got: serde_json::Value =
+            serde_json::from_str(&sanitized(&format!("{{{}}}", many.join(",")))).unwrap();
+        assert_eq!(got.as_object().unwrap().len(), 30);
+        assert_eq!(got.get("k5").unwrap(), 35);
+        assert_eq!(got.get("k15").unwrap(), 15);
+    }
+
+    #[test]
+    fn sanitize_equal_names_inside_each_other_all_go() {
+        assert_eq!(
+            sanitized(r#"{"a":{"b":1,"b":2},"c":{"d":3,"d":4,"e":{"f":5,"f":6}},"a":7}"#),
+            r#"{"c":{"d":4,"e":{"f":6}},"a":7}"#
+        );
+        let (twice, once) =
+            (r#"{"a":[1,{"x":1}],"b":2,"a":"#.repeat(400), r#"{"b":2,"a":"#.repeat(400));
+        let close = "}".repeat(400);
+        assert_eq!(sanitized(&format!("{twice}0{close}")), format!("{once}0{close}"));
+    }
+
+    #[test]
+    fn sanitize_values_keen_cannot_hold_become_ones_it_can() {
+        assert_eq!(
+            sanitized("[9223372036854775808,1e400,-9223372036854775809, 1.10]"),
+            r#"["9223372036854775808","1e400","-9223372036854775809",1.10]"#
+        );
+        assert_eq!(sanitized(r#""\ud800x""#), "\"\u{fffd}x\"");
+        assert_eq!(sanitized(&format!("\"{}\"", "é".repeat(10_000))).chars().count(), 10_001);
+        assert_eq!(sanitized(r#"["${keen.ip}","$\u007bkeen.user_agent}"]"#), "[null,null]");
+        let deep = sanitized(&format!("{}{}", "[".repeat(5_000), "]".repeat(5_000)));
+        assert!(deep.contains('"'));
+    }
+
+    #[test]
+    fn sanitize_placeholder_escaped_to_the_last_character_is_null() {
+        let escaped: String = "${keen.ip}".bytes().map(|b| format!("\\u{b:04x}")).collect();
+        assert_eq!(sanitized(&format!("\"{escaped}\"")), "null");
+        assert_eq!(sanitized(&format!("[\"{escaped}\"]")), "[null]");
+    }
+
+    #[test]
+    fn sanitize_containers_deeper_than_a_round_keep_their_white_space_out_and_values_in() {
+        for levels in [99, 100, 101, 127, 128, 129, 200, 300, 511] {
+            let text = format!(
+                "{}[1e400, {{}}, [ ]]{}",
+                "{\"o\": [ ".repeat(levels / 2),
+                "]}".repeat(levels / 2)
+            );
+            let want = format!(
+                "{}[\"1e400\",{{}},[]]{}",
+                "{\"o\":[".repeat(levels / 2),
+                "]}".repeat(levels / 2)
+            );
+            assert_eq!(sanitized(&text), want, "{levels}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What a batch says of all its messages, resolved once for the request.
+
+use crate::json::Value;
+use crate::keen::sanitize::{Sanitized, sanitize};
+use crate::segment::message::{Message, timestamp};
+use std::borrow::Cow;
+
+/// A value whose text is shorter costs less to sanitize than to find.
+const MIN_SHARED_BYTES: usize = 64;
+
+/// The values of a batch that its messages' events may hold, sanitized once however many hold them.
+#[derive(Debug, Default)]
+pub(super) struct BatchValues<'a> {
+    /// `sentAt`
+    pub(super) sent_at: Option<i64>,
+    values: Vec<(Value<'a>, Sanitized<'a>)>,
+    /// Names and values that were changed.
+    pub(super) sanitized: u32,
+}
+
+impl<'a> BatchValues<'a> {
+    pub(super) fn new(batch: &Message<'a>) -> Self {
+        let context = &batch.context;
+        let of_context = [
+            context.ip,
+            context.user_agent,
+            context.page_url,
+            context.page_referrer,
+            context.traits,
+        ];
+        let traits = batch.integrations.every_traits(context);
+        let mut found =
+            Self { sent_at: timestamp::parse_sent_at(batch.sent_at), ..Self::default() };
+        for value in of_context.into_iter().chain(traits) {
+            if value.json().len() >= MIN_SHARED_BYTES && found.find(value).is_none() {
+                let sanitized = sanitize(value, 1);
+                found.sanitized = found.sanitized.saturating_add(sanitized.changes);
+                found.values.push((value, sanitized));
+            }
+        }
+        found
+    }
+
+    /// A message's value as an event holds it: the batch's where the message has it from the batch.
+    pub(super) fn get<'m>(&'m self, value: Value<'m>) -> Sanitized<'m> {
+        match self.find(value) {
+            Some(shared) => Sanitized { json: Cow::Borrowed(&shared.json), changes: 0 },
+            None => sanitize(value, 1),
+        }
+    }
+
+    /// The batch's value that has the very same text, in the same place of the body.
+    fn find(&self, value: Value<'_>) -> Option<&Sanitized<'a>> {
+        let same = |shared: &&(Value<'_>, _)| std::ptr::eq(shared.0.json(), value.json());
+        self.values.iter().find(same).map(|(_, sanitized)| sanitized)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use crate::segment::message::Body;
+
+    #[test]
+    fn get_values_of_the_batch_are_shared_and_those_of_a_message_are_not() {
+        let agent = format!("{{\"a.b\":\"{}\"}}", "x".repeat(100));
+        let text = format!(
+            r#"{{"context":{{"userAgent":{agent}}},"batch":[{{}},{{"context":{{"userAgent":{agent}}}}}]}}"#
+        );
+        let mut body = Body::parse(None, &text, 9).unwrap();
+        body.apply_batch_defaults();
+        let values = BatchValues::new(&body.batch);
+        assert_eq!(values.sanitized, 1);
+        let of = |index: usize| values.get(body.messages[index].context.user_agent);
+        assert_eq!(of(0).json, of(1).json);
+        assert!(matches!(of(0).json, Cow::Borrowed(_)) && matches!(of(1).json, Cow::Owned(_)));
+    }
+}

@@ -1,0 +1,383 @@
+//! The events of one message: which collections they go to, and what they hold.
+
+use super::addons::Addons;
+use super::client::{MAX_IP_BYTES, RequestClient, strip_port};
+use super::fields::{EventFields, OwnField};
+use super::identity::{Ids, is_blank};
+use super::properties::Properties;
+use super::{BatchValues, SkipReason, is_empty_container};
+use crate::config::{Mode, Source};
+use crate::json::{Value, for_each_element, member, quoted};
+use crate::keen::event_writer::EventWriter;
+use crate::keen::names;
+use crate::keen::sanitize::{Sanitized, is_placeholder, is_placeholder_text, sanitize};
+use crate::segment::message::{Message, MessageType, timestamp};
+use crate::users::User;
+use std::borrow::Cow;
+
+/// What the events of a message are made of, beside the message itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EventContext<'r> {
+    pub(super) source: &'r Source,
+    pub(super) client: &'r RequestClient,
+    pub(super) batch: &'r BatchValues<'r>,
+    pub(super) ids: &'r Ids<'r>,
+    /// Whom the events show, where that is known.
+    pub(super) user: Option<&'r User>,
+    /// The uniqueness token.
+    pub(super) token: &'r str,
+    /// When the request came, in milliseconds since 1970.
+    pub(super) received_ms: i64,
+}
+
+/// The events of one message, to be written.
+#[derive(Debug)]
+pub(super) struct MessageEvents<'m> {
+    properties: Properties<'m>,
+    fields: EventFields<'m>,
+    /// The `keen` object, but for its end and the add-ons.
+    keen_timestamp: i64,
+    /// `keen.location`
+    location: Option<Cow<'m, str>>,
+    source: &'m Source,
+    token: &'m str,
+}
+
+/// The collections a message goes to, as Segment names them: `Viewed {category} Page` and its like beside each other.
+pub(super) fn collections<'a>(
+    message_type: MessageType,
+    message: &Message<'a>,
+    source: &Source,
+) -> Result<[Option<Cow<'a, str>>; 3], SkipReason> {
+    let noun = match message_type {
+        MessageType::Track => {
+            let event = event_name_text(message.event).ok_or(SkipReason::NoEventName)?;
+            return Ok([Some(event), None, None]);
+        }
+        MessageType::Page => "Page",
+        MessageType::Screen => "Screen",
+        MessageType::Identify | MessageType::Group | MessageType::Alias => {
+            return Err(SkipReason::NoEffect);
+        }
+    };
+    let named = |value: Value<'a>| if value.truthy() { event_name_text(value) } else { None };
+    let (name, category) = (named(message.name), named(message.category));
+    let all = source.track_all_pages.then(|| Cow::Owned(format!("Loaded a {noun}")));
+    let categorized = category.as_ref().filter(|_| source.track_categorized_pages);
+    let categorized = categorized.map(|category| Cow::Owned(format!("Viewed {category} {noun}")));
+    let named = name.as_ref().filter(|_| source.track_named_pages).map(|name| {
+        Cow::Owned(match &category {
+            Some(category) => format!("Viewed {category} {name} {noun}"),
+            None => format!("Viewed {name} {noun}"),
+        })
+    });
+    let found = [all, categorized, named];
+    if found.iter().all(Option::is_none) { Err(SkipReason::NoPageSetting) } else { Ok(found) }
+}
+
+/// A name as Segment reads it: a text that is not empty, or a number as JavaScript writes it where it is a whole one.
+fn event_name_text(name: Value<'_>) -> Option<Cow<'_, str>> {
+    /// 2^53: whole numbers below are written with all their digits.
+    const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_992.0;
+    match name {
+        Value::Number(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+            Some(Cow::Borrowed(digits))
+        }
+        Value::Number(digits) => {
+            let number: f64 = digits.parse().unwrap_or(f64::NAN);
+            let whole = number.fract() == 0.0 && number.abs() < MAX_SAFE_INTEGER;
+            #[allow(clippy::cast_possible_truncation, reason = "it is whole, and below 2^53")]
+            Some(if whole {
+                Cow::Owned((number as i64).to_string())
+            } else {
+                Cow::Borrowed(digits)
+            })
+        }
+        other => other.scalar_text(),
+    }
+}
+
+/// A message's own uniqueness token: its id, hashed where it is long. `None`: it has no id, or a blank one, or a placeholder.
+/// `bytes_lost`: a hash of the request and of the message's place in it, for an id in which bytes were not UTF-8.
+pub(super) fn uniqueness_token<'a>(
+    message: &Message<'a>,
+    bytes_lost: impl FnOnce() -> Option<String>,
+) -> Option<Cow<'a, str>> {
+    let (id, raw, lossy) = match message.message_id {
+        Value::String(text) => {
+            let (id, lossy) = text.decode_noting_loss();
+            (id, text.raw(), lossy)
+        }
+        Value::Number(digits) => (Cow::Borrowed(digits), digits, false),
+        _ => return None,
+    };
+    if is_blank(&id) || is_placeholder_text(&id) {
+        return None;
+    }
+    // What became U+FFFD must not make two messages one.
+    if lossy {
+        return Some(Cow::Owned(names::sha256_hex(raw.as_bytes(), names::MAX_TOKEN)));
+    }
+    if id.contains('\u{fffd}')
+        && let Some(request) = bytes_lost()
+    {
+        return Some(Cow::Owned(names::sha256_hex(
+            format!("{request} {id}").as_bytes(),
+            names::MAX_TOKEN,
+        )));
+    }
+    Some(match names::uniqueness_token(&id) {
+        Cow::Owned(hash) => Cow::Owned(hash),
+        Cow::Borrowed(_) => id,
+    })
+}
+
+impl<'m> MessageEvents<'m> {
+    /// Gathers what all events of a message hold. `names` is a stack that is lent.
+    pub(super) fn new<'b: 'm>(
+        message: &'m Message<'b>,
+        context: EventContext<'m>,
+        names: &mut Vec<&'b [u8]>,
+    ) -> Self {
+        let EventContext { source, batch, received_ms, token, .. } = context;
+        let mut fields = EventFields::default();
+        let mut properties = match message.properties {
+            Value::Object(object) => Properties::parse(object, names),
+            other => {
+                if other.is_present() {
+                    fields.set(OwnField::SegmentProperties, sanitize(other, 1));
+                }
+                Properties::default()
+            }
+        };
+        fields.sanitized = fields.sanitized.saturating_add(properties.sanitized);
+        if matches!(message.message_type, Some(MessageType::Page | MessageType::Screen)) {
+            for (field, value) in
+                [(OwnField::Category, message.category), (OwnField::Name, message.name)]
+            {
+                if value.truthy() {
+                    fields.set(field, sanitize(value, 1));
+                }
+            }
+        }
+        let location = match properties.keen {
+            Value::Object(keen) => location(keen),
+            keen => {
+                if keen.is_present() {
+                    fields.set(OwnField::SegmentKeen, sanitize(keen, 1));
+                }
+                None
+            }
+        };
+        let mut builder = FieldsBuilder { message, context, fields, properties: &properties };
+        match source.mode {
+            Mode::Cloud => builder.set_cloud_fields(),
+            Mode::Device => builder.set_device_fields(),
+        }
+        builder.set_user();
+        let fields = builder.fields;
+        let original = timestamp::parse(message.original_timestamp)
+            .or_else(|| timestamp::parse(message.timestamp));
+        let sent_at = timestamp::parse_sent_at(message.sent_at).or(batch.sent_at);
+        properties.url = Value::Absent;
+        Self {
+            properties,
+            fields,
+            keen_timestamp: timestamp::correct_clock_skew(original, sent_at, received_ms),
+            location,
+            source,
+            token,
+        }
+    }
+
+    /// Names and values that were changed for these events.
+    pub(super) fn sanitized(&self) -> u32 {
+        self.fields.sanitized
+    }
+
+    /// Sets the event's own name, where its collection bears another.
+    pub(super) fn set_original_name(&mut self, original: Option<&str>) {
+        match original {
+            Some(name) => self.fields.set_text(OwnField::SegmentEvent, name),
+            None => self.fields.unset(OwnField::SegmentEvent),
+        }
+    }
+
+    /// Writes one event.
+    pub(super) fn write(&mut self, out: &mut Vec<u8>) {
+        let addons = Addons::available(self.source, &self.fields, &self.properties);
+        let mut event = EventWriter::new(out);
+        let overridden = self.fields.iter().map(|(field, _)| field);
+        event.members(self.properties.members(overridden.chain([OwnField::Keen])));
+        for (field, json) in self.fields.iter() {
+            event.field(field.name(), json);
+        }
+        event.raw(OwnField::Keen.name(), |out| {
+            out.extend_from_slice(b"{\"timestamp\":\"");
+            timestamp::format(out, self.keen_timestamp);
+            out.push(b'"');
+            addons.write(out);
+            out.extend_from_slice(b",\"uniqueness_token\":");
+            crate::json::write_string(out, self.token);
+            if let Some(location) = &self.location {
+                out.extend_from_slice(b",\"location\":");
+                out.extend_from_slice(location.as_bytes());
+            }
+            out.push(b'}');
+        });
+        event.finish();
+    }
+}
+
+/// Sets our fields, one after the other.
+struct FieldsBuilder<'b, 'm> {
+    message: &'m Message<'m>,
+    context: EventContext<'m>,
+    fields: EventFields<'m>,
+    properties: &'b Properties<'m>,
+}
+
+impl<'m> FieldsBuilder<'_, 'm> {
+    /// Who the event is of, and all that is known of the client, whatever the add-ons.
+    fn set_cloud_fields(&mut self) {
+        let context = &self.message.context;
+        if let Some(id) = self.context.ids.of_event() {
+            self.fields.set(OwnField::UserId, id.json.clone());
+        }
+        self.set_page_url([self.properties.url, context.page_url]);
+        self.overlay(OwnField::ReferrerUrl, context.page_referrer);
+        self.set_user_agent();
+        self.set_ip_address();
+        let traits = self.message.integrations.traits(context);
+        if traits.truthy() {
+            let traits = self.context.batch.get(traits);
+            if !is_empty_container(&traits.json) {
+                self.fields.set(OwnField::Traits, traits);
+            }
+        }
+    }
+
+    /// What the add-ons that are on read. The browser integration's `page_url` is the page's own, whatever a property says.
+    fn set_device_fields(&mut self) {
+        let (source, context) = (self.context.source, &self.message.context);
+        if source.url_addon || source.referrer_addon {
+            self.set_page_url([context.page_url, self.properties.url]);
+        }
+        if source.referrer_addon {
+            self.overlay(OwnField::ReferrerUrl, context.page_referrer);
+        }
+        if source.ua_addon {
+            self.set_user_agent();
+        }
+        if source.ip_addon {
+            self.set_ip_address();
+        }
+    }
+
+    /// In a browser the properties of an event win over what identify said, and so `user` over the user.
+    fn set_user(&mut self) {
+        let own = self.context.source.mode == Mode::Device && self.properties.has(OwnField::User);
+        if let Some(user) = self.context.user.filter(|user| !own && !user.is_empty()) {
+            let mut json = Vec::new();
+            user.write(&mut json);
+            self.fields.set_json(OwnField::User, String::from_utf8(json).unwrap_or_default());
+        }
+    }
+
+    fn set_page_url(&mut self, candidates: [Value<'m>; 2]) {
+        if let Some(url) = candidates.into_iter().find(Value::truthy) {
+            let url = self.context.batch.get(url);
+            self.fields.set(OwnField::PageUrl, url);
+            return;
+        }
+        let context = &self.message.context;
+        // A caller's own property says more than the header, which browsers cut to the origin.
+        let wanted =
+            !context.has_page && !self.fields.is_filled(OwnField::PageUrl, self.properties);
+        match &self.context.client.referer {
+            Some(referer) if wanted && self.is_end_user_request() => {
+                self.fields.set_json(OwnField::PageUrl, referer.as_str());
+            }
+            _ => self.overlay(OwnField::PageUrl, context.page_url),
+        }
+    }
+
+    fn set_user_agent(&mut self) {
+        let agent = without_placeholder(self.message.context.user_agent);
+        let from_request = self.context.source.ua_addon && !agent.is_present();
+        match &self.context.client.user_agent {
+            Some(agent) if from_request && self.is_end_user_request() => {
+                self.fields.set_json(OwnField::UserAgent, agent.as_str());
+            }
+            _ => self.overlay(OwnField::UserAgent, agent),
+        }
+    }
+
+    fn set_ip_address(&mut self) {
+        let ip = without_placeholder(self.message.context.ip);
+        let ip = match ip {
+            Value::String(text) if text.raw().len() > MAX_IP_BYTES => Value::Absent,
+            other => other,
+        };
+        if ip.is_present() {
+            return match ip.short_str(MAX_IP_BYTES).and_then(|ip| port_stripped(&ip)) {
+                Some(ip) => self.fields.set_json(OwnField::IpAddress, quoted(&ip)),
+                None => self.overlay(OwnField::IpAddress, ip),
+            };
+        }
+        match &self.context.client.address {
+            Some(address) if self.context.source.ip_addon && self.is_end_user_request() => {
+                self.fields.set_json(OwnField::IpAddress, address.as_str());
+            }
+            _ => self.overlay(OwnField::IpAddress, ip),
+        }
+    }
+
+    fn is_end_user_request(&self) -> bool {
+        self.context.client.is_end_user_request(&self.message.context)
+    }
+
+    /// Ours wins where we have a value. A `null` of the context is written only where no property bears the name.
+    fn overlay(&mut self, field: OwnField, value: Value<'m>) {
+        let value = (value != Value::Absent).then(|| self.context.batch.get(value));
+        self.fields.overlay(field, value, self.properties);
+    }
+}
+
+/// The value, unless it is one of Keen's placeholders: Keen would fill in what it sees, which is Envoy.
+pub(super) fn without_placeholder(value: Value<'_>) -> Value<'_> {
+    match value {
+        Value::String(text) if is_placeholder(text) => Value::Absent,
+        other => other,
+    }
+}
+
+/// The bare address of an address with a port, or in brackets.
+fn port_stripped(text: &str) -> Option<String> {
+    // As nearly all are.
+    if text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return None;
+    }
+    if text.parse::<std::net::IpAddr>().is_ok() { None } else { strip_port(text) }
+}
+
+/// The `location` of the caller's own `keen` object, where it is one that Keen takes: `coordinates` as an array of longitude
+/// and latitude. Nothing else of that object is a caller's to set.
+fn location(keen: &str) -> Option<Cow<'_, str>> {
+    let Value::Object(location) = member(keen, "location") else { return None };
+    let Value::Array(coordinates) = member(location, "coordinates") else { return None };
+    let mut numbers = [f64::INFINITY; 2];
+    let mut count = 0_usize;
+    for_each_element(coordinates, |value| {
+        if let (Value::Number(digits), Some(slot)) = (value, numbers.get_mut(count)) {
+            *slot = digits.parse().unwrap_or(f64::INFINITY);
+        }
+        count = count.saturating_add(1);
+    });
+    let [longitude, latitude] = numbers;
+    let on_earth = count == 2 && longitude.abs() <= 180.0 && latitude.abs() <= 90.0;
+    on_earth.then(|| {
+        let Sanitized { json, .. } = sanitize(Value::Object(location), 2);
+        json
+    })
+}

@@ -1,0 +1,135 @@
+//! The fields that the mapping itself writes into an event, beside the caller's properties.
+
+use super::properties::Properties;
+use crate::json::{Value, quoted, read_value};
+use crate::keen::sanitize::{Sanitized, sanitize};
+use std::borrow::Cow;
+
+/// Declares our fields, in the order in which they are written.
+macro_rules! own_fields {
+    ($($field:ident = $name:literal,)*) => {
+        /// A field of ours. A property of that name gives way where we have a value.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(super) enum OwnField { $(#[doc = $name] $field,)* }
+
+        impl OwnField {
+            pub(super) const ALL: [Self; [$($name),*].len()] = [$(Self::$field),*];
+
+            /// Its name in an event.
+            pub(super) fn name(self) -> &'static str {
+                match self { $(Self::$field => $name,)* }
+            }
+
+            /// The field of that name.
+            #[inline]
+            pub(super) fn from_name(name: &[u8]) -> Option<Self> {
+                $(if name == $name.as_bytes() {
+                    return Some(Self::$field);
+                })*
+                None
+            }
+        }
+    };
+}
+
+own_fields! {
+    SegmentProperties = "segment_properties",
+    Category = "category",
+    Name = "name",
+    SegmentEvent = "segment_event",
+    SegmentKeen = "segment_keen",
+    UserId = "userId",
+    PageUrl = "page_url",
+    ReferrerUrl = "referrer_url",
+    UserAgent = "user_agent",
+    IpAddress = "ip_address",
+    Traits = "traits",
+    User = "user",
+    Keen = "keen",
+}
+
+/// One value for each of our fields.
+pub(super) type PerField<T> = [T; OwnField::ALL.len()];
+
+/// Our fields of one event, as valid JSON.
+#[derive(Debug, Default)]
+pub(super) struct EventFields<'m> {
+    json: PerField<Option<Cow<'m, str>>>,
+    /// Names and values that were changed.
+    pub(super) sanitized: u32,
+}
+
+impl<'m> EventFields<'m> {
+    /// Sets a field to a sanitized value.
+    pub(super) fn set(&mut self, field: OwnField, value: Sanitized<'m>) {
+        self.sanitized = self.sanitized.saturating_add(value.changes);
+        self.set_json(field, value.json);
+    }
+
+    /// Sets a field to what is valid JSON already.
+    pub(super) fn set_json(&mut self, field: OwnField, json: impl Into<Cow<'m, str>>) {
+        if let Some(slot) = self.json.get_mut(field as usize) {
+            *slot = Some(json.into());
+        }
+    }
+
+    /// Takes a field away.
+    pub(super) fn unset(&mut self, field: OwnField) {
+        if let Some(slot) = self.json.get_mut(field as usize) {
+            *slot = None;
+        }
+    }
+
+    /// Sets a field to a text.
+    pub(super) fn set_text(&mut self, field: OwnField, text: &str) {
+        let json = quoted(text);
+        let value = read_value(&json).map(|value| sanitize(value, 1));
+        let (json, changes) =
+            value.map(|value| (value.json.into_owned(), value.changes)).unwrap_or_default();
+        self.set(field, Sanitized { json: Cow::Owned(json), changes });
+    }
+
+    /// Sets a field, but for a `null` where a property bears its name.
+    pub(super) fn overlay(
+        &mut self,
+        field: OwnField,
+        value: Option<Sanitized<'m>>,
+        properties: &Properties<'_>,
+    ) {
+        if let Some(value) = value.filter(|value| value.json != "null" || !properties.has(field)) {
+            self.set(field, value);
+        }
+    }
+
+    /// The value of a field, where it is set.
+    pub(super) fn get(&self, field: OwnField) -> Option<&str> {
+        self.json.get(field as usize)?.as_deref()
+    }
+
+    /// The fields that are set, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (OwnField, &str)> {
+        OwnField::ALL.into_iter().filter_map(|field| Some((field, self.get(field)?)))
+    }
+
+    /// Whether the event will have a string that is not empty under a field's name: ours, else that of a property.
+    pub(super) fn is_filled(&self, field: OwnField, properties: &Properties<'_>) -> bool {
+        match self.get(field) {
+            Some(json) => json.len() > 2 && json.starts_with('"'),
+            None => matches!(properties.get(field), Value::String(text) if !text.raw().is_empty()),
+        }
+    }
+
+    /// The string that the event will have under a field's name, where it is at most `max_bytes` long.
+    pub(super) fn short_text<'f>(
+        &'f self,
+        field: OwnField,
+        properties: &'f Properties<'_>,
+        max_bytes: usize,
+    ) -> Option<Cow<'f, str>> {
+        match self.get(field) {
+            Some(json) if json.len() > max_bytes.saturating_add(2) => None,
+            Some(json) => read_value(json)?.short_str(max_bytes),
+            None => properties.get(field).short_str(max_bytes),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! `context`: what a message says of the client, and the older places of flags.
+
+use super::integrations::DestinationFlags;
+use super::key_match::{FirstMatch, NormalizedKey, key_matches};
+use crate::json::{Name, ReadMember, Value, for_each_member, member};
+use serde::de::{IgnoredAny, MapAccess};
+use serde_json::value::RawValue;
+
+/// What the mapping needs of `context`. Names are found as Segment's facade finds them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Context<'a> {
+    /// `ip`
+    pub ip: Value<'a>,
+    /// `userAgent`
+    pub user_agent: Value<'a>,
+    /// Whether there is a `page`.
+    pub has_page: bool,
+    /// `page.url`
+    pub page_url: Value<'a>,
+    /// `page.referrer`
+    pub page_referrer: Value<'a>,
+    /// `library.name`, or a `library` that is no more than a name.
+    pub library_name: Value<'a>,
+    /// `direct`: the request comes from the end user's device.
+    pub direct: Value<'a>,
+    /// `traits`: who the user is, as mobile SDKs repeat it in every message.
+    pub traits: Value<'a>,
+    /// `personas`: the message is Engage's.
+    pub personas: Personas<'a>,
+    /// What it says of destinations, as callers did before `integrations`.
+    pub(super) flags: DestinationFlags<'a>,
+    /// `providers`: the same, one level deeper.
+    pub(super) providers: Option<DestinationFlags<'a>>,
+}
+
+/// `context.personas`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Personas<'a> {
+    /// There is none.
+    #[default]
+    Absent,
+    /// It is no object.
+    NoObject,
+    /// The message is Engage's.
+    Object {
+        /// `computation_key`: the trait or audience.
+        computation_key: Value<'a>,
+    },
+}
+
+impl<'a> Context<'a> {
+    /// Takes what the batch says of all its messages, where this says nothing.
+    pub fn apply_batch_defaults(&mut self, batch: &Self) {
+        self.ip = self.ip.or(batch.ip);
+        self.user_agent = self.user_agent.or(batch.user_agent);
+        self.library_name = self.library_name.or(batch.library_name);
+        self.direct = self.direct.or(batch.direct);
+        self.traits = self.traits.or(batch.traits);
+        if self.personas == Personas::Absent {
+            self.personas = batch.personas;
+        }
+        self.has_page |= batch.has_page;
+        self.page_url = self.page_url.or(batch.page_url);
+        self.page_referrer = self.page_referrer.or(batch.page_referrer);
+        self.flags.apply_batch_defaults(&batch.flags);
+        self.providers = match (self.providers, batch.providers) {
+            (Some(mut own), Some(batch)) => {
+                own.apply_batch_defaults(&batch);
+                Some(own)
+            }
+            (own, batch) => own.or(batch),
+        };
+    }
+
+    /// Takes `page`: an address found by a dotted name before it stays.
+    fn set_page(&mut self, page: Value<'a>) {
+        self.has_page = matches!(page, Value::Object(_));
+        // As the facade has it: what `null` holds is `null`.
+        let outside = if page == Value::Null { Value::Null } else { Value::Absent };
+        let (mut page_url, mut page_referrer) = (outside, outside);
+        let (mut url, mut referrer) = <(FirstMatch<'_>, FirstMatch<'_>)>::default();
+        if let Value::Object(text) = page {
+            for_each_member(text, |name, value| match NormalizedKey::new(&name.0).as_bytes() {
+                b"url" if url.claim(name) => page_url = value,
+                b"referrer" if referrer.claim(name) => page_referrer = value,
+                _ => {}
+            });
+        }
+        self.page_url = self.page_url.or(page_url);
+        self.page_referrer = self.page_referrer.or(page_referrer);
+    }
+}
+
+/// Reads the members of a `context`.
+#[derive(Debug, Default)]
+pub(super) struct ContextReader<'a> {
+    pub(super) context: Context<'a>,
+    ip: FirstMatch<'a>,
+    user_agent: FirstMatch<'a>,
+    direct: FirstMatch<'a>,
+    traits: FirstMatch<'a>,
+    personas: FirstMatch<'a>,
+    page: FirstMatch<'a>,
+    /// `page` as it was last read: of equal names the last counts.
+    dotted_url: FirstMatch<'a>,
+    dotted_referrer: FirstMatch<'a>,
+    library: FirstMatch<'a>,
+    providers: FirstMatch<'a>,
+}
+
+impl<'a> ReadMember<'a> for ContextReader<'a> {
+    fn member<A: MapAccess<'a>>(&mut self, name: Name<'a>, map: &mut A) -> Result<(), A::Error> {
+        let key = NormalizedKey::new(&name.0);
+        let context = &mut self.context;
+        let mut value = || map.next_value::<&RawValue>().map(Value::from);
+        match key.as_bytes() {
+            b"ip" if self.ip.claim(&name) => context.ip = value()?,
+            b"useragent" if self.user_agent.claim(&name) => context.user_agent = value()?,
+            b"direct" if self.direct.claim(&name) => context.direct = value()?,
+            b"traits" if self.traits.claim(&name) => context.traits = value()?,
+            b"personas" if self.personas.claim(&name) => {
+                context.personas = match value()? {
+                    Value::Object(text) => {
+                        Personas::Object { computation_key: member(text, "computation_key") }
+                    }
+                    _ => Personas::NoObject,
+                };
+            }
+            b"page" if self.page.claim(&name) => {
+                // Of equal names the last counts; only a dotted name before the first stays.
+                if self.dotted_url.is_unclaimed() {
+                    context.page_url = Value::Absent;
+                }
+                if self.dotted_referrer.is_unclaimed() {
+                    context.page_referrer = Value::Absent;
+                }
+                context.set_page(value()?);
+            }
+            // Names with dots are paths, where no `page` came before them.
+            b"page.url" if self.page.is_unclaimed() && self.dotted_url.claim(&name) => {
+                context.page_url = value()?;
+            }
+            b"page.referrer" if self.page.is_unclaimed() && self.dotted_referrer.claim(&name) => {
+                context.page_referrer = value()?;
+            }
+            b"library" if self.library.claim(&name) => {
+                context.library_name = match value()? {
+                    Value::Object(text) => library_name(text),
+                    name @ Value::String(_) => name,
+                    _ => Value::Absent,
+                };
+            }
+            b"providers" if self.providers.claim(&name) => {
+                let providers = value()?;
+                let is_object = matches!(providers, Value::Object(_));
+                context.providers = is_object.then(|| DestinationFlags::parse(providers));
+            }
+            flag if DestinationFlags::is_flag(flag) => {
+                let value = value()?;
+                context.flags.member(&name, flag, value);
+            }
+            _ => drop(map.next_value::<IgnoredAny>()?),
+        }
+        Ok(())
+    }
+}
+
+/// The name in a `library` object.
+fn library_name(library: &str) -> Value<'_> {
+    let (mut found, mut first) = (Value::Absent, FirstMatch::default());
+    for_each_member(library, |name, value| {
+        if key_matches(&name.0, b"name") && first.claim(name) {
+            found = value;
+        }
+    });
+    found
+}

@@ -1,0 +1,174 @@
+//! One message, its parts borrowed from the body.
+
+use super::MessageType;
+use super::context::{Context, ContextReader};
+use super::integrations::Integrations;
+use crate::json::{
+    Name, ObjectSeed, ReadMember, Value, for_each_element, for_each_member, read_object,
+};
+use serde::de::{Error, IgnoredAny, MapAccess};
+use serde_json::value::RawValue;
+
+/// A type's name is at most this long.
+const MAX_TYPE_BYTES: usize = 64;
+
+/// Declares the members of a message that are kept as they came: each once, by its field and its name in JSON.
+macro_rules! message_fields {
+    ($($(#[$doc:meta])* $field:ident = $name:literal,)*) => {
+        /// A message as it came. What the mapping needs of it, and no more.
+        #[derive(Debug, Clone, Copy, Default)]
+        pub struct Message<'a> {
+            /// Its type: the path's, or in a batch its own `type`. `None`: a type that Segment does not know.
+            pub message_type: Option<MessageType>,
+            $($(#[$doc])* pub $field: Value<'a>,)*
+            /// `context`, or `options`, its older name, which replaces it.
+            pub context: Context<'a>,
+            /// `integrations`
+            pub integrations: Integrations<'a>,
+            /// `_metadata` says that the browser has delivered this message to Keen itself.
+            pub sent_by_browser: bool,
+        }
+
+        impl<'a> Message<'a> {
+            /// The field that holds the member `name` as it came.
+            // By bytes: patterns of bytes are told apart letter by letter, and texts one after the other.
+            #[inline]
+            fn field_mut(&mut self, name: &[u8]) -> Option<&mut Value<'a>> {
+                Some(match name {
+                    $($name => &mut self.$field,)*
+                    _ => return None,
+                })
+            }
+        }
+    };
+}
+
+message_fields! {
+    /// `event` of a track message.
+    event = b"event",
+    /// `name` of a page or screen.
+    name = b"name",
+    /// `category` of a page or screen.
+    category = b"category",
+    /// `userId`
+    user_id = b"userId",
+    /// `anonymousId`
+    anonymous_id = b"anonymousId",
+    /// `sessionId`, of old libraries.
+    session_id = b"sessionId",
+    /// `messageId`
+    message_id = b"messageId",
+    /// `timestamp`
+    timestamp = b"timestamp",
+    /// `originalTimestamp`
+    original_timestamp = b"originalTimestamp",
+    /// `sentAt`
+    sent_at = b"sentAt",
+    /// `properties`
+    properties = b"properties",
+    /// `traits` of an identify message.
+    traits = b"traits",
+    /// `writeKey`
+    write_key = b"writeKey",
+}
+
+/// Reads the members of a message.
+#[derive(Debug)]
+pub(super) struct MessageReader<'m, 'a> {
+    message: &'m mut Message<'a>,
+    /// `type` as it came.
+    pub(super) type_value: Value<'a>,
+    options: Option<Context<'a>>,
+    in_place: bool,
+}
+
+impl<'m, 'a> MessageReader<'m, 'a> {
+    /// Reads into `message`, which is new. `in_place`: as [`read_next_object`] has it.
+    pub(super) fn new(message: &'m mut Message<'a>, in_place: bool) -> Self {
+        Self { message, type_value: Value::Absent, options: None, in_place }
+    }
+
+    /// To be called when all members have been read.
+    pub(super) fn finish(&mut self) {
+        if let Some(options) = self.options {
+            self.message.context = options;
+        }
+        self.message.message_type =
+            self.type_value.short_str(MAX_TYPE_BYTES).and_then(|name| MessageType::parse(&name));
+    }
+}
+
+impl<'a> ReadMember<'a> for MessageReader<'_, 'a> {
+    fn member<A: MapAccess<'a>>(&mut self, name: Name<'a>, map: &mut A) -> Result<(), A::Error> {
+        if let Some(field) = self.message.field_mut(&name.0) {
+            *field = map.next_value::<&RawValue>()?.into();
+            return Ok(());
+        }
+        match &*name.0 {
+            b"type" => self.type_value = map.next_value::<&RawValue>()?.into(),
+            b"context" => {
+                let mut reader = ContextReader::default();
+                read_next_object(map, &mut reader, self.in_place)?;
+                // Of equal names the later wins, whole.
+                self.message.context = reader.context;
+            }
+            b"options" => {
+                let mut reader = ContextReader::default();
+                let is_object = read_next_object(map, &mut reader, false)?;
+                self.options = is_object.then_some(reader.context);
+            }
+            b"integrations" => {
+                self.message.integrations =
+                    Integrations::parse(map.next_value::<&RawValue>()?.into());
+            }
+            b"_metadata" => {
+                self.message.sent_by_browser =
+                    sent_by_browser(map.next_value::<&RawValue>()?.into());
+            }
+            _ => drop(map.next_value::<IgnoredAny>()?),
+        }
+        Ok(())
+    }
+}
+
+/// Reads the object that comes next, and gives whether one did.
+///
+/// `in_place`: at once. That fails where another value comes that serde_json can only pass over (a number like `1e400`, a
+/// string with a lone surrogate); else it is first passed over and then read as a text of its own, which costs a second look.
+pub(super) fn read_next_object<'a, A: MapAccess<'a>>(
+    map: &mut A,
+    reader: &mut impl ReadMember<'a>,
+    in_place: bool,
+) -> Result<bool, A::Error> {
+    if in_place {
+        return map.next_value_seed(ObjectSeed(reader));
+    }
+    match map.next_value::<&RawValue>()?.into() {
+        Value::Object(text) => read_object(text, reader).map_err(A::Error::custom),
+        _ => Ok(false),
+    }
+}
+
+/// `_metadata.bundled` names Keen, and `_metadata.failedInitializations` does not.
+fn sent_by_browser(metadata: Value<'_>) -> bool {
+    let (mut bundled, mut failed) = (false, false);
+    if let Value::Object(text) = metadata {
+        for_each_member(text, |name, value| match &*name.0 {
+            b"bundled" => bundled = names_keen(value),
+            b"failedInitializations" => failed = names_keen(value),
+            _ => {}
+        });
+    }
+    bundled && !failed
+}
+
+/// Whether an array holds one of Keen's names.
+fn names_keen(list: Value<'_>) -> bool {
+    let mut found = false;
+    if let Value::Array(text) = list {
+        for_each_element(text, |name| {
+            found |= matches!(name, Value::String(name) if name.is("Keen IO") || name.is("Keen"));
+        });
+    }
+    found
+}
