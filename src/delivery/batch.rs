@@ -303,3 +303,57 @@ impl Batch {
         (first, second)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn split_of_a_batch_keeps_its_history() {
+        let mut batch = Batch { since_ms: 5, attempts: 3, ..Batch::default() };
+        batch.successes_at_failure = Some(7);
+        batch.is_unstorable = true;
+        for event in ["1", "2", "3"] {
+            batch.push(None, "a", event.as_bytes());
+        }
+        let (first, second) = batch.split();
+        assert_eq!((first.len(), second.len()), (1, 2));
+        for half in [first, second] {
+            assert_eq!((half.since_ms, half.attempts), (5, 3));
+            assert_eq!((half.successes_at_failure, half.is_unstorable), (Some(7), true));
+        }
+    }
+
+    #[test]
+    fn append_keeps_the_older_time_and_the_more_attempts() {
+        let mut batch = Batch { since_ms: 5, attempts: 1, ..Batch::default() };
+        batch.push(None, "a", b"1");
+        let mut other = Batch { since_ms: 3, attempts: 2, ..Batch::default() };
+        other.push(Some(1), "b", b"2");
+        batch.append(&other);
+        assert_eq!((batch.since_ms, batch.attempts, batch.len()), (3, 2, 2));
+        assert_eq!(batch.to_bulk_body(), br#"{"a":[1],"b":[2]}"#);
+        assert_eq!((batch.count(true), batch.count(false)), (1, 1));
+    }
+
+    #[test]
+    fn split_off_gives_bodies_within_the_bound() {
+        let mut batch = Batch::default();
+        for n in 0..100 {
+            let event = "\u{ffff}".repeat(n);
+            batch.push(None, if n % 2 == 0 { "a" } else { "b\"" }, event.as_bytes());
+        }
+        let larger = batch.take_larger_than(400);
+        assert!(!larger.is_empty());
+        let mut events = larger.len();
+        let mut rest = Some(batch);
+        while let Some(mut batch) = rest {
+            rest = batch.split_off(400);
+            assert!(!batch.is_empty());
+            let body = String::from_utf8(batch.to_bulk_body()).unwrap_or_default();
+            assert!(body.replace('\u{ffff}', "\\uffff").len() <= 400, "{}", body.len());
+            events += batch.len();
+        }
+        assert_eq!(events, 100);
+    }
+}

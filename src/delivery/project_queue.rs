@@ -398,3 +398,47 @@ impl ProjectQueue {
         self.successes
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const CONCURRENCY: Concurrency = Concurrency { limit: 4, available: true, share: 4 };
+
+    #[test]
+    fn backoff_is_not_cut_short_by_a_smaller_one() {
+        let mut project = ProjectQueue::default();
+        project.push(None, "a", b"{}", &mut Batch::default(), 0);
+        project.back_off_until(200, false);
+        project.back_off_until(100, false);
+        assert!(!project.has_due_batch(199, CONCURRENCY));
+        assert!(project.has_due_batch(200, CONCURRENCY));
+    }
+
+    #[test]
+    fn health_after_a_success_is_good_again() {
+        for fail in [|p: &mut ProjectQueue| _ = p.on_failure(false), ProjectQueue::on_rejecting] {
+            let mut project = ProjectQueue::default();
+            assert!(!project.is_unhealthy());
+            fail(&mut project);
+            assert!(project.is_unhealthy());
+            project.on_success(false, 0);
+            assert!(!project.is_unhealthy());
+        }
+    }
+
+    #[test]
+    fn linger_grows_with_the_callouts_in_flight_and_their_latency() {
+        let mut project = ProjectQueue::default();
+        assert_eq!(project.linger_ms(4), LINGER_MIN_MS);
+        for _ in 0..40 {
+            project.on_settled(1_200);
+        }
+        project.in_flight = 2;
+        assert!((190..=200).contains(&project.linger_ms(4)), "{}", project.linger_ms(4));
+        project.in_flight = 4;
+        assert!((380..=400).contains(&project.linger_ms(4)), "{}", project.linger_ms(4));
+        assert_eq!(project.linger_ms(1), LINGER_MIN_MS);
+    }
+}

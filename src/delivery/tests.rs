@@ -653,6 +653,14 @@ fn callouts_of_a_busy_project_leave_others_their_share() {
         m.settle(id, CalloutOutcome::RetryAfter(0), 1);
     }
     assert_eq!(std::iter::from_fn(|| m.next_callout(1)).count(), 2);
+    // It does not exceed its share itself, though healthy ones may.
+    for id in [5, 6, 7, 8] {
+        m.settle(id, recorded(1), 2);
+    }
+    let callouts: Vec<usize> =
+        std::iter::from_fn(|| m.next_callout(1_001)).map(|c| c.destination_index).collect();
+    assert_eq!(callouts.iter().filter(|index| **index == 0).count(), 2, "{callouts:?}");
+    assert_eq!(callouts.iter().filter(|index| **index == 1).count(), 4, "{callouts:?}");
 }
 
 #[test]
@@ -676,6 +684,37 @@ fn backoff_after_a_success_starts_anew() {
     m.submit_all(None, EVENT, now);
     let (pause, _) = pause_after(&mut m, 1, now);
     assert!((50..=100).contains(&pause), "{pause}");
+}
+
+#[test]
+fn backoff_after_a_success_of_another_callout_ends() {
+    let mut m = machine(config::DeliverySettings { max_batch_events: 1, ..settings() });
+    m.submit_all(None, &[(0, "a", "1"), (0, "a", "2"), (0, "a", "3")], 0);
+    let first = m.next_callout(0).unwrap();
+    let second = m.next_callout(0).unwrap();
+    m.settle(first.id, CalloutOutcome::RetryAfter(0), 1);
+    assert_eq!(m.next_callout(1), None);
+    m.settle(second.id, recorded(1), 2);
+    assert_eq!(m.next_callout(2).unwrap().body, first.body);
+}
+
+#[test]
+fn backoff_of_parked_batches_after_a_recovery_starts_anew() {
+    let mut m =
+        machine(config::DeliverySettings { max_retries: 0, max_batch_events: 1, ..settings() });
+    m.submit_all(None, &[(0, "a", "1"), (0, "a", "2")], 0);
+    let mut now = 0;
+    for _ in 0..20 {
+        let (callout, at) = next_callout_from(&mut m, now);
+        m.settle(callout.id, CalloutOutcome::RetryAfter(0), at);
+        now = at;
+    }
+    let (callout, now) = next_callout_from(&mut m, now);
+    m.settle(callout.id, recorded(1), now);
+    let callout = m.next_callout(now).unwrap();
+    m.settle(callout.id, CalloutOutcome::RetryAfter(0), now);
+    let (_, at) = next_callout_from(&mut m, now);
+    assert!((50..=100).contains(&(at - now)), "{}", at - now);
 }
 
 #[test]
