@@ -78,7 +78,7 @@ impl<'a> Properties<'a> {
 
     fn without(&self, overridden: u32) -> String {
         let mut out = Vec::with_capacity(self.object.len());
-        for_each_member(&self.object, |name, value| {
+        for_each_member(&self.object, &mut |name, value| {
             let is_overridden =
                 OwnField::from_name(&name.0).is_some_and(|field| overridden & mask(field) != 0);
             if is_overridden || self.keen_name.as_ref() == Some(name) {

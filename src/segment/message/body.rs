@@ -65,9 +65,7 @@ impl<'a> Body<'a> {
         };
         let mut message = Message::default();
         let mut reader = MessageReader::new(&mut message, in_place);
-        if !read_object(text, &mut reader).map_err(|_| BodyError::Malformed)? {
-            return Err(BodyError::Malformed);
-        }
+        read_object(text, &mut reader).map_err(|_| BodyError::Malformed)?;
         reader.finish();
         message.message_type = Some(message_type);
         body.messages.push(message);
@@ -94,9 +92,7 @@ impl<'a> Body<'a> {
             has_batch: false,
             has_messages: false,
         };
-        if !read_object(text, &mut reader).map_err(|_| BodyError::Malformed)? {
-            return Err(BodyError::Malformed);
-        }
+        read_object(text, &mut reader).map_err(|_| BodyError::Malformed)?;
         reader.message.finish();
         let is_message = reader.message.type_value != Value::Absent;
         let (has_batch, has_messages) = (reader.has_batch, reader.has_messages);
@@ -197,7 +193,7 @@ impl<'a> Visitor<'a> for &mut Elements<'a> {
                 seq.next_element_seed(ObjectSeed(&mut reader))?
             } else {
                 seq.next_element::<&RawValue>()?.map(|raw| match raw.into() {
-                    Value::Object(text) => read_object(text, &mut reader).unwrap_or(false),
+                    Value::Object(text) => read_object(text, &mut reader).is_ok(),
                     _ => false,
                 })
             };
