@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Fuzzes each target for FUZZ_SECONDS (60), one after the other: scripts/fuzz.sh [TARGET...]
 #
-# Needs a nightly Rust, which rustup brings, and cargo-fuzz, which is built into target/tools. What it finds stands in
-# fuzz/artifacts; what it learns, in fuzz/corpus, from where the next run goes on.
+# Needs a nightly Rust, which rustup installs, and cargo-fuzz, which is built into target/tools. Failing inputs are in
+# fuzz/artifacts. The next run continues with the inputs in fuzz/corpus.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$root"
@@ -12,10 +12,10 @@ version=0.13.2
 if [ $# -gt 0 ]; then targets=("$@"); else targets=(config request reply delivery); fi
 
 if ! cargo +nightly --version >/dev/null 2>&1; then
-  has rustup || die "fuzzing needs a nightly Rust, and rustup to bring it: https://rustup.rs"
+  has rustup || die "fuzzing needs a nightly Rust. Install rustup, which brings it: https://rustup.rs"
   say "adding a nightly Rust"
   timeout 600 rustup --quiet toolchain install nightly --profile minimal --no-self-update </dev/null >&2 ||
-    die "rustup could not bring a nightly Rust. Run: rustup toolchain install nightly --profile minimal"
+    die "rustup could not install a nightly Rust. Run: rustup toolchain install nightly --profile minimal"
 fi
 has c++ || apt_install g++ # libFuzzer is C++
 
@@ -29,7 +29,7 @@ fi
 has python3 || apt_install python3
 python3 fuzz/seeds.py fuzz/corpus >&2
 
-# No sanitizer: on this machine the code is safe Rust throughout. Overflow and bounds are checked as in debug builds.
+# No sanitizer: the code is safe Rust. Overflow and bounds are checked as in debug builds.
 options=(--sanitizer none --debug-assertions --target-dir "$root/target/fuzz")
 for target in "${targets[@]}"; do
   say "fuzzing $target for $seconds s"
@@ -40,8 +40,8 @@ for target in "${targets[@]}"; do
   if ! RUSTUP_TOOLCHAIN=nightly "$tool" fuzz run "${options[@]}" "$target" -- \
     -max_total_time="$seconds" -max_len="$max_len" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 >"$log" 2>&1 </dev/null; then
     tail -n 40 "$log" >&2
-    die "fuzzing $target found something, or could not run: see above, and fuzz/artifacts/$target"
+    die "fuzzing $target failed: see above and fuzz/artifacts/$target"
   fi
   runs="$(sed -nE 's/^stat::number_of_executed_units: *([0-9]+)/\1/p' "$log")"
-  echo "fuzz $target: ${runs:-0} runs in $seconds s, nothing found"
+  echo "fuzz $target: ${runs:-0} runs in $seconds s, no failure"
 done

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Shared by the scripts beside it, which source it. Messages go to stderr: stdout is for results.
+# Functions shared by the scripts in this directory. Messages go to stderr, results to stdout.
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
@@ -12,21 +12,21 @@ die() {
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
-# Installs Debian packages, as root or by a sudo that asks nothing. Otherwise names the command that does it.
+# Installs Debian packages, as root or with a sudo that needs no password. Otherwise prints the command to run.
 apt_install() {
-  has apt-get || die "this needs $* (names of Debian packages), and there is no apt-get here"
+  has apt-get || die "this needs the Debian packages $*, but there is no apt-get; install their equivalents"
   local as_root=()
   if [ "$(id -u)" -ne 0 ]; then
     { has sudo && sudo -n true 2>/dev/null; } || die "this needs $*. Run: sudo apt-get install $*"
     as_root=(sudo -n)
   fi
-  say "installing $* (Debian)"
-  # Without package lists (a container image) the first install finds nothing.
+  say "installing $* with apt-get"
+  # In a container image without package lists the first install fails.
   if ! apt_quietly install "$@"; then
     apt_quietly update || true
     apt_quietly install "$@" || {
       tail -n 20 "$apt_log" >&2
-      die "apt-get could not install $*; the end of its output stands above"
+      die "apt-get could not install $*; the end of its output is above"
     }
   fi
 }
@@ -38,6 +38,6 @@ apt_quietly() {
   if [ "$command" = install ]; then options+=(--no-install-recommends); fi
   mkdir -p "$root/target"
   apt_log="$root/target/apt.log"
-  # as_root is the caller's.
+  # as_root is apt_install's.
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "$command" "${options[@]}" "$@" >"$apt_log" 2>&1 </dev/null
 }

@@ -198,6 +198,8 @@ async fn acknowledged_events_under_chaos_are_stored_once() {
             }
             "faults" => faults(&keen, &mut random),
             signal => {
+                let totals = envoy.event_totals().await;
+                assert!(totals.ended() <= totals.admitted, "{totals:?}");
                 if signal == "SIGTERM" {
                     envoy.terminate().await;
                 } else {
@@ -254,6 +256,17 @@ async fn acknowledged_events_under_chaos_are_stored_once() {
         || envoy.stat("http.segment.downstream_rq_active").await > 0
     {
         assert!(Instant::now() < limit, "something is left behind");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Each event that the last Envoy admitted has ended in exactly one way. Counters are flushed by a timer.
+    loop {
+        let totals = envoy.event_totals().await;
+        if totals.ended() == totals.admitted {
+            println!("accounting: {totals:?}");
+            assert!(totals.delivered > 0, "{totals:?}");
+            break;
+        }
+        assert!(Instant::now() < limit, "{totals:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     did_not_fail(&envoy);

@@ -92,6 +92,16 @@ pub enum FaultKind {
         #[serde(default)]
         description: String,
     },
+    /// Answers this status, and stores nothing, if the call contains an event in which a property has
+    /// this value: an event that Keen cannot process, whatever its neighbours are.
+    Poison {
+        /// A property name, or a dotted path into objects.
+        property: String,
+        /// The value.
+        value: Value,
+        /// The status.
+        status: u16,
+    },
     /// Holds the call until the faults are cleared, then processes it normally.
     Hang,
     /// A random fault from which a client should recover, at this rate.
@@ -215,6 +225,11 @@ impl Fault {
         .into()
     }
 
+    /// Answers every call that contains an event with this property with a status.
+    pub fn poison(property: &str, value: impl Into<Value>, status: u16) -> Self {
+        FaultKind::Poison { property: property.to_owned(), value: value.into(), status }.into()
+    }
+
     /// Holds the call until the faults are cleared.
     pub fn hang() -> Self {
         FaultKind::Hang.into()
@@ -272,8 +287,8 @@ impl Fault {
     }
 
     fn is_refusal(&self) -> bool {
-        use FaultKind::{RefuseCollection, RefuseProperty};
-        matches!(self.kind, RefuseCollection { .. } | RefuseProperty { .. })
+        use FaultKind::{Poison, RefuseCollection, RefuseProperty};
+        matches!(self.kind, RefuseCollection { .. } | RefuseProperty { .. } | Poison { .. })
     }
 
     fn applies_to(&self, project: &str) -> bool {
@@ -419,6 +434,16 @@ fn next(state: &mut u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
+/// The status of a poison fault, if it applies to this event.
+pub(crate) fn poison_status(kind: &FaultKind, event: &Value) -> Option<u16> {
+    let FaultKind::Poison { property, value, status } = kind else { return None };
+    (property_at(event, property) == Some(value)).then_some(*status)
+}
+
+fn property_at<'a>(event: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('.').try_fold(event, |value, name| value.get(name))
+}
+
 /// The refusal, if this fault applies to this event.
 pub(crate) fn refuses(
     kind: &FaultKind,
@@ -430,8 +455,7 @@ pub(crate) fn refuses(
             (refused == collection, name, description)
         }
         FaultKind::RefuseProperty { property, value, name, description } => {
-            let found = property.split('.').try_fold(event, |value, name| value.get(name));
-            (found == Some(value), name, description)
+            (property_at(event, property) == Some(value), name, description)
         }
         _ => return None,
     };

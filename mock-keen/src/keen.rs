@@ -343,6 +343,11 @@ impl Call {
             .store
             .record_events(self.call, batch.iter().map(|(_, events)| events.len()).sum());
         let mut refusal_faults = RefusalFaults::new(&self.shared, project);
+        let mut events = batch.iter().flat_map(|(_, events)| events);
+        if let Some(status) = events.find_map(|event| refusal_faults.poison_status(&event.value)) {
+            self.shared.store.record_fault(project, format!("answered {status} to a poison event"));
+            return Ok((Reply::for_fault(status, self.key().as_deref()), Results::new()));
+        }
         let mut results = Results::new();
         for (collection, events) in batch {
             let named = self.check_collection(&collection);
@@ -445,6 +450,14 @@ impl RefusalFaults {
             }
         }
         Ok(())
+    }
+
+    fn poison_status(&mut self, event: &Value) -> Option<u16> {
+        self.refusals.iter_mut().find_map(|(kind, met)| {
+            let status = faults::poison_status(kind, event)?;
+            *met = true;
+            Some(status)
+        })
     }
 }
 

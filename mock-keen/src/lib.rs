@@ -61,6 +61,7 @@
 //! {"kind": "huge", "bytes": 40000000}
 //! {"kind": "refuse_collection", "collection": "signups", "name": "InvalidEventError"}
 //! {"kind": "refuse_property", "property": "user.id", "value": 7, "name": "InvalidEventError"}
+//! {"kind": "poison", "property": "user.id", "value": 7, "status": 500}
 //! {"kind": "hang"}
 //! {"kind": "chaos", "seed": 1, "rate": 0.3}
 //! ```

@@ -282,6 +282,16 @@ async fn refuse_property_fault_refuses_matching_events() {
 }
 
 #[tokio::test]
+async fn poison_fault_answers_calls_with_that_event() {
+    let keen = keen().await;
+    keen.fault(Fault::poison("n", 2, 500).forever());
+    let reply = post_bulk(&keen, "{\"a\": [{\"n\": 1}, {\"n\": 2}], \"b\": [{}]}");
+    assert_eq!((reply.status, &*reply.code()), (500, "InternalServerError"));
+    assert_eq!(keen.events(), []);
+    assert_eq!(post_bulk(&keen, "{\"a\": [{\"n\": 1}]}").status, 200);
+}
+
+#[tokio::test]
 async fn refusal_and_status_faults_combine() {
     let keen = keen().await;
     keen.fault(Fault::refuse_collection("a", "SomeError").forever());

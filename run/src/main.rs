@@ -93,7 +93,8 @@ Envoy's log            {log}
 Send a track call:
 
   curl -u {write_key}: {url}/v1/track -H 'Content-Type: application/json' \
-    -d '{{"userId": "u1", "event": "Purchased", "properties": {{"item": "T-Shirt", "revenue": 19.99}}}}'
+    -d '{{"userId": "u1", "event": "Purchased", "properties": {{"item": "T-Shirt", "revenue": 19.99}},
+         "context": {{"direct": true}}}}'
 
 Ctrl-C stops both. Calls appear below.
 "#

@@ -132,19 +132,28 @@ impl Config {
     /// # Errors
     /// Every mistake in it.
     pub fn parse(bytes: &[u8]) -> Result<Self, ConfigErrors> {
+        match Self::parse_with_defaults(bytes) {
+            (Some(config), errors) if errors.is_empty() => Ok(config),
+            (_, errors) => Err(ConfigErrors(errors)),
+        }
+    }
+
+    /// Reads a configuration for further checks: a setting with a mistake has its default, or is empty. None where the
+    /// bytes are no configuration at all.
+    #[must_use]
+    pub fn parse_with_defaults(bytes: &[u8]) -> (Option<Self>, Vec<ConfigError>) {
         if bytes.is_empty() {
             let error = ConfigError::new("", "a configuration is required, found none");
-            return Err(ConfigErrors(vec![error]));
+            return (None, vec![error]);
         }
         let mut errors = Vec::new();
         let document = match document::parse(bytes, &mut errors) {
             Ok(document) => document,
-            Err(error) => return Err(ConfigErrors(vec![error])),
+            Err(error) => return (None, vec![error]),
         };
         let errors = RefCell::new(errors);
         let config = Self::from_root(&Section::root(&document, &errors));
-        let errors = errors.into_inner();
-        if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
+        (Some(config), errors.into_inner())
     }
 
     fn from_root(root: &Section<'_>) -> Self {

@@ -110,9 +110,14 @@ const VM_BYTES: u64 = 1 << 30;
 /// Bytes of memory for each byte of a body, at worst: the body as it came, inflated, repaired (three bytes for one that is
 /// not UTF-8), and a buffer that grows; an index entry for each member of 5 bytes (`"":0,`); the events.
 const MEMORY_PER_BODY_BYTE: u64 = 32;
-/// Half of the VM for the body that is being processed: 16 MiB.
+/// Bytes of memory for each message of a body, at worst.
+const MEMORY_PER_MESSAGE: u64 = 2048;
+/// Half of the VM for the body that is being processed: 16 MiB. `tests/memory.rs` measures both.
 const MAX_BODY_BYTES: u64 = VM_BYTES / 2 / MEMORY_PER_BODY_BYTE;
-/// A quarter of the VM: a buffer may be twice what it holds, while it grows.
+/// A quarter of the VM for its messages, rounded down.
+const MAX_MESSAGES: u64 = 100_000;
+const _: () = assert!(MAX_MESSAGES * MEMORY_PER_MESSAGE <= VM_BYTES / 4);
+/// A quarter of the VM for the events that wait: a buffer may be twice what it holds, while it grows.
 const MAX_PENDING_BYTES: u64 = VM_BYTES / 4;
 /// Ten minutes, in milliseconds.
 const TEN_MINUTES: u64 = 600_000;
@@ -226,7 +231,7 @@ settings! {
     /// Bytes of a body after decompression; over it 400. At most what fits the VM's memory while it is processed.
     BODY_BYTES: "/limits/bodyBytes", integer(1, MAX_BODY_BYTES), number(524_288), common;
     /// Messages of a body, as at Segment; over it 400.
-    MESSAGES: "/limits/messages", integer(1, 100_000), number(2500);
+    MESSAGES: "/limits/messages", integer(1, MAX_MESSAGES), number(2500);
 
     /// Bounds of what `rememberUsers` stores, per Envoy.
     USERS: "/users", Section, Described("all defaults");

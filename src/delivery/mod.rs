@@ -47,7 +47,7 @@ use backoff::Backoff;
 use batch::{Batch, event_cost};
 use project_queue::{Concurrency, ProjectQueue};
 use rustc_hash::FxHashMap;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::iter::{repeat, repeat_n};
 use std::mem::take;
 
@@ -98,6 +98,8 @@ pub struct Callout {
     pub id: CalloutId,
     /// Index of the configuration's destination.
     pub destination_index: usize,
+    /// Events in it.
+    pub events: usize,
     /// The bulk request's body.
     pub body: Vec<u8>,
     /// How long it may take.
@@ -377,9 +379,9 @@ impl Delivery {
         let mut by_excess: Vec<(usize, usize)> =
             self.projects.iter().map(over_share).zip(0..).collect();
         by_excess.retain(|(excess, _)| *excess > 0);
-        by_excess.sort_unstable_by(|a, b| b.cmp(a));
+        let by_excess = BinaryHeap::from(by_excess).into_sorted_vec();
         for unattended in [true, false] {
-            for (_, index) in &by_excess {
+            for (_, index) in by_excess.iter().rev() {
                 while self.pending_bytes.saturating_add(cost) > limit
                     && self.projects.get(*index).is_some_and(|p| over_share(p) > 0)
                     && (unattended || is_within_share)
@@ -490,10 +492,11 @@ impl Delivery {
             let body = batch.to_bulk_body();
             let id = self.next_callout_id;
             self.next_callout_id = self.next_callout_id.wrapping_add(1);
+            let events = batch.len();
             let in_flight = InFlight { destination_index, batch, started_ms: now, parked };
             self.in_flight.insert(id, in_flight);
             self.count_in_flight(destination_index);
-            return Some(Callout { id, destination_index, body, timeout_ms });
+            return Some(Callout { id, destination_index, events, body, timeout_ms });
         }
     }
 

@@ -4,7 +4,6 @@ use crate::json::{Value, read_value};
 use crate::keen::sanitize::sanitize;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -122,13 +121,13 @@ pub(crate) fn merge_objects(first: &str, second: &str) -> String {
     if first_members.is_empty() {
         return second.to_owned();
     }
-    let overwritten: BTreeSet<&str> =
-        second_members.iter().map(|(name, _)| name.as_ref()).collect();
+    let mut overwritten = BTreeSet::new();
+    overwritten.extend(second_members.iter().map(|(name, _)| name.as_str()));
     let mut merged = String::with_capacity(first.len().saturating_add(second.len()));
-    let retained = first_members.iter().filter(|(name, _)| !overwritten.contains(name.as_ref()));
+    let retained = first_members.iter().filter(|(name, _)| !overwritten.contains(name.as_str()));
     for (name, value) in retained.chain(&second_members) {
         merged.push(if merged.is_empty() { '{' } else { ',' });
-        merged.push_str(&serde_json::Value::from(name.as_ref()).to_string());
+        merged.push_str(&crate::json::quoted(name));
         merged.push(':');
         merged.push_str(value.get());
     }
@@ -152,12 +151,12 @@ fn object_body(object: &str) -> &str {
 }
 
 fn members(object: &str) -> Members<'_> {
-    serde_json::from_str(object).unwrap_or_default()
+    serde_json::from_slice(object.as_bytes()).unwrap_or_default()
 }
 
 /// The members of a JSON object, in order. Values keep their text, so that numbers keep their digits.
 #[derive(Debug, Default)]
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+struct Members<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

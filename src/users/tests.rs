@@ -330,12 +330,15 @@ fn initialize_by_second_worker_keeps_seed_and_users() {
     let shop = source(1, Mode::Cloud);
     UserTransaction::initialize(&mut memory, PLENTY, SEED);
     identify(&mut memory, PLENTY, 1, &shop, r#"{"userId":"u","traits":{"n":1}}"#);
-    UserTransaction::initialize(&mut memory, PLENTY, SEED + 1);
+    assert_eq!(UserTransaction::initialize(&mut memory, PLENTY, SEED + 1), SEED);
     assert!(shown(&mut memory, PLENTY, 2, &shop, r#"{"userId":"u"}"#).is_some());
     // A store of another size is emptied, but the seed of the process stays.
     let large = config::UsersSettings { max_users: 40_000, ..PLENTY };
-    UserTransaction::initialize(&mut memory, large, SEED + 2);
-    assert_eq!(sharding::Layout::load(&mut memory).0.seed, SEED);
+    assert_eq!(UserTransaction::initialize(&mut memory, large, SEED + 2), SEED);
+    // A key that was only created is not a store yet.
+    let mut memory = Memory::new();
+    SharedData::set(&mut memory, sharding::LAYOUT_KEY, b"", None);
+    assert_eq!(UserTransaction::initialize(&mut memory, PLENTY, SEED), SEED);
 }
 
 #[test]

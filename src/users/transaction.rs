@@ -39,7 +39,7 @@ pub struct UserTransaction<'s, S> {
     pub(super) settings: UsersSettings,
     /// Microseconds since 1970.
     pub(super) now_us: u64,
-    /// Read before the first shard.
+    /// The seed of the shard hash, once it is known.
     seed: Option<u64>,
     /// Updates of this request so far. A later one counts as seen later.
     update_count: u64,
@@ -75,17 +75,26 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
         }
     }
 
-    /// Creates all keys of the store, unless another worker has. To be called once by each worker,
-    /// before its first transaction, and only for a configuration that is in force: a store of another
-    /// size is emptied.
+    /// Uses the seed that [`initialize`](Self::initialize) returned. Otherwise the first look-up reads
+    /// it.
+    #[must_use]
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed: Some(seed), ..self }
+    }
+
+    /// Creates the keys of the store that do not exist. To be called once by each worker, before its
+    /// first transaction, and only for a configuration that is in force: a store of another size is
+    /// emptied.
     ///
-    /// Compare-and-swap only protects keys that exist. `seed` must be a number that callers cannot
-    /// know; the first worker's stays for the life of the process.
-    pub fn initialize(shared: &mut S, settings: UsersSettings, seed: u64) {
+    /// `seed` must be a number that callers cannot know. Returns the one that all workers of the
+    /// process use: that of the first to get here. Compare-and-swap only protects keys that exist, so
+    /// two workers must not be in here at once.
+    pub fn initialize(shared: &mut S, settings: UsersSettings, seed: u64) -> u64 {
         let count = partition_count(settings);
         let (before, version) = Layout::load(shared);
+        let is_new = before.partition_count == 0;
+        let seed = if is_new { seed } else { before.seed };
         if before.partition_count != count {
-            let seed = if version.is_some() { before.seed } else { seed };
             let layout = Layout { partition_count: count, seed };
             shared.set(LAYOUT_KEY, &layout.to_bytes(), version);
             // The keys contain the partition count, so the old values would never be read again.
@@ -98,6 +107,7 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
                 shared.set(key, b"", None);
             }
         });
+        seed
     }
 
     /// The traits of the user with that `userId`.
@@ -270,13 +280,12 @@ pub(super) fn apply(
     fits
 }
 
-/// The text of an id in JSON: of a string its characters, of a number its digits.
+/// The text of an id in JSON that Keen accepts: of a string its characters, of a number its digits.
 pub(crate) fn json_to_text(json: &str) -> Option<String> {
-    match json.trim() {
-        string if string.starts_with('"') => serde_json::from_str(string).ok(),
-        number => {
-            serde_json::from_str::<serde_json::Number>(number).is_ok().then(|| number.to_owned())
-        }
+    match json.as_bytes().first()? {
+        b'"' => serde_json::from_slice(json.as_bytes()).ok(),
+        b'-' | b'0'..=b'9' => Some(json.to_owned()),
+        _ => None,
     }
 }
 
@@ -290,7 +299,7 @@ mod tests {
             (r#""u\u0041\n""#, Some("uA\n")),
             ("\"\"", Some("")),
             ("12345678901234567890123", Some("12345678901234567890123")),
-            (" 1.50 ", Some("1.50")),
+            ("-1.50", Some("-1.50")),
             ("true", None),
             ("null", None),
             ("{}", None),

@@ -72,6 +72,16 @@ impl TestEnv {
         }
     }
 
+    /// Asserts that each admitted event ends in exactly one way, once nothing is pending.
+    #[track_caller]
+    pub fn assert_events_accounted(&self) -> impl Future<Output = ()> {
+        self.until("each admitted event has ended in exactly one way", || async {
+            let pending = self.envoy.stat("wasmcustom.keen_edge_pending_bytes").await;
+            let totals = self.envoy.event_totals().await;
+            pending == 0 && totals.admitted > 0 && totals.ended() == totals.admitted
+        })
+    }
+
     /// The collections of the stored events, sorted.
     pub fn collections(&self) -> Vec<String> {
         let mut names: Vec<String> = self.keen.events().into_iter().map(|e| e.collection).collect();

@@ -268,7 +268,19 @@ impl Envoy {
     /// # Errors
     /// Envoy was not started with [`Builder::from_file`], or the file cannot be written.
     pub fn update(&self, config: &Value) -> Result<(), String> {
-        self.resource.as_ref().ok_or("not started from_file")?.update(config)
+        self.update_patched(config, |_| {})
+    }
+
+    /// The same, where `patch` also changes the listener or filter itself.
+    ///
+    /// # Errors
+    /// As those of [`Envoy::update`].
+    pub fn update_patched(
+        &self,
+        config: &Value,
+        patch: impl FnOnce(&mut Value),
+    ) -> Result<(), String> {
+        self.resource.as_ref().ok_or("not started from_file")?.update(config, patch)
     }
 
     /// The address for SDKs.
@@ -330,6 +342,41 @@ impl Envoy {
     /// One counter or gauge; 0 if it does not exist. The filter's exist after their first use.
     pub async fn stat(&self, name: &str) -> u64 {
         self.stats().await.get(name).copied().unwrap_or(0)
+    }
+
+    /// A metric of the filter, without `keen_edge_`: the sum over all label values, or over those with the given ones
+    /// (`error.InvalidEventError`).
+    ///
+    /// # Panics
+    /// The admin page does not answer.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> u64 {
+        let name = format!("wasmcustom.keen_edge_{name}");
+        let stats = self.stats().await;
+        let found = stats.iter().filter(|(stat, _)| {
+            let Some(suffix) = stat.strip_prefix(&name) else { return false };
+            let suffix = format!("{suffix}.");
+            let has = |label: &&str| suffix.contains(&format!(".{label}."));
+            suffix.starts_with('.') && labels.iter().all(has)
+        });
+        found.map(|(_, value)| value).sum()
+    }
+
+    /// A metric of the filter, summed over its labels: `events_delivered`, without the prefix.
+    pub async fn total(&self, metric: &str) -> u64 {
+        total(&self.stats().await, metric)
+    }
+
+    /// The numbers of events by their end.
+    pub async fn event_totals(&self) -> EventTotals {
+        let stats = self.stats().await;
+        EventTotals {
+            admitted: total(&stats, "events"),
+            delivered: total(&stats, "events_delivered"),
+            rejected: total(&stats, "events_rejected"),
+            unconfirmed: total(&stats, "events_unconfirmed"),
+            dropped: total(&stats, "events_dropped"),
+            overflowed: total(&stats, "events_overflowed"),
+        }
     }
 
     /// Envoy's whole output: its log, the filter's log and the access log.
@@ -496,6 +543,39 @@ impl Files {
             _ => Ok(files),
         }
     }
+}
+
+/// Events by their end, from the filter's metrics. Each admitted event is pending or in exactly one of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventTotals {
+    /// Admitted for delivery.
+    pub admitted: u64,
+    /// Confirmed by Keen.
+    pub delivered: u64,
+    /// Rejected by Keen for their content.
+    pub rejected: u64,
+    /// Their callers got 503.
+    pub unconfirmed: u64,
+    /// Given up without a caller to retry them.
+    pub dropped: u64,
+    /// Handed to the overflow queue.
+    pub overflowed: u64,
+}
+
+impl EventTotals {
+    /// The events that have ended.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.delivered + self.rejected + self.unconfirmed + self.dropped + self.overflowed
+    }
+}
+
+/// Sums the stats of one metric: the name alone, or the name with labels.
+fn total(stats: &BTreeMap<String, u64>, metric: &str) -> u64 {
+    let name = format!("wasmcustom.keen_edge_{metric}");
+    let labelled = format!("{name}.");
+    let stats = stats.iter().filter(|(stat, _)| **stat == name || stat.starts_with(&labelled));
+    stats.map(|(_, value)| value).sum()
 }
 
 fn tail(log: &str, lines: usize) -> String {

@@ -22,7 +22,7 @@ pub use bootstrap::{
     yaml,
 };
 pub use dynamic::Dynamic;
-pub use envoy::{Builder, Envoy, StartError};
+pub use envoy::{Builder, Envoy, EventTotals, StartError};
 
 use std::{
     path::{Path, PathBuf},

@@ -1,0 +1,177 @@
+//! CPU time of the most expensive bodies, in Envoy: at most 6 times that of an ordinary batch of the same size.
+
+use super::fixture::{TestEnv, gzip};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Near `limits.bodyBytes` of envoy.yaml, after decompression.
+const BODY_BYTES: usize = 520_000;
+const MAX_RATIO: f64 = 6.0;
+/// Repetitions of the ordinary batch, and of each other body.
+const ORDINARY_REPEATS: u32 = 12;
+const REPEATS: u32 = 3;
+
+struct Body {
+    name: String,
+    bytes: Vec<u8>,
+    gzip: bool,
+    path: &'static str,
+}
+
+impl Body {
+    fn json(name: impl Into<String>, path: &'static str, text: String) -> Self {
+        Self { name: name.into(), bytes: text.into_bytes(), gzip: false, path }
+    }
+}
+
+/// A batch as an SDK sends it: tracks of some 700 bytes.
+fn ordinary_batch() -> String {
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    while bytes < BODY_BYTES - 2_000 {
+        let number = batch.len();
+        let message = json!({
+            "type": "track", "event": "Order Completed", "userId": "019mr8mf4r",
+            "messageId": format!("ajs-next-{number:032}"), "timestamp": "2026-02-23T22:28:55.111Z",
+            "context": {"library": {"name": "analytics.js", "version": "2.11.1"}, "ip": "108.0.78.21",
+                "page": {"url": "https://shop.example/checkout?step=3", "title": "Checkout", "path": "/checkout"},
+                "userAgent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"},
+            "properties": {"orderId": format!("{number}"), "total": 27.5, "currency": "EUR", "coupon": null,
+                "products": [{"sku": "45790-32", "name": "Monopoly: 3rd Edition", "price": 19, "quantity": 1}]},
+        });
+        bytes += message.to_string().len() + 1;
+        batch.push(message);
+    }
+    json!({"batch": batch}).to_string()
+}
+
+/// A JSON value of about `bytes` bytes.
+fn value(shape: &str, bytes: usize) -> String {
+    let list = |item: &str| vec![item; bytes / (item.len() + 1)].join(",");
+    match shape {
+        "long" => format!("\"{}\"", "v".repeat(bytes)),
+        "escaped" => format!("\"{}\"", "\\n".repeat(bytes / 2)),
+        "unicode escapes" => format!("\"{}\"", "\\u005f".repeat(bytes / 6)),
+        "wide" => {
+            let members: Vec<String> = (0..bytes / 14).map(|n| format!("\"k{n:06}\":0")).collect();
+            format!("{{{}}}", members.join(","))
+        }
+        "equal names" => format!("{{{}}}", list("\"kk\":0")),
+        "names with dots" => format!("{{{}}}", list("\"a.b\":0")),
+        "list" => format!("[{}]", list("0")),
+        "nested" => format!("{}{}", "[".repeat(bytes / 2), "]".repeat(bytes / 2)),
+        _ => unreachable!("{shape}"),
+    }
+}
+
+/// A batch whose members have a large value at `place`, with as many small messages as `limits.messages` allows.
+fn shared_value(place: &str, shape: &str) -> String {
+    const MESSAGES: usize = 2_400;
+    let message = r#"{"type":"page","name":"n","category":"c"}"#;
+    let messages = vec![message; MESSAGES].join(",");
+    let value = value(shape, BODY_BYTES - messages.len() - 200);
+    let member = match place.split_once('.') {
+        None => format!("\"{place}\":{value}"),
+        Some((outer, inner)) => match inner.split_once('.') {
+            None => format!("\"{outer}\":{{\"{inner}\":{value}}}"),
+            Some((middle, inner)) => {
+                format!("\"{outer}\":{{\"{middle}\":{{\"{inner}\":{value}}}}}")
+            }
+        },
+    };
+    format!("{{{member},\"batch\":[{messages}]}}")
+}
+
+fn bodies() -> Vec<Body> {
+    let mut bodies = Vec::new();
+    let places = [
+        "writeKey",
+        "sentAt",
+        "context.ip",
+        "context.library.name",
+        "context.userAgent",
+        "context.page.url",
+        "context.traits",
+        "context.personas",
+        "integrations.Keen IO",
+        "options",
+    ];
+    let shapes =
+        ["long", "escaped", "unicode escapes", "wide", "equal names", "names with dots", "nested"];
+    for place in places {
+        for shape in shapes {
+            let name = format!("{shape} {place} with 2,400 messages");
+            bodies.push(Body::json(name, "/v1/batch", shared_value(place, shape)));
+        }
+    }
+    let escaped_key = "\\n".repeat(131_000);
+    let text =
+        format!("{{\"writeKey\":\"{escaped_key}\",\"batch\":[{}]}}", vec!["{}"; 87_000].join(","));
+    bodies.push(Body {
+        name: "escaped write key with 87,000 messages, gzip".to_owned(),
+        bytes: gzip(text.as_bytes()),
+        gzip: true,
+        path: "/v1/batch",
+    });
+    let names = vec!["\"\\u0075rl\":0"; 20_000].join(",");
+    let prefix = "_".repeat(262_000);
+    let text = format!("{{\"event\":\"e\",\"properties\":{{\"\\u0075{prefix}rl\":0,{names}}}}}");
+    bodies.push(Body::json("name with a long prefix, 20,000 equal names", "/v1/track", text));
+    for shape in shapes {
+        let properties = value(shape, BODY_BYTES - 100);
+        let text = format!("{{\"event\":\"e\",\"userId\":\"u\",\"properties\":{properties}}}");
+        bodies.push(Body::json(format!("{shape} properties"), "/v1/track", text));
+    }
+    let audiences: Vec<String> =
+        (0..BODY_BYTES / 40).map(|n| format!("\"audience_{n:08}\":{}", n % 2 == 0)).collect();
+    let text = format!(
+        "{{\"userId\":\"u\",\"context\":{{\"personas\":{{\"computation_class\":\"audience\",\
+         \"computation_key\":\"audience_1\"}}}},\"traits\":{{{}}}}}",
+        audiences.join(",")
+    );
+    bodies.push(Body::json("audiences in one identify", "/v1/identify", text));
+    let member = gzip(b"");
+    bodies.push(Body {
+        name: "empty gzip members".to_owned(),
+        bytes: member.repeat(BODY_BYTES / member.len()),
+        gzip: true,
+        path: "/v1/batch",
+    });
+    bodies
+}
+
+/// Sends a body `repeats` times. Returns Envoy's CPU time for one.
+async fn cpu_time(env: &TestEnv, body: &Body, repeats: u32) -> Duration {
+    let headers: &[(&str, &str)] = if body.gzip { &[("content-encoding", "gzip")] } else { &[] };
+    let before = env.envoy.cpu_time();
+    for _ in 0..repeats {
+        let (status, answer) = env.post_with(body.path, body.bytes.clone(), headers).await;
+        assert!(matches!(status, 200 | 400 | 429), "{}: {status} {answer}", body.name);
+    }
+    (env.envoy.cpu_time() - before) / repeats
+}
+
+#[tokio::test]
+async fn worst_bodies_cost_at_most_six_ordinary_batches() {
+    let mut config: Value = harness::default_config();
+    config["sources"]["writeKey"]["rememberUsers"] = json!(true);
+    config["sources"]["writeKey"]["audienceEvents"] = json!(true);
+    config["sources"]["writeKey"]["trackAllPages"] = json!(true);
+    let env = TestEnv::with(config).await;
+    let ordinary = Body::json("ordinary batch", "/v1/batch", ordinary_batch());
+    cpu_time(&env, &ordinary, 3).await; // warms up the VM
+    let base = cpu_time(&env, &ordinary, ORDINARY_REPEATS).await;
+    let mut ratios = Vec::new();
+    for body in bodies() {
+        assert!(body.gzip || body.bytes.len() <= 524_288, "{}: {}", body.name, body.bytes.len());
+        let time = cpu_time(&env, &body, REPEATS).await;
+        ratios.push((time.as_secs_f64() / base.as_secs_f64(), body.name));
+    }
+    ratios.sort_by(|a, b| b.0.total_cmp(&a.0));
+    println!("an ordinary batch of {} bytes: {base:?} of CPU time", ordinary.bytes.len());
+    for (ratio, name) in ratios.iter().take(8) {
+        println!("{ratio:5.2} x {name}");
+    }
+    assert!(ratios[0].0 <= MAX_RATIO, "{:?}", ratios[0]);
+    env.envoy.no_panic_in_log();
+}
