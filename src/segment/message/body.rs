@@ -1,7 +1,8 @@
 //! A request's body: one message, or a batch.
 
+use super::integrations::Integrations;
 use super::message::MessageReader;
-use super::{Message, MessageType};
+use super::{Context, Message, MessageType};
 use crate::json::{Name, ObjectSeed, ReadMember, Value, read_object};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -114,6 +115,10 @@ impl<'a> Body<'a> {
 
     /// Gives each message what the batch says in `context` and `integrations` and the message does not.
     pub fn apply_batch_defaults(&mut self) {
+        let batch = &self.batch;
+        if batch.context == Context::default() && batch.integrations == Integrations::default() {
+            return;
+        }
         for message in &mut self.messages {
             message.context.apply_batch_defaults(&self.batch.context);
             message.integrations.apply_batch_defaults(&self.batch.integrations);

@@ -7,7 +7,7 @@ use serde::de::{IgnoredAny, MapAccess};
 use serde_json::value::RawValue;
 
 /// What the mapping needs of `context`. Names are found as Segment's facade finds them.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Context<'a> {
     /// `ip`
     pub ip: Value<'a>,

@@ -8,7 +8,7 @@ use super::key_match::NormalizedKey;
 use crate::json::{Name, Value, for_each_member, member};
 
 /// What one object says of destinations.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DestinationFlags<'a> {
     all: All,
     /// The value of `Keen IO`, to the letter, else of `Keen`.
@@ -69,7 +69,7 @@ enum All {
 }
 
 /// `integrations`
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Integrations<'a> {
     /// Whether there are any: without them `context` decides.
     is_present: bool,
