@@ -113,7 +113,7 @@ fn mask(field: OwnField) -> u32 {
 struct Reader<'n, 'a> {
     found: Properties<'a>,
     names: &'n mut Vec<&'a [u8]>,
-    seen: SeenNames<'a>,
+    seen: SeenNames,
     /// Whether all that has been read is valid. Once it is not, nothing is checked any more.
     is_valid: bool,
     url_match: FirstMatch<'a>,
