@@ -2,7 +2,7 @@
 
 use super::properties::Properties;
 use crate::json::{Value, quoted, read_value};
-use crate::keen::sanitize::{Sanitized, sanitize};
+use crate::keen::sanitize::{Sanitized, is_valid, sanitize};
 use std::borrow::Cow;
 
 /// Declares our fields, in the order in which they are written.
@@ -121,7 +121,12 @@ impl<'m> EventFields<'m> {
     pub(super) fn is_filled(&self, field: OwnField, properties: &Properties<'_>) -> bool {
         match self.get(field) {
             Some(json) => json.len() > 2 && json.starts_with('"'),
-            None => matches!(properties.get(field), Value::String(text) if !text.raw().is_empty()),
+            None => match properties.get(field) {
+                Value::String(text) => !text.raw().is_empty(),
+                // A number that Keen cannot hold becomes a string.
+                number @ Value::Number(_) => !is_valid(number),
+                _ => false,
+            },
         }
     }
 
