@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::delivery::{ExpiryReport, Rejection, SettleReport};
 use crate::keen::event_writer::MAX_BYTES;
 use crate::mapping::{EventBuffer, MessageOutcome, RequestStats, SkipReason};
-use crate::segment::http::{Response, Unavailable};
+use crate::segment::http::Response;
 use crate::users::CommitReport;
 
 /// A problem is logged once in this time.
@@ -133,20 +133,18 @@ impl Telemetry {
         self.count(&metrics::REQUESTS_MIRROR_DROPPED, &[], 1);
     }
 
-    /// Counts a response, and why it is none of success. `overloaded`: a 429 for the bytes of requests held.
-    pub(super) fn count_response(&mut self, response: &Response, overloaded: bool) {
-        let (code, reason) = match response {
+    /// Counts a response, and the reason of one that is not 200.
+    pub(super) fn count_response(&mut self, response: &Response, reason: Option<&str>) {
+        let code = match response {
             Response::Ok => return self.registry.add(self.responses_ok, 1),
-            Response::BadRequest(reason) => ("400", reason.label()),
-            Response::TooManyRequests if overloaded => ("429", "overloaded"),
-            Response::TooManyRequests => ("429", "queue_full"),
-            Response::ServiceUnavailable(Unavailable::Unconfirmed) => ("503", "unconfirmed"),
-            Response::ServiceUnavailable(Unavailable::DestinationRejected) => {
-                ("503", "destination_rejected")
-            }
+            Response::BadRequest(_) => "400",
+            Response::TooManyRequests => "429",
+            Response::ServiceUnavailable(_) => "503",
         };
         self.count(&metrics::RESPONSES, &[code], 1);
-        self.count(&metrics::REQUESTS_REJECTED, &[reason], 1);
+        if let Some(reason) = reason {
+            self.count(&metrics::REQUESTS_REJECTED, &[reason], 1);
+        }
     }
 
     fn source(&mut self, index: Option<usize>) -> (&mut Registry, &mut SourceStats) {

@@ -15,7 +15,7 @@ use std::mem::replace;
 /// Bytes held for requests that are read or wait, at most; over it new ones are answered 429. Bodies are in Envoy's
 /// memory, headers and state in that of the VM. It is a quarter of the VM's 1 GiB: room for 512 bodies of the default
 /// `limits.bodyBytes`, or 250,000 requests without a body.
-const MAX_HELD_BYTES: usize = 268_435_456;
+pub(super) const MAX_HELD_BYTES: usize = 268_435_456;
 
 /// The state of one root context.
 #[derive(Debug)]
@@ -184,8 +184,9 @@ impl Worker {
 
     /// Responds to the effective context.
     pub(super) fn respond(&mut self, response: Response, form: &ClientForm) {
-        self.telemetry.count_response(&response, self.is_overloaded());
-        responses::send(response, form, &self.config.allow_origins);
+        let reason = responses::reason(&response, self.is_overloaded());
+        self.telemetry.count_response(&response, reason);
+        responses::send(response, reason, form, &self.config.allow_origins);
     }
 
     /// Replaces Envoy's own response, which passes by: a 413 over its buffer, a 408 over its patience. SDKs retry a 413
@@ -194,7 +195,7 @@ impl Worker {
         if form.is_grpc {
             // Which status it was is lost in gRPC's form.
             let response = Response::ServiceUnavailable(Unavailable::Unconfirmed);
-            self.telemetry.count_response(&response, false);
+            self.telemetry.count_response(&response, responses::reason(&response, false));
             host::restore_status(response.status());
         } else {
             self.respond(Response::replacing_local_reply(host::response_status()), form);
