@@ -1,18 +1,18 @@
 //! keen-edge: Segment's Keen destination as an Envoy HTTP filter.
 //!
-//! The way of an event, one direction, each step a value handed on:
+//! The life of a request, one direction, each step a value:
 //!
-//! | module | takes | gives |
+//! | module | takes | returns |
 //! |---|---|---|
-//! | [`config`] | the filter's configuration, as a person writes it | settings, or an error with its JSON pointer |
-//! | [`segment`] | a request's head and body | the call, its write key, its messages; Segment's answers |
-//! | [`mapping`] | a message, its source, what the request tells of the client | Keen events |
-//! | [`keen`] | names, values, events, a bulk reply | what Keen accepts, and what it said |
-//! | [`users`] | what identify calls say, and whom an event names | what events show of that user |
-//! | [`delivery`] | events with their waiters, and what became of calls | calls to make, answers to give |
+//! | [`config`] | the filter's configuration | settings, or errors with their JSON pointers |
+//! | [`segment`] | a request's head and body | its write key and messages; Segment's responses |
+//! | [`mapping`] | a message, its source, what the request says of the client | Keen events |
+//! | [`keen`] | names, values, events, Keen's reply | what Keen accepts, and its result for each event |
+//! | [`users`] | what identify calls say of users | what events show of them |
+//! | [`delivery`] | events with their waiters, and outcomes of callouts | callouts to dispatch, acks |
 //! | `filter` | Envoy's callbacks | host calls: the only code that knows proxy-wasm |
 //!
-//! [`json`] is serde_json as all of them use it, [`by_id`] finds what has a number.
+//! [`json`] reads the JSON values that all of them share.
 
 // No caller may end the VM: nothing outside tests panics. clippy.toml lets unit tests do so.
 #![deny(
@@ -22,20 +22,33 @@
     clippy::todo,
     clippy::unimplemented,
     clippy::unreachable,
-    clippy::indexing_slicing,
-    clippy::string_slice,
-    clippy::arithmetic_side_effects
+    clippy::indexing_slicing
 )]
+// clippy.toml has no setting for these two.
+#![cfg_attr(not(test), deny(clippy::string_slice, clippy::arithmetic_side_effects))]
 #![warn(missing_docs, unreachable_pub, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
-pub mod by_id;
 pub mod config;
 pub mod delivery;
+mod filter;
 pub mod json;
 pub mod keen;
 pub mod mapping;
 pub mod segment;
 pub mod users;
 
+/// Smaller and faster than the standard library's allocator for wasm, and it reuses large blocks.
 #[cfg(target_arch = "wasm32")]
-mod filter;
+#[global_allocator]
+static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_allocator();
+
+mod entry_point {
+    #![allow(missing_docs, reason = "the SDK's macro exports a function")]
+
+    // Envoy calls it once per VM. The logger and the panic hook are installed here; Envoy's own log level follows when
+    // the filter is configured.
+    proxy_wasm::main! {{
+        proxy_wasm::set_log_level(proxy_wasm::types::LogLevel::Info);
+        proxy_wasm::set_root_context(|id| Box::new(crate::filter::RootContext::new(id)));
+    }}
+}

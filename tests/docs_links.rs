@@ -28,8 +28,7 @@ const REPLACED_WORDS: [&str; 12] = [
 ];
 
 /// Documents whose language is not checked yet.
-const UNCHECKED: [&str; 4] =
-    ["docs/clients.md", "docs/failure-modes.md", "docs/mapping.md", "docs/performance.md"];
+const UNCHECKED: [&str; 1] = ["docs/performance.md"];
 
 fn markdown_files(directory: &Path, found: &mut Vec<PathBuf>) {
     let mut entries: Vec<_> = fs::read_dir(directory).unwrap().map(|e| e.unwrap().path()).collect();
@@ -161,6 +160,70 @@ fn links_of_all_documents_lead_to_a_file_and_a_heading() {
     }
     assert!(broken.is_empty(), "links that lead nowhere:\n{}", broken.join("\n"));
     assert!(checked > 60, "{checked} links");
+}
+
+/// The pieces of inline code of a line.
+fn code(line: &str) -> impl Iterator<Item = &str> {
+    line.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn files_that_documents_name_exist() {
+    const DIRECTORIES: [&str; 8] =
+        ["benches/", "deploy/", "docs/", "fuzz/", "mock-keen/", "scripts/", "src/", "tests/"];
+    let mut missing = Vec::new();
+    for (file, text) in documents() {
+        for path in prose(&text).into_iter().flat_map(code) {
+            let is_path = DIRECTORIES.iter().any(|directory| path.starts_with(directory))
+                && !path.contains(['*', ' ', '<', '{', '…'])
+                && !path.contains("::");
+            let beside = file.parent().unwrap_or(Path::new("")).join(path);
+            if is_path && !Path::new(path).exists() && !beside.exists() {
+                missing.push(format!("{}: {path}", file.display()));
+            }
+        }
+    }
+    // The changelog names files of the past.
+    missing.retain(|entry| !entry.starts_with("CHANGELOG.md"));
+    assert!(missing.is_empty(), "files that do not exist:\n{}", missing.join("\n"));
+}
+
+/// The text of all Rust files below a directory.
+fn rust_text(directory: &Path, text: &mut String) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_text(&path, text);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn names_in_the_last_column_of_the_glossary_exist() {
+    // Metrics are compared with a real Envoy by tests/envoy/metrics.rs.
+    let mut text = fs::read_to_string("docs/operating.md").unwrap();
+    text.push_str(&fs::read_to_string("envoy.yaml").unwrap());
+    rust_text(Path::new("src"), &mut text);
+    let words: BTreeSet<&str> =
+        text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+    let glossary = fs::read_to_string("docs/glossary.md").unwrap();
+    let mut missing = Vec::new();
+    let mut checked = 0;
+    for row in glossary.lines().filter(|line| line.starts_with("| **")) {
+        let column = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+        for name in code(column) {
+            checked += 1;
+            let metric = format!("keen_edge_{name}");
+            let is_name = words.contains(name) || words.contains(metric.as_str());
+            if !is_name && !Path::new(name).exists() {
+                missing.push(name);
+            }
+        }
+    }
+    assert!(missing.is_empty(), "the glossary names what does not exist: {missing:?}");
+    assert!(checked > 80, "{checked} names");
 }
 
 #[test]

@@ -98,6 +98,8 @@ pub struct Callout {
     pub id: CalloutId,
     /// Index of the configuration's destination.
     pub destination_index: usize,
+    /// Events in it.
+    pub events: usize,
     /// The bulk request's body.
     pub body: Vec<u8>,
     /// How long it may take.
@@ -490,10 +492,11 @@ impl Delivery {
             let body = batch.to_bulk_body();
             let id = self.next_callout_id;
             self.next_callout_id = self.next_callout_id.wrapping_add(1);
+            let events = batch.len();
             let in_flight = InFlight { destination_index, batch, started_ms: now, parked };
             self.in_flight.insert(id, in_flight);
             self.count_in_flight(destination_index);
-            return Some(Callout { id, destination_index, body, timeout_ms });
+            return Some(Callout { id, destination_index, events, body, timeout_ms });
         }
     }
 

@@ -1,147 +1,261 @@
-//! Host calls, none of which panics on what a peer sends: bytes only, and every failure a value.
+//! Host calls: the only file that names `proxy_wasm::hostcalls`.
+//!
+//! The SDK panics on a status that it does not expect, and on header values that are not UTF-8. This module keeps both
+//! away: it uses the forms that return bytes only, reads single headers from the whole map (a missing map is empty, a
+//! missing map's single value is an error), and tries every capability once when the filter is configured
+//! ([`check_capabilities`]), so that a missing one stops Envoy at its start and not a request later.
 
-use super::headers::Headers;
-use super::hostcalls::{self, Buffer, Map, Metric, Pairs, Status};
+use super::process_state;
+use log::LevelFilter;
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub(super) use proxy_wasm::types::Status;
+
+/// An id that Envoy never gives to a queue or a metric. Its last two bits say "gauge" to Envoy.
+const UNUSED_ID: u32 = 0xffff_fffd;
+
+/// Tries each host call that the filter needs, with no effect that anyone sees.
+///
+/// A call whose capability is withheld fails here: the SDK panics, or the name is returned as an error. Envoy logs the
+/// name of the capability in both cases and does not accept the configuration. `proxy_done` cannot be tried, and
+/// `proxy_set_header_map_pairs` only with the first response: [`check_response_capability`].
+pub(super) fn check_capabilities(root_id: u32) -> Result<(), &'static str> {
+    set_log_level();
+    // Envoy does not write it, unless an operator asks for traces.
+    let _ = hostcalls::log(LogLevel::Trace, "keen-edge: checking the capabilities");
+    let _ = hostcalls::get_current_time();
+    let _ = hostcalls::set_tick_period(Duration::ZERO);
+    let _ = hostcalls::set_effective_context(root_id);
+    let _ = hostcalls::get_map_bytes(MapType::HttpRequestHeaders);
+    let _ = hostcalls::get_buffer(BufferType::HttpRequestBody, 0, 0);
+    // Without a stream it does nothing.
+    let _ = hostcalls::send_http_response(200, Vec::new(), None);
+    process_state::create_keys();
+    let _ = hostcalls::register_shared_queue("keen_edge.capability_check");
+    let _ = hostcalls::enqueue_shared_queue(UNUSED_ID, None);
+    let _ = hostcalls::dequeue_shared_queue(UNUSED_ID);
+    let _ = hostcalls::define_metric(MetricType::Counter, "keen_edge_requests");
+    let _ = hostcalls::increment_metric(UNUSED_ID, 1);
+    let _ = hostcalls::record_metric(UNUSED_ID, 1);
+    if hostcalls::get_property(vec!["plugin_root_id"]).is_err() {
+        return Err("proxy_get_property");
+    }
+    // The empty name is no cluster: Envoy answers that the argument is bad, and sends nothing.
+    let call = hostcalls::dispatch_http_call("", Vec::new(), None, Vec::new(), Duration::ZERO);
+    if call != Err(Status::BadArgument) {
+        return Err("proxy_http_call");
+    }
+    Ok(())
+}
+
+/// Takes over the level of Envoy's `wasm` logger. An operator may change it at run time.
+pub(super) fn set_log_level() {
+    let level = match hostcalls::get_log_level() {
+        Ok(LogLevel::Trace) => LevelFilter::Trace,
+        Ok(LogLevel::Debug) => LevelFilter::Debug,
+        Ok(LogLevel::Warn) => LevelFilter::Warn,
+        Ok(LogLevel::Error) => LevelFilter::Error,
+        Ok(LogLevel::Critical) => LevelFilter::Off,
+        Ok(LogLevel::Info) | Err(_) => LevelFilter::Info,
+    };
+    log::set_max_level(level);
+}
+
+/// Time since 1970.
+fn unix_time() -> Duration {
+    let now = hostcalls::get_current_time().unwrap_or(UNIX_EPOCH);
+    SystemTime::duration_since(&now, UNIX_EPOCH).unwrap_or_default()
+}
 
 /// Milliseconds since 1970.
-pub(super) fn now() -> u64 {
-    hostcalls::current_time().unwrap_or(0) / 1_000_000
+pub(super) fn unix_ms() -> u64 {
+    let now = unix_time();
+    now.as_secs().saturating_mul(1_000).saturating_add(u64::from(now.subsec_millis()))
 }
 
 /// Microseconds since 1970.
-pub(super) fn now_micros() -> u64 {
-    hostcalls::current_time().unwrap_or(0) / 1_000
+pub(super) fn unix_us() -> u64 {
+    let now = unix_time();
+    now.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(now.subsec_micros()))
+}
+
+/// Nanoseconds since 1970.
+pub(super) fn unix_ns() -> u64 {
+    u64::try_from(unix_time().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The filter's configuration.
 pub(super) fn configuration() -> Vec<u8> {
-    buffer(Buffer::PluginConfiguration, usize::MAX)
+    buffer(BufferType::PluginConfiguration, usize::MAX)
 }
 
-/// The request's headers, in one call.
-pub(super) fn request_headers() -> Headers {
-    Headers::new(hostcalls::header_pairs(Map::Request).unwrap_or_default())
+/// The current request's headers.
+pub(super) fn request_headers() -> Vec<(String, Vec<u8>)> {
+    headers(MapType::HttpRequestHeaders)
 }
 
-/// The request's body as far as Envoy has it.
+/// The current request's body, as much of it as Envoy has.
 pub(super) fn request_body() -> Vec<u8> {
-    buffer(Buffer::RequestBody, usize::MAX)
+    buffer(BufferType::HttpRequestBody, usize::MAX)
 }
 
-/// The status of the callout's answer; none where the call broke off.
-pub(super) fn call_status() -> Option<u16> {
-    status_in(Map::CallResponse)
+/// The headers of the current callout's reply. Empty where the callout ended without a reply.
+pub(super) fn callout_headers() -> Vec<(String, Vec<u8>)> {
+    headers(MapType::HttpCallResponseHeaders)
 }
 
-fn status_in(headers: Map) -> Option<u16> {
-    let status = hostcalls::header(headers, ":status").ok()?;
-    std::str::from_utf8(&status).ok()?.parse().ok()
+/// The body of the current callout's reply, at most `max_size` bytes of it.
+pub(super) fn callout_body(max_size: usize) -> Vec<u8> {
+    buffer(BufferType::HttpCallResponseBody, max_size)
 }
 
-/// A header of the callout's answer; empty where it has none.
-pub(super) fn call_header(name: &str) -> Vec<u8> {
-    hostcalls::header(Map::CallResponse, name).unwrap_or_default()
-}
-
-/// The first `most` bytes of the callout's answer.
-pub(super) fn call_body(most: usize) -> Vec<u8> {
-    buffer(Buffer::CallResponseBody, most)
-}
-
-fn buffer(which: Buffer, most: usize) -> Vec<u8> {
-    hostcalls::buffer(which, most).unwrap_or_default()
-}
-
-/// `source.address`: the client, as Envoy's listener settings vouch for it.
-pub(super) fn source_address() -> Vec<u8> {
-    hostcalls::property("source\0address").unwrap_or_default()
-}
-
-/// The status of the answer that passes by.
+/// The status of the current stream's response.
 pub(super) fn response_status() -> Option<u16> {
-    status_in(Map::Response)
+    status(&headers(MapType::HttpResponseHeaders))
 }
 
-/// Answers the stream that is the effective context.
-pub(super) fn respond(status: u16, headers: &Pairs, body: &[u8]) {
-    let _ = hostcalls::send_local_response(u32::from(status), headers, body);
+/// The value of `:status` in a header map.
+pub(super) fn status(headers: &[(String, Vec<u8>)]) -> Option<u16> {
+    std::str::from_utf8(find(headers, ":status")?).ok()?.parse().ok()
 }
 
-/// Makes `context` the one that [`respond`] answers. False where it is gone.
-pub(super) fn act_for(context: u32) -> bool {
-    hostcalls::set_effective_context(context).is_ok()
+/// The first value of the header `name`.
+pub(super) fn find<'a>(headers: &'a [(String, Vec<u8>)], name: &str) -> Option<&'a [u8]> {
+    headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_slice())
 }
 
-/// Starts a callout.
-pub(super) fn call(
+fn headers(map: MapType) -> Vec<(String, Vec<u8>)> {
+    hostcalls::get_map_bytes(map).unwrap_or_default()
+}
+
+fn buffer(buffer: BufferType, max_size: usize) -> Vec<u8> {
+    hostcalls::get_buffer(buffer, 0, max_size).ok().flatten().unwrap_or_default()
+}
+
+/// `source.address` of the effective context: the client as Envoy's listener settings vouch for it.
+pub(super) fn source_address() -> Vec<u8> {
+    hostcalls::get_property(vec!["source", "address"]).ok().flatten().unwrap_or_default()
+}
+
+/// Responds to the stream that is the effective context.
+pub(super) fn send_response(status: u16, headers: Vec<(&str, &str)>, body: &[u8]) {
+    let _ = hostcalls::send_http_response(u32::from(status), headers, Some(body));
+}
+
+/// Header of a response to a gRPC request: its status, which Envoy replaces by 200.
+const STATUS_HEADER: &str = "x-keen-edge-status";
+
+/// Responds to a gRPC request that is the effective context.
+///
+/// Envoy makes gRPC's form of a local response to such a request: status 200, the real one as `grpc-status`, and no
+/// body. No SDK of Segment's would understand it, and 200 means stored. So the status goes along as a header, and
+/// [`restore_status`] puts it back when the response passes by.
+pub(super) fn send_grpc_response(status: u16, headers: Vec<(&str, &str)>, body: &[u8]) {
+    let text = status.to_string();
+    let status_header = [(STATUS_HEADER, text.as_str())];
+    send_response(status, headers.into_iter().chain(status_header).collect(), body);
+}
+
+/// Undoes gRPC's form of the current stream's response. Its status is that of [`send_grpc_response`], `other` where the
+/// response is not from there.
+pub(super) fn restore_status(other: u16) {
+    let headers = headers(MapType::HttpResponseHeaders);
+    let other = other.to_string();
+    let status = find(&headers, STATUS_HEADER).unwrap_or(other.as_bytes());
+    let left_out = [":status", "content-type", "grpc-status", "grpc-message", STATUS_HEADER];
+    let kept = headers.iter().filter(|(name, _)| !left_out.contains(&name.as_str()));
+    let new = [(":status", status), ("content-type", b"application/json".as_slice())];
+    let new = new.into_iter().chain(kept.map(|(name, value)| (name.as_str(), value.as_slice())));
+    let _ = hostcalls::set_map_bytes(MapType::HttpResponseHeaders, new.collect());
+}
+
+/// Tries the call of [`restore_status`], which has no trial in a root context, and changes nothing.
+pub(super) fn check_response_capability() {
+    let headers = headers(MapType::HttpResponseHeaders);
+    let same = headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+    let _ = hostcalls::set_map_bytes(MapType::HttpResponseHeaders, same);
+}
+
+/// Makes `context_id` the context that [`send_response`] and [`source_address`] act on. False where it is gone.
+pub(super) fn set_effective_context(context_id: u32) -> bool {
+    hostcalls::set_effective_context(context_id).is_ok()
+}
+
+/// Sends an HTTP request to an Envoy cluster. Returns its token.
+///
+/// Only root callbacks may call it: the SDK hands the reply to the context whose callback runs, and forgets the reply of
+/// a stream that has ended.
+pub(super) fn dispatch_http_call(
     cluster: &str,
-    headers: &Pairs,
+    headers: Vec<(&str, &str)>,
     body: &[u8],
     timeout_ms: u64,
 ) -> Result<u32, Status> {
-    // Envoy takes 0 for never.
-    let timeout_ms = u32::try_from(timeout_ms).unwrap_or(u32::MAX).max(1);
-    hostcalls::http_call(cluster, headers, body, timeout_ms)
+    // Envoy takes 0 for "no timeout".
+    let timeout = Duration::from_millis(timeout_ms.clamp(1, u64::from(u32::MAX)));
+    hostcalls::dispatch_http_call(cluster, headers, Some(body), Vec::new(), timeout)
 }
 
-/// Looks again every `ms` milliseconds; 0 is never.
-pub(super) fn tick_every(ms: u32) {
-    let _ = hostcalls::set_tick_period(ms);
+/// Sets how often the root context's `on_tick` runs; 0 stops it.
+pub(super) fn set_tick_period(ms: u32) {
+    let _ = hostcalls::set_tick_period(Duration::from_millis(u64::from(ms)));
 }
 
-/// A number that no other caller in this process gets: workers share it.
-pub(super) fn process_wide_number(key: &str) -> u64 {
-    for _ in 0..10_000 {
-        let (value, cas) = hostcalls::shared_data(key).unwrap_or_default();
-        let last = value.try_into().map_or(0, u64::from_le_bytes);
-        let next = last.wrapping_add(1);
-        match hostcalls::set_shared_data(key, &next.to_le_bytes(), cas) {
-            Ok(()) => return next,
-            Err(Status::CAS_MISMATCH) => {}
-            Err(_) => break,
-        }
+/// The value that all workers share under `key`, and its version. `None` where there is none.
+pub(super) fn shared_data(key: &str) -> (Option<Vec<u8>>, Option<u32>) {
+    match hostcalls::get_shared_data(key) {
+        // The SDK returns no bytes for an empty value.
+        Ok((value, Some(version))) => (Some(value.unwrap_or_default()), Some(version)),
+        _ => (None, None),
     }
-    now()
 }
 
-/// A queue that wakes this root context, and no other: Envoy calls back whoever registered the name last.
-pub(super) fn doorbell(name: &str) -> Option<u32> {
-    hostcalls::register_queue(name).ok()
+/// Replaces the value under `key` if `version` is still its version; without a version always. True where it did.
+pub(super) fn set_shared_data(key: &str, value: &[u8], version: Option<u32>) -> bool {
+    hostcalls::set_shared_data(key, Some(value), version).is_ok()
 }
 
-/// Wakes the root context once what Envoy has read by now has been handled. False where it cannot.
-pub(super) fn ring(doorbell: u32) -> bool {
-    hostcalls::enqueue(doorbell, b"").is_ok()
+/// Registers a queue that wakes this root context. Envoy calls back only the last to register a name.
+pub(super) fn register_wake_queue(name: &str) -> Option<u32> {
+    hostcalls::register_shared_queue(name).ok()
 }
 
-/// Takes one ring off the doorbell: Envoy calls back for each.
-pub(super) fn silence(doorbell: u32) {
-    let _ = hostcalls::dequeue(doorbell);
+/// Asks Envoy to call the root context's `on_queue_ready` in the next turn of its event loop. True where it will.
+pub(super) fn enqueue_wake(queue: u32) -> bool {
+    hostcalls::enqueue_shared_queue(queue, None).is_ok()
 }
 
-/// Tells Envoy that this root context, asked to end, has ended.
+/// Takes one item off the wake queue: Envoy calls back once for each.
+pub(super) fn drain_wake_queue(queue: u32) {
+    let _ = hostcalls::dequeue_shared_queue(queue);
+}
+
+/// Reports that this root context, which Envoy asked to end, is done.
 pub(super) fn done() {
     let _ = hostcalls::done();
 }
 
-/// A metric's id.
-pub(super) fn metric(kind: Metric, name: &str) -> Option<u32> {
+/// Defines a metric. Returns its id.
+pub(super) fn define_metric(kind: MetricType, name: &str) -> Option<u32> {
     hostcalls::define_metric(kind, name).ok()
 }
 
 /// Adds to a counter.
-pub(super) fn count(metric: u32, by: u64) {
-    adjust(metric, i64::try_from(by).unwrap_or(i64::MAX));
+pub(super) fn increment_counter(id: u32, by: u64) {
+    add_to_gauge(id, i64::try_from(by).unwrap_or(i64::MAX));
 }
 
 /// Adds to a gauge, or takes from it.
-pub(super) fn adjust(metric: u32, by: i64) {
+pub(super) fn add_to_gauge(id: u32, by: i64) {
+    // Envoy takes 0 for a bad argument.
     if by != 0 {
-        let _ = hostcalls::increment_metric(metric, by);
+        let _ = hostcalls::increment_metric(id, by);
     }
 }
 
-/// Sets a gauge.
-pub(super) fn gauge(metric: u32, to: u64) {
-    let _ = hostcalls::record_metric(metric, to);
+/// Sets a gauge, or records a value in a histogram.
+pub(super) fn record_metric(id: u32, value: u64) {
+    let _ = hostcalls::record_metric(id, value);
 }

@@ -1,292 +1,394 @@
-//! One request.
+//! `HttpContext`: one request.
 
-use super::headers::{Headers, Name};
 use super::host;
-use super::hostcalls::Pairs;
-use super::request_head::Head;
-use super::request_queue::{Arrival, Number};
-use super::worker::Engine;
+use super::request_head::{RequestHead, RequestHeaders};
+use super::request_queue::{QueuedRequest, RequestSeq};
+use super::responses::{self, ClientForm};
+use super::worker::Worker;
+use crate::config::Source;
 use crate::segment::http::initial_pageview::SettingsRequest;
 use crate::segment::http::{BadRequestReason, CallerSide, Endpoint, Response};
 use crate::segment::http::{cors, pixel, project_settings, write_key};
 use crate::segment::message::MessageType;
+use proxy_wasm::traits::{self, Context};
+use proxy_wasm::types::Action;
 use std::cell::RefCell;
+use std::mem::replace;
 use std::rc::Rc;
 
-/// What becomes of the request, or the answer, that a callback was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Action {
-    Continue = 0,
-    Pause = 1,
-}
+/// What the contexts of a request take in the VM, beside the headers that are kept of it.
+const STREAM_BYTES: usize = 1_024;
+
+/// A longer query of an image has no message. Envoy refuses requests whose headers are over 60 KiB, unless it is
+/// configured otherwise.
+const MAX_PIXEL_QUERY: usize = 65_536;
 
 /// Envoy's callbacks for one request.
-pub(super) struct Stream {
+pub(super) struct HttpContext {
     id: u32,
-    engine: Rc<RefCell<Engine>>,
+    /// None where the filter is not configured.
+    worker: Option<Rc<RefCell<Worker>>>,
     state: State,
-    origin: Option<String>,
+    form: ClientForm,
+    /// The filter answers a gRPC request: see [`host::restore_status`].
+    restores_status: bool,
+    /// Bytes that the worker counts as held for this request.
+    held_bytes: usize,
 }
 
 enum State {
     /// Not Segment's, or answered.
-    Passing,
-    /// The body is still coming; what to do at its end.
-    Reading(Plan),
-    /// The same, of a call that then goes on to the route as it came.
-    Copying(Head),
-    /// It has come whole, as the request of that number; the answer follows.
-    Waiting(Number),
-    /// The same, of a call that needs no answer any more.
-    Copied(Number),
+    PassThrough,
+    /// The body is not complete. When it is, the request is answered.
+    Buffering(RequestKind),
+    /// The body is not complete. When it is, the request continues to its route, and Keen gets a copy.
+    BufferingMirror(RequestHead),
+    /// In the request queue, or its events are with delivery. The response follows from the root context.
+    AwaitingDelivery(RequestSeq),
+    /// In the request queue, or mapped. Its sender does not wait.
+    Mirrored(RequestSeq),
 }
 
-enum Plan {
-    /// Messages in the body.
-    Track(Head),
-    /// A message in the path, or none.
-    Pixel(Option<Head>),
-    Say(Response),
-    Settings(Settings),
-    Preflight(String),
+enum RequestKind {
+    /// The body contains messages.
+    Ingest(RequestHead),
+    /// The path may contain a message.
+    Pixel(Option<RequestHead>),
+    /// The response is known already.
+    RespondWith(Response),
+    Settings(SettingsReply),
+    Preflight {
+        requested_headers: String,
+    },
 }
 
-/// The settings for whoever asks.
-struct Settings {
+/// The settings document for an SDK.
+struct SettingsReply {
     headers: [(&'static str, &'static str); 2],
-    json: Vec<u8>,
-    /// The page call that their asking stands for.
-    page_load: Option<Head>,
+    body: Vec<u8>,
+    /// The page event implied by this request (`initialPageview`).
+    page_load: Option<RequestHead>,
 }
 
-impl Stream {
-    pub(super) fn new(id: u32, engine: Rc<RefCell<Engine>>) -> Self {
-        Self { id, engine, state: State::Passing, origin: None }
+impl HttpContext {
+    pub(super) fn new(id: u32, worker: Option<Rc<RefCell<Worker>>>) -> Self {
+        Self {
+            id,
+            worker,
+            state: State::PassThrough,
+            form: ClientForm::default(),
+            restores_status: false,
+            held_bytes: 0,
+        }
     }
 
-    /// Decides what the request is, from its headers alone.
-    fn plan(&mut self) -> Option<Plan> {
-        let headers = host::request_headers();
-        let found = Endpoint::parse(headers.get(Name::Method), headers.get(Name::Path), None)?;
-        self.origin =
-            headers.text(Name::Origin).filter(|origin| !origin.is_empty()).map(str::to_owned);
-        let (kind, side, message) = match found {
-            Endpoint::Ingest { message_type, side } => (message_type, side, None),
-            Endpoint::Pixel { message_type: Some(kind), query } => {
-                (Some(kind), CallerSide::Client, Some(pixel::message(query)))
+    /// What to do with a request that has these headers. None: it is not Segment's.
+    fn classify_request(worker: &Worker, headers: RequestHeaders) -> Option<RequestKind> {
+        // The path is borrowed while the other headers move into the head.
+        let (method, path) = (headers.method.clone(), headers.path.clone());
+        Some(match Endpoint::parse(&method, &path, worker.config.path_prefix.as_deref())? {
+            Endpoint::Ingest { message_type, side } => {
+                RequestKind::Ingest(headers.into_head(message_type, side, None))
             }
-            Endpoint::Pixel { message_type: None, .. } => return Some(Plan::Pixel(None)),
-            Endpoint::Telemetry => return Some(Plan::Say(Response::Ok)),
+            Endpoint::Pixel { message_type: Some(message_type), query }
+                if query.len() <= MAX_PIXEL_QUERY =>
+            {
+                let message = Some(pixel::message(query));
+                let head = headers.into_head(Some(message_type), CallerSide::Client, message);
+                RequestKind::Pixel(Some(head))
+            }
+            Endpoint::Pixel { .. } => RequestKind::Pixel(None),
+            Endpoint::Telemetry => RequestKind::RespondWith(Response::Ok),
             Endpoint::MethodNotAllowed => {
-                let reason = BadRequestReason::MethodNotAllowed;
-                return Some(Plan::Say(Response::BadRequest(reason)));
+                RequestKind::RespondWith(Response::BadRequest(BadRequestReason::MethodNotAllowed))
             }
             Endpoint::Preflight => {
-                let asked = std::str::from_utf8(headers.rare("access-control-request-headers"));
-                return Some(Plan::Preflight(asked.unwrap_or_default().to_owned()));
+                let requested = headers.access_control_request_headers;
+                let requested_headers = String::from_utf8(requested).unwrap_or_default();
+                RequestKind::Preflight { requested_headers }
             }
             Endpoint::ProjectSettings { write_key } => {
-                let key = write_key.into_owned();
-                return self.settings(&key, headers);
+                plan_settings_reply(worker, &write_key, headers)
             }
-        };
-        let is_pixel = message.is_some();
-        let head = Head { kind, side, message, headers };
-        Some(if is_pixel { Plan::Pixel(Some(head)) } else { Plan::Track(head) })
+        })
     }
 
-    /// What an SDK gets that asks for the settings, and the page load that its asking may stand for.
-    fn settings(&self, key: &str, headers: Headers) -> Option<Plan> {
-        if !write_key::is_well_formed(key) {
-            return Some(Plan::Say(Response::BadRequest(BadRequestReason::InvalidWriteKey)));
-        }
-        let engine = self.engine.try_borrow().ok()?;
-        let source =
-            engine.config.source_index(key).and_then(|place| engine.config.sources.get(place));
-        let asked = SettingsRequest {
-            method: headers.get(Name::Method),
-            referer: headers.get(Name::Referer),
-            origin: headers.get(Name::Origin),
-            sec_purpose: &[headers.rare("sec-purpose"), headers.rare("purpose")].concat(),
-        };
-        let counts = source.is_some_and(|source| source.initial_pageview);
-        let message = if counts { asked.page_message(key) } else { None };
-        Some(Plan::Settings(Settings {
-            headers: project_settings::response_headers(source),
-            json: project_settings::response_body(
-                key,
-                source,
-                engine.config.sdk_api_host.as_deref(),
-            ),
-            page_load: message.map(|message| Head {
-                kind: Some(MessageType::Page),
-                side: CallerSide::Client,
-                message: Some(message),
-                headers,
-            }),
-        }))
-    }
-
-    /// More of a call that goes on to the route has come. One too large for us is not held until Envoy refuses it.
-    fn copy_or_let_go(&mut self, size: usize) -> Action {
-        let Ok(mut engine) = self.engine.try_borrow_mut() else { return Action::Continue };
-        if size <= engine.config.max_body_bytes {
+    /// Part of a request with a copy for Keen has arrived. One too large for a copy continues to its route now: Envoy
+    /// would refuse it over the buffer limit later.
+    fn check_mirror_size(&mut self, worker: &mut Worker, size: usize) -> Action {
+        if size <= worker.config.max_body_bytes {
             return Action::Pause;
         }
-        engine.count_not_copied();
-        self.state = State::Passing;
+        worker.count_mirror_dropped();
+        self.release(worker);
+        self.state = State::PassThrough;
         Action::Continue
     }
 
-    /// A call that goes on to the route has come to its end.
-    fn copy(&mut self, body: Vec<u8>) -> Action {
-        if let State::Copying(head) = std::mem::replace(&mut self.state, State::Passing)
-            && let Ok(mut engine) = self.engine.try_borrow_mut()
-        {
-            self.state = copy(&mut engine, self.id, head, body);
+    /// A request with a copy for Keen is complete.
+    fn finish_mirror(&mut self, worker: &mut Worker, body: Vec<u8>) -> Action {
+        if let State::BufferingMirror(head) = replace(&mut self.state, State::PassThrough) {
+            self.state = enqueue_mirror(worker, self.id, head, body);
         }
         Action::Continue
     }
 
-    /// The request has come to its end.
-    fn complete(&mut self, body: Vec<u8>) -> Action {
-        let State::Reading(plan) = std::mem::replace(&mut self.state, State::Passing) else {
+    /// A request that the filter answers is complete.
+    fn on_request_complete(&mut self, worker: &mut Worker, body: Vec<u8>) -> Action {
+        let State::Buffering(kind) = replace(&mut self.state, State::PassThrough) else {
             return Action::Continue;
         };
-        let Ok(mut engine) = self.engine.try_borrow_mut() else { return Action::Continue };
-        let origin = self.origin.as_deref();
-        match plan {
-            Plan::Say(answer) => engine.respond(answer, origin),
-            Plan::Settings(settings) => {
-                // Nobody asks again for a page that has loaded: its event is kept here until Keen has it.
-                if let Some(head) = settings.page_load {
-                    self.state = copy(&mut engine, self.id, head, body);
-                }
-                let mut headers = settings.headers.to_vec();
-                headers.extend(cors::headers(origin, &engine.config.allow_origins));
-                host::respond(200, &Pairs::new(&headers), &settings.json);
-            }
-            Plan::Preflight(asked) => {
-                let headers = cors::preflight(origin, &asked, &engine.config.allow_origins);
-                host::respond(200, &Pairs::new(&headers), b"");
-            }
-            Plan::Pixel(head) => {
-                // Nobody sends an image's call again: it is kept here until Keen has it.
-                if let Some(head) = head {
-                    self.state = copy(&mut engine, self.id, head, body);
-                }
-                let mut headers = pixel::HEADERS.to_vec();
-                headers.extend(cors::headers(origin, &engine.config.allow_origins));
-                host::respond(200, &Pairs::new(&headers), pixel::TRANSPARENT_GIF);
-            }
-            Plan::Track(head) => {
-                if let Some(origin) = self.origin.take() {
-                    engine.remember_origin(self.id, origin);
-                }
-                self.state = State::Waiting(engine.arrive(Arrival {
-                    stream: self.id,
+        let form = &self.form;
+        let allow_origins = &worker.config.allow_origins;
+        match kind {
+            RequestKind::Ingest(head) => {
+                worker.set_form(self.id, std::mem::take(&mut self.form));
+                self.state = State::AwaitingDelivery(worker.enqueue_request(QueuedRequest {
+                    stream_id: self.id,
                     head,
                     body,
-                    copied: false,
+                    mirrored: false,
                 }));
             }
+            RequestKind::RespondWith(response) => worker.respond(response, form),
+            RequestKind::Preflight { requested_headers } => {
+                let headers =
+                    cors::preflight(form.origin.as_deref(), &requested_headers, allow_origins);
+                responses::send_as_is(200, headers, b"", form);
+            }
+            RequestKind::Settings(SettingsReply { headers, body: reply, page_load }) => {
+                responses::send_with_cors(200, &headers, &reply, form, allow_origins);
+                // Nothing repeats the page event: it is kept here until Keen has it.
+                if let Some(head) = page_load {
+                    self.state = enqueue_mirror(worker, self.id, head, body);
+                }
+            }
+            RequestKind::Pixel(head) => {
+                responses::send_with_cors(
+                    200,
+                    &pixel::HEADERS,
+                    pixel::TRANSPARENT_GIF,
+                    form,
+                    allow_origins,
+                );
+                // A page does not load an image again: its event is kept here until Keen has it.
+                if let Some(head) = head {
+                    self.state = enqueue_mirror(worker, self.id, head, body);
+                }
+            }
         }
         Action::Pause
     }
-}
 
-/// Hands on a copy of a request, whose caller does not hear of it.
-fn copy(engine: &mut Engine, stream: u32, head: Head, body: Vec<u8>) -> State {
-    State::Copied(engine.arrive(Arrival { stream, head, body, copied: true }))
-}
-
-/// Ends the VM where a test asks for it. In a build of its own, and never in the one that is released.
-#[cfg(feature = "panic-switch")]
-#[allow(clippy::panic, reason = "it is what this is for")]
-fn panic_switch() {
-    if !host::request_headers().rare("x-keen-edge-panic").is_empty() {
-        panic!("the panic switch was thrown");
-    }
-}
-
-/// Envoy's callbacks.
-impl Stream {
-    pub(super) fn on_request_headers(&mut self, end_of_stream: bool) -> Action {
-        #[cfg(feature = "panic-switch")]
-        panic_switch();
-        let Some(plan) = self.plan() else { return Action::Continue };
-        let Ok(mut engine) = self.engine.try_borrow_mut() else { return Action::Continue };
-        let forward = engine.config.mirror;
-        self.state = match plan {
-            // Not held at all: Envoy would refuse it over its own bound, should much of it come at once.
-            Plan::Track(head) if forward && head.length() > engine.config.max_body_bytes => {
-                engine.count_request();
-                engine.count_not_copied();
-                return Action::Continue;
-            }
-            Plan::Track(head) | Plan::Pixel(Some(head)) if forward => State::Copying(head),
-            Plan::Settings(Settings { page_load: Some(head), .. }) if forward => {
-                State::Copying(head)
-            }
-            // The route answers them.
-            _ if forward => return Action::Continue,
-            plan => State::Reading(plan),
+    /// Bytes of the VM's memory that the request takes.
+    fn heap_bytes(&self) -> usize {
+        let head = match &self.state {
+            State::Buffering(RequestKind::Ingest(head) | RequestKind::Pixel(Some(head)))
+            | State::BufferingMirror(head) => head.heap_bytes(),
+            State::Buffering(RequestKind::Settings(reply)) => reply.body.len(),
+            _ => 0,
         };
-        engine.count_request();
-        drop(engine);
-        if end_of_stream {
-            return if forward { self.copy(Vec::new()) } else { self.complete(Vec::new()) };
-        }
-        // The body is read to its end even where the answer is known: Envoy closes a connection answered early.
-        Action::Pause
+        let origin = self.form.origin.as_ref().map_or(0, String::len);
+        STREAM_BYTES.saturating_add(head).saturating_add(origin)
     }
 
-    pub(super) fn on_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        match (&self.state, end_of_stream) {
-            (State::Passing | State::Copied(_), _) => Action::Continue,
-            (State::Reading(_), true) => self.complete(host::request_body()),
-            (State::Copying(_), true) => self.copy(host::request_body()),
-            (State::Copying(_), false) => self.copy_or_let_go(size),
-            _ => Action::Pause,
-        }
-    }
-
-    pub(super) fn on_request_trailers(&mut self) -> Action {
-        match self.state {
-            State::Passing | State::Copied(_) => Action::Continue,
-            State::Reading(_) => self.complete(host::request_body()),
-            State::Copying(_) => self.copy(host::request_body()),
-            State::Waiting(_) => Action::Pause,
-        }
-    }
-
-    pub(super) fn on_response_headers(&mut self) -> Action {
-        // The root context answers those who wait, and does not tell the stream: its answers pass by as they are. Any
-        // other answer while the request is read or waits is Envoy's own, and ours takes its place.
-        let Ok(mut engine) = self.engine.try_borrow_mut() else { return Action::Continue };
-        match self.state {
-            State::Reading(_) => {}
-            State::Waiting(number) if engine.owes(self.id, number) => {
-                self.origin = engine.origin(self.id);
-                engine.gone(self.id);
+    /// Answers a request with messages 429, before its body arrives; one that is mirrored goes on without a copy. Others
+    /// are small and are served, an image without its event. True where the request needs no more.
+    fn reject_overload(&mut self, worker: &mut Worker) -> bool {
+        match replace(&mut self.state, State::PassThrough) {
+            State::Buffering(RequestKind::Ingest(_)) => {
+                worker.respond(Response::TooManyRequests, &self.form);
             }
-            _ => return Action::Continue,
+            State::BufferingMirror(_) => worker.count_mirror_dropped(),
+            State::Buffering(RequestKind::Pixel(Some(_))) => {
+                worker.count_mirror_dropped();
+                self.state = State::Buffering(RequestKind::Pixel(None));
+            }
+            state => self.state = state,
         }
-        self.state = State::Passing;
-        engine.respond(
-            Response::replacing_local_reply(host::response_status()),
-            self.origin.as_deref(),
-        );
-        Action::Continue
+        self.hold(worker, 0);
+        matches!(self.state, State::PassThrough)
     }
 
-    /// Envoy ends the stream: it has been answered, or its caller has left.
-    pub(super) fn end(self) {
-        if let State::Waiting(number) | State::Copied(number) = self.state
-            && let Ok(mut engine) = self.engine.try_borrow_mut()
-        {
-            engine.map_before_end(self.id, number);
-            engine.gone(self.id);
-        }
+    /// Counts the bytes that are held for this request.
+    fn hold(&mut self, worker: &mut Worker, bytes: usize) {
+        worker.held_bytes = worker.held_bytes.saturating_sub(self.held_bytes).saturating_add(bytes);
+        self.held_bytes = bytes;
+    }
+
+    fn release(&mut self, worker: &mut Worker) {
+        self.hold(worker, 0);
+    }
+
+    /// Runs `act` with the worker; `Continue` where there is none.
+    fn with_worker(&mut self, act: impl FnOnce(&mut Self, &mut Worker) -> Action) -> Action {
+        let Some(worker) = self.worker.clone() else { return Action::Continue };
+        let Ok(mut worker) = worker.try_borrow_mut() else { return Action::Continue };
+        act(self, &mut worker)
+    }
+}
+
+/// The settings document for an SDK that asks for those of `key`, and the page event that its request implies.
+fn plan_settings_reply(worker: &Worker, key: &str, headers: RequestHeaders) -> RequestKind {
+    if !write_key::is_well_formed(key) {
+        return RequestKind::RespondWith(Response::BadRequest(BadRequestReason::InvalidWriteKey));
+    }
+    let config = &worker.config;
+    let source: Option<&Source> =
+        config.source_index(key).and_then(|index| config.sources.get(index));
+    let message = source.filter(|source| source.initial_pageview).and_then(|_| {
+        let request = SettingsRequest {
+            method: &headers.method,
+            referer: &headers.referer,
+            origin: headers.origin.as_deref().unwrap_or_default().as_bytes(),
+            sec_purpose: &[headers.sec_purpose.as_slice(), &headers.purpose].concat(),
+        };
+        request.page_message(key)
+    });
+    RequestKind::Settings(SettingsReply {
+        headers: project_settings::response_headers(source),
+        body: project_settings::response_body(key, source, config.sdk_api_host.as_deref()),
+        page_load: message.map(|message| {
+            headers.into_head(Some(MessageType::Page), CallerSide::Client, Some(message))
+        }),
+    })
+}
+
+/// Queues a request whose sender does not wait.
+fn enqueue_mirror(worker: &mut Worker, stream_id: u32, head: RequestHead, body: Vec<u8>) -> State {
+    let request = QueuedRequest { stream_id, head, body, mirrored: true };
+    State::Mirrored(worker.enqueue_request(request))
+}
+
+impl Context for HttpContext {
+    /// Envoy ends the stream: it has been answered, or its client has disconnected. Envoy knows the client's address
+    /// only until then, so a request that is still in the queue is mapped now.
+    fn on_done(&mut self) -> bool {
+        self.with_worker(|this, worker| {
+            if let State::AwaitingDelivery(seq) | State::Mirrored(seq) = this.state {
+                worker.process_before_destroy(this.id, seq);
+                worker.on_client_disconnect(this.id);
+            }
+            this.state = State::PassThrough;
+            this.release(worker);
+            Action::Continue
+        });
+        true
+    }
+}
+
+impl traits::HttpContext for HttpContext {
+    fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        self.with_worker(|this, worker| {
+            let mut headers = RequestHeaders::new(host::request_headers());
+            #[cfg(feature = "panic-switch")]
+            panic_for_test(&headers);
+            let content_length = headers.content_length;
+            let form = ClientForm { origin: headers.origin.clone(), is_grpc: headers.is_grpc };
+            let Some(kind) = Self::classify_request(worker, std::mem::take(&mut headers)) else {
+                return Action::Continue;
+            };
+            let mirror = worker.config.mirror;
+            let state = match kind {
+                // It would be held until Envoy refuses it over the buffer limit.
+                RequestKind::Ingest(_)
+                    if mirror && content_length > worker.config.max_body_bytes =>
+                {
+                    worker.count_request();
+                    worker.count_mirror_dropped();
+                    return Action::Continue;
+                }
+                RequestKind::Ingest(head)
+                | RequestKind::Pixel(Some(head))
+                | RequestKind::Settings(SettingsReply { page_load: Some(head), .. })
+                    if mirror =>
+                {
+                    State::BufferingMirror(head)
+                }
+                // The route answers it.
+                _ if mirror => return Action::Continue,
+                kind => State::Buffering(kind),
+            };
+            this.state = state;
+            this.restores_status = form.is_grpc && !mirror;
+            this.form = form;
+            worker.count_request();
+            this.hold(worker, this.heap_bytes());
+            if worker.is_overloaded() && this.reject_overload(worker) {
+                return if mirror { Action::Continue } else { Action::Pause };
+            }
+            if end_of_stream {
+                return match mirror {
+                    true => this.finish_mirror(worker, Vec::new()),
+                    false => this.on_request_complete(worker, Vec::new()),
+                };
+            }
+            // The body is read to its end even where the response is known: Envoy closes a connection that is answered
+            // before.
+            Action::Pause
+        })
+    }
+
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        self.with_worker(|this, worker| {
+            if !matches!(this.state, State::PassThrough) {
+                this.hold(worker, this.heap_bytes().saturating_add(size));
+            }
+            match (&this.state, end_of_stream) {
+                (State::PassThrough | State::Mirrored(_), _) => Action::Continue,
+                (State::Buffering(_), true) => {
+                    this.on_request_complete(worker, host::request_body())
+                }
+                (State::BufferingMirror(_), true) => {
+                    this.finish_mirror(worker, host::request_body())
+                }
+                (State::BufferingMirror(_), false) => this.check_mirror_size(worker, size),
+                (State::Buffering(_) | State::AwaitingDelivery(_), _) => Action::Pause,
+            }
+        })
+    }
+
+    /// The end of a body with trailers, as decompressed ones have: the body callback did not see it.
+    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+        self.with_worker(|this, worker| match this.state {
+            State::PassThrough | State::Mirrored(_) => Action::Continue,
+            State::Buffering(_) => this.on_request_complete(worker, host::request_body()),
+            State::BufferingMirror(_) => this.finish_mirror(worker, host::request_body()),
+            State::AwaitingDelivery(_) => Action::Pause,
+        })
+    }
+
+    /// A response passes by. The root context responds to waiting requests without telling their contexts, so this may
+    /// be its response, which is never answered again: Envoy would crash. Another response while the request is read or
+    /// waits is Envoy's own, such as a 413, and is replaced.
+    fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
+        self.with_worker(|this, worker| {
+            worker.check_response_capability();
+            match this.state {
+                State::Buffering(_) => {}
+                State::AwaitingDelivery(seq) if worker.is_response_pending(this.id, seq) => {
+                    this.form = worker.take_form(this.id);
+                    worker.on_client_disconnect(this.id);
+                }
+                _ => {
+                    if this.restores_status {
+                        host::restore_status(200);
+                    }
+                    return Action::Continue;
+                }
+            }
+            this.state = State::PassThrough;
+            worker.replace_response(&this.form);
+            Action::Continue
+        })
+    }
+}
+
+/// Panics where a test asks for it. Only in a build of its own, never in the one that is released.
+#[cfg(feature = "panic-switch")]
+#[allow(clippy::panic, reason = "the feature is for this")]
+fn panic_for_test(headers: &RequestHeaders) {
+    if headers.panics {
+        panic!("the panic switch was thrown");
     }
 }

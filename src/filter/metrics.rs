@@ -1,171 +1,251 @@
-//! Metrics: counted in the VM, told to Envoy by the tick. One host call a counter and tick, not one a request.
+//! The metrics: each declared once, counted in the VM, and flushed to Envoy by the tick.
+//!
+//! A metric with labels is one Envoy stat per combination of their values: `keen_edge_responses.code.200`. `stats_tags`
+//! of envoy.yaml turns these suffixes back into labels: `keen_edge_responses{code="200"}`. One host call per stat and
+//! flush, instead of one per request.
 
 use super::host;
-use super::hostcalls::Metric;
+use proxy_wasm::types::MetricType;
+use std::collections::BTreeMap;
 
-/// Error names of Keen's with a counter of their own; further ones are counted together.
-const MOST_ERRORS: usize = 32;
+/// Longest value of a label.
+const MAX_LABEL_VALUE: usize = 64;
 
-macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
-        /// What has been counted since Envoy was told.
-        #[derive(Debug, Default)]
-        pub(super) struct Counted {
-            $($(#[$doc])* pub(super) $name: u64,)+
-        }
+/// A metric as `docs/operating.md` lists it.
+#[derive(Debug)]
+pub(super) struct Family {
+    pub(super) name: &'static str,
+    pub(super) kind: MetricType,
+    pub(super) labels: &'static [&'static str],
+    /// One or two sentences for the document.
+    #[cfg_attr(not(test), allow(dead_code, reason = "a test compares it with the document"))]
+    pub(super) description: &'static str,
+}
 
-        impl Counted {
-            const NAMES: &[&str] = &[$(concat!("keen_edge_", stringify!($name))),+];
+macro_rules! families {
+    ($($constant:ident = $kind:ident $name:literal [$($label:literal),*] $description:literal;)+) => {
+        $(pub(super) const $constant: Family = Family {
+            name: $name,
+            kind: MetricType::$kind,
+            labels: &[$($label),*],
+            description: $description,
+        };)+
 
-            fn take(&mut self) -> Vec<u64> {
-                vec![$(std::mem::take(&mut self.$name)),+]
-            }
-        }
+        /// All metrics, in the document's order.
+        pub(super) const FAMILIES: &[Family] = &[$($constant),+];
     };
 }
 
-counters! {
-    /// Requests on Segment's paths.
-    requests,
-    /// … answered 400.
-    requests_refused,
-    /// … answered 429.
-    requests_over_bound,
-    /// … answered 503.
-    requests_unavailable,
-    /// … that went on to the route, and of which Keen gets no copy: unreadable, too large, or over our bounds.
-    requests_not_copied,
-    /// Messages in bodies.
-    messages,
-    /// … that give no event.
-    messages_dropped,
-    /// … of no known source.
-    messages_unknown_source,
-    /// Events taken for delivery.
-    events,
-    /// Names and values made legal for Keen.
-    values_mended,
-    /// Events Keen has.
-    events_recorded,
-    /// Events Keen refused for what they hold.
-    events_refused,
-    /// Events whose callers were told to send again.
-    events_failed,
-    /// Events given up that no caller sends again: of `ack: accepted` and `intercept: forward`.
-    events_dropped,
-    /// Calls to Keen.
-    calls,
-    /// What was remembered of users.
-    users_remembered,
-    /// UserTransaction forgotten because there were more than may be.
-    users_evicted,
-    /// What was not remembered: too large.
-    users_refused,
-    /// Events that show their user without traits: those of the request had become too many bytes.
-    users_not_shown,
-    /// … whose events go again.
-    calls_retried,
+families! {
+    REQUESTS = Counter "requests" []
+        "Requests on Segment's paths.";
+    RESPONSES = Counter "responses" ["code"]
+        "Responses by status code.";
+    REQUESTS_REJECTED = Counter "requests_rejected" ["reason"]
+        "Requests answered 400, 429 or 503, by reason. 400: `malformed_json`, `no_batch`, `invalid_write_key`, \
+         `body_too_large`, `buffer_limit`, `too_many_messages`, `unsupported_encoding`, `corrupt_encoding`, \
+         `method_not_allowed`. 429: `queue_full` (`maxPendingBytes`), `overloaded` (too many bytes of requests held). \
+         503: `unconfirmed`, `destination_rejected`.";
+    REQUESTS_MIRROR_DROPPED = Counter "requests_mirror_dropped" []
+        "Requests of `intercept: forward`, images and page loads without a copy for Keen: unreadable, too large, or over \
+         a bound.";
+    MESSAGES = Counter "messages" ["source"]
+        "Messages in request bodies. `unknown` is the source of a write key that is not configured.";
+    MESSAGES_SKIPPED = Counter "messages_skipped" ["source", "reason"]
+        "Messages that became no event, by reason.";
+    EVENTS = Counter "events" ["source"]
+        "Events admitted for delivery. Each is pending, or ends in exactly one of delivered, rejected, unconfirmed, dropped \
+         and overflowed.";
+    EVENTS_DELIVERED = Counter "events_delivered" ["project"]
+        "Events that Keen has confirmed.";
+    EVENTS_REJECTED = Counter "events_rejected" ["project", "error"]
+        "Events that Keen rejected for their content, by Keen's error name, and `TooLarge` for events over Keen's size \
+         limit. Each project has 32 names at most, then `other`.";
+    EVENTS_UNCONFIRMED = Counter "events_unconfirmed" ["project"]
+        "Events whose clients got 503 in order to retry.";
+    EVENTS_DROPPED = Counter "events_dropped" ["project", "reason"]
+        "Events given up with no client to retry them: `no_capacity` (`maxPendingBytes`), `rejected` (Keen \
+         rejects them without a name), `drain` (Envoy stopped or replaced the configuration).";
+    EVENTS_OVERFLOWED = Counter "events_overflowed" []
+        "Events sent to the overflow queue.";
+    EVENTS_DRAINED = Counter "events_drained" []
+        "Events brought from the overflow queue to Keen.";
+    VALUES_SANITIZED = Counter "values_sanitized" []
+        "Names and values that were changed because Keen would have rejected them.";
+    CALLOUTS = Counter "callouts" ["project"]
+        "Callouts to Keen.";
+    CALLOUTS_RETRIED = Counter "callouts_retried" ["project"]
+        "Callouts whose events are sent again.";
+    CALLOUT_MS = Histogram "callout_ms" []
+        "Duration of a callout, in milliseconds.";
+    BATCH_EVENTS = Histogram "batch_events" []
+        "Events in a callout.";
+    PENDING_BYTES = Gauge "pending_bytes" []
+        "Bytes of pending events, all workers together.";
+    PENDING_BYTES_LOST = Counter "pending_bytes_lost" []
+        "Bytes of events that were pending in a VM that failed. Waiting clients retry theirs.";
+    DESTINATION_UP = Gauge "destination_up" ["project"]
+        "0 when Keen's last reply rejected everything for that project, else 1.";
+    USER_UPDATES_WRITTEN = Counter "user_updates_written" []
+        "Updates written to the user store: one for an identify, and one for its anonymous id.";
+    USERS_EVICTED = Counter "users_evicted" []
+        "Users and visitors removed because `users.max` or `users.maxBytes` was reached.";
+    USER_UPDATES_REJECTED = Counter "user_updates_rejected" []
+        "Updates that were not stored because they were too large.";
+    EVENTS_TRAITS_OMITTED = Counter "events_traits_omitted" []
+        "Events that contain their user without traits, because the traits of one request exceeded 4 MiB.";
 }
 
-/// All metrics of a root context.
+/// A stat: a metric with the values of its labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StatId(usize);
+
 #[derive(Debug)]
-pub(super) struct Metrics {
-    pub(super) counted: Counted,
-    ids: Vec<Option<u32>>,
-    pending: Option<u32>,
-    told_pending: i64,
-    up: Vec<Up>,
-    errors: Vec<Refused>,
+struct Stat {
+    name: String,
+    kind: MetricType,
+    /// Envoy's id. None until the first flush.
+    envoy_id: Option<u32>,
+    /// What a counter has counted since the last flush.
+    unflushed: u64,
 }
 
-/// Events that Keen refused for one reason, since Envoy was told.
-#[derive(Debug)]
-struct Refused {
-    error: String,
-    id: Option<u32>,
-    events: u64,
+/// The stats of a root context.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    stats: Vec<Stat>,
+    by_name: BTreeMap<String, StatId>,
+    /// Counters to flush.
+    changed: Vec<StatId>,
 }
 
-/// Whether Keen takes a destination's events.
-#[derive(Debug)]
-struct Up {
-    id: Option<u32>,
-    up: bool,
-    /// Learnt since Envoy was told. All workers tell of one gauge, and the last to learn is right, news or not.
-    learnt: bool,
-}
-
-impl Metrics {
-    /// Defines them. `projects`: the destinations' project ids.
-    pub(super) fn new<'a>(projects: impl Iterator<Item = &'a str>) -> Self {
-        let up = |project| {
-            let id =
-                host::metric(Metric::Gauge, &format!("keen_edge_destination_up.project.{project}"));
-            Up { id, up: true, learnt: true }
-        };
-        let mut metrics = Self {
-            counted: Counted::default(),
-            ids: Counted::NAMES.iter().map(|name| host::metric(Metric::Counter, name)).collect(),
-            pending: host::metric(Metric::Gauge, "keen_edge_pending_bytes"),
-            told_pending: 0,
-            up: projects.map(up).collect(),
-            errors: Vec::new(),
-        };
-        metrics.flush(0);
-        metrics
+impl Registry {
+    /// The stat of a metric with these label values.
+    pub(super) fn stat(&mut self, family: &Family, values: &[&str]) -> StatId {
+        let mut name = format!("keen_edge_{}", family.name);
+        for (label, value) in family.labels.iter().zip(values) {
+            name.push('.');
+            name.push_str(label);
+            name.push('.');
+            name.push_str(value);
+        }
+        if let Some(id) = self.by_name.get(&name) {
+            return *id;
+        }
+        let id = StatId(self.stats.len());
+        self.by_name.insert(name.clone(), id);
+        self.stats.push(Stat { name, kind: family.kind, envoy_id: None, unflushed: 0 });
+        id
     }
 
-    /// Counts an event that Keen refused. True where a counter of its own tells of it.
-    pub(super) fn refused(&mut self, error: &str) {
-        self.counted.events_refused = self.counted.events_refused.saturating_add(1);
-        let place = |errors: &[Refused], name: &str| {
-            errors.iter().position(|refused| refused.error == name)
+    /// Adds to a counter.
+    pub(super) fn add(&mut self, id: StatId, by: u64) {
+        let Some(stat) = self.stats.get_mut(id.0) else { return };
+        if stat.unflushed == 0 && by > 0 {
+            self.changed.push(id);
+        }
+        stat.unflushed = stat.unflushed.saturating_add(by);
+    }
+
+    /// Sets a gauge, or records a value in a histogram, at once.
+    pub(super) fn record(&mut self, id: StatId, value: u64) {
+        if let Some(envoy_id) = self.define(id) {
+            host::record_metric(envoy_id, value);
+        }
+    }
+
+    /// Adds to a gauge at once.
+    pub(super) fn add_to_gauge(&mut self, id: StatId, by: i64) {
+        if let Some(envoy_id) = self.define(id) {
+            host::add_to_gauge(envoy_id, by);
+        }
+    }
+
+    /// Makes a stat visible in Envoy.
+    pub(super) fn define(&mut self, id: StatId) -> Option<u32> {
+        let stat = self.stats.get_mut(id.0)?;
+        if stat.envoy_id.is_none() {
+            stat.envoy_id = host::define_metric(stat.kind, &stat.name);
+        }
+        stat.envoy_id
+    }
+
+    /// Reports the counters that have changed.
+    pub(super) fn flush(&mut self) {
+        for id in std::mem::take(&mut self.changed) {
+            let envoy_id = self.define(id);
+            if let (Some(stat), Some(envoy_id)) = (self.stats.get_mut(id.0), envoy_id) {
+                host::increment_counter(envoy_id, std::mem::take(&mut stat.unflushed));
+            }
+        }
+    }
+}
+
+/// `text` as the value of a label: Envoy's stat names have dots between their parts.
+pub(super) fn label_value(text: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
+    let value: String = text.chars().take(MAX_LABEL_VALUE).map(safe).collect();
+    if value.is_empty() { "_".to_owned() } else { value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operating.md");
+
+    fn row(family: &Family) -> String {
+        let labels = match family.labels {
+            [] => String::new(),
+            labels => format!("{{{}}}", labels.join(",")),
         };
-        let known = place(&self.errors, error);
-        let name = if known.is_some() || self.errors.len() < MOST_ERRORS { error } else { "other" };
-        let at = known.or_else(|| place(&self.errors, name)).unwrap_or_else(|| {
-            let id = host::metric(
-                Metric::Counter,
-                &format!("keen_edge_events_refused_by_error.error.{name}"),
-            );
-            self.errors.push(Refused { error: name.to_owned(), id, events: 0 });
-            self.errors.len().saturating_sub(1)
-        });
-        if let Some(refused) = self.errors.get_mut(at) {
-            refused.events = refused.events.saturating_add(1);
-        }
+        let kind = match family.kind {
+            MetricType::Gauge => "gauge",
+            MetricType::Histogram => "histogram",
+            _ => "counter",
+        };
+        format!("| `keen_edge_{}{labels}` | {kind} | {} |\n", family.name, family.description)
     }
 
-    /// Keen has taken a destination's events, or will not take any.
-    pub(super) fn destination(&mut self, destination: usize, up: bool) {
-        if let Some(known) = self.up.get_mut(destination) {
-            known.up = up;
-            known.learnt = true;
+    /// `UPDATE_DOCS=1` writes the table.
+    #[test]
+    fn families_are_the_table_of_operating_md() {
+        let text = fs::read_to_string(DOCUMENT).unwrap();
+        let (before, rest) = text.split_once("<!-- metrics:start -->\n").unwrap();
+        let (found, after) = rest.split_once("<!-- metrics:end -->\n").unwrap();
+        let rows: String = FAMILIES.iter().map(row).collect();
+        let table = format!("| metric | type | meaning |\n|---|---|---|\n{rows}");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            let markers = ["<!-- metrics:start -->\n", "<!-- metrics:end -->\n"];
+            fs::write(DOCUMENT, [before, markers[0], &table, markers[1], after].concat()).unwrap();
+            return;
         }
+        assert_eq!(found, table, "UPDATE_DOCS=1 cargo test --lib filter::metrics writes it");
     }
 
-    /// Tells Envoy.
-    pub(super) fn flush(&mut self, pending_bytes: usize) {
-        for (id, by) in self.ids.iter().zip(self.counted.take()) {
-            if let Some(id) = id {
-                host::count(*id, by);
-            }
+    #[test]
+    fn families_have_distinct_names_and_one_label_order() {
+        let names: std::collections::BTreeSet<_> = FAMILIES.iter().map(|f| f.name).collect();
+        assert_eq!(names.len(), FAMILIES.len());
+    }
+
+    #[test]
+    fn stat_name_has_labels_and_values() {
+        let mut registry = Registry::default();
+        let id = registry.stat(&MESSAGES_SKIPPED, &["shop", "no_event_name"]);
+        assert_eq!(registry.stat(&MESSAGES_SKIPPED, &["shop", "no_event_name"]), id);
+        let name = &registry.stats.first().unwrap().name;
+        assert_eq!(name, "keen_edge_messages_skipped.source.shop.reason.no_event_name");
+    }
+
+    #[test]
+    fn label_value_of_any_text_is_one_part_of_a_name() {
+        for (text, want) in
+            [("shop-eu", "shop-eu"), ("shop.eu/1", "shop_eu_1"), ("", "_"), ("é\n", "__")]
+        {
+            assert_eq!(label_value(text), want);
         }
-        for refused in &mut self.errors {
-            if let Some(id) = refused.id {
-                host::count(id, std::mem::take(&mut refused.events));
-            }
-        }
-        for known in &mut self.up {
-            if let (true, Some(id)) = (std::mem::take(&mut known.learnt), known.id) {
-                host::gauge(id, u64::from(known.up));
-            }
-        }
-        // Each worker adds what it holds to one gauge.
-        let pending = i64::try_from(pending_bytes).unwrap_or(i64::MAX);
-        if let Some(id) = self.pending {
-            host::adjust(id, pending.saturating_sub(self.told_pending));
-            self.told_pending = pending;
-        }
+        assert_eq!(label_value(&"x".repeat(1_000)).len(), MAX_LABEL_VALUE);
     }
 }

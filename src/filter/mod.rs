@@ -1,19 +1,37 @@
-//! The only code that knows proxy-wasm. It turns Envoy's callbacks into values for the pure modules, and what they
-//! decide into host calls.
+//! The filter: the only code that knows proxy-wasm. It turns Envoy's callbacks into values for the pure modules, and
+//! their decisions into host calls.
 //!
-//! Envoy's ways that shape it: header values may be any bytes, so none is read as text; a decompressed or chunked body
-//! may end in trailers; callouts belong to the root context; a callback may answer some 300 streams and no more; a new
-//! configuration may run in the same VM, so all state hangs on the root context.
+//! | file | |
+//! |---|---|
+//! | `root_context` | `RootContext`: one per worker and configuration |
+//! | `http_context` | `HttpContext`: one per request, as a state machine |
+//! | `worker` | what the requests of a worker share: wires queue, delivery, users, callouts and metrics |
+//! | `request_head` | the headers that are kept of a request, and how much of each |
+//! | `request_queue` | complete requests, mapped together when the root context wakes |
+//! | `responses` | responses to paused requests, a few per callback |
+//! | `callouts` | HTTP requests to Keen |
+//! | `telemetry` | metrics and the rate-limited log |
+//! | `wake` | when the root context runs next |
+//! | `process_state` | what all workers of the process share |
+//! | `user_store` | the store of users in Envoy's shared data |
+//! | `host` | the host calls |
+//!
+//! Properties of Envoy that shape it: header values may be any bytes; a chunked or decompressed body may end in
+//! trailers; callouts belong to the root context; one callback may send some 300 responses and no more; a new
+//! configuration may run in the same VM, so all state belongs to the root context and none is global.
 
-mod dispatcher;
-mod headers;
+mod callouts;
 mod host;
-mod hostcalls;
 mod http_context;
-mod logger;
 mod metrics;
+mod process_state;
 mod request_head;
 mod request_queue;
+mod responses;
 mod root_context;
+mod telemetry;
 mod user_store;
+mod wake;
 mod worker;
+
+pub(crate) use root_context::RootContext;

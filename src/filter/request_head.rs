@@ -1,71 +1,228 @@
-//! What a request's headers told, kept until it has come whole: then Envoy no longer has them.
+//! The headers of a request that its answer needs, each cut to the length at which it can still mean something.
+//!
+//! Envoy drops the headers before the body is complete. Ten thousand streams may wait at once, so nothing else is kept.
 
-use super::headers::{Headers, Name};
-use crate::mapping::Client;
-use crate::mapping::Request;
+use crate::mapping::{Client, Request};
 use crate::segment::http::{BadRequestReason, CallerSide, content_encoding};
 use crate::segment::message::MessageType;
 use std::borrow::Cow;
 
-/// What is kept of a call that holds messages.
-#[derive(Debug)]
-pub(super) struct Head {
-    /// The kind of its one message; none of a batch.
-    pub(super) kind: Option<MessageType>,
-    /// Who calls, by the form of the endpoint.
-    pub(super) side: CallerSide,
-    /// The message that the path brought: there is none in the body.
-    pub(super) message: Option<Vec<u8>>,
-    pub(super) headers: Headers,
+/// A longer `Origin` is none: a browser's is a scheme, a host of at most 253 bytes and a port.
+const MAX_ORIGIN: usize = 4_096;
+/// `Referer` is cut there: Keen's URL parser gets what browsers show of an address.
+const MAX_REFERER: usize = 4_096;
+/// `User-Agent` is cut there.
+const MAX_USER_AGENT: usize = 1_024;
+/// A longer `Authorization` holds no write key of ours: a key has at most 512 bytes.
+const MAX_AUTHORIZATION: usize = 1_024;
+/// `X-Request-Id` is cut there: Envoy's has 36 bytes.
+const MAX_REQUEST_ID: usize = 128;
+/// `Content-Encoding` is cut there.
+const MAX_CONTENT_ENCODING: usize = 128;
+/// `Access-Control-Request-Headers`, `Sec-Purpose` and `Purpose` are cut there.
+const MAX_OTHER: usize = 1_024;
+
+/// The headers that the filter reads, as they are while the header callback runs.
+#[derive(Debug, Default)]
+pub(super) struct RequestHeaders {
+    pub(super) method: Vec<u8>,
+    pub(super) path: Vec<u8>,
+    pub(super) authorization: Vec<u8>,
+    pub(super) content_encoding: Vec<u8>,
+    /// `Content-Length`; 0 where there is none.
+    pub(super) content_length: usize,
+    pub(super) origin: Option<String>,
+    pub(super) referer: Vec<u8>,
+    pub(super) request_id: Vec<u8>,
+    pub(super) user_agent: Vec<u8>,
+    pub(super) access_control_request_headers: Vec<u8>,
+    pub(super) sec_purpose: Vec<u8>,
+    pub(super) purpose: Vec<u8>,
+    /// `Content-Type` is gRPC's: Envoy turns local responses to it into gRPC's form.
+    pub(super) is_grpc: bool,
+    /// For the test build that a request can make panic.
+    #[cfg(feature = "panic-switch")]
+    pub(super) panics: bool,
 }
 
-impl Head {
-    /// The JSON that holds the messages.
-    pub(super) fn messages<'a>(
+impl RequestHeaders {
+    /// Picks the known headers. Of a header that is repeated the first counts.
+    pub(super) fn new(headers: Vec<(String, Vec<u8>)>) -> Self {
+        let mut known = Self::default();
+        for (name, value) in headers {
+            let (field, max) = match name.as_str() {
+                ":method" => (&mut known.method, usize::MAX),
+                ":path" => (&mut known.path, usize::MAX),
+                "authorization" if value.len() <= MAX_AUTHORIZATION => {
+                    (&mut known.authorization, MAX_AUTHORIZATION)
+                }
+                "content-encoding" => (&mut known.content_encoding, MAX_CONTENT_ENCODING),
+                "referer" => (&mut known.referer, MAX_REFERER),
+                "x-request-id" => (&mut known.request_id, MAX_REQUEST_ID),
+                "user-agent" => (&mut known.user_agent, MAX_USER_AGENT),
+                "access-control-request-headers" => {
+                    (&mut known.access_control_request_headers, MAX_OTHER)
+                }
+                "sec-purpose" => (&mut known.sec_purpose, MAX_OTHER),
+                "purpose" => (&mut known.purpose, MAX_OTHER),
+                "content-length" => {
+                    let length =
+                        std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
+                    known.content_length = length.unwrap_or(0);
+                    continue;
+                }
+                "content-type" => {
+                    known.is_grpc |= value.starts_with(b"application/grpc");
+                    continue;
+                }
+                "origin" if (1..=MAX_ORIGIN).contains(&value.len()) && known.origin.is_none() => {
+                    known.origin = String::from_utf8(value).ok();
+                    continue;
+                }
+                #[cfg(feature = "panic-switch")]
+                "x-keen-edge-panic" => {
+                    known.panics = true;
+                    continue;
+                }
+                _ => continue,
+            };
+            if field.is_empty() {
+                // A copy, where it is cut: a vector that is shortened keeps its memory.
+                *field = match value.get(..max) {
+                    Some(cut) if cut.len() < value.len() => cut.to_vec(),
+                    _ => value,
+                };
+            }
+        }
+        known
+    }
+
+    /// What is kept until the body is complete. `message`: the message in the path, where there is one.
+    pub(super) fn into_head(
+        self,
+        message_type: Option<MessageType>,
+        side: CallerSide,
+        message: Option<Vec<u8>>,
+    ) -> RequestHead {
+        RequestHead {
+            message_type,
+            side,
+            message,
+            authorization: self.authorization,
+            content_encoding: self.content_encoding,
+            referer: self.referer,
+            request_id: self.request_id,
+            user_agent: self.user_agent,
+        }
+    }
+}
+
+/// The headers of a request with messages, kept until its body is complete and its messages are mapped.
+#[derive(Debug)]
+pub(super) struct RequestHead {
+    /// The type of its one message; none of a batch.
+    message_type: Option<MessageType>,
+    side: CallerSide,
+    /// The message that the path contains. There is none in the body then.
+    message: Option<Vec<u8>>,
+    pub(super) authorization: Vec<u8>,
+    content_encoding: Vec<u8>,
+    referer: Vec<u8>,
+    pub(super) request_id: Vec<u8>,
+    user_agent: Vec<u8>,
+}
+
+impl RequestHead {
+    /// Bytes that are kept of the request.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let message = self.message.as_ref().map_or(0, Vec::len);
+        [&self.authorization, &self.content_encoding, &self.referer, &self.request_id]
+            .into_iter()
+            .chain([&self.user_agent])
+            .fold(message, |bytes, field| bytes.saturating_add(field.len()))
+    }
+
+    /// The JSON that contains the messages: that of the path, or the body without its content encoding.
+    pub(super) fn decode_body<'a>(
         &'a self,
         body: &'a [u8],
-        limit: usize,
+        max_bytes: usize,
     ) -> Result<Cow<'a, [u8]>, BadRequestReason> {
         match &self.message {
             Some(message) => Ok(Cow::Borrowed(message)),
-            None => content_encoding::decode(body, self.headers.get(Name::ContentEncoding), limit),
+            None => content_encoding::decode(body, &self.content_encoding, max_bytes),
         }
     }
 
-    pub(super) fn authorization(&self) -> &[u8] {
-        self.headers.get(Name::Authorization)
-    }
-
-    pub(super) fn request_id(&self) -> &[u8] {
-        self.headers.get(Name::RequestId)
-    }
-
-    /// `Content-Length`; 0 where the body comes without.
-    pub(super) fn length(&self) -> usize {
-        self.headers.text(Name::ContentLength).and_then(|length| length.parse().ok()).unwrap_or(0)
-    }
-
-    /// `received`: when it came, in milliseconds since 1970.
+    /// The request as the mapping takes it. `received_ms`: when it was complete, in milliseconds since 1970.
     pub(super) fn request<'a>(
-        &'a self,
+        &self,
         header_write_key: Option<&'a str>,
         body: &'a [u8],
-        received: u64,
+        received_ms: u64,
     ) -> Request<'a> {
         Request {
-            message_type: self.kind,
+            message_type: self.message_type,
             side: self.side,
             header_write_key,
             body,
-            received_ms: i64::try_from(received).unwrap_or(0),
+            received_ms: i64::try_from(received_ms).unwrap_or(0),
         }
     }
 
+    /// What the headers say of the client.
     pub(super) fn client(&self) -> Client<'_> {
-        Client {
-            source_address: &[],
-            user_agent: self.headers.get(Name::UserAgent),
-            referer: self.headers.get(Name::Referer),
-        }
+        Client { source_address: &[], user_agent: &self.user_agent, referer: &self.referer }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&str, &[u8])]) -> RequestHeaders {
+        RequestHeaders::new(pairs.iter().map(|(n, v)| ((*n).to_owned(), v.to_vec())).collect())
+    }
+
+    #[test]
+    fn headers_over_their_length_are_cut_or_none() {
+        let long = vec![b'x'; 54_000];
+        let found = headers(&[
+            ("authorization", &long),
+            ("content-encoding", &long),
+            ("origin", &long),
+            ("referer", &long),
+            ("user-agent", &long),
+            ("x-request-id", &long),
+            ("x-other", &long),
+        ]);
+        assert_eq!((found.origin.as_deref(), found.authorization.len()), (None, 0));
+        let head = found.into_head(None, CallerSide::Server, None);
+        assert_eq!(
+            head.heap_bytes(),
+            MAX_CONTENT_ENCODING + MAX_REFERER + MAX_REQUEST_ID + MAX_USER_AGENT
+        );
+        assert!(head.referer.capacity() == MAX_REFERER, "what is cut is freed");
+    }
+
+    #[test]
+    fn headers_repeated_first_counts() {
+        let found = headers(&[
+            ("user-agent", b"a"),
+            ("user-agent", b"b"),
+            ("origin", b"c"),
+            ("origin", b"d"),
+        ]);
+        assert_eq!((found.user_agent.as_slice(), found.origin.as_deref()), (&b"a"[..], Some("c")));
+    }
+
+    #[test]
+    fn headers_not_utf8_are_bytes() {
+        let found =
+            headers(&[("user-agent", b"\xff"), ("origin", b"\xff"), ("content-length", b"\xff")]);
+        assert_eq!(
+            (found.user_agent.as_slice(), found.origin, found.content_length),
+            (&b"\xff"[..], None, 0)
+        );
     }
 }

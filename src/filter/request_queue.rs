@@ -1,176 +1,206 @@
-//! Requests that have come whole, until they are mapped: in the root context's next turn, all that came in this one.
+//! Complete requests that wait to be mapped: all that completed in one turn of Envoy's event loop are mapped together
+//! when the root context wakes.
 //!
-//! What Envoy does for a request, from its first byte to its end, is more code than a processor's cache holds. Mapped one
-//! after the other, only the first of the requests waits for the mapping's own code; the others find it there.
+//! Envoy's own work on a request touches more code than a processor's cache holds. Where requests are mapped one after
+//! the other, only the first has to load the mapping's code.
 
 use super::host;
-use super::request_head::Head;
-use super::user_store::Memory;
+use super::request_head::RequestHead;
+use super::user_store::UserStore;
 use crate::config::Config;
 use crate::keen::names;
-use crate::mapping::Client;
-use crate::mapping::EventBuffer;
-use crate::mapping::{RequestStats, map_request};
+use crate::mapping::{Client, EventBuffer, RequestStats, map_request};
 use crate::segment::http::{BadRequestReason, write_key};
 use crate::users::{CommitReport, UserTransaction};
 use std::cell::OnceCell;
 
-/// Requests that wait to be mapped, at most, and bytes of their bodies: over it they are mapped at once.
-const MOST: usize = 64;
-const MOST_BYTES: usize = 262_144;
+/// Requests that wait to be mapped, at most; over it they are mapped at once.
+const MAX_QUEUED: usize = 64;
+/// Bytes of their bodies, at most.
+const MAX_QUEUED_BYTES: usize = 262_144;
+/// Hexadecimal digits of the prefix of the uniqueness tokens that the filter makes: 160 bits.
+const TOKEN_PREFIX_DIGITS: usize = 40;
 
-/// A request that has come whole.
+/// A complete request.
 #[derive(Debug)]
-pub(super) struct Arrival {
-    pub(super) stream: u32,
-    pub(super) head: Head,
+pub(super) struct QueuedRequest {
+    pub(super) stream_id: u32,
+    pub(super) head: RequestHead,
     pub(super) body: Vec<u8>,
-    /// Keen gets a copy, and the caller hears nothing of it.
-    pub(super) copied: bool,
+    /// The request has been answered, or continues to its route: its sender does not wait for Keen.
+    pub(super) mirrored: bool,
 }
 
-/// The place of a request among all that a root context takes.
-pub(super) type Number = u64;
+/// Number of a request among all of a root context.
+pub(super) type RequestSeq = u64;
 
-/// What has come, and what mapping it takes.
+/// The queue of one root context.
+#[derive(Debug, Default)]
+pub(super) struct RequestQueue {
+    requests: Vec<QueuedRequest>,
+    body_bytes: usize,
+    /// Number of the first request in the queue: how many have been processed.
+    first_seq: RequestSeq,
+}
+
+impl RequestQueue {
+    /// Adds a request. Returns its number.
+    pub(super) fn push(&mut self, request: QueuedRequest) -> RequestSeq {
+        let seq = self.first_seq.wrapping_add(to_u64(self.requests.len()));
+        self.body_bytes = self.body_bytes.saturating_add(request.body.len());
+        self.requests.push(request);
+        seq
+    }
+
+    /// Whether the queue is to be processed at once.
+    pub(super) fn is_full(&self) -> bool {
+        self.requests.len() >= MAX_QUEUED || self.body_bytes >= MAX_QUEUED_BYTES
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// Whether the request with that number is still in the queue.
+    pub(super) fn contains(&self, seq: RequestSeq) -> bool {
+        seq >= self.first_seq
+    }
+
+    /// Empties the queue.
+    pub(super) fn drain(&mut self) -> Vec<QueuedRequest> {
+        let requests = std::mem::replace(&mut self.requests, Vec::with_capacity(MAX_QUEUED));
+        self.body_bytes = 0;
+        self.first_seq = self.first_seq.wrapping_add(to_u64(requests.len()));
+        requests
+    }
+}
+
+/// Maps requests to events.
 #[derive(Debug)]
-pub(super) struct Intake {
-    arrivals: Vec<Arrival>,
-    bytes: usize,
-    /// How many have been mapped: the number of the first that waits.
-    mapped: Number,
-    offer: EventBuffer,
-    memory: Memory,
-    /// The seed of the user store.
-    seed: u64,
-    /// Some source remembers users.
-    remembers: bool,
-    token_prefix: String,
-    tokens_made: u64,
-    /// The last `Authorization` that was read, and the write key in it: most callers bear the same.
-    authorization: Vec<u8>,
-    key: Option<String>,
+pub(super) struct RequestMapper {
+    buffer: EventBuffer,
+    users: UserStore,
+    /// Some source stores users.
+    users_enabled: bool,
+    /// The seed of the store's hash.
+    users_seed: u64,
+    tokens: TokenGenerator,
+    write_keys: WriteKeyCache,
 }
 
-impl Intake {
-    /// `root`: a number that no other root context of this process has.
-    pub(super) fn new(config: &Config, root: u64) -> Self {
-        let (memory, seed) = memory(config);
+impl RequestMapper {
+    pub(super) fn new(config: &Config) -> Self {
         Self {
-            arrivals: Vec::new(),
-            bytes: 0,
-            mapped: 0,
-            offer: EventBuffer::new(config.delivery.max_pending_bytes),
-            memory,
-            seed,
-            remembers: config.any_source_stores_users(),
-            token_prefix: String::new(),
-            tokens_made: root << 40,
-            authorization: Vec::new(),
-            key: None,
+            buffer: EventBuffer::new(config.delivery.max_pending_bytes),
+            users: UserStore::new(config.users),
+            users_enabled: config.any_source_stores_users(),
+            users_seed: 0,
+            tokens: TokenGenerator::default(),
+            write_keys: WriteKeyCache::default(),
         }
     }
 
-    /// Takes a request.
-    pub(super) fn add(&mut self, arrival: Arrival) -> Number {
-        let number = self.mapped.wrapping_add(u64::try_from(self.arrivals.len()).unwrap_or(0));
-        self.bytes = self.bytes.saturating_add(arrival.body.len());
-        self.arrivals.push(arrival);
-        number
+    /// Takes the configuration into use. `worker_id` is unique in the process.
+    pub(super) fn activate(&mut self, config: &Config, worker_id: u64) {
+        self.tokens.worker_id = worker_id;
+        if self.users_enabled {
+            let seed = host::unix_ns() ^ worker_id.rotate_right(8);
+            self.users_seed = self.users.initialize(config.users, seed);
+        }
     }
 
-    /// Whether no more should be waiting.
-    pub(super) fn is_full(&self) -> bool {
-        self.arrivals.len() >= MOST || self.bytes >= MOST_BYTES
-    }
-
-    /// Whether nothing waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.arrivals.is_empty()
-    }
-
-    /// Whether that request is still to be mapped.
-    pub(super) fn holds(&self, number: Number) -> bool {
-        number >= self.mapped
-    }
-
-    /// All that has come, in order, to be mapped now.
-    pub(super) fn take(&mut self) -> Vec<Arrival> {
-        let arrivals = std::mem::replace(&mut self.arrivals, Vec::with_capacity(MOST));
-        self.bytes = 0;
-        self.mapped = self.mapped.wrapping_add(u64::try_from(arrivals.len()).unwrap_or(0));
-        arrivals
-    }
-
-    /// Maps a request, received at `now` (milliseconds since 1970). Its events are the [offer](Intake::offer) then.
+    /// Maps a request that was complete at `received_ms` (milliseconds since 1970). Its [events](Self::events) follow.
     ///
-    /// `effective` is the context that host calls act on, before and after: another, where Envoy was asked for an address.
+    /// `effective_context` is the context that host calls act on, before and after: that of the request, where Envoy was
+    /// asked for the client's address.
     pub(super) fn map(
         &mut self,
-        arrival: &Arrival,
+        request: &QueuedRequest,
         config: &Config,
-        now: u64,
-        effective: &mut u32,
+        received_ms: u64,
+        effective_context: &mut u32,
     ) -> Result<(RequestStats, CommitReport), BadRequestReason> {
-        let Arrival { stream, head, body, .. } = arrival;
-        self.offer.clear();
-        let body = head.messages(body, config.max_body_bytes)?;
-        if self.token_prefix.is_empty() {
-            // Envoy's request ids are random, its clock differs from host to host: together nobody else has them.
-            let seed =
-                [head.request_id(), &now.to_le_bytes(), &self.tokens_made.to_le_bytes(), &body]
-                    .concat();
-            self.token_prefix = names::sha256_hex(&seed, 40);
-        }
-        // Finer than the request's own time: identifies of one millisecond have an order.
-        let micros = if self.remembers { host::now_micros() } else { 0 };
+        let QueuedRequest { stream_id, head, body, .. } = request;
+        self.buffer.clear();
+        let body = head.decode_body(body, config.max_body_bytes)?;
+        self.tokens.seed(&head.request_id, received_ms, &body);
+        // More exact than the request's own time: identify calls of one millisecond have an order.
+        let now_us = if self.users_enabled { host::unix_us() } else { 0 };
         let mut users =
-            UserTransaction::new(&mut self.memory, config.users, micros).with_seed(self.seed);
+            UserTransaction::new(&mut self.users, config.users, now_us).with_seed(self.users_seed);
+        let write_key = self.write_keys.parse(&head.authorization);
         let address = OnceCell::new();
-        if self.authorization != head.authorization() {
-            self.authorization.clear();
-            self.authorization.extend_from_slice(head.authorization());
-            self.key = write_key::from_authorization(head.authorization());
-        }
-        let tally = map_request(
+        let stats = map_request(
             config,
-            head.request(self.key.as_deref(), &body, now),
+            head.request(write_key, &body, received_ms),
             |wants_address| {
-                let ask = || {
-                    *effective = *stream;
-                    if host::act_for(*stream) { host::source_address() } else { Vec::new() }
+                let source_address = || {
+                    *effective_context = *stream_id;
+                    let exists = host::set_effective_context(*stream_id);
+                    if exists { host::source_address() } else { Vec::new() }
                 };
-                let source_address = if wants_address { address.get_or_init(ask) } else { &[][..] };
+                let source_address: &[u8] =
+                    if wants_address { address.get_or_init(source_address) } else { &[] };
                 Client { source_address, ..head.client() }
             },
-            || {
-                self.tokens_made = self.tokens_made.wrapping_add(1);
-                format!("{}-{:x}", self.token_prefix, self.tokens_made)
-            },
+            || self.tokens.next(),
             &mut users,
-            &mut self.offer,
+            &mut self.buffer,
         );
-        let kept = users.commit();
-        tally.map(|tally| (tally, kept))
+        let committed = users.commit();
+        stats.map(|stats| (stats, committed))
     }
 
     /// The events of the request that was mapped last.
-    pub(super) fn offer(&self) -> &EventBuffer {
-        &self.offer
+    pub(super) fn events(&self) -> &EventBuffer {
+        &self.buffer
     }
 }
 
-/// Where users are kept, made ready where some source remembers them.
-fn memory(config: &Config) -> (Memory, u64) {
-    if !config.any_source_stores_users() {
-        return (Memory::Shared, 0);
+/// Makes uniqueness tokens for messages without an id.
+#[derive(Debug, Default)]
+struct TokenGenerator {
+    worker_id: u64,
+    /// Empty until the first request.
+    prefix: String,
+    count: u64,
+}
+
+impl TokenGenerator {
+    /// Makes the prefix, once. Envoy's request ids are random, times differ from host to host, and the process-wide id
+    /// from worker to worker: no two workers have the same prefix.
+    fn seed(&mut self, request_id: &[u8], now_ms: u64, body: &[u8]) {
+        if self.prefix.is_empty() {
+            let worker_id = self.worker_id.to_le_bytes();
+            let seed = [request_id, &now_ms.to_le_bytes(), &worker_id, body].concat();
+            self.prefix = names::sha256_hex(&seed, TOKEN_PREFIX_DIGITS);
+        }
     }
-    let mut memory = Memory::find();
-    if matches!(memory, Memory::Own(_)) {
-        log::warn!(
-            "Envoy's shared data is closed to the filter: each worker remembers users by itself"
-        );
+
+    fn next(&mut self) -> String {
+        self.count = self.count.wrapping_add(1);
+        format!("{}-{:x}", self.prefix, self.count)
     }
-    let seed = UserTransaction::initialize(&mut memory, config.users, host::now_micros());
-    (memory, seed)
+}
+
+/// The last `Authorization` that was parsed: most requests of a worker have the same.
+#[derive(Debug, Default)]
+struct WriteKeyCache {
+    authorization: Vec<u8>,
+    write_key: Option<String>,
+}
+
+impl WriteKeyCache {
+    fn parse(&mut self, authorization: &[u8]) -> Option<&str> {
+        if self.authorization != authorization {
+            self.authorization.clear();
+            self.authorization.extend_from_slice(authorization);
+            self.write_key = write_key::from_authorization(authorization);
+        }
+        self.write_key.as_deref()
+    }
+}
+
+fn to_u64(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
 }

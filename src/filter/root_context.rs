@@ -1,83 +1,95 @@
-//! The root context: one a worker and configuration.
+//! `RootContext`: one per worker and configuration.
 
 use super::host;
-use super::http_context::Stream;
-use super::worker::Engine;
+use super::http_context::HttpContext;
+use super::worker::Worker;
 use crate::config::Config;
-use std::cell::RefCell;
+use proxy_wasm::traits::{self, Context};
+use proxy_wasm::types::ContextType;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 /// Envoy's callbacks for the worker as a whole.
-pub(super) struct Root {
+pub(crate) struct RootContext {
     id: u32,
-    engine: Option<Rc<RefCell<Engine>>>,
-    complained: bool,
+    /// None until the filter is configured.
+    worker: Option<Rc<RefCell<Worker>>>,
+    warned_unconfigured: Cell<bool>,
 }
 
-impl Root {
+impl RootContext {
     /// A root context that waits for its configuration.
-    pub(super) fn new(id: u32) -> Self {
-        Self { id, engine: None, complained: false }
+    pub(crate) fn new(id: u32) -> Self {
+        Self { id, worker: None, warned_unconfigured: Cell::new(false) }
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut Engine) -> T) -> Option<T> {
-        self.engine
-            .as_ref()
-            .and_then(|engine| engine.try_borrow_mut().ok().map(|mut engine| act(&mut engine)))
+    fn with_worker<T>(&self, act: impl FnOnce(&mut Worker) -> T) -> Option<T> {
+        self.worker.as_ref().and_then(|worker| Some(act(&mut *worker.try_borrow_mut().ok()?)))
     }
 }
 
-/// Envoy's callbacks.
-impl Root {
-    pub(super) fn on_configure(&mut self) -> bool {
+impl Context for RootContext {
+    fn on_http_call_response(
+        &mut self,
+        token: u32,
+        headers: usize,
+        _body: usize,
+        _trailers: usize,
+    ) {
+        self.with_worker(|worker| worker.on_callout_response(token, headers > 0));
+    }
+
+    /// Envoy asks the root context to end. True where it can at once.
+    fn on_done(&mut self) -> bool {
+        self.with_worker(Worker::on_done).unwrap_or(true)
+    }
+}
+
+impl traits::RootContext for RootContext {
+    /// Envoy calls it for a configuration that is only being checked, too: it must not change what others see.
+    fn on_configure(&mut self, _size: usize) -> bool {
+        if let Err(capability) = host::check_capabilities(self.id) {
+            log::error!("keen-edge: Envoy's allowed_capabilities lack {capability}");
+            return false;
+        }
         match Config::parse(&host::configuration()) {
             Ok(config) => {
                 let sources = config.sources.len();
                 log::info!("keen-edge {} serves {sources} source(s)", env!("CARGO_PKG_VERSION"));
-                self.engine = Some(Rc::new(RefCell::new(Engine::new(config, self.id))));
+                self.worker = Some(Rc::new(RefCell::new(Worker::new(config, self.id))));
                 true
             }
-            Err(errors) => {
-                for error in &errors {
-                    log::error!("keen-edge: configuration refused: {error}");
-                }
+            Err(error) => {
+                log::error!("keen-edge: configuration refused: {error}");
                 false
             }
         }
     }
 
-    /// The context of a request; none without a configuration.
-    pub(super) fn stream(&mut self, id: u32) -> Option<Stream> {
-        if self.engine.is_none() && !std::mem::replace(&mut self.complained, true) {
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+
+    /// The context of a request: always one, since the SDK panics without.
+    fn create_http_context(&self, id: u32) -> Option<Box<dyn traits::HttpContext>> {
+        if self.worker.is_none() && !self.warned_unconfigured.replace(true) {
             log::error!(
-                "keen-edge has no configuration, and lets every request pass: is proxy_on_configure among Envoy's \
+                "keen-edge has no configuration and lets every request pass: is proxy_on_configure among Envoy's \
                  allowed_capabilities?"
             );
         }
-        Some(Stream::new(id, Rc::clone(self.engine.as_ref()?)))
+        Some(Box::new(HttpContext::new(id, self.worker.clone())))
     }
 
-    pub(super) fn on_http_call_response(&mut self, token: u32, has_headers: bool) {
-        self.with(|engine| engine.called(token, has_headers));
+    fn on_queue_ready(&mut self, _queue: u32) {
+        self.with_worker(Worker::on_wake);
     }
 
-    pub(super) fn on_queue_ready(&mut self) {
-        self.with(Engine::woken);
-    }
-
-    /// True where this was the last: Envoy had asked for the end, and now it has come.
-    pub(super) fn on_tick(&mut self) -> bool {
-        let ended = self.with(Engine::tick) == Some(true);
-        if ended {
-            // It may have given the last answers, in the name of their streams.
-            host::act_for(self.id);
+    fn on_tick(&mut self) {
+        if self.with_worker(Worker::on_tick) == Some(true) {
+            // The tick may have sent responses, and the effective context is then one of their streams.
+            host::set_effective_context(self.id);
             host::done();
         }
-        ended
-    }
-
-    /// True where it may end at once.
-    pub(super) fn on_done(&mut self) -> bool {
-        self.with(Engine::end).unwrap_or(true)
     }
 }

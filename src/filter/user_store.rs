@@ -1,41 +1,41 @@
-//! Where users are kept: Envoy's shared data, which all workers see for as long as Envoy runs.
+//! The store of users: Envoy's shared data, which all workers see for as long as Envoy runs.
 
-use super::hostcalls;
-use crate::users::SharedData;
-use std::collections::BTreeMap;
+use super::{host, process_state};
+use crate::config::UsersSettings;
+use crate::users::{SharedData, UserTransaction};
 
-/// Where this worker keeps users.
+/// Envoy's shared data, under keys of these settings.
+///
+/// Two filters of one process may have different bounds for users: each has a store of its own. Filters with equal bounds
+/// share one, in which users are kept apart by their sources.
 #[derive(Debug)]
-pub(super) enum Memory {
-    /// Among all workers.
-    Shared,
-    /// By itself: the host has no shared data for us.
-    Own(BTreeMap<String, (Vec<u8>, u32)>),
+pub(super) struct UserStore {
+    key_prefix: String,
 }
 
-impl Memory {
-    /// The host's shared data where it can be written to.
-    pub(super) fn find() -> Self {
-        let found = hostcalls::set_shared_data("keen_edge.probe", b"1", 0);
-        if found.is_ok() { Self::Shared } else { Self::Own(BTreeMap::new()) }
+impl UserStore {
+    pub(super) fn new(settings: UsersSettings) -> Self {
+        Self { key_prefix: format!("{}.{}.", settings.max_users, settings.max_bytes) }
+    }
+
+    /// Creates the store, unless another worker has. Only for a configuration that is in use. `seed` must be a number that
+    /// callers cannot know. Returns the one that all workers use: that of the first.
+    pub(super) fn initialize(&mut self, settings: UsersSettings, seed: u64) -> u64 {
+        process_state::with_lock(|| UserTransaction::initialize(self, settings, seed))
+    }
+
+    fn key(&self, key: &str) -> String {
+        [self.key_prefix.as_str(), key].concat()
     }
 }
 
-impl SharedData for Memory {
+impl SharedData for UserStore {
     fn get(&mut self, key: &str) -> (Vec<u8>, Option<u32>) {
-        match self {
-            Self::Shared => {
-                let (value, version) = hostcalls::shared_data(key).unwrap_or_default();
-                (value, (version != 0).then_some(version))
-            }
-            Self::Own(own) => SharedData::get(own, key),
-        }
+        let (value, version) = host::shared_data(&self.key(key));
+        (value.unwrap_or_default(), version)
     }
 
     fn set(&mut self, key: &str, value: &[u8], version: Option<u32>) -> bool {
-        match self {
-            Self::Shared => hostcalls::set_shared_data(key, value, version.unwrap_or(0)).is_ok(),
-            Self::Own(own) => SharedData::set(own, key, value, version),
-        }
+        host::set_shared_data(&self.key(key), value, version)
     }
 }

@@ -1,516 +1,364 @@
-//! What the streams of a worker share: configuration, delivery, and the way to wake the root context.
+//! What the requests of one worker share.
 
+use super::callouts::Callouts;
 use super::host;
-use super::hostcalls::Pairs;
-use super::metrics::Metrics;
-use super::request_queue::{Arrival, Intake, Number};
-use crate::by_id::ById;
+use super::process_state;
+use super::request_queue::{QueuedRequest, RequestMapper, RequestQueue, RequestSeq};
+use super::responses::{self, ClientForm, MAX_RESPONSES_PER_CALLBACK, PendingResponses};
+use super::telemetry::{DropReason, Telemetry};
+use super::wake::{FAST_TICK_MS, SLOW_TICK_MS, TICK_MS, Waker};
 use crate::config::Config;
-use crate::delivery::{
-    Ack, Admission, Callout, CalloutId, CalloutResponse, Delivery, MonotonicClock, Rejection,
-    SettleReport, WaiterId,
-};
-use crate::keen::event_writer::MAX_BYTES;
-use crate::mapping::{RequestStats, SkipReason};
-use crate::segment::http::cors;
+use crate::delivery::{Admission, Callout, CalloutResponse, Delivery, MonotonicClock, WaiterId};
 use crate::segment::http::{Response, Unavailable};
-use crate::users::CommitReport;
-use std::collections::VecDeque;
+use std::mem::replace;
 
-/// How often the root context looks at deadlines, pauses and counters while there is anything to look at.
-const TICK_MS: u32 = 50;
-/// How soon it looks again where a call is to leave in a moment.
-const SOON_MS: u32 = 1;
-/// Answers a callback. Envoy's replies run inside each other; some 300 exhaust the VM's stack.
-const ANSWERS: usize = 64;
-/// Bytes of Keen's reply that are read: 1,000 refused events with their descriptions fit.
-const REPLY_BYTES: usize = 4_194_304;
-/// One log line for each kind of trouble in this time.
-const LOG_EVERY_MS: u64 = 60_000;
-/// Kinds of trouble remembered for that.
-const LOG_KINDS: usize = 256;
+/// Bytes held for requests that are read or wait, at most; over it new ones are answered 429. Bodies are in Envoy's
+/// memory, headers and state in that of the VM. It is a quarter of the VM's 1 GiB: room for 512 bodies of the default
+/// `limits.bodyBytes`, or 250,000 requests without a body.
+const MAX_HELD_BYTES: usize = 268_435_456;
 
 /// The state of one root context.
 #[derive(Debug)]
-pub(super) struct Engine {
+pub(super) struct Worker {
     pub(super) config: Config,
-    root: u32,
-    delivery: Delivery,
-    /// What deadlines and pauses are measured by.
+    /// Bytes held for requests that are read or wait.
+    pub(super) held_bytes: usize,
+    root_id: u32,
+    /// The configuration is in use: see [`Self::activate`].
+    active: bool,
+    response_capability_checked: bool,
+    /// Time of deadlines and backoffs.
     clock: MonotonicClock,
-    intake: Intake,
-    /// Answers that need no word of Keen's.
-    answers: VecDeque<(WaiterId, Response)>,
-    metrics: Metrics,
-    doorbell: Option<u32>,
-    rung: bool,
-    /// The timer's; 0 where it stands.
-    period: u32,
-    /// When metrics were told last.
-    told: u64,
-    /// The headers of nearly all answers: 200, and no browser's.
-    taken: Pairs,
-    /// Origins of waiting browsers: their answers carry CORS.
-    origins: ById<String>,
-    /// Envoy's tokens of the calls under way: a few, in the order they were made.
-    calls: VecDeque<(u32, CalloutId)>,
-    /// Kinds of trouble, and when they were logged last.
-    logged: Vec<(String, u64)>,
-    /// Envoy asked the root context to end.
-    ending: bool,
+    queue: RequestQueue,
+    mapper: RequestMapper,
+    delivery: Delivery,
+    callouts: Callouts,
+    responses: PendingResponses,
+    telemetry: Telemetry,
+    waker: Waker,
+    last_flush_ms: u64,
+    /// See [`Telemetry::flush`].
+    others_pending: bool,
+    /// Envoy has asked the root context to end.
+    draining: bool,
 }
 
-impl Engine {
-    pub(super) fn new(config: Config, root: u32) -> Self {
-        let number = host::process_wide_number("keen_edge.roots");
-        let seed = host::now().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number;
-        let paths = config.destinations.iter().map(|d| d.project_id.as_str());
+impl Worker {
+    pub(super) fn new(config: Config, root_id: u32) -> Self {
+        let seed = host::unix_us() ^ u64::from(root_id).rotate_right(16);
+        let mut waker = Waker::default();
+        // The first tick activates the worker, where no request has before.
+        waker.ensure_ticking();
         Self {
+            held_bytes: 0,
+            root_id,
+            active: false,
+            response_capability_checked: false,
+            clock: MonotonicClock::default(),
+            queue: RequestQueue::default(),
+            mapper: RequestMapper::new(&config),
             delivery: Delivery::new(
                 config.delivery,
                 config.timeout_ms,
                 config.destinations.len(),
                 seed,
             ),
-            clock: MonotonicClock::default(),
-            intake: Intake::new(&config, number),
-            answers: VecDeque::new(),
-            metrics: Metrics::new(paths),
-            doorbell: host::doorbell(&format!("keen_edge.{number}")),
-            rung: false,
-            period: 0,
-            told: 0,
-            taken: Pairs::new(&answer_headers(Response::Ok, None, &[])),
-            origins: ById::default(),
-            calls: VecDeque::new(),
-            logged: Vec::new(),
-            ending: false,
+            callouts: Callouts::default(),
+            responses: PendingResponses::default(),
+            telemetry: Telemetry::new(&config),
+            waker,
+            last_flush_ms: 0,
+            others_pending: false,
+            draining: false,
             config,
-            root,
         }
     }
 
-    /// Takes a request that has come whole; its number. It is mapped in the root context's next turn.
-    pub(super) fn arrive(&mut self, arrival: Arrival) -> Number {
-        let stream = arrival.stream;
-        let number = self.intake.add(arrival);
-        // Where much is pending, who does not fit is told at once, and Envoy need not hold the request.
-        if self.intake.is_full() || self.delivery.is_above_watermark() {
-            self.map_arrivals(stream);
-            self.answer();
-            // It may have an answer of its own to give.
-            host::act_for(stream);
-        }
-        self.keep_time();
-        self.ring();
-        number
-    }
-
-    /// Maps what has come. `acting`: the context whose callback this is.
-    fn map_arrivals(&mut self, acting: u32) {
-        if self.intake.is_empty() {
+    /// Takes the configuration into use, at the first request or tick. Before, Envoy may only be checking it: what other
+    /// workers see must not change.
+    fn activate(&mut self) {
+        if self.active {
             return;
         }
-        let received = host::now();
-        let now = self.clock.advance(received);
-        let mut effective = acting;
-        for arrival in self.intake.take() {
-            let answer = self.map(&arrival, received, now, &mut effective);
-            if arrival.copied {
-                self.copied(answer);
-            } else if let Some(answer) = answer {
-                self.answers.push_back((arrival.stream, answer));
-            }
-        }
-        if effective != acting {
-            host::act_for(acting);
-        }
-    }
-
-    /// Maps a request, and hands its events to delivery. `None`: its caller is answered when Keen has them.
-    fn map(
-        &mut self,
-        arrival: &Arrival,
-        received: u64,
-        now: u64,
-        effective: &mut u32,
-    ) -> Option<Response> {
-        let (tally, kept) = match self.intake.map(arrival, &self.config, received, effective) {
-            Ok(mapped) => mapped,
-            Err(refusal) => return Some(Response::BadRequest(refusal)),
-        };
-        self.count_mapped(&tally, kept);
-        // Nobody waits for what is answered at once.
-        let waits = !arrival.copied && !self.config.delivery.ack_on_receipt;
-        let buffer = self.intake.offer();
-        if buffer.is_overflowed() {
-            return Some(Response::TooManyRequests);
-        }
-        match self.delivery.submit(waits.then_some(arrival.stream), buffer.events(), now) {
-            Admission::Empty => Some(Response::Ok),
-            Admission::Rejected => Some(Response::TooManyRequests),
-            Admission::Admitted => {
-                let counted = &mut self.metrics.counted;
-                let events = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
-                counted.events = counted.events.saturating_add(events);
-                (!waits).then_some(Response::Ok)
-            }
-        }
-    }
-
-    fn count_mapped(&mut self, stats: &RequestStats, kept: CommitReport) {
-        let counted = &mut self.metrics.counted;
-        let mut oversized = 0_usize;
-        for message in &stats.messages {
-            counted.messages = counted.messages.saturating_add(1);
-            oversized = oversized.saturating_add(message.oversized);
-            match message.skipped {
-                None | Some(SkipReason::NoEffect) => {}
-                Some(SkipReason::UnknownWriteKey) => {
-                    counted.messages_unknown_source =
-                        counted.messages_unknown_source.saturating_add(1);
-                }
-                Some(_) => counted.messages_dropped = counted.messages_dropped.saturating_add(1),
-            }
-        }
-        counted.values_mended = counted.values_mended.saturating_add(stats.sanitized);
-        counted.users_remembered = counted.users_remembered.saturating_add(kept.written);
-        counted.users_evicted = counted.users_evicted.saturating_add(kept.evicted);
-        counted.users_refused = counted.users_refused.saturating_add(kept.rejected);
-        counted.users_not_shown = counted.users_not_shown.saturating_add(kept.traits_omitted);
-        self.too_large(u64::try_from(oversized).unwrap_or(u64::MAX));
-    }
-
-    /// A request has been mapped whose caller does not hear of it: a failure is counted.
-    fn copied(&mut self, answer: Option<Response>) {
-        match answer {
-            Some(Response::Ok) | None => {}
-            Some(Response::TooManyRequests) => {
-                let lost = u64::try_from(self.intake.offer().len()).unwrap_or(u64::MAX);
-                self.metrics.counted.events_dropped =
-                    self.metrics.counted.events_dropped.saturating_add(lost);
-                self.count_not_copied();
-            }
-            Some(_) => self.count_not_copied(),
-        }
-    }
-
-    /// Counts a request that goes on to the route and leaves no copy.
-    pub(super) fn count_not_copied(&mut self) {
-        self.metrics.counted.requests_not_copied =
-            self.metrics.counted.requests_not_copied.saturating_add(1);
-    }
-
-    /// The answer to `waiter` will carry CORS for `origin`.
-    pub(super) fn remember_origin(&mut self, waiter: WaiterId, origin: String) {
-        self.origins.insert(waiter, origin);
+        self.active = true;
+        let worker_id = process_state::next_process_unique_id();
+        self.waker.register(worker_id);
+        self.mapper.activate(&self.config, worker_id);
+        self.telemetry.activate(worker_id);
     }
 
     /// Counts a request on Segment's paths.
     pub(super) fn count_request(&mut self) {
-        self.metrics.counted.requests = self.metrics.counted.requests.saturating_add(1);
-        self.keep_time();
+        self.activate();
+        self.telemetry.count_request();
+        self.waker.ensure_ticking();
     }
 
-    /// There is something to look at deadlines, pauses or counters for.
-    fn keep_time(&mut self) {
-        if self.period == 0 {
-            self.pace(TICK_MS);
+    /// Queues a complete request. It is processed when the root context wakes. Returns its number.
+    pub(super) fn enqueue_request(&mut self, request: QueuedRequest) -> RequestSeq {
+        let stream_id = request.stream_id;
+        let seq = self.queue.push(request);
+        // Above the high watermark a request that is rejected is answered at once, and Envoy need not hold it.
+        if self.queue.is_full() || self.delivery.is_above_watermark() {
+            self.process_queue(stream_id);
+            self.send_responses();
+            // The stream may send a response of its own next.
+            host::set_effective_context(stream_id);
+        }
+        self.waker.ensure_ticking();
+        self.waker.wake();
+        seq
+    }
+
+    /// Processes the queue. `current_context`: the context whose callback this is.
+    fn process_queue(&mut self, current_context: u32) {
+        if self.queue.is_empty() {
+            return;
+        }
+        let received_ms = host::unix_ms();
+        let now = self.clock.advance(received_ms);
+        let mut effective_context = current_context;
+        for request in self.queue.drain() {
+            let response = self.process_request(&request, received_ms, now, &mut effective_context);
+            match response {
+                Some(response) if !request.mirrored => {
+                    self.responses.push(request.stream_id, response);
+                }
+                Some(Response::Ok) | None => {}
+                Some(_) => self.count_mirror_dropped(),
+            }
+        }
+        if effective_context != current_context {
+            host::set_effective_context(current_context);
         }
     }
 
-    /// Has the timer tick every `ms` milliseconds.
-    fn pace(&mut self, ms: u32) {
-        if self.period != ms {
-            self.period = ms;
-            host::tick_every(ms);
-        }
-    }
-
-    /// Answers the effective context.
-    pub(super) fn respond(&mut self, answer: Response, origin: Option<&str>) {
-        self.count_answer(answer);
-        let (status, body) = (answer.status(), answer.body());
-        if (answer, origin) == (Response::Ok, None) {
-            return host::respond(status, &self.taken, body.as_bytes());
-        }
-        let headers = answer_headers(answer, origin, &self.config.allow_origins);
-        host::respond(status, &Pairs::new(&headers), body.as_bytes());
-    }
-
-    fn count_answer(&mut self, answer: Response) {
-        let counted = &mut self.metrics.counted;
-        let counter = match answer {
-            Response::Ok => return,
-            Response::BadRequest(_) => &mut counted.requests_refused,
-            Response::TooManyRequests => &mut counted.requests_over_bound,
-            Response::ServiceUnavailable(_) => &mut counted.requests_unavailable,
+    /// Maps a request and submits its events. None: the response follows when Keen has them.
+    fn process_request(
+        &mut self,
+        request: &QueuedRequest,
+        received_ms: u64,
+        now: u64,
+        effective_context: &mut u32,
+    ) -> Option<Response> {
+        let mapped = self.mapper.map(request, &self.config, received_ms, effective_context);
+        let (stats, committed) = match mapped {
+            Ok(mapped) => mapped,
+            Err(reason) => return Some(Response::BadRequest(reason)),
         };
-        *counter = counter.saturating_add(1);
-    }
-
-    /// Whether the answer to that stream's request is still to be given.
-    pub(super) fn owes(&mut self, stream: u32, number: Number) -> bool {
-        self.map_before_end(stream, number);
-        self.delivery.is_waiting(stream) || self.answers.iter().any(|(waiter, _)| *waiter == stream)
-    }
-
-    /// The origin that was remembered of `waiter`.
-    pub(super) fn origin(&mut self, waiter: WaiterId) -> Option<String> {
-        self.origins.remove(&waiter)
-    }
-
-    /// Maps a stream's request, where that is still to be done, in the stream's own callback: what Envoy knows of the
-    /// client ends with the stream.
-    pub(super) fn map_before_end(&mut self, stream: u32, number: Number) {
-        if self.intake.holds(number) {
-            self.map_arrivals(stream);
+        self.telemetry.record_user_updates(&committed);
+        let waits = !request.mirrored && !self.config.delivery.ack_on_receipt;
+        let buffer = self.mapper.events();
+        let admission = match buffer.is_overflowed() {
+            true => Admission::Rejected,
+            false => self.delivery.submit(waits.then_some(request.stream_id), buffer.events(), now),
+        };
+        // A sender that gets a 429 makes the events again. Where nothing retries, they are lost.
+        let is_rejected = admission == Admission::Rejected;
+        let counts = !is_rejected || request.mirrored;
+        self.telemetry.record_messages(&stats, buffer, counts, &self.config);
+        if is_rejected && request.mirrored {
+            self.telemetry.count_not_admitted(buffer);
+        }
+        match admission {
+            Admission::Empty => Some(Response::Ok),
+            Admission::Rejected => Some(Response::TooManyRequests),
+            Admission::Admitted => (!waits).then_some(Response::Ok),
         }
     }
 
-    /// The stream has ended; whoever waited on it is no longer there.
-    pub(super) fn gone(&mut self, waiter: WaiterId) {
+    /// Counts a request that continues to its route without a copy for Keen, or an image without its event.
+    pub(super) fn count_mirror_dropped(&mut self) {
+        self.telemetry.count_mirror_dropped();
+    }
+
+    /// The response to `waiter` will have that form.
+    pub(super) fn set_form(&mut self, waiter: WaiterId, form: ClientForm) {
+        self.responses.set_form(waiter, form);
+    }
+
+    /// Removes and returns the form of the response to `waiter`.
+    pub(super) fn take_form(&mut self, waiter: WaiterId) -> ClientForm {
+        self.responses.take_form(waiter)
+    }
+
+    /// Responds to the effective context.
+    pub(super) fn respond(&mut self, response: Response, form: &ClientForm) {
+        self.telemetry.count_response(&response, self.is_overloaded());
+        responses::send(response, form, &self.config.allow_origins);
+    }
+
+    /// Replaces Envoy's own response, which passes by: a 413 over its buffer, a 408 over its patience. SDKs retry a 413
+    /// for ever, and drop a call that gets a 408.
+    pub(super) fn replace_response(&mut self, form: &ClientForm) {
+        if form.is_grpc {
+            // Which status it was is lost in gRPC's form.
+            let response = Response::ServiceUnavailable(Unavailable::Unconfirmed);
+            self.telemetry.count_response(&response, false);
+            host::restore_status(response.status());
+        } else {
+            self.respond(Response::replacing_local_reply(host::response_status()), form);
+        }
+    }
+
+    /// Whether no more requests can be held.
+    pub(super) fn is_overloaded(&self) -> bool {
+        self.held_bytes > MAX_HELD_BYTES
+    }
+
+    /// Tries what cannot be tried before the first response, once.
+    pub(super) fn check_response_capability(&mut self) {
+        if !replace(&mut self.response_capability_checked, true) {
+            host::check_response_capability();
+        }
+    }
+
+    /// Whether the response to that stream's request is still to be sent.
+    pub(super) fn is_response_pending(&mut self, stream_id: u32, seq: RequestSeq) -> bool {
+        self.process_before_destroy(stream_id, seq);
+        self.delivery.is_waiting(stream_id) || self.responses.contains(stream_id)
+    }
+
+    /// Processes a stream's request, if it is still queued, in the stream's own callback: what Envoy knows of the client
+    /// ends with the stream.
+    pub(super) fn process_before_destroy(&mut self, stream_id: u32, seq: RequestSeq) {
+        if self.queue.contains(seq) {
+            self.process_queue(stream_id);
+        }
+    }
+
+    /// The client has disconnected, or the stream was reset. Its events are delivered all the same.
+    pub(super) fn on_client_disconnect(&mut self, waiter: WaiterId) {
         self.delivery.disconnect(waiter);
-        self.answers.retain(|(answered, _)| *answered != waiter);
-        self.origins.remove(&waiter);
+        self.responses.remove(waiter);
     }
 
-    /// The doorbell rang.
-    pub(super) fn woken(&mut self) {
-        if let Some(doorbell) = self.doorbell {
-            host::silence(doorbell);
-        }
-        self.rung = false;
-        self.map_arrivals(self.root);
-        let now = self.now();
-        self.pump(now);
+    /// The root context has been woken.
+    pub(super) fn on_wake(&mut self) {
+        self.activate();
+        self.waker.on_wake();
+        self.process_queue(self.root_id);
+        let now = self.advance_clock();
+        self.dispatch(now);
     }
 
-    /// Time has passed. True where the root context, asked to end, may.
-    pub(super) fn tick(&mut self) -> bool {
-        let now = self.now();
-        if now > 0 {
-            self.delivery.enable_timer();
-        }
-        // Should Envoy have lost a ring, the next is heard.
-        self.rung = false;
-        self.map_arrivals(self.root);
+    /// Time has passed. True where the root context, asked to end, has ended.
+    pub(super) fn on_tick(&mut self) -> bool {
+        self.activate();
+        self.waker.on_tick();
+        self.delivery.enable_timer();
+        let now = self.advance_clock();
+        self.process_queue(self.root_id);
         let expired = self.delivery.expire(now, u64::from(TICK_MS));
-        let sum = |counts: Vec<(usize, u64)>| {
-            counts.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count))
-        };
-        let dropped = sum(expired.dropped).saturating_add(sum(self.delivery.take_displaced()));
-        let counted = &mut self.metrics.counted;
-        counted.events_dropped = counted.events_dropped.saturating_add(dropped);
-        counted.events_failed = counted.events_failed.saturating_add(sum(expired.unconfirmed));
-        self.pump(now);
-        let idle = self.idle();
-        if idle || self.period == TICK_MS || now >= self.told.saturating_add(u64::from(TICK_MS)) {
-            self.told = now;
-            self.metrics.flush(self.delivery.pending_bytes());
+        self.telemetry.record_expiry(&expired);
+        self.dispatch(now);
+        for (destination, events) in self.delivery.take_displaced() {
+            self.telemetry.count_dropped(destination, DropReason::NoCapacity, events);
         }
-        self.pace(match (idle, self.delivery.is_lingering()) {
+        let idle = self.is_idle();
+        let flush_due = now >= self.last_flush_ms.saturating_add(u64::from(TICK_MS));
+        if idle || self.waker.tick_period_ms() == TICK_MS || flush_due {
+            self.last_flush_ms = now;
+            self.others_pending = self.telemetry.flush(self.delivery.pending_bytes());
+        }
+        self.waker.set_tick_period(match (idle, self.delivery.is_lingering()) {
+            (true, _) if self.others_pending && !self.draining => SLOW_TICK_MS,
             (true, _) => 0,
-            (_, true) => SOON_MS,
+            (_, true) => FAST_TICK_MS,
             (_, false) => TICK_MS,
         });
-        idle && self.ending
+        idle && self.draining
     }
 
-    /// Envoy asks the root context to end. True where it may at once.
-    pub(super) fn end(&mut self) -> bool {
-        self.ending = true;
-        self.map_arrivals(self.root);
-        let now = self.now();
+    /// Envoy asks the root context to end. True where it can at once.
+    pub(super) fn on_done(&mut self) -> bool {
+        self.draining = true;
+        if !self.active {
+            return true;
+        }
+        self.process_queue(self.root_id);
+        let now = self.advance_clock();
         self.delivery.begin_drain(now);
-        self.metrics.flush(self.delivery.pending_bytes());
-        let idle = self.idle();
+        self.telemetry.flush(self.delivery.pending_bytes());
+        let idle = self.is_idle();
         if !idle {
-            // Nothing else may wake it any more.
-            self.keep_time();
+            // No request wakes it any more.
+            self.waker.ensure_ticking();
         }
         idle
     }
 
-    /// Whether nothing is held, under way or owed.
-    fn idle(&self) -> bool {
-        self.delivery.is_idle() && self.answers.is_empty() && self.intake.is_empty()
+    /// Whether nothing is queued, pending, in flight or to be answered.
+    fn is_idle(&self) -> bool {
+        self.delivery.is_idle() && self.responses.is_empty() && self.queue.is_empty()
     }
 
     /// Envoy's callout `token` has ended.
-    pub(super) fn called(&mut self, token: u32, has_headers: bool) {
-        let place = self.calls.iter().position(|(of, _)| *of == token);
-        let Some((_, call)) = place.and_then(|place| self.calls.remove(place)) else { return };
-        let status = if has_headers { host::call_status() } else { None };
-        let reply = if status.is_some() { host::call_body(REPLY_BYTES) } else { Vec::new() };
-        let retry_after = if matches!(status, Some(429 | 503)) {
-            host::call_header("retry-after")
-        } else {
-            Vec::new()
-        };
-        let now = self.now();
+    pub(super) fn on_callout_response(&mut self, token: u32, has_headers: bool) {
+        let Some((callout, reply)) = self.callouts.take(token, has_headers) else { return };
+        let now = self.advance_clock();
         let outcome = self.delivery.classify(
-            call,
-            CalloutResponse { status, reply: &reply, retry_after: &retry_after },
-            host::now(),
+            callout.id,
+            CalloutResponse {
+                status: reply.status,
+                reply: &reply.body,
+                retry_after: &reply.retry_after,
+            },
+            host::unix_ms(),
         );
-        let settled = self.delivery.settle(call, outcome, now);
-        if let Some(up) = settled.destination_up {
-            self.destination(settled.destination_index, up, status);
-        } else if settled.unconfirmed > 0 {
-            self.unconfirmed(settled.destination_index, status);
-        }
-        self.tell(settled);
-        self.map_arrivals(self.root);
-        self.pump(now);
+        let report = self.delivery.settle(callout.id, outcome, now);
+        self.telemetry.record_callout(now.saturating_sub(callout.dispatched_ms), callout.events);
+        self.telemetry.record_settlement(&report, reply.status);
+        self.process_queue(self.root_id);
+        self.dispatch(now);
     }
 
-    /// Makes the calls that are due, and gives answers.
-    fn pump(&mut self, now: u64) {
-        // Callouts belong to the root context, whatever stream's callback this runs in.
-        while let Some(call) = self.delivery.next_callout(now) {
-            self.call(call, now);
+    /// Dispatches the callouts that are due, and sends responses.
+    fn dispatch(&mut self, now: u64) {
+        while let Some(callout) = self.delivery.next_callout(now) {
+            self.dispatch_callout(&callout, now);
         }
-        self.answer();
+        self.send_responses();
         if self.delivery.is_lingering() {
-            self.pace(SOON_MS);
+            self.waker.set_tick_period(FAST_TICK_MS);
         }
     }
 
-    /// Gives answers. Afterwards the effective context is one of those who got one.
-    fn answer(&mut self) {
-        for _ in 0..ANSWERS {
-            let Some((waiter, answer)) = self.answers.pop_front().or_else(|| {
-                let (waiter, ack) = self.delivery.pop_ack()?;
-                Some((
-                    waiter,
-                    if ack == Ack::Delivered {
-                        Response::Ok
-                    } else {
-                        Response::ServiceUnavailable(Unavailable::Unconfirmed)
-                    },
-                ))
-            }) else {
-                return;
-            };
-            let origin = if self.origins.is_empty() { None } else { self.origins.remove(&waiter) };
-            if host::act_for(waiter) {
-                self.respond(answer, origin.as_deref());
+    /// Sends responses. Afterwards the effective context is one of the streams.
+    fn send_responses(&mut self) {
+        for _ in 0..MAX_RESPONSES_PER_CALLBACK {
+            let Some((waiter, response)) = self.responses.pop(&mut self.delivery) else { return };
+            let form = self.responses.take_form(waiter);
+            if host::set_effective_context(waiter) {
+                self.respond(response, &form);
             }
         }
-        if !self.answers.is_empty() || self.delivery.has_acks() {
-            self.ring();
+        if !self.responses.is_empty() || self.delivery.has_acks() {
+            self.waker.wake();
         }
     }
 
-    fn call(&mut self, call: Callout, now: u64) {
-        let Some(destination) = self.config.destinations.get(call.destination_index) else {
+    fn dispatch_callout(&mut self, callout: &Callout, now: u64) {
+        let Some(destination) = self.config.destinations.get(callout.destination_index) else {
             return;
         };
-        self.metrics.counted.calls = self.metrics.counted.calls.saturating_add(1);
-        let path = format!("/3.0/projects/{}/events", destination.project_id);
-        let mut headers = vec![
-            (":method", "POST"),
-            (":path", path.as_str()),
-            (":authority", self.config.authority.as_str()),
-            ("content-type", "application/json"),
-            ("user-agent", concat!("keen-edge/", env!("CARGO_PKG_VERSION"))),
-        ];
-        headers.extend(destination.write_key.as_deref().map(|key| ("authorization", key)));
-        match host::call(&destination.cluster, &Pairs::new(&headers), &call.body, call.timeout_ms) {
-            Ok(token) => self.calls.push_back((token, call.id)),
-            Err(status) => {
-                let cluster = destination.cluster.clone();
-                self.log_once(&format!("no call to {cluster}"), || {
-                    format!(
-                        "cannot call Keen through cluster {cluster:?}: {status:?}; is it defined, and has it endpoints?"
-                    )
-                });
-                let settled = self.delivery.on_dispatch_failed(call.id, now);
-                self.tell(settled);
-            }
-        }
-    }
-
-    fn tell(&mut self, settled: SettleReport) {
-        let counted = &mut self.metrics.counted;
-        counted.events_recorded = counted.events_recorded.saturating_add(settled.delivered);
-        counted.events_failed = counted.events_failed.saturating_add(settled.unconfirmed);
-        counted.events_dropped = counted.events_dropped.saturating_add(settled.dropped);
-        counted.calls_retried = counted.calls_retried.saturating_add(u64::from(settled.retried));
-        for Rejection { collection, error } in settled.rejected {
-            self.metrics.refused(&error);
-            self.log_once(&error, || {
-                format!("Keen refused an event of collection {collection:?}: {error}")
+        self.telemetry.count_callout(callout.destination_index);
+        let authority = &self.config.authority;
+        let dispatched = self.callouts.dispatch(callout, destination, authority, now);
+        if let Err(status) = dispatched {
+            let cluster = destination.cluster.clone();
+            self.telemetry.warn(&format!("no callout to {cluster}"), || {
+                format!(
+                    "cannot send to Keen through cluster {cluster:?}: {status:?}; is it defined, and has it endpoints?"
+                )
             });
+            let report = self.delivery.on_dispatch_failed(callout.id, now);
+            self.telemetry.record_settlement(&report, None);
         }
     }
 
-    /// Events that Keen would refuse for their size count as those that it does.
-    fn too_large(&mut self, events: u64) {
-        for _ in 0..events {
-            self.metrics.refused("TooLarge");
-            self.log_once("TooLarge", || {
-                format!("an event is larger than the {MAX_BYTES} bytes that Keen takes")
-            });
-        }
+    /// Milliseconds of a clock that does not jump.
+    fn advance_clock(&mut self) -> u64 {
+        self.clock.advance(host::unix_ms())
     }
-
-    fn destination(&mut self, destination: usize, up: bool, status: Option<u16>) {
-        self.metrics.destination(destination, up);
-        let project = self.project(destination);
-        if !up {
-            self.log_once(&format!("down {project}"), || {
-                let status = status.unwrap_or(0);
-                format!("Keen answers {status} to project {project}: check its id, its write key and its plan")
-            });
-        }
-    }
-
-    fn unconfirmed(&mut self, destination: usize, status: Option<u16>) {
-        let project = self.project(destination);
-        self.log_once(&format!("unconfirmed {project}"), || match status {
-            Some(status) => {
-                format!("Keen did not confirm events of project {project} in time: status {status}")
-            }
-            None => format!(
-                "Keen did not confirm events of project {project} in time: the call broke off"
-            ),
-        });
-    }
-
-    fn project(&self, destination: usize) -> String {
-        self.config.destinations.get(destination).map(|d| d.project_id.clone()).unwrap_or_default()
-    }
-
-    /// Logs a kind of trouble, once in a while.
-    fn log_once(&mut self, kind: &str, line: impl FnOnce() -> String) {
-        let now = host::now();
-        self.logged.retain(|(_, last)| now.abs_diff(*last) < LOG_EVERY_MS);
-        if self.logged.len() < LOG_KINDS && self.logged.iter().all(|(logged, _)| logged != kind) {
-            self.logged.push((kind.to_owned(), now));
-            log::warn!("{}", line());
-        }
-    }
-
-    /// Milliseconds of a clock that nobody sets.
-    fn now(&mut self) -> u64 {
-        self.clock.advance(host::now())
-    }
-
-    fn ring(&mut self) {
-        if let (false, Some(doorbell)) = (self.rung, self.doorbell) {
-            self.rung = host::ring(doorbell);
-        }
-    }
-}
-
-fn answer_headers<'a>(
-    answer: Response,
-    origin: Option<&'a str>,
-    allowed: &[crate::config::OriginPattern],
-) -> Vec<(&'a str, &'a str)> {
-    let mut headers = answer.headers().to_vec();
-    headers.extend(cors::headers(origin, allowed));
-    headers
 }

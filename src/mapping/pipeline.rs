@@ -103,7 +103,7 @@ const MAX_GROWTH_BYTES: usize = 65_536;
 /// A write key is at most this long.
 const MAX_WRITE_KEY_BYTES: usize = 512;
 /// Of each so many bytes of a body one audience at most becomes an event: one identify may tell of thousands.
-const BYTES_PER_AUDIENCE_EVENT: usize = 200;
+const BYTES_PER_AUDIENCE_EVENT: usize = 600;
 /// Audiences that any body may hold.
 const MIN_AUDIENCE_EVENTS: usize = 8;
 

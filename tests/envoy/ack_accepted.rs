@@ -32,7 +32,7 @@ async fn accepted_call_is_answered_at_once_and_delivered_later() {
     })
     .await;
     assert_eq!(env.keen.events().len(), 20);
-    assert_eq!(env.envoy.stat("wasmcustom.keen_edge_events_dropped").await, 0);
+    assert_eq!(env.envoy.total("events_dropped").await, 0);
     env.envoy.no_panic_in_log();
 }
 
@@ -63,10 +63,7 @@ async fn accepted_poison_event_does_not_delay_others() {
     let silent = FaultKind::Status { status: 400, body, retry_after: None, location: None };
     env.keen.fault(Fault::from(silent).times(4));
     assert_eq!(env.post("/v1/track", track("poison")).await, ok());
-    env.until("it is dropped", || async {
-        env.envoy.stat("wasmcustom.keen_edge_events_dropped").await == 1
-    })
-    .await;
+    env.until("it is dropped", || async { env.envoy.total("events_dropped").await == 1 }).await;
     assert_eq!(env.post("/v1/track", track("fine")).await, ok());
     env.until("the next is in Keen", || async { env.collections() == ["fine"] }).await;
     env.envoy.no_panic_in_log();
@@ -96,7 +93,7 @@ async fn accepted_events_are_stored_once_under_chaos() {
         env.envoy.stat("wasmcustom.keen_edge_pending_bytes").await == 0
     })
     .await;
-    assert_eq!(env.envoy.stat("wasmcustom.keen_edge_events_dropped").await, 0);
+    assert_eq!(env.envoy.total("events_dropped").await, 0);
     assert_eq!(env.keen.events().len(), sent);
     env.envoy.no_panic_in_log();
 }

@@ -95,7 +95,7 @@ async fn accepted_events_survive_filter_replacement() {
         env.envoy.stat("wasmcustom.keen_edge_pending_bytes").await == 0
     })
     .await;
-    assert_eq!(env.envoy.stat("wasmcustom.keen_edge_events_dropped").await, 0);
+    assert_eq!(env.envoy.total("events_dropped").await, 0);
     env.envoy.no_panic_in_log();
 }
 

@@ -171,7 +171,7 @@ async fn forwarded_invalid_call_reaches_route() {
     assert!(env.keen.events().is_empty());
     env.until("uncopied calls are counted", || async {
         // Not JSON, no write key, over the limit, far over the limit.
-        env.envoy.stat("wasmcustom.keen_edge_requests_not_copied").await == 4
+        env.envoy.stat("wasmcustom.keen_edge_requests_mirror_dropped").await == 4
     })
     .await;
     env.envoy.no_panic_in_log();
@@ -213,7 +213,7 @@ async fn forwarded_call_with_failing_keen_reaches_route() {
     assert_eq!(segment.requests.lock().unwrap().len(), 30);
     env.keen.clear_faults();
     env.until("the copies that fit are in Keen, the others counted", || async {
-        let dropped = env.envoy.stat("wasmcustom.keen_edge_events_dropped").await;
+        let dropped = env.envoy.total("events_dropped").await;
         dropped > 0 && env.keen.events().len() as u64 + dropped == 30
     })
     .await;

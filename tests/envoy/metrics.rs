@@ -1,53 +1,187 @@
-//! Metrics as `docs/operating.md` lists them.
+//! The metrics that `docs/operating.md` lists, as Envoy shows them.
 
 use super::fixture::{TestEnv, ok, track};
 use mock_keen::Fault;
-use std::collections::BTreeSet;
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Names in the first column of the document's table, without labels.
-fn documented() -> BTreeSet<String> {
+const PROJECT: &str = "5181bcd23843312d87000000";
+
+/// The labels of each metric in the document's table.
+fn documented() -> BTreeMap<String, Vec<String>> {
     let text = std::fs::read_to_string(harness::root().join("docs/operating.md")).unwrap();
-    let rows = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `keen_edge_")?.split(['`', '{']).next());
-    rows.map(|name| format!("keen_edge_{name}")).collect()
+    let (_, table) = text.split_once("<!-- metrics:start -->").unwrap();
+    let (table, _) = table.split_once("<!-- metrics:end -->").unwrap();
+    let rows =
+        table.lines().filter_map(|line| line.strip_prefix("| `keen_edge_")?.split('`').next());
+    rows.map(|row| {
+        let (name, labels) = row.split_once('{').unwrap_or((row, ""));
+        let labels = labels.trim_end_matches('}').split(',').filter(|label| !label.is_empty());
+        (name.to_owned(), labels.map(str::to_owned).collect())
+    })
+    .collect()
+}
+
+/// The labels of each metric that Envoy shows.
+async fn shown(s: &TestEnv) -> BTreeMap<String, BTreeSet<Vec<String>>> {
+    let mut found: BTreeMap<String, BTreeSet<Vec<String>>> = BTreeMap::new();
+    for line in s.envoy.admin("/stats").await.lines() {
+        let Some((stat, _)) = line.split_once(": ") else { continue };
+        let Some(stat) = stat.strip_prefix("wasmcustom.keen_edge_") else { continue };
+        let mut parts = stat.split('.');
+        let name = parts.next().unwrap().to_owned();
+        found.entry(name).or_default().insert(parts.step_by(2).map(str::to_owned).collect());
+    }
+    found
 }
 
 #[tokio::test]
-async fn the_document_lists_all_there_are() {
+async fn metrics_are_those_of_the_document() {
     let s = TestEnv::new().await;
     s.keen.fault(Fault::refuse_collection("bad", "InvalidEventError").times(1));
     assert_eq!(s.post("/v1/track", track("bad")).await, ok());
-    s.until("the refusal is counted", || async {
-        s.envoy.stat("wasmcustom.keen_edge_events_refused").await == 1
-    })
-    .await;
-    let stats = s.envoy.stats().await;
-    let known = stats.keys().filter_map(|name| name.strip_prefix("wasmcustom.")?.split('.').next());
-    let known: BTreeSet<String> = known.map(str::to_owned).collect();
-    assert_eq!(known, documented());
+    let batch = json!({"batch": [
+        {"type": "track", "event": "good"}, {"type": "track"}, {"type": "identify", "userId": "u"},
+        {"type": "track", "event": "good", "properties": {"a.b": 1}},
+    ]});
+    assert_eq!(s.post("/v1/batch", batch.to_string()).await, ok());
+    assert_eq!(s.post("/v1/track", "{").await.0, 400);
+    let other = s.client.post(s.envoy.url("/v1/track")).basic_auth("another", Some(""));
+    assert_eq!(other.body(track("x")).send().await.unwrap().status(), 200);
+    s.keen.fault(Fault::status(403).times(1));
+    assert_eq!(s.post("/v1/track", track("down")).await.0, 503);
+    s.until("all is counted", async || s.envoy.total("events_unconfirmed").await == 1).await;
+
+    let documented = documented();
+    for (name, shown) in shown(&s).await {
+        let labels = documented
+            .get(&name)
+            .unwrap_or_else(|| panic!("keen_edge_{name} is not in the document"));
+        assert_eq!(shown, [labels.clone()].into(), "labels of keen_edge_{name}");
+    }
     let prometheus = s.envoy.admin("/stats/prometheus").await;
     for line in [
-        "keen_edge_events_refused_by_error{error=\"InvalidEventError\"} 1",
-        "keen_edge_destination_up{project=\"5181bcd23843312d87000000\"} 1",
-        "keen_edge_requests{} 1",
+        "keen_edge_requests{} 5",
+        "keen_edge_responses{code=\"200\"} 3",
+        "keen_edge_responses{code=\"400\"} 1",
+        "keen_edge_responses{code=\"503\"} 1",
+        "keen_edge_requests_rejected{reason=\"malformed_json\"} 1",
+        "keen_edge_requests_rejected{reason=\"destination_rejected\"} 1",
+        "keen_edge_messages{source=\"example\"} 6",
+        "keen_edge_messages{source=\"unknown\"} 1",
+        "keen_edge_messages_skipped{source=\"example\",reason=\"no_event_name\"} 1",
+        "keen_edge_messages_skipped{source=\"example\",reason=\"no_effect\"} 1",
+        "keen_edge_messages_skipped{source=\"unknown\",reason=\"unknown_write_key\"} 1",
+        "keen_edge_events{source=\"example\"} 4",
+        "keen_edge_events_delivered{project=\"5181bcd23843312d87000000\"} 2",
+        "keen_edge_events_rejected{project=\"5181bcd23843312d87000000\",error=\"InvalidEventError\"} 1",
+        "keen_edge_events_unconfirmed{project=\"5181bcd23843312d87000000\"} 1",
+        "keen_edge_values_sanitized{} 1",
+        "keen_edge_destination_up{project=\"5181bcd23843312d87000000\"} 0",
+        "keen_edge_callouts{project=\"5181bcd23843312d87000000\"} 3",
     ] {
-        assert!(prometheus.lines().any(|l| l == line), "no {line} in\n{prometheus}");
+        let (name, labels) = line.split_once('{').unwrap();
+        let (labels, value) = labels.split_once('}').unwrap();
+        let labels: BTreeSet<&str> = labels.split(',').filter(|label| !label.is_empty()).collect();
+        let is_found = prometheus.lines().any(|found| {
+            let Some((found_name, rest)) = found.split_once('{') else { return false };
+            let Some((found_labels, found_value)) = rest.split_once('}') else { return false };
+            let found_labels: BTreeSet<&str> =
+                found_labels.split(',').filter(|l| !l.is_empty()).collect();
+            (found_name, found_labels, found_value) == (name, labels.clone(), value)
+        });
+        let ours = prometheus.lines().filter(|l| l.starts_with("keen_edge")).collect::<Vec<_>>();
+        assert!(is_found, "no {line} in\n{}", ours.join("\n"));
     }
 }
 
+/// A name with Envoy's separators, or with the name of a label, is one value of one label.
 #[tokio::test]
-async fn a_destination_is_down_until_keen_takes_events_again() {
+async fn source_name_of_any_form_is_one_label_value() {
+    let mut config = harness::default_config();
+    config["sources"]["writeKey"]["name"] = json!("shop.project.x/1");
+    config["sources"]["writeKey2"] = config["sources"]["writeKey"].clone();
+    config["sources"]["writeKey2"]["name"] = json!("project");
+    let s = TestEnv::with(config).await;
+    assert_eq!(s.post("/v1/track", r#"{"userId": "u"}"#).await, ok());
+    let second = s.client.post(s.envoy.url("/v1/track")).basic_auth("writeKey2", Some(""));
+    second.body(r#"{"userId": "u"}"#).send().await.unwrap();
+    s.until("both are counted", async || s.envoy.total("messages_skipped").await == 2).await;
+    let prometheus = s.envoy.admin("/stats/prometheus").await;
+    for labels in [
+        ["source=\"shop_project_x_1\"", "reason=\"no_event_name\""],
+        ["source=\"project\"", "reason=\"no_event_name\""],
+    ] {
+        let mut lines = prometheus.lines().filter(|l| l.starts_with("keen_edge_messages_skipped{"));
+        assert!(
+            lines.any(|l| labels.iter().all(|label| l.contains(label))),
+            "{labels:?}\n{prometheus}"
+        );
+    }
+}
+
+/// Each event ends in exactly one way.
+#[tokio::test]
+async fn events_end_in_exactly_one_counter() {
     let s = TestEnv::new().await;
-    let up = "wasmcustom.keen_edge_destination_up.project.5181bcd23843312d87000000";
-    assert_eq!(s.envoy.stat(up).await, 1);
-    s.keen.fault(Fault::status(403));
-    assert_eq!(s.post("/v1/track", track("down")).await.0, 503);
-    s.until("the gauge is 0", || async { s.envoy.stat(up).await == 0 }).await;
-    assert_eq!(s.post("/v1/track", track("up")).await, ok());
-    s.until("the gauge is 1", || async { s.envoy.stat(up).await == 1 }).await;
-    s.until("nothing is pending", || async {
-        s.envoy.stat("wasmcustom.keen_edge_pending_bytes").await == 0
+    s.keen.fault(Fault::chaos(11, 0.4));
+    for i in 0..60 {
+        s.post("/v1/track", track(&i.to_string())).await;
+    }
+    s.keen.clear_faults();
+    s.until("nothing is pending", async || s.envoy.total("pending_bytes").await == 0).await;
+    s.until("all are counted", async || {
+        let mut ends = 0;
+        for end in ["delivered", "rejected", "unconfirmed", "dropped", "overflowed"] {
+            ends += s.envoy.total(&format!("events_{end}")).await;
+        }
+        let events = s.envoy.total("events").await;
+        assert!(ends <= events, "{ends} ends of {events} events");
+        ends == events && events == 60
     })
     .await;
+}
+
+#[tokio::test]
+async fn destination_up_follows_keens_replies() {
+    let s = TestEnv::new().await;
+    let up = format!("project.{PROJECT}");
+    s.until("the gauge is 1 without a request", async || {
+        s.envoy.metric("destination_up", &[&up]).await == 1
+    })
+    .await;
+    s.keen.fault(Fault::status(403));
+    assert_eq!(s.post("/v1/track", track("down")).await.0, 503);
+    s.until("the gauge is 0", async || s.envoy.metric("destination_up", &[&up]).await == 0).await;
+    assert_eq!(s.post("/v1/track", track("up")).await, ok());
+    s.until("the gauge is 1", async || s.envoy.metric("destination_up", &[&up]).await == 1).await;
+    s.until("nothing is pending", async || s.envoy.total("pending_bytes").await == 0).await;
+}
+
+/// The line that says why a message gave no event.
+#[tokio::test]
+async fn debug_log_has_one_line_per_message() {
+    let keen = mock_keen::MockKeen::start(mock_keen::Options::default()).await.unwrap();
+    let builder = harness::Envoy::builder().keen(keen.addr()).component_log_level("wasm:debug");
+    let envoy = builder.start().await.unwrap_or_else(|e| panic!("{e:?}"));
+    let s = TestEnv { envoy, keen, client: reqwest::Client::new() };
+    let batch = json!({"batch": [
+        {"type": "track", "event": "Purchased"}, {"type": "page"},
+        {"type": "page", "category": "Docs", "name": "Index"}, {"type": "other"},
+    ]});
+    assert_eq!(s.post("/v1/batch", batch.to_string()).await, ok());
+    let want = [
+        "message source=example type=track events=Purchased",
+        "message source=example type=page skipped=no_page_setting",
+        "message source=example type=page events=Viewed Docs Page|Viewed Docs Index Page",
+        "message source=example type=- skipped=unknown_type",
+    ];
+    s.until("all lines are there", async || {
+        let log = s.envoy.log();
+        want.iter().all(|line| log.lines().any(|found| found.ends_with(line)))
+    })
+    .await;
+    let quiet = TestEnv::new().await;
+    assert_eq!(quiet.post("/v1/track", track("x")).await, ok());
+    assert!(!quiet.envoy.log().contains("message source="));
 }

@@ -28,7 +28,7 @@ impl TestEnv {
     }
 
     async fn stat(&self, name: &str) -> u64 {
-        self.envoy.stat(&format!("wasmcustom.keen_edge_{name}")).await
+        self.envoy.total(name).await
     }
 }
 
@@ -80,7 +80,7 @@ async fn unreachable_cluster_is_answered_503() {
     }
     // Each failing project was tried four times, its neighbour once.
     env.until("nothing is pending", || async { env.stat("pending_bytes").await == 0 }).await;
-    assert!(env.stat("calls").await <= 5 * 6, "{} calls", env.stat("calls").await);
+    assert!(env.stat("callouts").await <= 5 * 6, "{} callouts", env.stat("callouts").await);
     let log = env.envoy.log();
     assert!(log.contains("cannot call Keen through cluster \"missing\""), "{log}");
     assert_eq!(env.keen.events().len(), unreachable.len());
@@ -112,10 +112,10 @@ async fn transient_failure_is_retried_and_stored_once() {
         env.keen.fault(fault);
         let body =
             json!({"userId": "u", "event": "own", "messageId": name, "properties": {"n": 1}});
-        let retried = env.stat("calls_retried").await;
+        let retried = env.stat("callouts_retried").await;
         assert_eq!(env.post("/v1/track", body.to_string()).await, ok(), "{name}");
         env.until(&format!("{name} was met"), || async {
-            env.stat("calls_retried").await > retried
+            env.stat("callouts_retried").await > retried
         })
         .await;
     }
@@ -190,8 +190,8 @@ async fn large_batch_is_split_and_each_event_is_settled() {
     env.keen.fault(Fault::refuse_property("i", 103, "InvalidPropertyValueError").times(1));
     assert_eq!(env.post("/v1/batch", batch(100..110)).await, ok());
     assert_eq!(env.keen.events().len(), 104);
-    env.until("it is counted", || async { env.stat("events_refused").await == 1 }).await;
-    assert_eq!(env.stat("events_refused_by_error.error.InvalidPropertyValueError").await, 1);
+    env.until("it is counted", || async { env.stat("events_rejected").await == 1 }).await;
+    assert_eq!(env.envoy.metric("events_rejected", &["error.InvalidPropertyValueError"]).await, 1);
     assert!(
         env.envoy
             .log()
@@ -206,14 +206,14 @@ async fn large_batch_is_split_and_each_event_is_settled() {
     env.keen.fault(Fault::status(400).body(body).times(3));
     assert_eq!(env.post("/v1/batch", batch(300..302)).await, ok());
     assert_eq!(env.keen.events().len(), 114);
-    env.until("they are counted", || async { env.stat("events_refused").await == 3 }).await;
+    env.until("they are counted", || async { env.stat("events_rejected").await == 3 }).await;
     // One event over Keen's limit of 900,000 bytes.
     let words: Vec<String> = (0..95).map(|i| format!("{i}{}", "x".repeat(9_900))).collect();
     let large =
         json!({"event": "large", "userId": "u", "properties": {"words": words}}).to_string();
     assert_eq!(env.post("/v1/track", large).await, ok());
     env.until("it is counted", || async {
-        env.stat("events_refused_by_error.error.TooLarge").await == 1
+        env.envoy.metric("events_rejected", &["error.TooLarge"]).await == 1
     })
     .await;
     assert_eq!(env.keen.events().len(), 114);
@@ -403,7 +403,7 @@ async fn http2_connections_with_a_hundred_streams_are_answered() {
         assert_eq!((reply.status().as_u16(), reply.version()), (200, reqwest::Version::HTTP_2));
     }
     assert_eq!(env.keen.events().len(), 1000);
-    assert!(env.keen.calls().len() < 200, "{} calls", env.keen.calls().len());
+    assert!(env.keen.calls().len() < 200, "{} callouts", env.keen.calls().len());
     assert!(env.envoy.stat("http.segment.downstream_cx_http2_total").await <= 10);
     env.envoy.no_panic_in_log();
 }

@@ -211,7 +211,7 @@ async fn concurrent_workers_lose_no_user_update() {
     for event in events {
         assert_eq!(event["user"]["traits"], json!({"n": event["i"], "vip": true}), "{event}");
     }
-    assert_eq!(stat(&env, "keen_edge_users_refused").await, 0);
+    assert_eq!(stat(&env, "keen_edge_user_updates_rejected").await, 0);
 }
 
 #[tokio::test]

@@ -75,47 +75,92 @@ fn release_build_has_no_panic_switch() {
     assert!(!holds(&harness::wasm_path().unwrap()));
 }
 
-/// The filter works without capability_restriction_config, and with fewer capabilities than envoy.yaml grants.
+/// Envoy keeps gauges when a VM fails. Its successor takes off what the VM had reported, and sets nothing anew.
 #[tokio::test]
-async fn missing_capability_is_handled() {
-    type Change = fn(&mut Value);
-    let all: Change = |yaml| {
-        harness::keen_edge(yaml)["vm_config"]
-            .as_object_mut()
-            .unwrap()
-            .remove("capability_restriction_config");
-    };
-    let few: Change = |yaml| {
-        let restriction =
-            &mut harness::keen_edge(yaml)["vm_config"]["capability_restriction_config"];
-        let allowed = restriction["allowed_capabilities"].as_object_mut().unwrap();
-        for name in [
-            "proxy_log",
-            "proxy_get_property",
-            "proxy_define_metric",
-            "proxy_increment_metric",
-            "proxy_record_metric",
-            "proxy_get_shared_data",
-            "proxy_set_shared_data",
-            "proxy_on_response_headers",
-        ] {
-            assert!(allowed.remove(name).is_some(), "{name}");
-        }
-    };
-    for (name, change) in [("all", all), ("few", few)] {
-        let keen = MockKeen::start(Options::default()).await.unwrap();
-        let builder = Envoy::builder().keen(keen.addr()).concurrency(2).patch(change);
-        let envoy = builder.start().await.unwrap_or_else(|e| panic!("{e:?}"));
-        let env = TestEnv { envoy, keen, client: reqwest::Client::new() };
-        env.keen.fault(Fault::chaos(7, 0.3));
-        for i in 0..40 {
-            // Retries as an SDK does.
-            let body = track(&i.to_string());
-            env.until(name, || async { env.post("/v1/track", body.clone()).await == ok() }).await;
-        }
-        assert_eq!(env.keen.events().len(), 40, "{name}");
-        env.envoy.no_panic_in_log();
+async fn gauges_after_a_vm_failed_are_right_again() {
+    let env = setting().await;
+    env.keen.fault(Fault::status(403).times(1));
+    assert_eq!(env.post("/v1/track", track("down")).await.0, 503);
+    env.until("the destination is down", async || {
+        env.envoy.total("destination_up").await == 0 && env.envoy.total("callouts").await == 1
+    })
+    .await;
+    env.keen.fault(Fault::hang().forever());
+    let request = env.client.post(env.envoy.url("/v1/track")).basic_auth("writeKey", Some(""));
+    let waiting = tokio::spawn(request.body(track("waiting")).send());
+    env.until("it is pending", async || env.envoy.total("pending_bytes").await > 0).await;
+    let last = env.client.post(env.envoy.url("/v1/track")).header("x-keen-edge-panic", "now");
+    assert_eq!(last.body("{}").send().await.unwrap().status(), 503);
+    waiting.await.unwrap().unwrap();
+    assert!(env.envoy.total("pending_bytes").await > 0, "nothing has corrected it yet");
+    env.until("a new VM serves", async || {
+        // Not Segment's call to Keen: the destination stays down.
+        env.post("/v1/identify", r#"{"userId": "u"}"#).await == ok()
+    })
+    .await;
+    env.until("nothing is pending", async || env.envoy.total("pending_bytes").await == 0).await;
+    env.until("it is counted as lost", async || env.envoy.total("pending_bytes_lost").await > 0)
+        .await;
+    assert_eq!(env.envoy.total("destination_up").await, 0, "Keen has not been asked since");
+    env.keen.clear_faults();
+    assert_eq!(env.post("/v1/track", track("after")).await, ok());
+    env.until("the destination is up", async || env.envoy.total("destination_up").await == 1).await;
+}
+
+fn capabilities(yaml: &mut Value) -> &mut serde_json::Map<String, Value> {
+    let restriction = &mut harness::keen_edge(yaml)["vm_config"]["capability_restriction_config"];
+    restriction["allowed_capabilities"].as_object_mut().unwrap()
+}
+
+/// Envoy does not start, and its log names the capability.
+#[tokio::test]
+async fn capability_withheld_refuses_the_start() {
+    for name in [
+        "proxy_log",
+        "proxy_get_log_level",
+        "proxy_get_current_time_nanoseconds",
+        "proxy_set_tick_period_milliseconds",
+        "proxy_get_buffer_bytes",
+        "proxy_get_header_map_pairs",
+        "proxy_get_property",
+        "proxy_get_shared_data",
+        "proxy_set_shared_data",
+        "proxy_register_shared_queue",
+        "proxy_enqueue_shared_queue",
+        "proxy_dequeue_shared_queue",
+        "proxy_send_local_response",
+        "proxy_http_call",
+        "proxy_set_effective_context",
+        "proxy_define_metric",
+        "proxy_increment_metric",
+        "proxy_record_metric",
+    ] {
+        let without = |yaml: &mut Value| assert!(capabilities(yaml).remove(name).is_some());
+        let error = Envoy::builder().patch(without).start().await.map(drop).unwrap_err();
+        let text = format!("{error:?}");
+        assert!(text.contains(name), "{name} is not named:\n{text}");
     }
+}
+
+#[tokio::test]
+async fn filter_without_capability_list_serves() {
+    let all = |yaml: &mut Value| {
+        let vm = harness::keen_edge(yaml)["vm_config"].as_object_mut().unwrap();
+        vm.remove("capability_restriction_config").unwrap();
+    };
+    let keen = MockKeen::start(Options::default()).await.unwrap();
+    let builder = Envoy::builder().keen(keen.addr()).concurrency(2).patch(all);
+    let envoy = builder.start().await.unwrap_or_else(|e| panic!("{e:?}"));
+    let env = TestEnv { envoy, keen, client: reqwest::Client::new() };
+    env.keen.fault(Fault::chaos(7, 0.3));
+    for i in 0..40 {
+        // As an SDK does.
+        let body = track(&i.to_string());
+        env.until("it is stored", || async { env.post("/v1/track", body.clone()).await == ok() })
+            .await;
+    }
+    assert_eq!(env.keen.events().len(), 40);
+    env.envoy.no_panic_in_log();
 }
 
 /// A minimal envoy.yaml, and two listeners whose filters share a VM.

@@ -18,6 +18,19 @@ pub enum MessageType {
 }
 
 impl MessageType {
+    /// The `type` that names it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Track => "track",
+            Self::Page => "page",
+            Self::Screen => "screen",
+            Self::Identify => "identify",
+            Self::Group => "group",
+            Self::Alias => "alias",
+        }
+    }
+
     /// The kind a message's `type` names.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {

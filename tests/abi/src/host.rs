@@ -1,4 +1,4 @@
-//! The host calls, as the proxy-wasm ABI 0.2.1 has them and Envoy answers them.
+//! The host calls of the proxy-wasm ABI 0.2.1, with the statuses that Envoy 1.40 returns.
 
 use crate::state::{Callout, Headers, LocalResponse, State, Status, Stream};
 use wasmi::{Caller, Linker};
@@ -6,7 +6,7 @@ use wasmi::{Caller, Linker};
 type Result<T> = std::result::Result<T, Status>;
 type Call<'a> = Caller<'a, State>;
 
-/// Defines a host call: counts it, lets a test make it fail, and gives its status.
+/// Defines a host call: counts it, lets a test make it fail, and returns its status.
 macro_rules! host_call {
     ($linker:expr, $name:literal, |$call:ident $(, $arg:ident)*| $body:expr) => {
         $linker.func_wrap("env", $name, |mut $call: Call<'_> $(, $arg: host_call!(@ty $arg))*| -> u32 {
@@ -48,8 +48,8 @@ fn write(call: &mut Call<'_>, at: u32, bytes: &[u8]) -> Result<()> {
     memory.write(call, at as usize, bytes).map_err(|_| Status::InvalidMemoryAccess)
 }
 
-/// Hands bytes over in memory of the module's own, as every host does.
-fn give(call: &mut Call<'_>, bytes: &[u8], at: u32, len: u32) -> Result<()> {
+/// Returns bytes to the module, in memory that it allocates.
+fn return_bytes(call: &mut Call<'_>, bytes: &[u8], at: u32, len: u32) -> Result<()> {
     let place = if bytes.is_empty() {
         0
     } else {
@@ -125,15 +125,15 @@ fn buffer(state: &mut State, which: u32) -> Result<&mut Vec<u8>> {
 }
 
 pub(crate) fn define(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
-    told(linker)?;
-    messages(linker)?;
-    shared(linker)?;
-    metrics(linker)?;
+    define_general(linker)?;
+    define_http(linker)?;
+    define_shared(linker)?;
+    define_metrics(linker)?;
     Ok(())
 }
 
-/// Log, clock, properties, ends.
-fn told(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
+/// Log, clock, properties, contexts.
+fn define_general(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
     host_call!(linker, "proxy_log", |call, level, data, size| {
         let line = text(&call, data, size)?;
         call.data_mut().logs.push((level, line));
@@ -157,13 +157,14 @@ fn told(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
         let state = call.data();
         let stream = state.streams.get(&state.effective);
         let value = match (path.as_str(), stream) {
-            // A connection is a stream's: the root context has none.
+            // Only a stream has a connection.
             ("source.address", None) => None,
+            ("plugin_root_id", _) => Some(b"keen_edge".to_vec()),
             ("source.address", Some(Stream { address: Some(own), .. })) => Some(own.clone()),
             _ => state.properties.get(&path).cloned(),
         };
         let value = value.ok_or(Status::NotFound)?;
-        give(&mut call, &value, out, out_size)
+        return_bytes(&mut call, &value, out, out_size)
     })?;
     host_call!(linker, "proxy_set_property", |call, _path, _size, _value, _value_size| {
         let _ = call.data();
@@ -179,7 +180,7 @@ fn told(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
     })?;
     host_call!(linker, "proxy_done", |call| {
         let state = call.data_mut();
-        // Envoy ends the context that says so, where it has asked that one.
+        // Envoy deletes the effective context, if it has asked it to end.
         if state.effective != state.root {
             return Err(Status::NotFound);
         }
@@ -212,11 +213,13 @@ fn told(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
     Ok(())
 }
 
-/// Headers, bodies, answers, callouts.
-fn messages(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
+/// Headers, bodies, responses, callouts.
+fn define_http(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
     host_call!(linker, "proxy_get_header_map_pairs", |call, which, out, out_size| {
-        let bytes = pairs(map(call.data_mut(), which)?);
-        give(&mut call, &bytes, out, out_size)
+        // A map that is not there is empty.
+        let bytes =
+            map(call.data_mut(), which).map_or_else(|_| pairs(&Headers::new()), |map| pairs(map));
+        return_bytes(&mut call, &bytes, out, out_size)
     })?;
     host_call!(linker, "proxy_set_header_map_pairs", |call, which, data, size| {
         let headers = unpaired(&read(&call, data, size)?).ok_or(Status::BadArgument)?;
@@ -228,7 +231,7 @@ fn messages(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error>
         let headers = map(call.data_mut(), which)?;
         let found = headers.iter().find(|(header, _)| *header == name);
         let value = found.map(|(_, value)| value.clone()).ok_or(Status::NotFound)?;
-        give(&mut call, &value, out, out_size)
+        return_bytes(&mut call, &value, out, out_size)
     })?;
     for name in ["proxy_replace_header_map_value", "proxy_add_header_map_value"] {
         let add = name == "proxy_add_header_map_value";
@@ -262,7 +265,7 @@ fn messages(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error>
         let start = start as usize;
         let end = start.saturating_add(most as usize).min(bytes.len());
         let bytes = bytes.get(start..end).unwrap_or_default().to_vec();
-        give(&mut call, &bytes, out, out_size)
+        return_bytes(&mut call, &bytes, out, out_size)
     })?;
     host_call!(linker, "proxy_set_buffer_bytes", |call, which, start, size, data, data_size| {
         let new = read(&call, data, data_size)?;
@@ -278,9 +281,10 @@ fn messages(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error>
         |call, status, _details, _details_size, b, bs, h, hs, _grpc| {
             let (body, headers) =
                 (read(&call, b, bs)?, unpaired(&read(&call, h, hs)?).ok_or(Status::BadArgument)?);
-            let stream = call.data_mut().stream_mut().ok_or(Status::BadArgument)?;
-            // The first answer wins.
-            stream.response.get_or_insert(LocalResponse { status, headers, body });
+            // A root context has no stream to respond to: nothing happens. Of two responses the first counts.
+            if let Some(stream) = call.data_mut().stream_mut() {
+                stream.response.get_or_insert(LocalResponse { status, headers, body });
+            }
             Ok(())
         }
     )?;
@@ -322,12 +326,12 @@ fn messages(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error>
 }
 
 /// Shared data and queues.
-fn shared(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
+fn define_shared(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
     host_call!(linker, "proxy_get_shared_data", |call, key, size, out, out_size, out_cas| {
         let key = read(&call, key, size)?;
         let (value, cas) = call.data().shared.get(&key).cloned().ok_or(Status::NotFound)?;
         write(&mut call, out_cas, &cas.to_le_bytes())?;
-        give(&mut call, &value, out, out_size)
+        return_bytes(&mut call, &value, out, out_size)
     })?;
     host_call!(linker, "proxy_set_shared_data", |call, key, size, value, value_size, cas| {
         let (key, value) = (read(&call, key, size)?, read(&call, value, value_size)?);
@@ -366,7 +370,7 @@ fn shared(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
             .and_then(|at| state.queues.get_mut(at))
             .ok_or(Status::NotFound)?;
         place.1.push_back(item);
-        state.rung.push(queue);
+        state.wakes.push(queue);
         Ok(())
     })?;
     host_call!(linker, "proxy_dequeue_shared_queue", |call, queue, out, out_size| {
@@ -376,12 +380,12 @@ fn shared(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
             .and_then(|at| queues.get_mut(at))
             .ok_or(Status::NotFound)?;
         let item = place.1.pop_front().ok_or(Status::Empty)?;
-        give(&mut call, &item, out, out_size)
+        return_bytes(&mut call, &item, out, out_size)
     })?;
     Ok(())
 }
 
-fn metrics(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
+fn define_metrics(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
     host_call!(linker, "proxy_define_metric", |call, _kind, name, size, out| {
         let name = text(&call, name, size)?;
         let metrics = &mut call.data_mut().metrics;
@@ -392,7 +396,7 @@ fn metrics(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> 
     host_call!(linker, "proxy_increment_metric", |call, id, signed| {
         let metric =
             (id as usize).checked_sub(1).and_then(|at| call.data_mut().metrics.get_mut(at));
-        let metric = metric.ok_or(Status::BadArgument)?;
+        let metric = metric.ok_or(Status::NotFound)?;
         metric.1 = metric
             .1
             .checked_add_signed(signed)
@@ -403,12 +407,12 @@ fn metrics(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> 
     host_call!(linker, "proxy_record_metric", |call, id, wide| {
         let metric =
             (id as usize).checked_sub(1).and_then(|at| call.data_mut().metrics.get_mut(at));
-        metric.ok_or(Status::BadArgument)?.1 = wide;
+        metric.ok_or(Status::NotFound)?.1 = wide;
         Ok(())
     })?;
     host_call!(linker, "proxy_get_metric", |call, id, out| {
         let metric = (id as usize).checked_sub(1).and_then(|at| call.data().metrics.get(at));
-        let value = metric.ok_or(Status::BadArgument)?.1;
+        let value = metric.ok_or(Status::NotFound)?.1;
         write(&mut call, out, &value.to_le_bytes())
     })?;
     Ok(())

@@ -11,8 +11,8 @@
 //! assert_eq!(vm.response(stream).unwrap().status, 200);
 //! ```
 //!
-//! What Envoy does between two callbacks is here done by [`Vm::turn`]: queues wake the root context, and answers pass
-//! by the response callbacks before their streams end.
+//! [`Vm::turn`] does what Envoy does between two callbacks: queues wake the root context, and responses pass through the
+//! response callbacks.
 
 mod host;
 mod state;
@@ -325,24 +325,24 @@ impl Vm {
         id
     }
 
-    /// An answer of Envoy's own passes by (413 over its buffer, 408 over its patience). What the caller gets of it.
+    /// Envoy sends a local reply (413 over its buffer limit, 408 over a timeout). Returns what the client gets.
     pub fn local_reply(&mut self, id: StreamId, status: u32, body: &[u8]) -> LocalResponse {
         let own = LocalResponse {
             status,
             headers: vec![("content-type".to_owned(), b"text/plain".to_vec())],
             body: body.to_vec(),
         };
-        self.pass_by(id, own)
+        self.pass_through(id, own)
     }
 
-    /// An answer passes by the module's response callbacks.
-    fn pass_by(&mut self, id: StreamId, response: LocalResponse) -> LocalResponse {
+    /// A response passes through the module's response callbacks. Returns what the client gets.
+    fn pass_through(&mut self, id: StreamId, response: LocalResponse) -> LocalResponse {
         let status = (":status".to_owned(), response.status.to_string().into_bytes());
         let stream = self.stream(id);
         stream.response_headers =
             Some(std::iter::once(status).chain(response.headers.clone()).collect());
         stream.response_body.clone_from(&response.body);
-        stream.answered = true;
+        stream.responded = true;
         let before = stream.response.clone();
         let (count, empty) =
             (stream.response_headers.as_ref().map_or(0, Vec::len), response.body.is_empty());
@@ -350,7 +350,7 @@ impl Vm {
         let action =
             Self::action(self.must(id, "proxy_on_response_headers", (id, count, u32::from(empty))));
         if self.stream(id).response != before {
-            // An answer given while another passes by takes its place, and passes by nobody.
+            // A response sent from a response callback replaces this one, and passes through no callback.
             return self.stream(id).response.clone().unwrap_or(response);
         }
         if !empty && (action == Action::Continue || self.stream(id).response_headers.is_some()) {
@@ -366,24 +366,25 @@ impl Vm {
         LocalResponse { status, headers, body: std::mem::take(&mut stream.response_body) }
     }
 
-    /// What Envoy does after a callback: answers pass by, queues wake the root context. Until nothing is left to do.
+    /// What Envoy does after a callback: responses pass through the callbacks, queues wake the root context. Repeats until
+    /// there is nothing to do.
     pub fn turn(&mut self) {
         loop {
-            let answered = self.store.data().streams.iter();
-            let answered: Vec<StreamId> = answered
-                .filter(|(_, s)| s.response.is_some() && !s.answered)
+            let responded = self.store.data().streams.iter();
+            let responded: Vec<StreamId> = responded
+                .filter(|(_, s)| s.response.is_some() && !s.responded)
                 .map(|(id, _)| *id)
                 .collect();
-            for id in &answered {
+            for id in &responded {
                 if let Some(response) = self.stream(*id).response.clone() {
-                    self.pass_by(*id, response);
+                    self.pass_through(*id, response);
                 }
             }
-            let rung = std::mem::take(&mut self.store.data_mut().rung);
-            if rung.is_empty() && answered.is_empty() {
+            let wakes = std::mem::take(&mut self.store.data_mut().wakes);
+            if wakes.is_empty() && responded.is_empty() {
                 return;
             }
-            for queue in rung {
+            for queue in wakes {
                 self.must::<_, ()>(ROOT, "proxy_on_queue_ready", (ROOT, queue));
             }
         }
@@ -414,8 +415,8 @@ impl Vm {
         self.store.data().callouts.values().cloned().collect()
     }
 
-    /// Ends a call with an answer.
-    pub fn answer(&mut self, token: u32, status: u16, body: &[u8]) {
+    /// Ends a callout with a reply.
+    pub fn reply(&mut self, token: u32, status: u16, body: &[u8]) {
         let headers = vec![
             (":status".to_owned(), status.to_string().into_bytes()),
             ("x-envoy-upstream-service-time".to_owned(), b"1".to_vec()),
@@ -423,8 +424,8 @@ impl Vm {
         self.end_call(token, headers, body);
     }
 
-    /// Ends a call without an answer: it broke off.
-    pub fn break_off(&mut self, token: u32) {
+    /// Ends a callout without a reply: the connection broke.
+    pub fn reset_callout(&mut self, token: u32) {
         self.end_call(token, Headers::new(), b"");
     }
 
@@ -447,12 +448,12 @@ impl Vm {
         for callout in self.callouts() {
             let (found, reply) = recorded(&callout);
             events.extend(found);
-            self.answer(callout.token, 200, reply.to_string().as_bytes());
+            self.reply(callout.token, 200, reply.to_string().as_bytes());
         }
         events
     }
 
-    /// What the stream was answered.
+    /// The response that was sent on the stream.
     #[must_use]
     pub fn response(&self, id: StreamId) -> Option<&LocalResponse> {
         self.store.data().streams.get(&id).and_then(|stream| stream.response.as_ref())
@@ -464,16 +465,21 @@ impl Vm {
         self.store.data().streams.get(&id).is_some_and(|stream| stream.resumed)
     }
 
-    /// Ends the stream: answered, or its caller has hung up.
+    /// Ends the stream: it has its response, or its client has disconnected.
     pub fn close(&mut self, id: StreamId) {
         self.must::<_, ()>(id, "proxy_on_log", id);
         self.must::<_, u32>(id, "proxy_on_done", id);
+        self.must::<_, ()>(id, "proxy_on_delete", id);
         self.store.data_mut().streams.remove(&id);
     }
 
-    /// Envoy asks the root context to end. True where it does at once; see [`Vm::ended`].
+    /// Envoy asks the root context to end. True where it does at once; else see [`Vm::ended`].
     pub fn end(&mut self) -> bool {
-        self.must::<_, u32>(ROOT, "proxy_on_done", ROOT) != Some(0)
+        let ended = self.must::<_, u32>(ROOT, "proxy_on_done", ROOT) != Some(0);
+        if ended {
+            self.must::<_, ()>(ROOT, "proxy_on_delete", ROOT);
+        }
+        ended
     }
 
     /// Whether the root context, asked to end, has said that it is done.
@@ -482,13 +488,13 @@ impl Vm {
         self.store.data().done
     }
 
-    /// Lets a host call fail with `status` until [`Vm::mend`].
+    /// Lets a host call fail with `status` until [`Vm::succeed`].
     pub fn fail(&mut self, host_call: &str, status: Status) {
         self.store.data_mut().failing.insert(host_call.to_owned(), status);
     }
 
     /// Lets all host calls succeed again.
-    pub fn mend(&mut self) {
+    pub fn succeed(&mut self) {
         self.store.data_mut().failing.clear();
     }
 
@@ -506,14 +512,18 @@ impl Vm {
         }
     }
 
-    /// A metric's value: all of that name together.
+    /// A metric's value: the sum over all values of its labels.
     #[must_use]
     pub fn metric(&self, name: &str) -> u64 {
         self.store
             .data()
             .metrics
             .iter()
-            .filter(|(metric, _)| metric == name)
+            .filter(|(metric, _)| {
+                metric
+                    .strip_prefix(name)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            })
             .map(|(_, value)| value)
             .sum()
     }

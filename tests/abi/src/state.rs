@@ -44,7 +44,7 @@ impl Status {
     ];
 }
 
-/// The answer a stream was given by `proxy_send_local_response`.
+/// The response that `proxy_send_local_response` sent on a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalResponse {
     /// HTTP status.
@@ -110,15 +110,15 @@ impl Usage {
 pub(crate) struct Stream {
     /// Its own `source.address`, where it is another than that of all.
     pub(crate) address: Option<Vec<u8>>,
-    /// Gone once the header callback has answered Continue, as in Envoy.
+    /// None after the header callback returned Continue, as in Envoy.
     pub(crate) request_headers: Option<Headers>,
     pub(crate) trailers: Option<Headers>,
     pub(crate) body: Vec<u8>,
     pub(crate) response_headers: Option<Headers>,
     pub(crate) response_body: Vec<u8>,
     pub(crate) response: Option<LocalResponse>,
-    /// The answer has passed the module's response callbacks.
-    pub(crate) answered: bool,
+    /// The response has passed through the module's response callbacks.
+    pub(crate) responded: bool,
     pub(crate) resumed: bool,
 }
 
@@ -138,7 +138,8 @@ pub(crate) struct State {
     pub(crate) call_body: Option<Vec<u8>>,
     pub(crate) shared: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
     pub(crate) queues: Vec<(Vec<u8>, VecDeque<Vec<u8>>)>,
-    pub(crate) rung: Vec<u32>,
+    /// Queues whose items Envoy has not called back for.
+    pub(crate) wakes: Vec<u32>,
     pub(crate) properties: BTreeMap<String, Vec<u8>>,
     pub(crate) metrics: Vec<(String, u64)>,
     pub(crate) logs: Vec<(u32, String)>,

@@ -43,7 +43,7 @@ fn on_the_host(config: &Config, body: &str) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn the_module_maps_as_the_host_does() {
+fn module_maps_arbitrary_messages_as_the_host_does() {
     let settings = harness::default_config();
     let config = Config::parse(settings.to_string().as_bytes()).unwrap();
     let mut vm = Vm::builder().config(&settings).start().unwrap_or_else(|trap| panic!("{trap}"));
@@ -81,7 +81,7 @@ fn the_module_maps_as_the_host_does() {
         for call in calls {
             let collection = String::from_utf8_lossy(&call.body[1..]).into_owned();
             let name = collection.split(":[{").next().unwrap_or_default().to_owned();
-            vm.answer(call.token, 200, format!("{{{name}:[{{\"success\":true}}]}}").as_bytes());
+            vm.reply(call.token, 200, format!("{{{name}:[{{\"success\":true}}]}}").as_bytes());
             sent += 1;
         }
         vm.turn();

@@ -17,10 +17,10 @@ fn status(vm: &Vm, id: StreamId) -> u32 {
 }
 
 #[test]
-fn a_track_from_end_to_end() {
+fn track_delivered_is_answered_200() {
     let mut vm = vm();
     let id = vm.post("/v1/track", TRACK);
-    assert_eq!(vm.response(id), None, "nothing is acknowledged before Keen has it");
+    assert_eq!(vm.response(id), None, "no response before Keen has confirmed");
     vm.turn();
     let callouts = vm.callouts();
     assert_eq!(callouts.len(), 1);
@@ -42,13 +42,13 @@ fn a_track_from_end_to_end() {
     assert_eq!(events[0].event["keen"]["uniqueness_token"], "m");
     vm.close(id);
     vm.tick(50);
-    assert_eq!(vm.metric("keen_edge_events_recorded"), 1);
+    assert_eq!(vm.metric("keen_edge_events_delivered"), 1);
     vm.tick(50);
-    assert_eq!(vm.tick_period(), 0, "an idle filter is not woken");
+    assert_eq!(vm.tick_period(), 0, "the timer of an idle filter stops");
 }
 
 #[test]
-fn a_struct_and_json_configure_alike() {
+fn configuration_as_struct_or_json_is_equal() {
     let config = harness::default_config();
     for builder in [Vm::builder().config(&config), Vm::builder().raw_config(config.to_string())] {
         let mut vm = builder.start().unwrap();
@@ -57,7 +57,7 @@ fn a_struct_and_json_configure_alike() {
         assert_eq!(vm.confirm().len(), 1);
         assert_eq!(status(&vm, id), 200);
     }
-    // As deep as it may be, and one level more: each is an answer, and no trap.
+    // At serde_json's depth limit and above: rejected without a trap.
     for levels in [127, 128, 100_000] {
         let deep = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
         let refused = Vm::builder().raw_config(deep).start().map(drop).unwrap_err();
@@ -68,13 +68,13 @@ fn a_struct_and_json_configure_alike() {
 }
 
 #[test]
-fn callers_share_calls() {
+fn requests_during_a_callout_share_the_next() {
     let mut vm = vm();
     let first = vm.post("/v1/track", TRACK);
     vm.turn();
     let rest: Vec<StreamId> = (0..200).map(|_| vm.post("/v1/track", TRACK)).collect();
     vm.turn();
-    assert_eq!(vm.callouts().len(), 1, "what comes while a call is under way gathers");
+    assert_eq!(vm.callouts().len(), 1, "events gather while a callout is in flight");
     vm.confirm();
     vm.turn();
     assert_eq!(status(&vm, first), 200);
@@ -87,7 +87,7 @@ fn callers_share_calls() {
 }
 
 #[test]
-fn callers_who_were_answered_leave_together_again() {
+fn requests_after_acks_linger_for_siblings() {
     let mut vm = vm();
     let first = [vm.post("/v1/track", TRACK), vm.post("/v1/track", TRACK)];
     vm.turn();
@@ -100,7 +100,7 @@ fn callers_who_were_answered_leave_together_again() {
     assert_eq!(vm.confirm().len(), 2);
     vm.turn();
     first.into_iter().for_each(|id| vm.close(id));
-    // One of the two has sent again, and the other follows.
+    // One of the two clients sends again, then the other.
     vm.post("/v1/track", TRACK);
     vm.turn();
     assert_eq!((vm.callouts().len(), vm.tick_period()), (0, 1));
@@ -109,8 +109,8 @@ fn callers_who_were_answered_leave_together_again() {
     assert_eq!(vm.confirm().len(), 2);
     vm.turn();
     vm.tick(1);
-    assert_eq!(vm.tick_period(), 0, "nothing is there to leave");
-    // The other does not: nobody waits for it longer than a moment.
+    assert_eq!(vm.tick_period(), 0, "there is no batch to send");
+    // The other does not: the batch lingers 4 ms at most.
     let last = vm.post("/v1/track", TRACK);
     vm.turn();
     assert_eq!((vm.callouts().len(), vm.tick_period()), (0, 1));
@@ -123,7 +123,7 @@ fn callers_who_were_answered_leave_together_again() {
 }
 
 #[test]
-fn a_batch_is_answered_when_its_last_event_is_in_keen() {
+fn batch_is_answered_after_its_last_event() {
     let mut config = harness::default_config();
     config["delivery"]["maxBatchEvents"] = json!(3);
     let mut vm = Vm::builder().config(&config).start().unwrap();
@@ -141,9 +141,9 @@ fn a_batch_is_answered_when_its_last_event_is_in_keen() {
     assert_eq!(status(&vm, id), 200);
 }
 
-/// Bodies come in any pieces, and end with data, with nothing, or with trailers.
+/// Bodies arrive in any pieces, and end with data, without data, or with trailers.
 #[test]
-fn every_way_a_body_comes() {
+fn body_in_any_pieces_is_read() {
     for pieces in [1, 2, 7, TRACK.len()] {
         for ending in ["data", "empty", "trailers"] {
             let mut vm = vm();
@@ -173,7 +173,7 @@ fn every_way_a_body_comes() {
 }
 
 #[test]
-fn what_is_not_segments_passes() {
+fn other_path_passes_through() {
     let mut vm = vm();
     let id = vm.open();
     assert_eq!(
@@ -188,7 +188,7 @@ fn what_is_not_segments_passes() {
 }
 
 #[test]
-fn headers_may_be_any_bytes() {
+fn header_values_of_any_bytes_do_not_trap() {
     let mut vm = vm();
     let bytes: Vec<u8> = (1..=255).collect();
     let headers: [(&str, &[u8]); 3] =
@@ -207,7 +207,7 @@ fn headers_may_be_any_bytes() {
 }
 
 #[test]
-fn envoys_own_413_becomes_segments_400() {
+fn local_reply_413_is_replaced_by_400() {
     let mut vm = vm();
     let id = vm.open();
     let head: [(&str, &[u8]); 3] =
@@ -225,7 +225,7 @@ fn envoys_own_413_becomes_segments_400() {
 }
 
 #[test]
-fn events_of_callers_who_left_still_go() {
+fn disconnected_clients_events_are_delivered() {
     let mut vm = vm();
     let (left, stays) = (vm.post("/v1/track", TRACK), vm.post("/v1/track", TRACK));
     vm.close(left);
@@ -233,7 +233,7 @@ fn events_of_callers_who_left_still_go() {
     assert_eq!(vm.confirm().len(), 2);
     vm.turn();
     assert_eq!(status(&vm, stays), 200);
-    // While the call is under way, too.
+    // While a callout is in flight, too.
     let left = vm.post("/v1/track", TRACK);
     vm.turn();
     vm.close(left);
@@ -242,16 +242,16 @@ fn events_of_callers_who_left_still_go() {
     vm.close(stays);
     vm.tick(50);
     vm.tick(50);
-    assert_eq!(vm.tick_period(), 0, "nothing is left behind");
+    assert_eq!(vm.tick_period(), 0, "no state is left");
 }
 
 #[test]
-fn callers_who_come_together_keep_their_own_addresses() {
+fn source_address_is_that_of_each_request() {
     const BROWSER: &[(&str, &[u8])] =
         &[("authorization", b"Basic d3JpdGVLZXk6"), ("user-agent", b"Mozilla/5.0")];
     let mut vm = vm();
     let mut events = Vec::new();
-    // One of them leaves before the root context has had a turn: its address goes with it.
+    // One client disconnects before the root context wakes: Envoy drops its address with the stream.
     for leaves in [None, Some(1)] {
         let streams: Vec<StreamId> = (1..=3)
             .map(|caller| {
@@ -283,7 +283,7 @@ fn callers_who_come_together_keep_their_own_addresses() {
 }
 
 #[test]
-fn many_callers_and_large_bodies_wait_for_no_turn() {
+fn full_queue_is_processed_at_once() {
     let mut vm = vm();
     let refused = vm.post("/v1/track", b"{");
     let streams: Vec<StreamId> = (0..200).map(|_| vm.post("/v1/track", TRACK)).collect();
@@ -302,9 +302,9 @@ fn many_callers_and_large_bodies_wait_for_no_turn() {
 }
 
 #[test]
-fn an_image_is_its_own_callers_whoever_is_answered_with_it() {
+fn pixel_response_goes_to_its_own_stream() {
     let mut vm = vm();
-    // One more, and none waits any longer.
+    // The next request fills the queue.
     let refused: Vec<StreamId> = (0..63).map(|_| vm.post("/v1/track", b"{")).collect();
     let image = vm.open();
     let path = b"/v1/pixel/track?data=eyJldmVudCI6ImUiLCJ3cml0ZUtleSI6IndyaXRlS2V5In0";
@@ -316,7 +316,7 @@ fn an_image_is_its_own_callers_whoever_is_answered_with_it() {
 }
 
 #[test]
-fn a_body_that_comes_long_after_its_headers_waits_no_longer_than_others() {
+fn late_body_expires_after_max_wait() {
     let mut vm = vm();
     let id = vm.open();
     let head: [(&str, &[u8]); 3] =
@@ -324,7 +324,7 @@ fn a_body_that_comes_long_after_its_headers_waits_no_longer_than_others() {
     assert_eq!(vm.headers(id, &head, false), Action::Pause);
     vm.tick(50);
     vm.tick(50);
-    assert_eq!(vm.tick_period(), 0, "there is nothing to wait for yet");
+    assert_eq!(vm.tick_period(), 0, "there is no deadline yet");
     vm.body(id, TRACK, true);
     vm.turn();
     for _ in 0..140 {
@@ -335,7 +335,7 @@ fn a_body_that_comes_long_after_its_headers_waits_no_longer_than_others() {
 }
 
 #[test]
-fn calls_that_fail_are_made_again_with_the_same_tokens() {
+fn failed_callout_is_retried_with_equal_tokens() {
     let mut vm = vm();
     let id = vm.post("/v1/track", br#"{"event":"e"}"#);
     vm.turn();
@@ -343,8 +343,8 @@ fn calls_that_fail_are_made_again_with_the_same_tokens() {
     for end in [Some(503), Some(429), None] {
         let token = vm.callouts()[0].token;
         match end {
-            Some(status) => vm.answer(token, status, b"no"),
-            None => vm.break_off(token),
+            Some(status) => vm.reply(token, status, b"no"),
+            None => vm.reset_callout(token),
         }
         vm.turn();
         assert_eq!(vm.response(id), None);
@@ -359,7 +359,7 @@ fn calls_that_fail_are_made_again_with_the_same_tokens() {
 }
 
 #[test]
-fn nobody_waits_longer_than_hold_ms() {
+fn hanging_callout_is_answered_503_in_time() {
     let mut vm = vm();
     let id = vm.post("/v1/track", TRACK);
     vm.turn();
@@ -372,14 +372,14 @@ fn nobody_waits_longer_than_hold_ms() {
     }
     assert_eq!(status(&vm, id), 503);
     assert!(vm.response(id).unwrap().header("retry-after").is_some());
-    // Keen's answer comes too late, and hurts nobody.
+    // Keen's reply arrives after the response.
     vm.close(id);
     vm.confirm();
     vm.turn();
 }
 
 #[test]
-fn a_root_context_ends_when_its_events_are_in_keen() {
+fn root_context_ends_after_its_events_are_delivered() {
     let mut vm = vm();
     let id = vm.post("/v1/track", TRACK);
     vm.turn();
@@ -389,20 +389,20 @@ fn a_root_context_ends_when_its_events_are_in_keen() {
     vm.tick(50);
     assert!(vm.ended());
     assert_eq!(status(&vm, id), 200);
-    assert!(self::vm().end(), "an idle one ends at once");
+    assert!(self::vm().end(), "an idle root context ends at once");
 }
 
-/// What a module of ours may be given, in an order that no host promises.
 #[test]
-fn a_root_context_ends_though_its_last_act_is_an_answer() {
+fn root_context_ends_after_its_last_response() {
     let mut vm = vm();
     let id = vm.post("/v1/track", b"{");
-    assert!(!vm.end(), "it owes an answer");
+    assert!(!vm.end(), "a response is pending");
     vm.tick(50);
     assert_eq!(status(&vm, id), 400);
     assert!(vm.ended());
 }
 
+/// Callbacks in orders that no host uses.
 #[test]
 fn callbacks_in_any_order_do_not_trap() {
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
@@ -430,13 +430,11 @@ fn callbacks_in_any_order_do_not_trap() {
             (10, _) => {
                 if let Some(callout) = vm.callouts().first() {
                     match random(3) {
-                        0 => vm.break_off(callout.token),
-                        1 => vm.answer(
-                            callout.token,
-                            400,
-                            b"{\"error_code\": \"InvalidBatchError\"}",
-                        ),
-                        _ => vm.answer(callout.token, 503, b""),
+                        0 => vm.reset_callout(callout.token),
+                        1 => {
+                            vm.reply(callout.token, 400, b"{\"error_code\": \"InvalidBatchError\"}")
+                        }
+                        _ => vm.reply(callout.token, 503, b""),
                     }
                 }
             }
@@ -447,4 +445,67 @@ fn callbacks_in_any_order_do_not_trap() {
             _ => {}
         }
     }
+}
+
+/// Ten thousand callers with headers as large as Envoy lets through.
+#[test]
+fn large_headers_of_many_streams_take_little_memory() {
+    let mut vm = vm();
+    let large = vec![b'x'; 54_000];
+    let before = vm.memory();
+    for header in ["origin", "referer", "authorization", "cookie", "content-encoding"] {
+        let streams: Vec<StreamId> = (0..2_000)
+            .map(|_| {
+                let id = vm.open();
+                let head: [(&str, &[u8]); 3] =
+                    [(":method", b"POST"), (":path", b"/v1/track"), (header, &large)];
+                vm.headers(id, &head, false);
+                id
+            })
+            .collect();
+        for id in streams {
+            vm.body(id, TRACK, true);
+        }
+    }
+    let growth = vm.memory() - before;
+    assert!(growth < 64 * 1024 * 1024, "{growth} bytes for 10,000 streams");
+}
+
+/// Over the bound a new request is answered at once, and those that are held go on.
+#[test]
+fn requests_over_the_bound_of_held_bytes_get_429() {
+    let mut vm = vm();
+    let part = vec![b' '; 1_000_000];
+    let open = |vm: &mut Vm| {
+        let id = vm.open();
+        let head: [(&str, &[u8]); 3] = [
+            (":method", b"POST"),
+            (":path", b"/v1/track"),
+            ("authorization", b"Basic d3JpdGVLZXk6"),
+        ];
+        vm.headers(id, &head, false);
+        id
+    };
+    let mut held = Vec::new();
+    let rejected = loop {
+        let id = open(&mut vm);
+        if vm.response(id).is_some() {
+            break id;
+        }
+        vm.body(id, &part, false);
+        held.push(id);
+        assert!(held.len() < 300, "no bound");
+    };
+    assert!(held.len() > 200, "{} requests", held.len());
+    assert_eq!(status(&vm, rejected), 429);
+    vm.close(rejected);
+    for id in held {
+        vm.body(id, b"{}", true);
+        vm.turn();
+        vm.close(id);
+    }
+    let id = open(&mut vm);
+    assert_eq!(vm.response(id), None, "there is room again");
+    vm.tick(50);
+    assert_eq!(vm.metric("keen_edge_requests_rejected.reason.overloaded"), 1);
 }

@@ -63,7 +63,7 @@ fn wide(properties: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_request_costs_no_more_than_committed() {
+fn request_fuel_is_within_the_committed() {
     let data = harness::root().join("benches/data");
     let body = |name: &str| fs::read(data.join(name)).unwrap();
     let mut found = json!({});

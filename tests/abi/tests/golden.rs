@@ -16,7 +16,7 @@ const RECEIVED: Received<'_> = Received {
 };
 
 #[test]
-fn every_case() {
+fn golden_cases_give_their_events() {
     let cases = cases::all();
     let mut config = harness::default_config();
     let sources = cases

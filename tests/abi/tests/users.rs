@@ -52,7 +52,7 @@ fn cost(vm: &mut Vm, act: impl FnOnce(&mut Vm)) -> (u64, u64, u64) {
 }
 
 #[test]
-fn a_source_that_does_not_ask_pays_nothing() {
+fn source_without_users_reads_no_shared_data() {
     let mut vm = vm(&json!({}));
     let (reads, writes, _) = cost(&mut vm, |vm| {
         post(vm, "/v1/identify", &identify(1));
@@ -63,7 +63,7 @@ fn a_source_that_does_not_ask_pays_nothing() {
 }
 
 #[test]
-fn an_event_costs_one_read_and_users_of_a_request_share_theirs() {
+fn event_reads_one_shard_and_requests_share_it() {
     let mut vm = vm(&json!({"rememberUsers": true}));
     for from in (0..USERS).step_by(200) {
         post(&mut vm, "/v1/batch", &batch((from..from + 200).map(identify)));

@@ -166,7 +166,10 @@ impl TestEnvironment {
     /// # Panics
     /// If the process fails or the filter panics.
     pub async fn run(&self, process: &SdkProcess, path: &ClientPath) -> Run {
-        let run = self.next_run();
+        self.run_as(self.next_run(), process, path).await
+    }
+
+    async fn run_as(&self, run: usize, process: &SdkProcess, path: &ClientPath) -> Run {
         if let Some(fault) = &path.keen_fault {
             self.keen.fault(fault.clone().project(&project(run)));
         }
@@ -220,18 +223,18 @@ impl TestEnvironment {
         (output.status, output.stderr)
     }
 
-    /// Runs a process while the filter's queue is full with an event of `bytes` from another client, which Keen holds
-    /// up. The fault ends when the process has received a 429.
+    /// Runs a process while the filter's queue is full with an event of `bytes` from another client of the same source,
+    /// which Keen holds up. The fault ends when the process has received a 429.
     ///
     /// # Panics
     /// If the process receives no 429, or like [`TestEnvironment::run`].
     pub async fn run_while_full(&self, process: &SdkProcess, bytes: usize) -> Run {
-        let occupant = self.next_run();
-        self.keen.fault(Fault::hang().project(&project(occupant)));
+        let run = self.next_run();
+        self.keen.fault(Fault::hang().project(&project(run)));
         // Keen rejects strings of 10,000 characters.
         let texts = vec!["x".repeat(1000); bytes.div_ceil(1000)];
         let event = json!({
-            "event": "occupant", "userId": "u", "writeKey": write_key(occupant), "properties": {"texts": texts},
+            "event": OCCUPANT, "userId": "u", "writeKey": write_key(run), "properties": {"texts": texts},
         });
         let addr = self.envoy.addr();
         let post = tokio::spawn(async move { post(addr, "/v1/track", &event.to_string()).await });
@@ -243,9 +246,10 @@ impl TestEnvironment {
             self.keen.clear_faults();
         };
         let path = ClientPath::default();
-        let (run, ()) = tokio::join!(self.run(process, &path), end_fault);
+        let (mut result, ()) = tokio::join!(self.run_as(run, process, &path), end_fault);
         let _ = post.await;
-        run
+        result.events.retain(|(collection, _)| collection != OCCUPANT);
+        result
     }
 
     fn next_run(&self) -> usize {
@@ -317,6 +321,8 @@ impl TestEnvironment {
     }
 }
 
+/// The name of the event that fills the queue.
+const OCCUPANT: &str = "Occupant";
 /// The end of the log line of a request that was answered 429.
 const TOO_MANY_REQUESTS: &str = " 429\n";
 const TLS_LISTENER: &str = "segment-tls";

@@ -45,7 +45,7 @@ pub struct Report {
     pub errors: Vec<String>,
 }
 
-/// What a process left behind.
+/// The exit status and the output of a process.
 #[derive(Debug)]
 pub(crate) struct ProcessOutput {
     pub(crate) status: ExitStatus,

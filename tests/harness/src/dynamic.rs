@@ -63,9 +63,14 @@ impl Resource {
         Ok(resource)
     }
 
-    /// Replaces the filter's configuration in the file.
-    pub(crate) fn update(&self, config: &Value) -> Result<(), String> {
+    /// Replaces the filter's configuration in the file. `patch` changes the resource besides.
+    pub(crate) fn update(
+        &self,
+        config: &Value,
+        patch: impl FnOnce(&mut Value),
+    ) -> Result<(), String> {
         let mut resource = self.resource.clone();
+        patch(&mut resource);
         let place = match self.what {
             Dynamic::Listener => {
                 bootstrap::CONFIG_POINTER.trim_start_matches("/static_resources/listeners/0")

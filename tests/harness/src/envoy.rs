@@ -268,7 +268,19 @@ impl Envoy {
     /// # Errors
     /// Envoy was not started with [`Builder::from_file`], or the file cannot be written.
     pub fn update(&self, config: &Value) -> Result<(), String> {
-        self.resource.as_ref().ok_or("not started from_file")?.update(config)
+        self.update_patched(config, |_| {})
+    }
+
+    /// The same, where `patch` also changes the listener or filter itself.
+    ///
+    /// # Errors
+    /// As those of [`Envoy::update`].
+    pub fn update_patched(
+        &self,
+        config: &Value,
+        patch: impl FnOnce(&mut Value),
+    ) -> Result<(), String> {
+        self.resource.as_ref().ok_or("not started from_file")?.update(config, patch)
     }
 
     /// The address for SDKs.
@@ -330,6 +342,23 @@ impl Envoy {
     /// One counter or gauge; 0 if it does not exist. The filter's exist after their first use.
     pub async fn stat(&self, name: &str) -> u64 {
         self.stats().await.get(name).copied().unwrap_or(0)
+    }
+
+    /// A metric of the filter, without `keen_edge_`: the sum over all label values, or over those with the given ones
+    /// (`error.InvalidEventError`).
+    ///
+    /// # Panics
+    /// The admin page does not answer.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> u64 {
+        let name = format!("wasmcustom.keen_edge_{name}");
+        let stats = self.stats().await;
+        let found = stats.iter().filter(|(stat, _)| {
+            let Some(suffix) = stat.strip_prefix(&name) else { return false };
+            let suffix = format!("{suffix}.");
+            let has = |label: &&str| suffix.contains(&format!(".{label}."));
+            suffix.starts_with('.') && labels.iter().all(has)
+        });
+        found.map(|(_, value)| value).sum()
     }
 
     /// A metric of the filter, summed over its labels: `events_delivered`, without the prefix.

@@ -1,0 +1,215 @@
+//! State that all workers of an Envoy process share, in Envoy's shared data.
+//!
+//! Compare-and-swap protects only keys that exist. [`create_keys`] creates them while the filter is configured, which
+//! Envoy does on its main thread before a worker has the filter. The values have no meaning until a worker in use
+//! changes them, so a configuration that is only being checked has no effect.
+
+use super::host;
+
+/// The last id that [`next_process_unique_id`] returned.
+const LAST_ID: &str = "keen_edge.last_id";
+/// The [`Entry`]s of all workers that have pending bytes.
+const PENDING: &str = "keen_edge.pending_bytes";
+/// When [`with_lock`] was entered, in milliseconds since 1970; 0 while nobody is in it.
+const LOCK: &str = "keen_edge.lock";
+const KEYS: [&str; 3] = [LAST_ID, PENDING, LOCK];
+/// Attempts at a compare-and-swap before it is given up. Each failure means that another worker succeeded.
+const MAX_CAS_ATTEMPTS: usize = 1_000;
+/// A lock that is held longer belongs to a VM that failed. What it protects takes less than a millisecond.
+const LOCK_TIMEOUT_MS: u64 = 1_000;
+/// Looks at a lock before it is ignored.
+const MAX_LOCK_ATTEMPTS: usize = 100_000;
+
+/// How often a worker with pending bytes refreshes its entry.
+const REFRESH_MS: u64 = 500;
+/// An entry that is not refreshed for so long belongs to a VM that failed.
+const STALE_MS: u64 = 3_000;
+
+/// Creates the keys of this module where they do not exist.
+pub(super) fn create_keys() {
+    for key in KEYS {
+        let (value, version) = host::shared_data(key);
+        // Also where it exists: this is the trial of the capability. The value does not change.
+        host::set_shared_data(key, &value.unwrap_or_default(), version);
+    }
+}
+
+/// An id that no other caller in this process gets.
+pub(super) fn next_process_unique_id() -> u64 {
+    let mut id = 0;
+    let updated = update(LAST_ID, |value| {
+        id = to_number(&value).wrapping_add(1);
+        id.to_le_bytes().to_vec()
+    });
+    if updated { id } else { host::unix_us() }
+}
+
+/// True for the first worker of the process that uses the Keen project.
+pub(super) fn claim_destination(project_id: &str) -> bool {
+    let key = format!("keen_edge.destination.{project_id}");
+    let is_new = host::shared_data(&key).1.is_none();
+    if is_new {
+        host::set_shared_data(&key, b"1", None);
+    }
+    is_new
+}
+
+/// Runs `act` while no other worker does. It must be short: the others wait.
+pub(super) fn with_lock<T>(act: impl FnOnce() -> T) -> T {
+    for _ in 0..MAX_LOCK_ATTEMPTS {
+        let (value, version) = host::shared_data(LOCK);
+        let (entered_ms, now_ms) = (to_number(&value.unwrap_or_default()), host::unix_ms());
+        let is_free = entered_ms == 0 || now_ms.abs_diff(entered_ms) > LOCK_TIMEOUT_MS;
+        if is_free && host::set_shared_data(LOCK, &now_ms.to_le_bytes(), version) {
+            break;
+        }
+    }
+    let result = act();
+    host::set_shared_data(LOCK, &0_u64.to_le_bytes(), None);
+    result
+}
+
+/// What one worker has pending, as part of the gauge of all.
+///
+/// Envoy keeps gauges when a VM fails, and the VM's successor does not know what it had reported. So each worker notes in
+/// shared data what it has reported, and refreshes the note. A note that gets old belongs to a VM that failed: the next
+/// worker that looks takes its bytes off the gauge.
+#[derive(Debug, Default)]
+pub(super) struct PendingBytes {
+    worker_id: u64,
+    reported: u64,
+    reported_ms: u64,
+    others_pending: bool,
+}
+
+/// What follows from a report.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct PendingReport {
+    /// To be added to the gauge.
+    pub(super) gauge_change: i64,
+    /// Bytes that were pending in VMs that failed.
+    pub(super) lost_bytes: u64,
+    /// Another worker has pending bytes. Someone must look again in [`STALE_MS`]: its VM may have failed.
+    pub(super) others_pending: bool,
+}
+
+impl PendingBytes {
+    /// `worker_id` is unique in the process.
+    pub(super) fn activate(&mut self, worker_id: u64) {
+        self.worker_id = worker_id;
+        // There may be notes of a VM that failed.
+        self.others_pending = true;
+    }
+
+    /// Reports that this worker has `bytes` pending.
+    pub(super) fn report(&mut self, bytes: usize, now_ms: u64) -> PendingReport {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let has_changed = bytes != self.reported;
+        let is_due = now_ms.abs_diff(self.reported_ms) >= REFRESH_MS;
+        if !has_changed && !(is_due && (bytes > 0 || self.others_pending)) {
+            return PendingReport { others_pending: self.others_pending, ..Default::default() };
+        }
+        let own = Entry { worker_id: self.worker_id, bytes, refreshed_ms: now_ms };
+        let mut report = PendingReport::default();
+        let updated = update(PENDING, |table| {
+            let (table, found) = refresh(&table, own);
+            report = found;
+            table
+        });
+        if !updated {
+            return PendingReport { others_pending: true, ..Default::default() };
+        }
+        let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        report.gauge_change = signed(bytes)
+            .saturating_sub(signed(self.reported))
+            .saturating_sub(signed(report.lost_bytes));
+        self.reported = bytes;
+        self.reported_ms = now_ms;
+        self.others_pending = report.others_pending;
+        report
+    }
+}
+
+/// A worker's note. 24 bytes: three numbers of 8 bytes, little-endian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Entry {
+    worker_id: u64,
+    bytes: u64,
+    refreshed_ms: u64,
+}
+
+/// The table with `own` in place of that worker's old entry, and without stale ones.
+fn refresh(table: &[u8], own: Entry) -> (Vec<u8>, PendingReport) {
+    let mut report = PendingReport::default();
+    let mut new = Vec::with_capacity(table.len().saturating_add(24));
+    let mut push = |entry: Entry| {
+        for number in [entry.worker_id, entry.bytes, entry.refreshed_ms] {
+            new.extend_from_slice(&number.to_le_bytes());
+        }
+    };
+    for entry in table.as_chunks::<24>().0 {
+        let [worker_id, bytes, refreshed_ms] =
+            [0..8, 8..16, 16..24].map(|part| to_number(entry.get(part).unwrap_or_default()));
+        if worker_id == own.worker_id {
+            continue;
+        }
+        if own.refreshed_ms.abs_diff(refreshed_ms) > STALE_MS {
+            report.lost_bytes = report.lost_bytes.saturating_add(bytes);
+        } else {
+            report.others_pending = true;
+            push(Entry { worker_id, bytes, refreshed_ms });
+        }
+    }
+    if own.bytes > 0 {
+        push(own);
+    }
+    (new, report)
+}
+
+/// Replaces the value under `key` by what `change` makes of it. False where other workers were always faster.
+fn update(key: &str, mut change: impl FnMut(Vec<u8>) -> Vec<u8>) -> bool {
+    (0..MAX_CAS_ATTEMPTS).any(|_| {
+        let (value, version) = host::shared_data(key);
+        host::set_shared_data(key, &change(value.unwrap_or_default()), version)
+    })
+}
+
+/// A number of 8 bytes, little-endian; 0 of anything else.
+fn to_number(bytes: &[u8]) -> u64 {
+    bytes.try_into().map_or(0, u64::from_le_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(worker_id: u64, bytes: u64, refreshed_ms: u64) -> Entry {
+        Entry { worker_id, bytes, refreshed_ms }
+    }
+
+    #[test]
+    fn refresh_replaces_own_entry_and_keeps_others() {
+        let (table, _) = refresh(&[], entry(1, 100, 10_000));
+        let (table, report) = refresh(&table, entry(2, 50, 11_000));
+        assert!(report.others_pending && report.lost_bytes == 0);
+        let (table, _) = refresh(&table, entry(2, 60, 11_500));
+        assert_eq!(table.len(), 48);
+        let (table, report) = refresh(&table, entry(2, 0, 11_600));
+        assert_eq!((table.len(), report.others_pending), (24, true));
+        let (table, report) = refresh(&table, entry(1, 0, 11_700));
+        assert_eq!((table.len(), report), (0, PendingReport::default()));
+    }
+
+    #[test]
+    fn refresh_removes_stale_entries_and_counts_their_bytes() {
+        let (table, _) = refresh(&[], entry(1, 100, 10_000));
+        let (table, report) = refresh(&table, entry(2, 0, 10_000 + STALE_MS + 1));
+        assert_eq!((table.len(), report.lost_bytes, report.others_pending), (0, 100, false));
+    }
+
+    #[test]
+    fn refresh_of_any_bytes_does_not_fail() {
+        let (table, report) = refresh(&[0xff; 30], entry(1, 1, 0));
+        assert_eq!((table.len(), report.lost_bytes), (24, u64::MAX));
+    }
+}

@@ -1,0 +1,106 @@
+//! Responses to paused requests.
+
+use super::host;
+use crate::config::OriginPattern;
+use crate::delivery::{Ack, Delivery, WaiterId};
+use crate::segment::http::{Response, Unavailable, cors};
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
+
+/// Responses that one callback sends, at most. Envoy nests them: some 300 overflow the VM's stack.
+pub(super) const MAX_RESPONSES_PER_CALLBACK: usize = 64;
+
+/// What the response to a request depends on beside its status.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ClientForm {
+    /// `Origin` of a browser: the response carries CORS.
+    pub(super) origin: Option<String>,
+    /// See [`host::send_grpc_response`].
+    pub(super) is_grpc: bool,
+}
+
+/// Responses that are due, and what the responses to waiting requests depend on.
+#[derive(Debug, Default)]
+pub(super) struct PendingResponses {
+    /// Responses that do not depend on Keen.
+    immediate: VecDeque<(WaiterId, Response)>,
+    /// Of waiting requests whose form is not the default.
+    forms: FxHashMap<WaiterId, ClientForm>,
+}
+
+impl PendingResponses {
+    /// The response to `waiter` will have that form.
+    pub(super) fn set_form(&mut self, waiter: WaiterId, form: ClientForm) {
+        if form.origin.is_some() || form.is_grpc {
+            self.forms.insert(waiter, form);
+        }
+    }
+
+    /// Removes and returns the form of the response to `waiter`.
+    pub(super) fn take_form(&mut self, waiter: WaiterId) -> ClientForm {
+        if self.forms.is_empty() { None } else { self.forms.remove(&waiter) }.unwrap_or_default()
+    }
+
+    /// Adds a response that does not depend on Keen.
+    pub(super) fn push(&mut self, waiter: WaiterId, response: Response) {
+        self.immediate.push_back((waiter, response));
+    }
+
+    /// The next response that is due: one of these, or one that follows from an ack.
+    pub(super) fn pop(&mut self, delivery: &mut Delivery) -> Option<(WaiterId, Response)> {
+        self.immediate.pop_front().or_else(|| {
+            let (waiter, ack) = delivery.pop_ack()?;
+            let response = match ack {
+                Ack::Delivered => Response::Ok,
+                Ack::Unconfirmed => Response::ServiceUnavailable(Unavailable::Unconfirmed),
+                Ack::DestinationRejected => {
+                    Response::ServiceUnavailable(Unavailable::DestinationRejected)
+                }
+            };
+            Some((waiter, response))
+        })
+    }
+
+    /// Whether a response to `waiter` is due that does not depend on Keen.
+    pub(super) fn contains(&self, waiter: WaiterId) -> bool {
+        self.immediate.iter().any(|(responded, _)| *responded == waiter)
+    }
+
+    /// Whether no response is due that does not depend on Keen.
+    pub(super) fn is_empty(&self) -> bool {
+        self.immediate.is_empty()
+    }
+
+    /// Forgets a waiter that has disconnected.
+    pub(super) fn remove(&mut self, waiter: WaiterId) {
+        self.immediate.retain(|(responded, _)| *responded != waiter);
+        self.forms.remove(&waiter);
+    }
+}
+
+/// Sends a response of Segment's to the effective context.
+pub(super) fn send(response: Response, form: &ClientForm, allow_origins: &[OriginPattern]) {
+    let body = response.body();
+    send_with_cors(response.status(), response.headers(), body.as_bytes(), form, allow_origins);
+}
+
+/// Sends a response with CORS to the effective context.
+pub(super) fn send_with_cors(
+    status: u16,
+    headers: &[(&str, &str)],
+    body: &[u8],
+    form: &ClientForm,
+    allow_origins: &[OriginPattern],
+) {
+    let mut headers = headers.to_vec();
+    headers.extend(cors::headers(form.origin.as_deref(), allow_origins));
+    send_as_is(status, headers, body, form);
+}
+
+/// Sends a response to the effective context.
+pub(super) fn send_as_is(status: u16, headers: Vec<(&str, &str)>, body: &[u8], form: &ClientForm) {
+    match form.is_grpc {
+        false => host::send_response(status, headers, body),
+        true => host::send_grpc_response(status, headers, body),
+    }
+}

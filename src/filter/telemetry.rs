@@ -1,0 +1,414 @@
+//! What operators see: metrics, and the log.
+
+use super::host;
+use super::metrics::{self, Family, Registry, StatId, label_value};
+use super::process_state;
+use crate::config::Config;
+use crate::delivery::{ExpiryReport, Rejection, SettleReport};
+use crate::keen::event_writer::MAX_BYTES;
+use crate::mapping::{EventBuffer, MessageOutcome, RequestStats, SkipReason};
+use crate::segment::http::{Response, Unavailable};
+use crate::users::CommitReport;
+
+/// A problem is logged once in this time.
+const LOG_INTERVAL_MS: u64 = 60_000;
+/// Kinds of problems that are remembered for that.
+const MAX_LOG_KEYS: usize = 256;
+/// Error names of Keen's that each project has stats for.
+const MAX_ERROR_LABELS: usize = 32;
+/// The source of messages whose write key is not configured.
+const UNKNOWN_SOURCE: &str = "unknown";
+
+/// Why an event without a waiting sender was dropped.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum DropReason {
+    NoCapacity,
+    Rejected,
+    Drain,
+}
+
+impl DropReason {
+    fn label(self) -> &'static str {
+        match self {
+            Self::NoCapacity => "no_capacity",
+            Self::Rejected => "rejected",
+            Self::Drain => "drain",
+        }
+    }
+}
+
+/// The metrics of one worker, and its log.
+#[derive(Debug)]
+pub(super) struct Telemetry {
+    registry: Registry,
+    /// Of every request: not looked up by name.
+    requests: StatId,
+    responses_ok: StatId,
+    sources: Vec<SourceStats>,
+    unknown_source: SourceStats,
+    projects: Vec<ProjectStats>,
+    log_rate_limit: LogRateLimit,
+    pending: process_state::PendingBytes,
+}
+
+#[derive(Debug)]
+struct SourceStats {
+    /// The source in labels and log lines.
+    name: String,
+    messages: Option<StatId>,
+    events: Option<StatId>,
+    skipped: Vec<(SkipReason, StatId)>,
+}
+
+#[derive(Debug)]
+struct ProjectStats {
+    id: String,
+    delivered: Option<StatId>,
+    callouts: Option<StatId>,
+    /// Error names that have a stat.
+    errors: Vec<String>,
+    /// Whether Keen accepts its events, since it was reported last.
+    up: Option<bool>,
+}
+
+impl SourceStats {
+    fn new(name: &str) -> Self {
+        Self { name: label_value(name), messages: None, events: None, skipped: Vec::new() }
+    }
+}
+
+impl Telemetry {
+    /// Stats of the configuration's sources and projects. Envoy does not see any yet.
+    pub(super) fn new(config: &Config) -> Self {
+        let project = |id: &str| ProjectStats {
+            id: id.to_owned(),
+            delivered: None,
+            callouts: None,
+            errors: Vec::new(),
+            up: None,
+        };
+        let mut registry = Registry::default();
+        Self {
+            requests: registry.stat(&metrics::REQUESTS, &[]),
+            responses_ok: registry.stat(&metrics::RESPONSES, &["200"]),
+            registry,
+            sources: config.sources.iter().map(|source| SourceStats::new(&source.name)).collect(),
+            unknown_source: SourceStats::new(UNKNOWN_SOURCE),
+            projects: config.destinations.iter().map(|d| project(&d.project_id)).collect(),
+            log_rate_limit: LogRateLimit::default(),
+            pending: process_state::PendingBytes::default(),
+        }
+    }
+
+    /// Makes the metrics visible: those without labels, and the state of each destination. A destination that another
+    /// worker knows already keeps its state. `worker_id` is unique in the process.
+    pub(super) fn activate(&mut self, worker_id: u64) {
+        self.pending.activate(worker_id);
+        for family in metrics::FAMILIES.iter().filter(|family| family.labels.is_empty()) {
+            let stat = self.registry.stat(family, &[]);
+            self.registry.define(stat);
+        }
+        for index in 0..self.projects.len() {
+            if let Some(project) = self.projects.get_mut(index) {
+                let is_new = process_state::claim_destination(&project.id);
+                project.up = is_new.then_some(true);
+            }
+        }
+        self.flush_destinations();
+    }
+
+    /// Adds to a metric by its label values. For what is rare: it builds the name.
+    fn count(&mut self, family: &Family, values: &[&str], by: u64) {
+        if by > 0 {
+            let stat = self.registry.stat(family, values);
+            self.registry.add(stat, by);
+        }
+    }
+
+    pub(super) fn count_request(&mut self) {
+        self.registry.add(self.requests, 1);
+    }
+
+    pub(super) fn count_mirror_dropped(&mut self) {
+        self.count(&metrics::REQUESTS_MIRROR_DROPPED, &[], 1);
+    }
+
+    /// Counts a response, and why it is none of success. `overloaded`: a 429 for the bytes of requests held.
+    pub(super) fn count_response(&mut self, response: &Response, overloaded: bool) {
+        let (code, reason) = match response {
+            Response::Ok => return self.registry.add(self.responses_ok, 1),
+            Response::BadRequest(reason) => ("400", reason.label()),
+            Response::TooManyRequests if overloaded => ("429", "overloaded"),
+            Response::TooManyRequests => ("429", "queue_full"),
+            Response::ServiceUnavailable(Unavailable::Unconfirmed) => ("503", "unconfirmed"),
+            Response::ServiceUnavailable(Unavailable::DestinationRejected) => {
+                ("503", "destination_rejected")
+            }
+        };
+        self.count(&metrics::RESPONSES, &[code], 1);
+        self.count(&metrics::REQUESTS_REJECTED, &[reason], 1);
+    }
+
+    fn source(&mut self, index: Option<usize>) -> (&mut Registry, &mut SourceStats) {
+        let source = index.and_then(|index| self.sources.get_mut(index));
+        (&mut self.registry, source.unwrap_or(&mut self.unknown_source))
+    }
+
+    /// Counts the messages of a request, and logs each at level debug. `admitted`: delivery has accepted its events.
+    pub(super) fn record_messages(
+        &mut self,
+        stats: &RequestStats,
+        buffer: &EventBuffer,
+        admitted: bool,
+        config: &Config,
+    ) {
+        self.count(&metrics::VALUES_SANITIZED, &[], stats.sanitized);
+        for outcome in &stats.messages {
+            let (registry, source) = self.source(outcome.source);
+            let messages = *source
+                .messages
+                .get_or_insert_with(|| registry.stat(&metrics::MESSAGES, &[&source.name]));
+            registry.add(messages, 1);
+            if let Some(reason) = outcome.skipped {
+                let known = source.skipped.iter().find(|(known, _)| *known == reason);
+                let stat = known.map(|(_, stat)| *stat).unwrap_or_else(|| {
+                    let labels = [source.name.as_str(), reason.label()];
+                    let stat = registry.stat(&metrics::MESSAGES_SKIPPED, &labels);
+                    source.skipped.push((reason, stat));
+                    stat
+                });
+                registry.add(stat, 1);
+            }
+            let events = if admitted { outcome.events } else { 0 };
+            let events = events.saturating_add(outcome.oversized);
+            if events > 0 {
+                let stat = *source
+                    .events
+                    .get_or_insert_with(|| registry.stat(&metrics::EVENTS, &[&source.name]));
+                registry.add(stat, to_u64(events));
+            }
+            if outcome.oversized > 0 {
+                self.count_oversized(outcome, config);
+            }
+        }
+        if log::log_enabled!(log::Level::Debug) {
+            self.log_messages(stats, buffer);
+        }
+    }
+
+    /// Events over Keen's size limit are rejected before Keen sees them.
+    fn count_oversized(&mut self, outcome: &MessageOutcome, config: &Config) {
+        let source = outcome.source.and_then(|index| config.sources.get(index));
+        let Some(destination) = source.map(|source| source.destination_index) else { return };
+        for _ in 0..outcome.oversized {
+            self.count_rejected(destination, "TooLarge");
+        }
+        self.warn("TooLarge", || {
+            format!("an event is larger than the {MAX_BYTES} bytes that Keen accepts")
+        });
+    }
+
+    fn log_messages(&self, stats: &RequestStats, buffer: &EventBuffer) {
+        let mut events = buffer.events();
+        for outcome in &stats.messages {
+            let source = outcome.source.and_then(|index| self.sources.get(index));
+            let source = source.map_or("-", |source| source.name.as_str());
+            let message_type = outcome.message_type.map_or("-", |message_type| message_type.name());
+            match outcome.skipped {
+                Some(reason) => log::debug!(
+                    "message source={source} type={message_type} skipped={}",
+                    reason.label()
+                ),
+                None => {
+                    let collections: Vec<&str> = events
+                        .by_ref()
+                        .take(outcome.events)
+                        .map(|event| event.collection)
+                        .collect();
+                    log::debug!(
+                        "message source={source} type={message_type} events={}",
+                        collections.join("|")
+                    );
+                }
+            }
+        }
+    }
+
+    /// Counts the events of a request whose sender does not wait, and for which there is no capacity.
+    pub(super) fn count_not_admitted(&mut self, buffer: &EventBuffer) {
+        for event in buffer.events() {
+            self.count_dropped(event.destination, DropReason::NoCapacity, 1);
+        }
+    }
+
+    pub(super) fn record_user_updates(&mut self, report: &CommitReport) {
+        self.count(&metrics::USER_UPDATES_WRITTEN, &[], report.written);
+        self.count(&metrics::USERS_EVICTED, &[], report.evicted);
+        self.count(&metrics::USER_UPDATES_REJECTED, &[], report.rejected);
+        self.count(&metrics::EVENTS_TRAITS_OMITTED, &[], report.traits_omitted);
+    }
+
+    /// A callout is dispatched.
+    pub(super) fn count_callout(&mut self, destination: usize) {
+        let Some(project) = self.projects.get_mut(destination) else { return };
+        let registry = &mut self.registry;
+        let stat = *project
+            .callouts
+            .get_or_insert_with(|| registry.stat(&metrics::CALLOUTS, &[&project.id]));
+        registry.add(stat, 1);
+    }
+
+    /// A callout has ended after `ms` milliseconds; it had `events` events.
+    pub(super) fn record_callout(&mut self, ms: u64, events: usize) {
+        let stat = self.registry.stat(&metrics::CALLOUT_MS, &[]);
+        self.registry.record(stat, ms);
+        let stat = self.registry.stat(&metrics::BATCH_EVENTS, &[]);
+        self.registry.record(stat, to_u64(events));
+    }
+
+    /// Counts what became of the events of a callout, and logs problems. `status`: of Keen's reply.
+    pub(super) fn record_settlement(&mut self, report: &SettleReport, status: Option<u16>) {
+        let destination = report.destination_index;
+        if let Some(project) = self.projects.get_mut(destination) {
+            let registry = &mut self.registry;
+            let stat = *project
+                .delivered
+                .get_or_insert_with(|| registry.stat(&metrics::EVENTS_DELIVERED, &[&project.id]));
+            registry.add(stat, report.delivered);
+        }
+        self.count_unconfirmed(destination, report.unconfirmed);
+        self.count_dropped(destination, DropReason::Rejected, report.dropped);
+        if report.retried {
+            let id = self.project_id(destination);
+            self.count(&metrics::CALLOUTS_RETRIED, &[&id], 1);
+        }
+        for Rejection { collection, error } in &report.rejected {
+            self.count_rejected(destination, error);
+            self.warn(error, || {
+                format!("Keen rejected an event of collection {collection:?}: {error}")
+            });
+        }
+        match report.destination_up {
+            Some(up) => self.set_destination_up(destination, up, status),
+            None if report.unconfirmed > 0 => self.log_unconfirmed(destination, status),
+            None => {}
+        }
+    }
+
+    /// Counts events whose time is over.
+    pub(super) fn record_expiry(&mut self, report: &ExpiryReport) {
+        for (destination, events) in &report.unconfirmed {
+            self.count_unconfirmed(*destination, *events);
+            self.log_unconfirmed(*destination, None);
+        }
+        for (destination, events) in &report.dropped {
+            self.count_dropped(*destination, DropReason::Drain, *events);
+        }
+    }
+
+    fn count_unconfirmed(&mut self, destination: usize, events: u64) {
+        if events > 0 {
+            let id = self.project_id(destination);
+            self.count(&metrics::EVENTS_UNCONFIRMED, &[&id], events);
+        }
+    }
+
+    pub(super) fn count_dropped(&mut self, destination: usize, reason: DropReason, events: u64) {
+        if events > 0 {
+            let id = self.project_id(destination);
+            self.count(&metrics::EVENTS_DROPPED, &[&id, reason.label()], events);
+        }
+    }
+
+    fn count_rejected(&mut self, destination: usize, error: &str) {
+        let Some(project) = self.projects.get_mut(destination) else { return };
+        let error = label_value(error);
+        let label = if project.errors.contains(&error) {
+            error
+        } else if project.errors.len() < MAX_ERROR_LABELS {
+            project.errors.push(error.clone());
+            error
+        } else {
+            "other".to_owned()
+        };
+        let id = project.id.clone();
+        self.count(&metrics::EVENTS_REJECTED, &[&id, &label], 1);
+    }
+
+    fn set_destination_up(&mut self, destination: usize, up: bool, status: Option<u16>) {
+        if let Some(project) = self.projects.get_mut(destination) {
+            project.up = Some(up);
+        }
+        if !up {
+            let id = self.project_id(destination);
+            let status = status.unwrap_or(0);
+            self.warn(&format!("down {id}"), || {
+                format!(
+                    "Keen answers {status} to project {id}: check its id, its write key and its plan"
+                )
+            });
+        }
+    }
+
+    fn log_unconfirmed(&mut self, destination: usize, status: Option<u16>) {
+        let id = self.project_id(destination);
+        self.warn(&format!("unconfirmed {id}"), || {
+            let cause = status.map_or("no reply".to_owned(), |status| format!("status {status}"));
+            format!("Keen did not confirm events of project {id} in time: {cause}")
+        });
+    }
+
+    fn project_id(&self, destination: usize) -> String {
+        self.projects.get(destination).map(|project| project.id.clone()).unwrap_or_default()
+    }
+
+    /// Logs a warning, at most once in [`LOG_INTERVAL_MS`] for each `kind`.
+    pub(super) fn warn(&mut self, kind: &str, line: impl FnOnce() -> String) {
+        self.log_rate_limit.warn(kind, host::unix_ms(), line);
+    }
+
+    /// Reports to Envoy what has changed. True where another flush is needed though nothing changes any more: see
+    /// [`process_state::PendingBytes`].
+    pub(super) fn flush(&mut self, pending_bytes: usize) -> bool {
+        host::set_log_level();
+        let report = self.pending.report(pending_bytes, host::unix_ms());
+        let stat = self.registry.stat(&metrics::PENDING_BYTES, &[]);
+        self.registry.add_to_gauge(stat, report.gauge_change);
+        self.count(&metrics::PENDING_BYTES_LOST, &[], report.lost_bytes);
+        self.registry.flush();
+        self.flush_destinations();
+        report.others_pending
+    }
+
+    /// All workers set the same gauge: the last to hear of Keen is right.
+    fn flush_destinations(&mut self) {
+        for project in &mut self.projects {
+            if let Some(up) = project.up.take() {
+                let stat = self.registry.stat(&metrics::DESTINATION_UP, &[&project.id]);
+                self.registry.record(stat, u64::from(up));
+            }
+        }
+    }
+}
+
+/// Limits how often a kind of problem is logged.
+#[derive(Debug, Default)]
+struct LogRateLimit {
+    /// Kinds of problems, and when each was logged last.
+    logged: Vec<(String, u64)>,
+}
+
+impl LogRateLimit {
+    fn warn(&mut self, kind: &str, now_ms: u64, line: impl FnOnce() -> String) {
+        self.logged.retain(|(_, last)| now_ms.abs_diff(*last) < LOG_INTERVAL_MS);
+        if self.logged.len() < MAX_LOG_KEYS && self.logged.iter().all(|(logged, _)| logged != kind)
+        {
+            self.logged.push((kind.to_owned(), now_ms));
+            log::warn!("{}", line());
+        }
+    }
+}
+
+fn to_u64(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,95 @@
+//! State that all filters and workers of an Envoy process share.
+
+use super::fixture::{TestEnv, ok, track};
+use harness::{Dynamic, Envoy};
+use mock_keen::{Fault, MockKeen, Options};
+use serde_json::{Value, json};
+
+const HTTP_FILTERS: &str = "/filter_chains/0/filters/0/typed_config/http_filters";
+
+/// A configuration that the filter accepts, in a listener that Envoy refuses for another filter.
+#[tokio::test]
+async fn update_refused_for_another_filter_changes_nothing() {
+    let mut config = harness::default_config();
+    config["sources"]["writeKey"]["rememberUsers"] = json!(true);
+    let keen = MockKeen::start(Options::default()).await.unwrap();
+    let builder =
+        Envoy::builder().keen(keen.addr()).config(config.clone()).from_file(Dynamic::Listener);
+    let envoy = builder.start().await.unwrap_or_else(|e| panic!("{e:?}"));
+    let s = TestEnv { envoy, keen, client: reqwest::Client::new() };
+    let identify = json!({"userId": "u", "traits": {"plan": "pro"}}).to_string();
+    assert_eq!(s.post("/v1/identify", identify).await, ok());
+    s.keen.fault(Fault::status(403).times(1));
+    assert_eq!(s.post("/v1/track", track("down")).await.0, 503);
+    s.until("the destination is down", async || {
+        s.envoy.total("callouts").await == 1 && s.envoy.total("destination_up").await == 0
+    })
+    .await;
+
+    config["users"] = json!({"max": 40_000, "maxBytes": 1_000_000});
+    config["sources"]["new"] = json!({"projectId": "9181bcd23843312d87000000"});
+    s.envoy
+        .update_patched(&config, |listener| {
+            let filters = listener.pointer_mut(HTTP_FILTERS).unwrap().as_array_mut().unwrap();
+            let unknown = json!({"name": "unknown", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault",
+                "max_active_faults": "no number",
+            }});
+            filters.insert(1, unknown);
+        })
+        .unwrap();
+    s.until("Envoy refuses the update", async || {
+        s.envoy.stat("listener_manager.lds.update_rejected").await == 1
+    })
+    .await;
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    let project = "project.9181bcd23843312d87000000";
+    let stats = s.envoy.stats().await;
+    assert!(!stats.keys().any(|name| name.contains(project)), "{stats:?}");
+    assert_eq!(s.envoy.total("destination_up").await, 0);
+    let event = json!({"event": "known", "userId": "u"}).to_string();
+    assert_eq!(s.post("/v1/track", event).await, ok());
+    let known = s.keen.events().into_iter().find(|event| event.collection == "known").unwrap();
+    assert_eq!(known.event["user"]["traits"]["plan"], "pro", "{}", known.event);
+}
+
+/// Two listeners with a filter each, in one VM: with other bounds for users, and with the same source.
+#[tokio::test]
+async fn two_filters_with_different_users_settings_keep_their_users() {
+    let two = |yaml: &mut Value| {
+        let listeners = yaml["static_resources"]["listeners"].as_array_mut().unwrap();
+        let mut second = listeners[0].clone();
+        second["name"] = json!("second");
+        let value = format!("{HTTP_FILTERS}/0/typed_config/config/configuration/value");
+        second.pointer_mut(&value).unwrap()["users"] =
+            json!({"max": 40_000, "maxBytes": 1_000_000});
+        listeners.push(second);
+    };
+    let mut config = harness::default_config();
+    config["sources"]["writeKey"]["rememberUsers"] = json!(true);
+    let keen = MockKeen::start(Options::default()).await.unwrap();
+    let builder = Envoy::builder().keen(keen.addr()).config(config).concurrency(2).patch(two);
+    let envoy = builder.start().await.unwrap_or_else(|e| panic!("{e:?}"));
+    let s = TestEnv { envoy, keen, client: reqwest::Client::new() };
+    let second = s.envoy.listener("second").await.unwrap();
+    let post = async |path: &str, body: String| {
+        let request =
+            s.client.post(format!("http://{second}{path}")).basic_auth("writeKey", Some(""));
+        assert_eq!(request.body(body).send().await.unwrap().status(), 200);
+    };
+    let identify = |plan: &str| json!({"userId": "u", "traits": {"plan": plan}}).to_string();
+    let event = |name: &str| json!({"event": name, "userId": "u"}).to_string();
+    for i in 0..4 {
+        assert_eq!(s.post("/v1/identify", identify("first")).await, ok());
+        post("/v1/identify", identify("second")).await;
+        assert_eq!(s.post("/v1/track", event(&format!("first {i}"))).await, ok());
+        post("/v1/track", event(&format!("second {i}"))).await;
+    }
+    let events = s.keen.events();
+    assert_eq!(events.len(), 8);
+    for event in events {
+        let plan = event.event["user"]["traits"]["plan"].as_str().unwrap_or_default();
+        assert!(event.collection.starts_with(plan) && !plan.is_empty(), "{event:?}");
+    }
+    s.until("nothing is pending", async || s.envoy.total("pending_bytes").await == 0).await;
+}
