@@ -14,6 +14,7 @@
 //!
 //! [`json`] reads the JSON values that all of them share.
 
+#![forbid(unsafe_code)]
 // No caller may end the VM: nothing outside tests panics. clippy.toml lets unit tests do so.
 #![deny(
     clippy::unwrap_used,

@@ -3,7 +3,7 @@
 use super::error::{ConfigError, push_name, quoted};
 use super::origin::OriginPattern;
 use super::schema::{Default, Kind, SETTINGS, Setting};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 use std::cell::RefCell;
 
 /// Bytes of a name, of a host, and of a path or URL, at most.
@@ -145,7 +145,7 @@ impl<'v> Section<'v> {
         let number = whole_number(value).filter(|number| (min..=max).contains(number));
         number.unwrap_or_else(|| {
             let found =
-                if let Value::Number(n) = value { n.to_string() } else { type_name(value).into() };
+                if let Value::Number(n) = value { number_text(n) } else { type_name(value).into() };
             let rule = format!("must be a whole number from {min} to {max}, found {found}");
             self.refuse_setting(setting, rule);
             default
@@ -352,6 +352,16 @@ pub(super) fn host_of_url(url: &str) -> Option<&str> {
     let (host, path) = rest.split_once('/')?;
     let is_path = !path.is_empty() && path.len() <= MAX_URL_BYTES && path.bytes().all(is_path_byte);
     (is_host(host) && is_path).then_some(host)
+}
+
+/// A number as an error shows it. Printing a double would add 20 KB to the module.
+fn number_text(number: &Number) -> String {
+    let integer = number.as_u64().map(|n| n.to_string()).or(number.as_i64().map(|n| n.to_string()));
+    integer.unwrap_or_else(|| {
+        #[allow(clippy::cast_possible_truncation, reason = "a float's cast saturates")]
+        let floor = number.as_f64().map_or(0, |number| number.floor() as i64);
+        format!("a fraction above {floor}")
+    })
 }
 
 /// A whole number. A double counts where it is whole: Structs have no others.

@@ -47,7 +47,7 @@ use backoff::Backoff;
 use batch::{Batch, event_cost};
 use project_queue::{Concurrency, ProjectQueue};
 use rustc_hash::FxHashMap;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::iter::{repeat, repeat_n};
 use std::mem::take;
 
@@ -379,9 +379,9 @@ impl Delivery {
         let mut by_excess: Vec<(usize, usize)> =
             self.projects.iter().map(over_share).zip(0..).collect();
         by_excess.retain(|(excess, _)| *excess > 0);
-        by_excess.sort_unstable_by(|a, b| b.cmp(a));
+        let by_excess = BinaryHeap::from(by_excess).into_sorted_vec();
         for unattended in [true, false] {
-            for (_, index) in &by_excess {
+            for (_, index) in by_excess.iter().rev() {
                 while self.pending_bytes.saturating_add(cost) > limit
                     && self.projects.get(*index).is_some_and(|p| over_share(p) > 0)
                     && (unattended || is_within_share)

@@ -7,7 +7,7 @@ use super::identity::{Ids, is_blank};
 use super::properties::Properties;
 use super::{BatchValues, SkipReason, is_empty_container};
 use crate::config::{Mode, Source};
-use crate::json::{Value, for_each_element, member, quoted};
+use crate::json::{Value, for_each_element, member, parse_f64, quoted};
 use crate::keen::event_writer::EventWriter;
 use crate::keen::names;
 use crate::keen::sanitize::{Sanitized, is_placeholder, is_placeholder_text, sanitize};
@@ -84,7 +84,7 @@ fn event_name_text(name: Value<'_>) -> Option<Cow<'_, str>> {
             Some(Cow::Borrowed(digits))
         }
         Value::Number(digits) => {
-            let number: f64 = digits.parse().unwrap_or(f64::NAN);
+            let number = parse_f64(digits).unwrap_or(f64::NAN);
             let whole = number.fract() == 0.0 && number.abs() < MAX_SAFE_INTEGER;
             #[allow(clippy::cast_possible_truncation, reason = "it is whole, and below 2^53")]
             Some(if whole {
@@ -370,7 +370,7 @@ fn location(keen: &str) -> Option<Cow<'_, str>> {
     let mut count = 0_usize;
     for_each_element(coordinates, |value| {
         if let (Value::Number(digits), Some(slot)) = (value, numbers.get_mut(count)) {
-            *slot = digits.parse().unwrap_or(f64::INFINITY);
+            *slot = parse_f64(digits).unwrap_or(f64::INFINITY);
         }
         count = count.saturating_add(1);
     });

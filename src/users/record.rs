@@ -121,13 +121,13 @@ pub(crate) fn merge_objects(first: &str, second: &str) -> String {
     if first_members.is_empty() {
         return second.to_owned();
     }
-    let overwritten: BTreeSet<&str> =
-        second_members.iter().map(|(name, _)| name.as_str()).collect();
+    let mut overwritten = BTreeSet::new();
+    overwritten.extend(second_members.iter().map(|(name, _)| name.as_str()));
     let mut merged = String::with_capacity(first.len().saturating_add(second.len()));
     let retained = first_members.iter().filter(|(name, _)| !overwritten.contains(name.as_str()));
     for (name, value) in retained.chain(&second_members) {
         merged.push(if merged.is_empty() { '{' } else { ',' });
-        merged.push_str(&serde_json::Value::from(name.as_str()).to_string());
+        merged.push_str(&crate::json::quoted(name));
         merged.push(':');
         merged.push_str(value.get());
     }

@@ -382,14 +382,14 @@ fn oversized_traits_replace_earlier_ones_by_none() {
         Some(r#"{"userId":"u"}"#)
     );
     let id = "i".repeat(600);
-    let kept = identify(
+    let report = identify(
         &mut memory,
         PLENTY,
         4,
         &shop,
         &format!(r#"{{"userId":"{id}","traits":{{"n":1}}}}"#),
     );
-    assert_eq!((kept.rejected, kept.written), (1, 0));
+    assert_eq!((report.rejected, report.written), (1, 0));
     assert_eq!(shown(&mut memory, PLENTY, 5, &shop, &format!(r#"{{"userId":"{id}"}}"#)), None);
     // A bound that is too small for one record.
     let none = config::UsersSettings { max_bytes: 10, ..PLENTY };
@@ -426,8 +426,8 @@ fn updates_of_one_request_are_bounded() {
         let body = format!(r#"{{"userId":"u","traits":{{"n":{n}}}}}"#);
         users.identify(&shop, &message(MessageType::Identify, &body), None);
     }
-    let kept = users.commit();
-    assert_eq!((kept.written, kept.rejected), (8_191, 1_809));
+    let report = users.commit();
+    assert_eq!((report.written, report.rejected), (8_191, 1_809));
     assert!(shown(&mut memory, PLENTY, 2, &shop, r#"{"userId":"u"}"#).unwrap().contains("8190"));
 }
 

@@ -123,7 +123,12 @@ fn gunzip(mut packed: &[u8], max_bytes: usize) -> Result<Vec<u8>, BadRequestReas
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation
+)]
 mod tests {
     use super::*;
     use flate2::{Compression, Crc, GzBuilder, write::GzEncoder};
@@ -263,8 +268,9 @@ mod tests {
                 if self.count.is_multiple_of(8) {
                     self.bytes.push(0);
                 }
-                let last = self.bytes.len() - 1;
-                self.bytes[last] |= ((value >> bit & 1) as u8) << (self.count % 8);
+                if let Some(last) = self.bytes.last_mut() {
+                    *last |= ((value >> bit & 1) as u8) << (self.count % 8);
+                }
                 self.count += 1;
             }
         }

@@ -13,7 +13,7 @@
 //! assert_eq!(message, want);
 //! ```
 
-use serde_json::json;
+use crate::json::quoted;
 
 /// Headers of a settings request.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,8 +43,9 @@ impl SettingsRequest<'_> {
             return None;
         }
         let url = String::from_utf8_lossy(page);
-        let message = json!({"writeKey": write_key, "properties": {"page_url": url}});
-        Some(message.to_string().into_bytes())
+        let (url, write_key) = (quoted(&url), quoted(write_key));
+        let message = format!(r#"{{"properties":{{"page_url":{url}}},"writeKey":{write_key}}}"#);
+        Some(message.into_bytes())
     }
 
     fn is_prefetch(&self) -> bool {
@@ -55,7 +56,7 @@ impl SettingsRequest<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     fn page_url(method: &[u8], referer: &[u8], origin: &[u8], sec_purpose: &[u8]) -> Option<Value> {
         let message = SettingsRequest { method, referer, origin, sec_purpose }.page_message("k")?;

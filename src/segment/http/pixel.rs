@@ -9,8 +9,9 @@
 //! ```
 
 use super::write_key::decode_base64;
-use serde_json::{Map, Value};
+use serde::Serialize;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// A transparent image of one pixel.
 pub const TRANSPARENT_GIF: &[u8] = &[
@@ -28,6 +29,15 @@ pub const HEADERS: [(&str, &str); 2] = [
 /// Levels of dotted names that become objects. The rest of a deeper name stays one name.
 const MAX_DEPTH: usize = 8;
 
+/// A field of the message.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Field {
+    Text(String),
+    Flag(bool),
+    Object(BTreeMap<String, Field>),
+}
+
 /// The message in a query, as the JSON that a POST would carry.
 ///
 /// The parameter `data` holds it as JSON, or in base64: either alphabet, padded or not, with or
@@ -35,14 +45,14 @@ const MAX_DEPTH: usize = 8;
 /// message that cannot be read is empty.
 #[must_use]
 pub fn message(query: &str) -> Vec<u8> {
-    let mut message = Map::new();
+    let mut message = BTreeMap::new();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         if name == "data" {
             return decode_data_param(value);
         }
         insert_path(&mut message, &name, &value);
     }
-    Value::Object(message).to_string().into_bytes()
+    serde_json::to_vec(&message).unwrap_or_default()
 }
 
 fn decode_data_param(value: Cow<'_, str>) -> Vec<u8> {
@@ -60,23 +70,23 @@ fn decode_data_param(value: Cow<'_, str>) -> Vec<u8> {
     decode_base64(&standard.collect::<Vec<u8>>()).unwrap_or_default()
 }
 
-fn insert_path(message: &mut Map<String, Value>, name: &str, value: &str) {
+fn insert_path(message: &mut BTreeMap<String, Field>, name: &str, value: &str) {
     let mut path: Vec<&str> = name.splitn(MAX_DEPTH, '.').collect();
     let Some(last) = path.pop() else { return };
     let mut object = message;
     for name in &path {
-        let member = object.entry(*name).or_insert(Value::Null);
-        if !member.is_object() {
-            *member = Value::Object(Map::new());
+        let field = object.entry((*name).to_owned()).or_insert(Field::Flag(false));
+        if !matches!(field, Field::Object(_)) {
+            *field = Field::Object(BTreeMap::new());
         }
-        let Value::Object(inner) = member else { return };
+        let Field::Object(inner) = field else { return };
         object = inner;
     }
     // A query has only strings, but `integrations` takes booleans.
     let value = match (path.first(), value) {
-        (Some(&"integrations"), "true") => Value::Bool(true),
-        (Some(&"integrations"), "false") => Value::Bool(false),
-        _ => Value::from(value),
+        (Some(&"integrations"), "true") => Field::Flag(true),
+        (Some(&"integrations"), "false") => Field::Flag(false),
+        _ => Field::Text(value.to_owned()),
     };
     object.insert(last.to_owned(), value);
 }
@@ -86,7 +96,7 @@ fn insert_path(message: &mut Map<String, Value>, name: &str, value: &str) {
 mod tests {
     use super::*;
     use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine};
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn read(query: &str) -> Value {
         serde_json::from_slice(&message(query)).unwrap_or(Value::Null)

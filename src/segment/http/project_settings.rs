@@ -10,7 +10,7 @@
 //! ```
 
 use crate::config::{BrowserKeys, Source};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 /// The response's headers. Browsers request the settings on each page load, and they change with
 /// the filter's configuration only. With `initialPageview` each request counts, so that no cache may
@@ -32,46 +32,103 @@ pub fn response_headers(source: Option<&Source>) -> [(&'static str, &'static str
 #[must_use]
 pub fn response_body(write_key: &str, source: Option<&Source>, api_host: Option<&str>) -> Vec<u8> {
     let bundled = source.and_then(|source| Some((source, source.bundled.as_ref()?)));
-    let unbundled: &[&str] = if bundled.is_some() { &[] } else { &["Keen IO"] };
-    let mut segment_io = json!({
-        "apiKey": write_key,
-        "unbundledIntegrations": unbundled,
-        "addBundledMetadata": true,
-    });
-    if let (Some(host), Some(settings)) = (api_host, segment_io.as_object_mut()) {
-        settings.insert("apiHost".to_owned(), host.into());
-    }
-    let mut body = json!({
-        "integrations": {"Segment.io": segment_io},
-        "metrics": {"sampleRate": 0},
-        "plan": {},
-        "analyticsNextEnabled": true,
-    });
-    if let Some((source, keys)) = bundled
-        && let Some(integrations) = body.get_mut("integrations").and_then(Value::as_object_mut)
-    {
-        integrations.insert("Keen IO".to_owned(), bundled_keen(source, keys));
-    }
-    body.to_string().into_bytes()
+    let settings = ProjectSettings {
+        integrations: Integrations {
+            segment_io: SegmentIo {
+                api_key: write_key,
+                unbundled_integrations: if bundled.is_some() { &[] } else { &["Keen IO"] },
+                add_bundled_metadata: true,
+                api_host,
+            },
+            keen_io: bundled.map(|(source, keys)| KeenIo::new(source, keys)),
+        },
+        metrics: Metrics { sample_rate: 0 },
+        plan: Plan {},
+        analytics_next_enabled: true,
+    };
+    serde_json::to_vec(&settings).unwrap_or_default()
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ProjectSettings<'a> {
+    integrations: Integrations<'a>,
+    metrics: Metrics,
+    plan: Plan,
+    analytics_next_enabled: bool,
+}
+
+#[derive(Serialize)]
+struct Integrations<'a> {
+    #[serde(rename = "Segment.io")]
+    segment_io: SegmentIo<'a>,
+    #[serde(rename = "Keen IO", skip_serializing_if = "Option::is_none")]
+    keen_io: Option<KeenIo<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SegmentIo<'a> {
+    api_key: &'a str,
+    unbundled_integrations: &'a [&'a str],
+    add_bundled_metadata: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_host: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Metrics {
+    sample_rate: u8,
+}
+
+#[derive(Serialize)]
+struct Plan {}
+
 /// The settings of Keen's browser integration.
-fn bundled_keen(source: &Source, keys: &BrowserKeys) -> Value {
-    json!({
-        "projectId": keys.project_id,
-        "writeKey": keys.write_key,
-        "readKey": keys.read_key.as_deref().unwrap_or_default(),
-        "ipAddon": source.ip_addon,
-        "uaAddon": source.ua_addon,
-        "urlAddon": source.url_addon,
-        "referrerAddon": source.referrer_addon,
-        "trackAllPages": source.track_all_pages,
-        "trackNamedPages": source.track_named_pages,
-        "trackCategorizedPages": source.track_categorized_pages,
-        "bundlingStatus": "bundled",
-        "type": "browser",
-        "versionSettings": {"componentTypes": ["browser", "server"]},
-    })
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(clippy::struct_excessive_bools, reason = "Segment's own settings")]
+struct KeenIo<'a> {
+    project_id: &'a str,
+    write_key: &'a str,
+    read_key: &'a str,
+    ip_addon: bool,
+    ua_addon: bool,
+    url_addon: bool,
+    referrer_addon: bool,
+    track_all_pages: bool,
+    track_named_pages: bool,
+    track_categorized_pages: bool,
+    bundling_status: &'a str,
+    r#type: &'a str,
+    version_settings: VersionSettings<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct VersionSettings<'a> {
+    component_types: &'a [&'a str],
+}
+
+impl<'a> KeenIo<'a> {
+    fn new(source: &Source, keys: &'a BrowserKeys) -> Self {
+        Self {
+            project_id: &keys.project_id,
+            write_key: &keys.write_key,
+            read_key: keys.read_key.as_deref().unwrap_or_default(),
+            ip_addon: source.ip_addon,
+            ua_addon: source.ua_addon,
+            url_addon: source.url_addon,
+            referrer_addon: source.referrer_addon,
+            track_all_pages: source.track_all_pages,
+            track_named_pages: source.track_named_pages,
+            track_categorized_pages: source.track_categorized_pages,
+            bundling_status: "bundled",
+            r#type: "browser",
+            version_settings: VersionSettings { component_types: &["browser", "server"] },
+        }
+    }
 }
 
 #[cfg(test)]
@@ -79,6 +136,7 @@ fn bundled_keen(source: &Source, keys: &BrowserKeys) -> Value {
 mod tests {
     use super::*;
     use crate::config::Mode;
+    use serde_json::{Value, json};
 
     fn body(source: Option<&Source>) -> Value {
         serde_json::from_slice(&response_body("k", source, None)).unwrap()

@@ -143,7 +143,7 @@ impl Response {
                 (Cow::Borrowed("destination rejected the call"), "unavailable")
             }
         };
-        let message = serde_json::Value::from(message);
+        let message = crate::json::quoted(&message);
         Cow::Owned(format!(
             "{{\n  \"success\": false,\n  \"message\": {message},\n  \"code\": \"{code}\"\n}}"
         ))

@@ -11,7 +11,7 @@
 //! assert_eq!(out, b"2026-11-23T22:03:16.000Z");
 //! ```
 
-use crate::json::Value;
+use crate::json::{Value, parse_f64};
 use std::ops::RangeInclusive;
 use time::{Date, Month};
 
@@ -142,7 +142,10 @@ fn looks_like_unix_time(text: &str) -> bool {
     reason = "a float's cast saturates, and what is out of range is refused"
 )]
 fn parse_unix_time(digits: &str) -> Option<i64> {
-    let number: f64 = digits.parse().ok()?;
+    // JSON numbers have no leading zeros, digits in a string may.
+    let significant = digits.trim_start_matches('0');
+    let starts_with_digit = significant.starts_with(|c: char| c.is_ascii_digit());
+    let number = parse_f64(if starts_with_digit { significant } else { digits })?;
     let at =
         if number.abs() < FIRST_MILLISECONDS { (number * 1000.0).round() } else { number.trunc() }
             as i64;
