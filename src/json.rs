@@ -305,21 +305,21 @@ impl<'de, R: ReadMember<'de>> Visitor<'de> for ObjectSeed<'_, R> {
 /// Reads the members of a text that is an object.
 ///
 /// # Errors
-/// It is not JSON, or `reader` failed.
+/// It is not JSON, or no object, or `reader` failed.
 pub fn read_object<'de>(
     text: &'de str,
     reader: &mut impl ReadMember<'de>,
-) -> serde_json::Result<bool> {
+) -> serde_json::Result<()> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let is_object = ObjectSeed(reader).deserialize(&mut deserializer)?;
-    deserializer.end()?;
-    Ok(is_object)
+    (&mut deserializer).deserialize_map(ObjectSeed(reader))?;
+    deserializer.end()
 }
 
 /// Calls `member` with each member of an object; of any other value there are none.
-pub fn for_each_member<'a>(object: &'a str, member: impl FnMut(&Name<'a>, Value<'a>)) {
-    struct Each<F>(F);
-    impl<'a, F: FnMut(&Name<'a>, Value<'a>)> ReadMember<'a> for Each<F> {
+// Not generic: one copy of the code serves all callers.
+pub fn for_each_member<'a>(object: &'a str, member: &mut dyn FnMut(&Name<'a>, Value<'a>)) {
+    struct Each<'f, 'a>(&'f mut dyn FnMut(&Name<'a>, Value<'a>));
+    impl<'a> ReadMember<'a> for Each<'_, 'a> {
         fn member<A: MapAccess<'a>>(
             &mut self,
             name: Name<'a>,
@@ -330,23 +330,21 @@ pub fn for_each_member<'a>(object: &'a str, member: impl FnMut(&Name<'a>, Value<
             Ok(())
         }
     }
-    if object.as_bytes().first() == Some(&b'{') {
-        // The text has been checked: it cannot fail.
-        let _ = read_object(object, &mut Each(member));
-    }
+    // The text has been checked: it fails only where it is no object.
+    let _ = read_object(object, &mut Each(member));
 }
 
 /// Calls `element` with each element of an array; of any other value there are none.
-pub fn for_each_element<'a>(array: &'a str, element: impl FnMut(Value<'a>)) {
-    struct Each<F>(F);
-    impl<'a, F: FnMut(Value<'a>)> Visitor<'a> for Each<F> {
+pub fn for_each_element<'a>(array: &'a str, element: &mut dyn FnMut(Value<'a>)) {
+    struct Each<'f, 'a>(&'f mut dyn FnMut(Value<'a>));
+    impl<'a> Visitor<'a> for Each<'_, 'a> {
         type Value = ();
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an array")
         }
 
-        fn visit_seq<A: de::SeqAccess<'a>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        fn visit_seq<A: de::SeqAccess<'a>>(self, mut seq: A) -> Result<(), A::Error> {
             while let Some(raw) = seq.next_element::<&RawValue>()? {
                 (self.0)(raw.into());
             }
@@ -361,7 +359,7 @@ pub fn for_each_element<'a>(array: &'a str, element: impl FnMut(Value<'a>)) {
 #[must_use]
 pub fn member<'a>(object: &'a str, name: &str) -> Value<'a> {
     let mut found = Value::Absent;
-    for_each_member(object, |member, value| {
+    for_each_member(object, &mut |member, value| {
         if *member.0 == *name.as_bytes() {
             found = value;
         }

@@ -19,14 +19,15 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt;
+use std::hash::{DefaultHasher, Hasher};
 use std::ops::Range;
 
 /// A string must be shorter than this many characters.
 const STRING_LIMIT: usize = 10_000;
 /// Containers inside each other in an event, at most; a deeper one becomes its JSON text, as a string.
 pub const MAX_DEPTH: usize = 512;
-/// Levels of containers that are read by recursion before the rest is read anew from its text: serde_json stops at 128.
-const LEVELS_PER_ROUND: usize = 100;
+/// Levels of containers that are read by recursion before the rest is read anew from its text: serde_json stops at 127.
+const LEVELS_PER_ROUND: usize = 125;
 /// Names of an object that are compared pairwise, at most; more go into a tree.
 const MAX_PAIRWISE_NAMES: usize = 16;
 
@@ -112,16 +113,24 @@ fn is_valid_container(text: &str) -> bool {
     ValidSeed(&mut Vec::new()).deserialize(&mut deserializer).is_ok()
 }
 
-/// Names of one object, to find the first that is there twice.
-#[derive(Debug, Default)]
-pub struct SeenNames<'de> {
-    many: BTreeSet<&'de [u8]>,
+/// A hash of a name, in place of the name where many are compared. SipHash: nobody finds many names of one hash, and what is
+/// stored is ordered, so that names of similar hashes cost nothing more.
+fn name_hash(name: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(name);
+    hasher.finish()
 }
 
-impl<'de> SeenNames<'de> {
-    /// Adds a name of the object whose first ones are `few`. False: it is there already.
+/// Names of one object, to find the first that may be there twice.
+#[derive(Debug, Default)]
+pub struct SeenNames {
+    many: BTreeSet<u64>,
+}
+
+impl SeenNames {
+    /// Adds a name of the object whose first ones are `few`. False: it may be there already.
     #[inline]
-    pub fn insert(&mut self, few: &mut Vec<&'de [u8]>, start: usize, name: &'de [u8]) -> bool {
+    pub fn insert<'de>(&mut self, few: &mut Vec<&'de [u8]>, start: usize, name: &'de [u8]) -> bool {
         let seen = few.get(start..).unwrap_or_default();
         if seen.len() < MAX_PAIRWISE_NAMES {
             let new = !seen.contains(&name);
@@ -129,9 +138,9 @@ impl<'de> SeenNames<'de> {
             return new;
         }
         if self.many.is_empty() {
-            self.many.extend(seen);
+            self.many.extend(seen.iter().map(|name| name_hash(name)));
         }
-        self.many.insert(name)
+        self.many.insert(name_hash(name))
     }
 }
 
@@ -318,11 +327,20 @@ impl<'l> Sanitizer<'l> {
     }
 
     /// Writes a member's name.
-    fn name(&mut self, name: &str) {
-        let valid = names::property_name(name);
-        self.changes = self.changes.saturating_add(u32::from(valid != name));
+    fn name(&mut self, raw: RawStr<'_>, name: &str) {
         let start = self.out.len();
-        json::write_string(&mut self.out, &valid);
+        let is_short = !name.is_empty() && name.len() <= names::MAX_PROPERTY;
+        if is_short && raw.raw().len() == name.len() {
+            // Without escapes, and dots are all that may have to change.
+            let has_dots = name.contains('.');
+            self.changes = self.changes.saturating_add(u32::from(has_dots));
+            let underscored = |byte| if byte == b'.' { b'_' } else { byte };
+            self.out.extend(raw.quoted().bytes().map(underscored));
+        } else {
+            let valid = names::property_name(name);
+            self.changes = self.changes.saturating_add(u32::from(valid != name));
+            json::write_string(&mut self.out, &valid);
+        }
         self.members.push(WrittenMember { start, name_end: self.out.len() });
         self.out.push(b':');
     }
@@ -335,9 +353,10 @@ impl<'l> Sanitizer<'l> {
             for (index, member) in members.iter().enumerate() {
                 let name = self.out.get(member.start..member.name_end).unwrap_or_default();
                 // It goes with the comma behind it.
-                if let Some(earlier) = by_name.insert(name, index)
+                if let Some(earlier) = by_name.insert(name_hash(name), index)
                     && let (Some(from), Some(to)) =
                         (members.get(earlier), members.get(earlier.saturating_add(1)))
+                    && self.out.get(from.start..from.name_end) == Some(name)
                 {
                     self.overwritten.push(from.start..to.start);
                 }
@@ -423,8 +442,8 @@ impl<'de> Visitor<'de> for ContainerSeed<'_, '_, '_> {
         while let Some(raw) = map.next_key::<&RawValue>()? {
             self.position.peek();
             self.position.advance(raw.get().len());
-            let Value::String(name) = raw.into() else { continue };
-            let name = name.decode();
+            let Value::String(raw) = raw.into() else { continue };
+            let name = raw.decode();
             if left_out == Some(name.as_bytes()) {
                 self.position.peek();
                 let value = map.next_value::<&RawValue>()?;
@@ -434,7 +453,7 @@ impl<'de> Visitor<'de> for ContainerSeed<'_, '_, '_> {
             if self.sanitizer.members.len() > first {
                 self.sanitizer.out.push(b',');
             }
-            self.sanitizer.name(&name);
+            self.sanitizer.name(raw, &name);
             match self.child() {
                 Some(child) => map.next_value_seed(child)?,
                 None => {

@@ -368,7 +368,7 @@ fn location(keen: &str) -> Option<Cow<'_, str>> {
     let Value::Array(coordinates) = member(location, "coordinates") else { return None };
     let mut numbers = [f64::INFINITY; 2];
     let mut count = 0_usize;
-    for_each_element(coordinates, |value| {
+    for_each_element(coordinates, &mut |value| {
         if let (Value::Number(digits), Some(slot)) = (value, numbers.get_mut(count)) {
             *slot = parse_f64(digits).unwrap_or(f64::INFINITY);
         }

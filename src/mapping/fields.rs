@@ -2,7 +2,7 @@
 
 use super::properties::Properties;
 use crate::json::{Value, quoted, read_value};
-use crate::keen::sanitize::{Sanitized, sanitize};
+use crate::keen::sanitize::{Sanitized, is_valid, sanitize};
 use std::borrow::Cow;
 
 /// Declares our fields, in the order in which they are written.
@@ -23,6 +23,9 @@ macro_rules! own_fields {
             /// The field of that name.
             #[inline]
             pub(super) fn from_name(name: &[u8]) -> Option<Self> {
+                if name.len() > MAX_NAME_BYTES {
+                    return None;
+                }
                 $(if name == $name.as_bytes() {
                     return Some(Self::$field);
                 })*
@@ -47,6 +50,9 @@ own_fields! {
     User = "user",
     Keen = "keen",
 }
+
+/// No field's name is longer.
+pub(super) const MAX_NAME_BYTES: usize = 18;
 
 /// One value for each of our fields.
 pub(super) type PerField<T> = [T; OwnField::ALL.len()];
@@ -115,7 +121,12 @@ impl<'m> EventFields<'m> {
     pub(super) fn is_filled(&self, field: OwnField, properties: &Properties<'_>) -> bool {
         match self.get(field) {
             Some(json) => json.len() > 2 && json.starts_with('"'),
-            None => matches!(properties.get(field), Value::String(text) if !text.raw().is_empty()),
+            None => match properties.get(field) {
+                Value::String(text) => !text.raw().is_empty(),
+                // A number that Keen cannot hold becomes a string.
+                number @ Value::Number(_) => !is_valid(number),
+                _ => false,
+            },
         }
     }
 
@@ -128,7 +139,8 @@ impl<'m> EventFields<'m> {
     ) -> Option<Cow<'f, str>> {
         match self.get(field) {
             Some(json) if json.len() > max_bytes.saturating_add(2) => None,
-            Some(json) => read_value(json)?.short_str(max_bytes),
+            Some(json) if json.contains('\\') => read_value(json)?.short_str(max_bytes),
+            Some(json) => json.strip_prefix('"')?.strip_suffix('"').map(Cow::Borrowed),
             None => properties.get(field).short_str(max_bytes),
         }
     }

@@ -68,6 +68,21 @@ impl<'a> Ids<'a> {
         }
     }
 
+    /// The ids that an event of a source needs: who it is of, and who its visitor is where users are remembered.
+    pub(super) fn for_event(message: &Message<'a>, source: &Source, body_is_lossy: bool) -> Self {
+        if source.remember_users {
+            return Self::new(message, body_is_lossy);
+        }
+        let mut ids = Self { user: Id::new(message.user_id, body_is_lossy), ..Self::default() };
+        if ids.user.is_none() {
+            ids.anonymous = Id::new(message.anonymous_id, body_is_lossy);
+        }
+        if ids.of_event().is_none() {
+            ids.session = Id::new(message.session_id, body_is_lossy);
+        }
+        ids
+    }
+
     /// Who an event is of: `userId`, else `anonymousId`, else `sessionId`.
     pub(super) fn of_event(&self) -> Option<&Id<'a>> {
         self.user.as_ref().or(self.anonymous.as_ref()).or(self.session.as_ref())

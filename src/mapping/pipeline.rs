@@ -253,7 +253,7 @@ impl<T: FnMut() -> String, S: SharedData> RequestMapper<'_, '_, T, S> {
             };
         }
         let collections = collections(message_type, message, source)?;
-        let ids = Ids::new(message, self.body_is_lossy);
+        let ids = Ids::for_event(message, source, self.body_is_lossy);
         let page = self.batch_page.as_ref().filter(|_| {
             source.mode == Mode::Device && self.client.is_end_user_request(&message.context)
         });

@@ -1,8 +1,7 @@
 //! The `properties` of one message: checked once, whatever number of events they go into.
 
-use super::fields::{OwnField, PerField};
+use super::fields::{MAX_NAME_BYTES, OwnField, PerField};
 use crate::json::{Name, ReadMember, Value, for_each_member, read_object, write_string};
-use crate::keen::names;
 use crate::keen::sanitize::{
     SeenNames, ValidSeed, is_placeholder, is_valid, rewrite_object, valid_name,
 };
@@ -78,7 +77,7 @@ impl<'a> Properties<'a> {
 
     fn without(&self, overridden: u32) -> String {
         let mut out = Vec::with_capacity(self.object.len());
-        for_each_member(&self.object, |name, value| {
+        for_each_member(&self.object, &mut |name, value| {
             let is_overridden =
                 OwnField::from_name(&name.0).is_some_and(|field| overridden & mask(field) != 0);
             if is_overridden || self.keen_name.as_ref() == Some(name) {
@@ -96,6 +95,16 @@ impl<'a> Properties<'a> {
     }
 }
 
+/// The field of ours whose name a property's will be: dots become underscores.
+fn own_field_once_sanitized(name: &[u8]) -> Option<OwnField> {
+    if name.len() > MAX_NAME_BYTES || !name.contains(&b'.') {
+        return OwnField::from_name(name);
+    }
+    let sanitized: Vec<u8> =
+        name.iter().map(|byte| if *byte == b'.' { b'_' } else { *byte }).collect();
+    OwnField::from_name(&sanitized)
+}
+
 fn mask(field: OwnField) -> u32 {
     1_u32.checked_shl(field as u32).unwrap_or_default()
 }
@@ -104,7 +113,7 @@ fn mask(field: OwnField) -> u32 {
 struct Reader<'n, 'a> {
     found: Properties<'a>,
     names: &'n mut Vec<&'a [u8]>,
-    seen: SeenNames<'a>,
+    seen: SeenNames,
     /// Whether all that has been read is valid. Once it is not, nothing is checked any more.
     is_valid: bool,
     url_match: FirstMatch<'a>,
@@ -132,9 +141,7 @@ impl<'a> ReadMember<'a> for Reader<'_, 'a> {
         let own = match valid {
             Some(name) => OwnField::from_name(name),
             // As the event will have it.
-            None => OwnField::from_name(
-                names::property_name(&String::from_utf8_lossy(&name.0)).as_bytes(),
-            ),
+            None => own_field_once_sanitized(&name.0),
         };
         let is_url = key_matches(&name.0, b"url");
         let is_keen = key_matches(&name.0, b"keen");

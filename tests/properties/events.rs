@@ -292,10 +292,10 @@ fn without_placeholder(json: Option<&Json>) -> Option<&Json> {
     json.filter(|json| matches!(json, Json::Null) || !matches!(legal(json, 1), Tree::Null))
 }
 
-/// What the context says; its `null` only where nothing else bears the name.
+/// What the context says; its `null`, and a placeholder, only where nothing else bears the name.
 fn overlay(event: &mut Vec<(String, Tree)>, name: &str, value: Option<&Json>) {
     match value {
-        Some(Json::Null) if event.iter().any(|(n, _)| n == name) => {}
+        Some(value) if legal(value, 1) == Tree::Null && event.iter().any(|(n, _)| n == name) => {}
         Some(value) => event.push((name.to_owned(), legal(value, 1))),
         None => {}
     }

@@ -1,7 +1,8 @@
 //! A request's body: one message, or a batch.
 
+use super::integrations::Integrations;
 use super::message::MessageReader;
-use super::{Message, MessageType};
+use super::{Context, Message, MessageType};
 use crate::json::{Name, ObjectSeed, ReadMember, Value, read_object};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -65,9 +66,7 @@ impl<'a> Body<'a> {
         };
         let mut message = Message::default();
         let mut reader = MessageReader::new(&mut message, in_place);
-        if !read_object(text, &mut reader).map_err(|_| BodyError::Malformed)? {
-            return Err(BodyError::Malformed);
-        }
+        read_object(text, &mut reader).map_err(|_| BodyError::Malformed)?;
         reader.finish();
         message.message_type = Some(message_type);
         body.messages.push(message);
@@ -94,9 +93,7 @@ impl<'a> Body<'a> {
             has_batch: false,
             has_messages: false,
         };
-        if !read_object(text, &mut reader).map_err(|_| BodyError::Malformed)? {
-            return Err(BodyError::Malformed);
-        }
+        read_object(text, &mut reader).map_err(|_| BodyError::Malformed)?;
         reader.message.finish();
         let is_message = reader.message.type_value != Value::Absent;
         let (has_batch, has_messages) = (reader.has_batch, reader.has_messages);
@@ -118,6 +115,10 @@ impl<'a> Body<'a> {
 
     /// Gives each message what the batch says in `context` and `integrations` and the message does not.
     pub fn apply_batch_defaults(&mut self) {
+        let batch = &self.batch;
+        if batch.context == Context::default() && batch.integrations == Integrations::default() {
+            return;
+        }
         for message in &mut self.messages {
             message.context.apply_batch_defaults(&self.batch.context);
             message.integrations.apply_batch_defaults(&self.batch.integrations);
@@ -197,7 +198,7 @@ impl<'a> Visitor<'a> for &mut Elements<'a> {
                 seq.next_element_seed(ObjectSeed(&mut reader))?
             } else {
                 seq.next_element::<&RawValue>()?.map(|raw| match raw.into() {
-                    Value::Object(text) => read_object(text, &mut reader).unwrap_or(false),
+                    Value::Object(text) => read_object(text, &mut reader).is_ok(),
                     _ => false,
                 })
             };

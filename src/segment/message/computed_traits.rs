@@ -40,7 +40,7 @@ impl ComputedTraits {
         let mut computed = Self::default();
         let mut out = Vec::new();
         if let Value::Object(traits) = message.traits {
-            for_each_member(traits, |name, value| {
+            for_each_member(traits, &mut |name, value| {
                 let name = replace_surrogates(&name.0);
                 let snake = snake_case(&name);
                 let audience = if let Value::Bool(member) = value { Some(member) } else { None };

@@ -7,7 +7,7 @@ use serde::de::{IgnoredAny, MapAccess};
 use serde_json::value::RawValue;
 
 /// What the mapping needs of `context`. Names are found as Segment's facade finds them.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Context<'a> {
     /// `ip`
     pub ip: Value<'a>,
@@ -80,11 +80,14 @@ impl<'a> Context<'a> {
         let (mut page_url, mut page_referrer) = (outside, outside);
         let (mut url, mut referrer) = <(FirstMatch<'_>, FirstMatch<'_>)>::default();
         if let Value::Object(text) = page {
-            for_each_member(text, |name, value| match NormalizedKey::new(&name.0).as_bytes() {
-                b"url" if url.claim(name) => page_url = value,
-                b"referrer" if referrer.claim(name) => page_referrer = value,
-                _ => {}
-            });
+            for_each_member(
+                text,
+                &mut |name, value| match NormalizedKey::new(&name.0).as_bytes() {
+                    b"url" if url.claim(name) => page_url = value,
+                    b"referrer" if referrer.claim(name) => page_referrer = value,
+                    _ => {}
+                },
+            );
         }
         self.page_url = self.page_url.or(page_url);
         self.page_referrer = self.page_referrer.or(page_referrer);
@@ -168,7 +171,7 @@ impl<'a> ReadMember<'a> for ContextReader<'a> {
 /// The name in a `library` object.
 fn library_name(library: &str) -> Value<'_> {
     let (mut found, mut first) = (Value::Absent, FirstMatch::default());
-    for_each_member(library, |name, value| {
+    for_each_member(library, &mut |name, value| {
         if key_matches(&name.0, b"name") && first.claim(name) {
             found = value;
         }

@@ -5,12 +5,10 @@
 
 use super::context::Context;
 use super::key_match::NormalizedKey;
-use crate::json::{Name, ReadMember, Value, for_each_member, member, read_object};
-use serde::de::MapAccess;
-use serde_json::value::RawValue;
+use crate::json::{Name, Value, for_each_member, member};
 
 /// What one object says of destinations.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DestinationFlags<'a> {
     all: All,
     /// The value of `Keen IO`, to the letter, else of `Keen`.
@@ -71,7 +69,7 @@ enum All {
 }
 
 /// `integrations`
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Integrations<'a> {
     /// Whether there are any: without them `context` decides.
     is_present: bool,
@@ -84,7 +82,7 @@ impl<'a> DestinationFlags<'a> {
     pub(super) fn parse(value: Value<'a>) -> Self {
         let mut flags = Self::default();
         if let Value::Object(text) = value {
-            for_each_member(text, |name, value| {
+            for_each_member(text, &mut |name, value| {
                 flags.member(name, NormalizedKey::new(&name.0).as_bytes(), value);
             });
         }
@@ -154,8 +152,14 @@ impl<'a> Integrations<'a> {
             return Self { is_present: value.truthy(), ..Self::default() };
         };
         let mut integrations = Self { is_present: true, ..Self::default() };
-        // The text has been checked: it cannot fail.
-        let _ = read_object(text, &mut integrations);
+        for_each_member(text, &mut |name, value| {
+            if *name.0 == *b"providers" {
+                integrations.provider_flag = DestinationFlags::parse(value).keen_flag;
+            } else {
+                let key = NormalizedKey::new(&name.0);
+                integrations.flags.member(name, key.as_bytes(), value);
+            }
+        });
         integrations
     }
 
@@ -211,18 +215,6 @@ impl<'a> Integrations<'a> {
         'a: 'b,
     {
         if self.is_present { self.flags } else { context.providers.unwrap_or(context.flags) }
-    }
-}
-
-impl<'a> ReadMember<'a> for Integrations<'a> {
-    fn member<A: MapAccess<'a>>(&mut self, name: Name<'a>, map: &mut A) -> Result<(), A::Error> {
-        let value = map.next_value::<&RawValue>()?.into();
-        if *name.0 == *b"providers" {
-            self.provider_flag = DestinationFlags::parse(value).keen_flag;
-        } else {
-            self.flags.member(&name, NormalizedKey::new(&name.0).as_bytes(), value);
-        }
-        Ok(())
     }
 }
 

@@ -144,7 +144,10 @@ pub(super) fn read_next_object<'a, A: MapAccess<'a>>(
         return map.next_value_seed(ObjectSeed(reader));
     }
     match map.next_value::<&RawValue>()?.into() {
-        Value::Object(text) => read_object(text, reader).map_err(A::Error::custom),
+        Value::Object(text) => {
+            read_object(text, reader).map_err(A::Error::custom)?;
+            Ok(true)
+        }
         _ => Ok(false),
     }
 }
@@ -153,7 +156,7 @@ pub(super) fn read_next_object<'a, A: MapAccess<'a>>(
 fn sent_by_browser(metadata: Value<'_>) -> bool {
     let (mut bundled, mut failed) = (false, false);
     if let Value::Object(text) = metadata {
-        for_each_member(text, |name, value| match &*name.0 {
+        for_each_member(text, &mut |name, value| match &*name.0 {
             b"bundled" => bundled = names_keen(value),
             b"failedInitializations" => failed = names_keen(value),
             _ => {}
@@ -166,7 +169,7 @@ fn sent_by_browser(metadata: Value<'_>) -> bool {
 fn names_keen(list: Value<'_>) -> bool {
     let mut found = false;
     if let Value::Array(text) = list {
-        for_each_element(text, |name| {
+        for_each_element(text, &mut |name| {
             found |= matches!(name, Value::String(name) if name.is("Keen IO") || name.is("Keen"));
         });
     }
