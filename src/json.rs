@@ -1,7 +1,9 @@
-//! serde_json as the modules here use it: values borrowed from a text, names as bytes, strings written.
+//! serde_json as the modules here use it: values borrowed from a text, names as bytes, strings
+//! written.
 //!
-//! A [`Value`] says what a value is and keeps its text, so that a number keeps every digit and nothing is decoded before it
-//! is needed. serde_json has checked the text; nothing here parses JSON.
+//! A [`Value`] says what a value is and keeps its text, so that a number keeps every digit and
+//! nothing is decoded before it is needed. serde_json has checked the text; nothing here parses
+//! JSON.
 //!
 //! ```
 //! use keen_edge::json::{Value, read_value};
@@ -198,8 +200,8 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The number that JSON digits are. serde_json's conversion may differ from the nearest double in the
-/// last bit, and adds nothing to the module; the standard library's tables are 14 KB.
+/// The number that JSON digits are. serde_json's conversion may differ from the nearest double in
+/// the last bit, and adds nothing to the module; the standard library's tables are 14 KB.
 #[must_use]
 pub fn parse_f64(digits: &str) -> Option<f64> {
     serde_json::from_str(digits).ok()

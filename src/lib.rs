@@ -47,8 +47,8 @@ static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_all
 mod entry_point {
     #![allow(missing_docs, reason = "the SDK's macro exports a function")]
 
-    // Envoy calls it once per VM. The logger and the panic hook are installed here; Envoy's own log level follows when
-    // the filter is configured.
+    // Envoy calls it once per VM. The logger and the panic hook are installed here; Envoy's own log
+    // level follows when the filter is configured.
     proxy_wasm::main! {{
         proxy_wasm::set_log_level(proxy_wasm::types::LogLevel::Info);
         proxy_wasm::set_root_context(|id| Box::new(crate::filter::RootContext::new(id)));

@@ -8,8 +8,8 @@ use std::fmt;
 
 /// Reads a document. A member that appears twice is noted in `errors`; the later one counts.
 ///
-/// A Struct's wire form begins with 0x0a, white space to JSON, and its length byte may be a digit: whatever JSON's error
-/// is, the bytes may be a Struct.
+/// A Struct's wire form begins with 0x0a, white space to JSON, and its length byte may be a digit:
+/// whatever JSON's error is, the bytes may be a Struct.
 pub(super) fn parse(bytes: &[u8], errors: &mut Vec<ConfigError>) -> Result<Value, ConfigError> {
     let mut duplicates = Vec::new();
     let mut pointer = String::new();
@@ -30,7 +30,8 @@ pub(super) fn parse(bytes: &[u8], errors: &mut Vec<ConfigError>) -> Result<Value
     }
 }
 
-/// Builds a [`Value`], and notes where a name appears twice in an object. Its depth is bounded by serde_json.
+/// Builds a [`Value`], and notes where a name appears twice in an object. Its depth is bounded by
+/// serde_json.
 struct UniqueNames<'p> {
     /// Where the value is.
     pointer: &'p mut String,

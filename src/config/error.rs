@@ -14,7 +14,8 @@ impl ConfigError {
         Self { pointer: pointer.to_owned(), message: message.into() }
     }
 
-    /// The JSON pointer of the setting. Of write keys it has the beginning only, and no control characters.
+    /// The JSON pointer of the setting. Of write keys it has the beginning only, and no control
+    /// characters.
     #[must_use]
     pub fn pointer(&self) -> &str {
         &self.pointer

@@ -1,7 +1,8 @@
 //! The filter's configuration: from what a person writes to what the filter runs on.
 //!
-//! A wrong configuration is refused as a whole, with every mistake: the JSON pointer of the setting, the rule, and the
-//! value found. Of write keys errors show the first characters only, of Keen keys nothing.
+//! A wrong configuration is refused as a whole, with every mistake: the JSON pointer of the
+//! setting, the rule, and the value found. Of write keys errors show the first characters only, of
+//! Keen keys nothing.
 //!
 //! Settings are declared in [`schema`], once each.
 
@@ -92,7 +93,8 @@ pub struct OverflowSettings {
     pub max_message_bytes: usize,
     /// Also bring events from the queue to Keen.
     pub drain: bool,
-    /// `misconfigured: reject`: events that Keen refuses with 401, 402, 403 or 404 are not handed to the queue.
+    /// `misconfigured: reject`: events that Keen refuses with 401, 402, 403 or 404 are not handed
+    /// to the queue.
     pub reject_misconfigured: bool,
 }
 
@@ -138,8 +140,8 @@ impl Config {
         }
     }
 
-    /// Reads a configuration for further checks: a setting with a mistake has its default, or is empty. None where the
-    /// bytes are no configuration at all.
+    /// Reads a configuration for further checks: a setting with a mistake has its default, or is
+    /// empty. None where the bytes are no configuration at all.
     #[must_use]
     pub fn parse_with_defaults(bytes: &[u8]) -> (Option<Self>, Vec<ConfigError>) {
         if bytes.is_empty() {

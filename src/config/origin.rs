@@ -28,7 +28,8 @@ pub enum OriginPattern {
 }
 
 impl OriginPattern {
-    /// Reads `*`, `null`, or a scheme and a host in lower case, as browsers send them. The host may begin with `*.`.
+    /// Reads `*`, `null`, or a scheme and a host in lower case, as browsers send them. The host may
+    /// begin with `*.`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         match text {

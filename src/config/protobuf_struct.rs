@@ -56,7 +56,8 @@ fn decode_value(bytes: &[u8], depth: usize) -> Option<Value> {
     Some(decoded)
 }
 
-/// A double is the only number that a Struct has: one that is whole counts as an integer. NaN and infinity are null.
+/// A double is the only number that a Struct has: one that is whole counts as an integer. NaN and
+/// infinity are null.
 fn number(number: f64) -> Value {
     /// Every whole double below it is an `i64`.
     const LIMIT: f64 = 9_007_199_254_740_992.0;

@@ -1,4 +1,5 @@
-//! Walks a configuration along the table of settings. A mistake is noted, and reading goes on with the default.
+//! Walks a configuration along the table of settings. A mistake is noted, and reading goes on with
+//! the default.
 
 use super::error::{ConfigError, push_name, quoted};
 use super::origin::OriginPattern;
@@ -354,7 +355,8 @@ pub(super) fn host_of_url(url: &str) -> Option<&str> {
     (is_host(host) && is_path).then_some(host)
 }
 
-/// A number as an error shows it, with three decimals at most. Printing any double would add 20 KB to the module.
+/// A number as an error shows it, with three decimals at most. Printing any double would add 20 KB
+/// to the module.
 fn number_text(number: &Number) -> String {
     /// Thousandths of a larger number are not exact.
     const MAX_EXACT: f64 = 1e12;

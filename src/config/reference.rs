@@ -1,4 +1,5 @@
-//! The documentation of the settings, from their table: the JSON Schema, the README's table, `docs/configuration.md`.
+//! The documentation of the settings, from their table: the JSON Schema, the README's table,
+//! `docs/configuration.md`.
 
 use super::schema::{Default, Kind, SENTENCES, SETTINGS, Setting};
 use serde_json::{Map, Value, json};

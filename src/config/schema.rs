@@ -1,9 +1,11 @@
-//! The table of settings. Each is declared once, here: pointer, type and range, default, and one sentence.
+//! The table of settings. Each is declared once, here: pointer, type and range, default, and one
+//! sentence.
 //!
-//! Reading ([`super::Config::parse`]), the JSON Schema, the README's table and `docs/configuration.md` all come from this
-//! table ([`super::reference`]).
+//! Reading ([`super::Config::parse`]), the JSON Schema, the README's table and
+//! `docs/configuration.md` all come from this table ([`super::reference`]).
 //!
-//! To add a setting: a row here, a field of [`super::Config`] and the line that reads it, and its use.
+//! To add a setting: a row here, a field of [`super::Config`] and the line that reads it, and its
+//! use.
 
 /// What a setting accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,17 +100,20 @@ macro_rules! settings {
         /// Every setting, sections included, in the order of the documentation.
         pub const SETTINGS: &[Setting] = &[$($name),+];
 
-        /// The sentence on each setting of [`SETTINGS`], in its order. Apart from it, so that the module leaves it out.
+        /// The sentence on each setting of [`SETTINGS`], in its order. Apart from it, so that the
+        /// module leaves it out.
         pub(super) const SENTENCES: &[&str] = &[$(concat!($($doc),+)),+];
     };
     (@is_common common) => { true };
     (@is_common) => { false };
 }
 
-/// The linear memory that Envoy gives a VM (`PROXY_WASM_HOST_MAX_WASM_MEMORY_SIZE_BYTES`). An allocation beyond it ends the VM.
+/// The linear memory that Envoy gives a VM (`PROXY_WASM_HOST_MAX_WASM_MEMORY_SIZE_BYTES`). An
+/// allocation beyond it ends the VM.
 const VM_BYTES: u64 = 1 << 30;
-/// Bytes of memory for each byte of a body, at worst: the body as it came, inflated, repaired (three bytes for one that is
-/// not UTF-8), and a buffer that grows; an index entry for each member of 5 bytes (`"":0,`); the events.
+/// Bytes of memory for each byte of a body, at worst: the body as it came, inflated, repaired
+/// (three bytes for one that is not UTF-8), and a buffer that grows; an index entry for each member
+/// of 5 bytes (`"":0,`); the events.
 const MEMORY_PER_BODY_BYTE: u64 = 32;
 /// Bytes of memory for each message of a body, at worst.
 const MEMORY_PER_MESSAGE: u64 = 2048;
@@ -117,7 +122,8 @@ const MAX_BODY_BYTES: u64 = VM_BYTES / 2 / MEMORY_PER_BODY_BYTE;
 /// A quarter of the VM for its messages, rounded down.
 const MAX_MESSAGES: u64 = 100_000;
 const _: () = assert!(MAX_MESSAGES * MEMORY_PER_MESSAGE <= VM_BYTES / 4);
-/// A quarter of the VM for the events that wait: a buffer may be twice what it holds, while it grows.
+/// A quarter of the VM for the events that wait: a buffer may be twice what it holds, while it
+/// grows.
 const MAX_PENDING_BYTES: u64 = VM_BYTES / 4;
 /// Ten minutes, in milliseconds.
 const TEN_MINUTES: u64 = 600_000;
@@ -156,7 +162,8 @@ settings! {
     WRITE_KEY: "/sources/*/writeKey", Kind::KeenKey, Described("Envoy adds it"), common;
     /// The Keen read key, which `bundled` gives to pages.
     READ_KEY: "/sources/*/readKey", Kind::KeenKey, Described("none");
-    /// `cloud`: events as Segment's server-side integration writes them; `device`: as its browser integration does.
+    /// `cloud`: events as Segment's server-side integration writes them; `device`: as its browser
+    /// integration does.
     MODE: "/sources/*/mode", OneOf(&["cloud", "device"]), Text("cloud"), common;
     /// Keen's IP to geo add-on.
     IP_ADDON: "/sources/*/ipAddon", Bool, OFF, common;
@@ -172,29 +179,34 @@ settings! {
     TRACK_CATEGORIZED_PAGES: "/sources/*/trackCategorizedPages", Bool, ON, common;
     /// `Viewed {name} Page` for page calls with a name.
     TRACK_NAMED_PAGES: "/sources/*/trackNamedPages", Bool, ON, common;
-    /// With `trackAllPages`: `Loaded a Page` when a page loads analytics.js, before it calls anything.
+    /// With `trackAllPages`: `Loaded a Page` when a page loads analytics.js, before it calls
+    /// anything.
     INITIAL_PAGEVIEW: "/sources/*/initialPageview", Bool, OFF;
     /// Adds the traits of a user's last `identify` call to that user's later events, as `user`.
     REMEMBER_USERS: "/sources/*/rememberUsers", Bool, Described("`true` in device mode");
     /// `Audience Entered` and `Audience Exited` for audiences that arrive as `identify`.
     AUDIENCE_EVENTS: "/sources/*/audienceEvents", Bool, OFF;
-    /// In device mode: gives `projectId`, `writeKey` and `readKey` to every page, which then sends to Keen itself.
+    /// In device mode: gives `projectId`, `writeKey` and `readKey` to every page, which then sends
+    /// to Keen itself.
     BUNDLED: "/sources/*/bundled", Bool, OFF;
     /// Another Envoy cluster that reaches Keen, for this source.
     SOURCE_CLUSTER: "/sources/*/cluster", Name, Described("`keen.cluster`");
     /// The name of this source in metrics and logs.
     NAME: "/sources/*/name", Name, Described("the key's first four characters"), common;
 
-    /// A call with an unknown write key: `accept` answers 200 as Segment does and counts it, `reject` answers 400.
+    /// A call with an unknown write key: `accept` answers 200 as Segment does and counts it,
+    /// `reject` answers 400.
     UNKNOWN_SOURCE: "/unknownSource", OneOf(&["accept", "reject"]), Text("accept"), common;
-    /// `respond`: the filter answers calls; `forward`: Keen gets a copy, and the call continues to the route.
+    /// `respond`: the filter answers calls; `forward`: Keen gets a copy, and the call continues to
+    /// the route.
     INTERCEPT: "/intercept", OneOf(&["respond", "forward"]), Text("respond"), common;
     /// Serves `{pathPrefix}/v1/…` as well as `/v1/…`.
     PATH_PREFIX: "/pathPrefix", Kind::PathPrefix, Described("none"), common;
 
     /// How events get to Keen.
     DELIVERY: "/delivery", Section, Described("all defaults");
-    /// `confirmed`: 200 after Keen has stored the events; `accepted`: 200 at once, and events that are not delivered when Envoy stops are lost.
+    /// `confirmed`: 200 after Keen has stored the events; `accepted`: 200 at once, and events that
+    /// are not delivered when Envoy stops are lost.
     ACK: "/delivery/ack", OneOf(&["confirmed", "accepted"]), Text("confirmed"), common;
     /// The longest a caller waits, retries included, in milliseconds; then 503.
     HOLD_MS: "/delivery/holdMs", integer(1, TEN_MINUTES), number(7000), common;
@@ -217,18 +229,21 @@ settings! {
     OVERFLOW_AUTHORITY: "/overflow/authority", Kind::Host, Described("the host of `queueUrl`");
     /// The URL of the queue.
     QUEUE_URL: "/overflow/queueUrl", Kind::Url, Required;
-    /// How long an event waits for Keen before it is handed to the queue, in milliseconds; less than `delivery.holdMs`.
+    /// How long an event waits for Keen before it is handed to the queue, in milliseconds; less
+    /// than `delivery.holdMs`.
     AFTER_MS: "/overflow/afterMs", integer(1, TEN_MINUTES), number(3000);
     /// Bytes of one message of the queue. SQS allows 1 MiB.
     MAX_MESSAGE_BYTES: "/overflow/maxMessageBytes", integer(1024, 1_048_576), number(262_144);
     /// Brings events from the queue to Keen when Keen answers again.
     DRAIN: "/overflow/drain", Bool, ON;
-    /// Events that Keen refuses with 401, 402, 403 or 404: `hold` hands them to the queue, `reject` answers 503.
+    /// Events that Keen refuses with 401, 402, 403 or 404: `hold` hands them to the queue, `reject`
+    /// answers 503.
     MISCONFIGURED: "/overflow/misconfigured", OneOf(&["hold", "reject"]), Text("hold");
 
     /// Bounds of a request.
     LIMITS: "/limits", Section, Described("all defaults");
-    /// Bytes of a body after decompression; over it 400. At most what fits the VM's memory while it is processed.
+    /// Bytes of a body after decompression; over it 400. At most what fits the VM's memory while it
+    /// is processed.
     BODY_BYTES: "/limits/bodyBytes", integer(1, MAX_BODY_BYTES), number(524_288), common;
     /// Messages of a body, as at Segment; over it 400.
     MESSAGES: "/limits/messages", integer(1, MAX_MESSAGES), number(2500);
@@ -244,7 +259,8 @@ settings! {
 
     /// Cross-origin requests.
     CORS: "/cors", Section, Described("all defaults");
-    /// The origins that CORS allows: `*` for any, `https://www.example.com`, `https://*.example.com`, `null`.
+    /// The origins that CORS allows: `*` for any, `https://www.example.com`,
+    /// `https://*.example.com`, `null`.
     ALLOW_ORIGINS: "/cors/allowOrigins", Kind::Origins, ListOf("*"), common;
 
     /// The settings document that SDKs ask for.

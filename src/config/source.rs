@@ -13,7 +13,8 @@ pub struct Source {
     pub name: String,
     /// The index of its destination in [`super::Config::destinations`].
     pub destination_index: usize,
-    /// A hash of its write key, which is the same in every configuration. Users are stored under it.
+    /// A hash of its write key, which is the same in every configuration. Users are stored under
+    /// it.
     pub key_hash: u64,
     /// `mode`
     pub mode: Mode,
@@ -51,7 +52,8 @@ pub enum Mode {
     Device,
 }
 
-/// A Keen project, the key to write to it, and the cluster that reaches it. Sources share equal ones.
+/// A Keen project, the key to write to it, and the cluster that reaches it. Sources share equal
+/// ones.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Destination {
     /// 24 hexadecimal characters.

@@ -74,8 +74,8 @@ pub(super) fn event_cost(collection: &str, event: &[u8]) -> usize {
     collection.len().saturating_add(event.len()).saturating_add(EVENT_OVERHEAD)
 }
 
-/// Bytes that an event adds to a body that is stored, at most: its collection may begin with it. A character that the
-/// overflow queue does not accept takes 6 bytes there instead of 3.
+/// Bytes that an event adds to a body that is stored, at most: its collection may begin with it. A
+/// character that the overflow queue does not accept takes 6 bytes there instead of 3.
 fn stored_bytes(collection: &str, event: &[u8]) -> usize {
     // Quotes and brackets of the collection, whose name may need escapes, and commas.
     let name = collection.len().saturating_mul(2).saturating_add(8);
@@ -149,7 +149,8 @@ impl Batch {
         }
     }
 
-    /// Runs of consecutive events with the same waiter, in the request's order: waiter, collection, number of events.
+    /// Runs of consecutive events with the same waiter, in the request's order: waiter, collection,
+    /// number of events.
     pub(super) fn runs(&self) -> impl Iterator<Item = (Option<WaiterId>, &str, usize)> {
         self.collections.iter().flat_map(|(name, collection)| {
             let runs = collection.events.chunk_by(|a, b| a.waiter == b.waiter);
@@ -190,7 +191,8 @@ impl Batch {
         unattended
     }
 
-    /// Copies the retained events into new buffers, so that a batch occupies no more than it is charged for.
+    /// Copies the retained events into new buffers, so that a batch occupies no more than it is
+    /// charged for.
     fn retain_into_new(&mut self, mut retain: impl FnMut(Option<WaiterId>) -> bool) {
         let mut copy = self.empty_copy();
         for (name, waiter, event) in self.events() {
@@ -224,7 +226,8 @@ impl Batch {
         })
     }
 
-    /// An empty batch with this one's buffers, if they are at most `max_bytes` in at most [`MAX_RECYCLED_COLLECTIONS`].
+    /// An empty batch with this one's buffers, if they are at most `max_bytes` in at most
+    /// [`MAX_RECYCLED_COLLECTIONS`].
     pub(super) fn into_recycled(mut self, max_bytes: usize) -> Self {
         let bytes =
             self.collections.values().map(Collection::heap_bytes).fold(0, usize::saturating_add);
@@ -277,7 +280,8 @@ impl Batch {
         larger
     }
 
-    /// Shortens it to a body of `max_bytes`, and returns the rest. None if it fits. Each event alone must fit.
+    /// Shortens it to a body of `max_bytes`, and returns the rest. None if it fits. Each event
+    /// alone must fit.
     pub(super) fn split_off(&mut self, max_bytes: usize) -> Option<Self> {
         if self.max_body_bytes() <= max_bytes {
             return None;

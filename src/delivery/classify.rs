@@ -1,5 +1,5 @@
-//! Classifies how a callout ended. Statuses are Keen's, a proxy's before it, or Envoy's own: a callout that Envoy fails
-//! ends with 503, with 504, or without a status.
+//! Classifies how a callout ended. Statuses are Keen's, a proxy's before it, or Envoy's own: a
+//! callout that Envoy fails ends with 503, with 504, or without a status.
 
 use crate::keen::bulk::{self, EventResult};
 use serde::Deserialize;
@@ -15,8 +15,8 @@ pub enum CalloutOutcome {
     Misconfigured,
     /// Keen is unavailable: retry the same events, this many milliseconds from now or later.
     RetryAfter(u64),
-    /// Keen failed on the batch, or its reply is unreadable. One event may be the cause, so the batch is retried in halves
-    /// if that happens again.
+    /// Keen failed on the batch, or its reply is unreadable. One event may be the cause, so the
+    /// batch is retried in halves if that happens again.
     ServerError,
     /// The request is larger than Keen, or a proxy before it, accepts.
     PayloadTooLarge,
@@ -35,8 +35,8 @@ pub struct CalloutResponse<'a> {
     pub retry_after: &'a [u8],
 }
 
-/// Classifies a callout's end. `expected`: the request's collections, and how many events each has. `unix_ms`: the wall
-/// clock, for a `Retry-After` that is a date.
+/// Classifies a callout's end. `expected`: the request's collections, and how many events each has.
+/// `unix_ms`: the wall clock, for a `Retry-After` that is a date.
 ///
 /// ```
 /// use keen_edge::delivery::classify::{CalloutOutcome, CalloutResponse, classify};
@@ -65,7 +65,8 @@ pub fn classify(
     }
 }
 
-/// `Retry-After` in milliseconds from now: seconds or an HTTP date (RFC 9110 section 10.2.3). 0 if it is neither, or past.
+/// `Retry-After` in milliseconds from now: seconds or an HTTP date (RFC 9110 section 10.2.3). 0 if
+/// it is neither, or past.
 fn retry_after_ms(retry_after: &[u8], unix_ms: u64) -> u64 {
     let text = std::str::from_utf8(retry_after).unwrap_or_default().trim();
     if let Ok(seconds) = text.parse::<u64>() {

@@ -28,7 +28,8 @@ impl Delivery {
         self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
     }
 
-    /// Whether each project would be within its fair share of `limit` with these costs; and that share.
+    /// Whether each project would be within its fair share of `limit` with these costs; and that
+    /// share.
     pub(super) fn is_within_share(
         &self,
         costs: &BTreeMap<usize, usize>,
@@ -41,11 +42,12 @@ impl Delivery {
         (totals.all(|total| total <= share), share)
     }
 
-    /// Displaces what other projects hold beyond their fair share, for a request of `cost` bytes that does not fit. False,
-    /// and nothing is displaced, if it has no claim to that much.
+    /// Displaces what other projects hold beyond their fair share, for a request of `cost` bytes
+    /// that does not fit. False, and nothing is displaced, if it has no claim to that much.
     ///
-    /// A request within its projects' shares displaces events without a waiter first, then events with one. Any request of
-    /// a client displaces events without a waiter, if its projects are healthy.
+    /// A request within its projects' shares displaces events without a waiter first, then events
+    /// with one. Any request of a client displaces events without a waiter, if its projects are
+    /// healthy.
     pub(super) fn make_room<'e>(
         &mut self,
         attended: bool,
@@ -126,8 +128,8 @@ impl Delivery {
         sum.dropped = sum.dropped.saturating_add(counts.dropped);
     }
 
-    /// Events without a waiter that were lost since the last call because a request of another project, or of a client,
-    /// needed their room: index of the destination, and how many.
+    /// Events without a waiter that were lost since the last call because a request of another
+    /// project, or of a client, needed their room: index of the destination, and how many.
     pub fn take_displaced(&mut self) -> Vec<(usize, u64)> {
         let displaced = self.projects.iter_mut().map(|p| take(&mut p.unreported.displaced));
         displaced.enumerate().filter(|(_, count)| *count > 0).collect()

@@ -1,8 +1,9 @@
 //! Hands events that Keen does not take to a queue that survives an outage.
 //!
-//! Delivery decides which events leave and when; it knows nothing of the queue. A batch is handed over when its oldest
-//! event has waited for [`OverflowPolicy::after_ms`], when it would otherwise be given up, dropped or displaced, and when
-//! its request would be refused because the pending bytes of its project are used up.
+//! Delivery decides which events leave and when; it knows nothing of the queue. A batch is handed
+//! over when its oldest event has waited for [`OverflowPolicy::after_ms`], when it would otherwise
+//! be given up, dropped or displaced, and when its request would be refused because the pending
+//! bytes of its project are used up.
 
 use super::batch::{Batch, event_cost};
 use super::retry::{Failure, RetryPlan};
@@ -83,7 +84,8 @@ pub(super) struct Overflow {
 }
 
 impl Delivery {
-    /// Enables handing over. A quarter of the pending bytes is then reserved for requests that go to the queue at once.
+    /// Enables handing over. A quarter of the pending bytes is then reserved for requests that go
+    /// to the queue at once.
     pub fn enable_overflow(&mut self, policy: OverflowPolicy) {
         self.overflow = Some(Overflow { policy, failures: 0, retry_at_ms: 0, next_project: 0 });
     }
@@ -99,7 +101,8 @@ impl Delivery {
         self.overflow.as_ref().filter(|o| now >= o.retry_at_ms).map(|overflow| overflow.policy)
     }
 
-    /// Whether a batch that failed is to be handed over instead of `plan`, which would retry it at `retry_at`.
+    /// Whether a batch that failed is to be handed over instead of `plan`, which would retry it at
+    /// `retry_at`.
     pub(super) fn is_handed_over(
         &self,
         plan: RetryPlan,
@@ -207,7 +210,8 @@ impl Delivery {
         }
     }
 
-    /// Settles a handover's events, or returns them to wait for Keen. Acks follow from [`Delivery::pop_ack`].
+    /// Settles a handover's events, or returns them to wait for Keen. Acks follow from
+    /// [`Delivery::pop_ack`].
     pub fn settle_handover(
         &mut self,
         handover: CalloutId,
@@ -254,7 +258,8 @@ impl Delivery {
         }
     }
 
-    /// Takes the batch of a handover in flight. The handover goes on; nothing of its batch is settled by it any more.
+    /// Takes the batch of a handover in flight. The handover goes on; nothing of its batch is
+    /// settled by it any more.
     pub(super) fn displace_handover(
         &mut self,
         destination_index: usize,
@@ -298,8 +303,9 @@ impl Delivery {
         }
     }
 
-    /// Whether events from the queue may be sent for a destination: it is healthy, and its own events wait for nothing but
-    /// their turn. One that was not healthy may be tried while it has no events of its own.
+    /// Whether events from the queue may be sent for a destination: it is healthy, and its own
+    /// events wait for nothing but their turn. One that was not healthy may be tried while it has
+    /// no events of its own.
     #[must_use]
     pub fn is_caught_up(&self, destination_index: usize, now: u64) -> bool {
         self.projects.get(destination_index).is_some_and(|project| project.is_caught_up(now))

@@ -1,17 +1,19 @@
 //! Group commit, retry with backoff, and back-pressure, as a pure state machine: no clock, no I/O.
 //!
-//! A client whose request is paused is a *waiter*. Its events are [submitted](Delivery::submit); events of many waiters
-//! leave together in one [callout](Delivery::next_callout) to Keen, and its outcome [settles](Delivery::settle) them all.
-//! Each waiter then gets one [`Ack`]. If no callout for a project is in flight, the first event leaves at once; while one
-//! is, events linger and leave together. Times are milliseconds of any one clock that only goes forward.
+//! A client whose request is paused is a *waiter*. Its events are [submitted](Delivery::submit);
+//! events of many waiters leave together in one [callout](Delivery::next_callout) to Keen, and its
+//! outcome [settles](Delivery::settle) them all. Each waiter then gets one [`Ack`]. If no callout
+//! for a project is in flight, the first event leaves at once; while one is, events linger and
+//! leave together. Times are milliseconds of any one clock that only goes forward.
 //!
-//! Events may also come without a waiter (*unattended*): their client has been answered, and will not retry. They are
-//! retried until Keen has them, within the bounds. A batch of them that keeps failing is parked: it retries apart from the
-//! others. A batch that keeps failing is split in halves, parked or not, so that one bad event does not hold back its
-//! neighbours.
+//! Events may also come without a waiter (*unattended*): their client has been answered, and will
+//! not retry. They are retried until Keen has them, within the bounds. A batch of them that keeps
+//! failing is parked: it retries apart from the others. A batch that keeps failing is split in
+//! halves, parked or not, so that one bad event does not hold back its neighbours.
 //!
-//! Each project may always use its fair share of the pending bytes and of the callouts. It may use more only while no other
-//! project needs it. Every admitted event ends in exactly one of: delivered, rejected, unconfirmed, dropped.
+//! Each project may always use its fair share of the pending bytes and of the callouts. It may use
+//! more only while no other project needs it. Every admitted event ends in exactly one of:
+//! delivered, rejected, unconfirmed, dropped.
 //!
 //! ```
 //! use keen_edge::config::DeliverySettings;
@@ -75,7 +77,8 @@ const TOO_LARGE: &str = "TooLarge";
 pub enum Admission {
     /// There is nothing to deliver: respond now.
     Empty,
-    /// Admitted. The waiter, if any, gets its [`Ack`] later. There may be a [callout](Delivery::next_callout) to make now.
+    /// Admitted. The waiter, if any, gets its [`Ack`] later. There may be a
+    /// [callout](Delivery::next_callout) to make now.
     Admitted,
     /// Over the bound of pending bytes: no event of it is kept.
     Rejected,
@@ -88,7 +91,8 @@ pub enum Ack {
     Delivered,
     /// Keen has not confirmed all of its events: the client should retry.
     Unconfirmed,
-    /// Keen rejects everything for a destination of its events: a wrong key or project id, or no payment.
+    /// Keen rejects everything for a destination of its events: a wrong key or project id, or no
+    /// payment.
     DestinationRejected,
 }
 
@@ -159,7 +163,8 @@ struct Waiter {
     deadline_ms: u64,
     /// Events that have not ended yet.
     unsettled_events: usize,
-    /// What it gets once the remaining events have settled. A project that fails does not delay the events of another.
+    /// What it gets once the remaining events have settled. A project that fails does not delay the
+    /// events of another.
     ack: Ack,
     /// Its client is still there. Events of a disconnected client are delivered all the same.
     connected: bool,
@@ -209,8 +214,8 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// A state machine for `destinations` projects. `timeout_ms`: the longest time of one callout. `seed`: scatters its
-    /// pauses.
+    /// A state machine for `destinations` projects. `timeout_ms`: the longest time of one callout.
+    /// `seed`: scatters its pauses.
     #[must_use]
     pub fn new(
         settings: config::DeliverySettings,
@@ -374,7 +379,8 @@ impl Delivery {
         }
     }
 
-    /// Classifies how a callout ended. `unix_ms`: the wall clock, for a `Retry-After` that is a date.
+    /// Classifies how a callout ended. `unix_ms`: the wall clock, for a `Retry-After` that is a
+    /// date.
     #[must_use]
     pub fn classify(
         &self,
@@ -392,7 +398,8 @@ impl Delivery {
         self.settle(callout, CalloutOutcome::RetryAfter(0), now)
     }
 
-    /// Settles a callout's events by its outcome, or schedules their retry. Acks follow from [`Delivery::pop_ack`].
+    /// Settles a callout's events by its outcome, or schedules their retry. Acks follow from
+    /// [`Delivery::pop_ack`].
     pub fn settle(
         &mut self,
         callout: CalloutId,
@@ -480,7 +487,8 @@ impl Delivery {
         self.release(report.destination_index, released);
     }
 
-    /// The request was rejected as a whole. `error`: the name of the error, if it can be about one event.
+    /// The request was rejected as a whole. `error`: the name of the error, if it can be about one
+    /// event.
     fn settle_rejected(&mut self, settlement: &mut Settlement, error: Option<&str>) {
         let Settlement { batch, report, parked, now } = settlement;
         let Some(project) = self.projects.get_mut(report.destination_index) else { return };
@@ -525,7 +533,8 @@ impl Delivery {
         batch.count(true)
     }
 
-    /// Removes the events of waiters whose deadline has passed: their clients were told to retry. Returns how many.
+    /// Removes the events of waiters whose deadline has passed: their clients were told to retry.
+    /// Returns how many.
     fn discard_expired(&mut self, destination_index: usize, batch: &mut Batch) -> u64 {
         self.discard(destination_index, batch, |waiters, waiter| {
             waiter.is_some_and(|waiter| !waiters.contains_key(&waiter))
@@ -566,8 +575,8 @@ impl Delivery {
         }
     }
 
-    /// Acknowledges waiters whose deadline has passed, and reports what has ended outside of callouts. `ahead`: how long
-    /// until the next call, so that nothing waits beyond its deadline.
+    /// Acknowledges waiters whose deadline has passed, and reports what has ended outside of
+    /// callouts. `ahead`: how long until the next call, so that nothing waits beyond its deadline.
     pub fn expire(&mut self, now: u64, ahead: u64) -> ExpiryReport {
         let mut report = ExpiryReport::default();
         while let Some(&(deadline, waiter)) = self.deadlines.front() {
@@ -636,7 +645,8 @@ impl Delivery {
 
     // === state ===
 
-    /// Begins a graceful shutdown: events without a waiter are retried for as long as a client would wait.
+    /// Begins a graceful shutdown: events without a waiter are retried for as long as a client
+    /// would wait.
     pub fn begin_drain(&mut self, now: u64) {
         self.drain_deadline_ms = Some(now.saturating_add(self.settings.max_wait_ms));
     }
@@ -686,7 +696,8 @@ fn is_failure(results: &[EventResult]) -> bool {
     !results.is_empty() && results.iter().all(|result| *result == EventResult::Failed)
 }
 
-/// When the last of a batch's waiters gives up: never, if an event has no waiter. None if the batch is empty.
+/// When the last of a batch's waiters gives up: never, if an event has no waiter. None if the batch
+/// is empty.
 fn latest_deadline(batch: &Batch, waiters: &FxHashMap<WaiterId, Waiter>) -> Option<u64> {
     let deadline = |waiter: Option<WaiterId>| {
         waiter.map_or(Some(u64::MAX), |w| waiters.get(&w).map(|w| w.deadline_ms))

@@ -1,7 +1,7 @@
 //! A clock that only goes forward, derived from a wall clock that may be set.
 
-/// Largest step accepted between two reads. A larger one means that the wall clock was changed: while events are
-/// pending, reads are at most some 50 ms apart.
+/// Largest step accepted between two reads. A larger one means that the wall clock was changed:
+/// while events are pending, reads are at most some 50 ms apart.
 const MAX_STEP_MS: u64 = 2_000;
 
 /// Milliseconds since the first read.

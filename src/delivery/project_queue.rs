@@ -6,23 +6,24 @@ use crate::config::DeliverySettings;
 use std::collections::VecDeque;
 use std::mem::take;
 
-/// While a callout is in flight, the next one leaves only with events that have lingered this long: one fuller callout
-/// costs less than two.
+/// While a callout is in flight, the next one leaves only with events that have lingered this long:
+/// one fuller callout costs less than two.
 const LINGER_MIN_MS: u64 = 10;
 /// Events linger at most this long, however slow Keen is.
 const LINGER_MAX_MS: u64 = 2_000;
-/// After a callout settles, the next one waits at most this long for the clients just answered: they usually send again at
-/// once, and one callout is cheaper than two.
+/// After a callout settles, the next one waits at most this long for the clients just answered:
+/// they usually send again at once, and one callout is cheaper than two.
 const SIBLING_WAIT_MS: u64 = 4;
-/// Splits without a success in between that need no pause. They find one event among 2^12; an upstream that fails on
-/// everything must not get its batches event by event.
+/// Splits without a success in between that need no pause. They find one event among 2^12; an
+/// upstream that fails on everything must not get its batches event by event.
 const MAX_CONSECUTIVE_SPLITS: u32 = 12;
 /// After [`MAX_CONSECUTIVE_SPLITS`], one more split is allowed each time this has passed.
 const SPLIT_INTERVAL_MS: u64 = 5_000;
 /// Batches that are looked through for one that the overflow queue accepts.
 const MAX_SCANNED_BATCHES: usize = 64;
-/// Requests of a single event that are rejected as a whole, with an error name, without a success in between. After that
-/// many the upstream rejects everything, and its error names say nothing of an event.
+/// Requests of a single event that are rejected as a whole, with an error name, without a success
+/// in between. After that many the upstream rejects everything, and its error names say nothing of
+/// an event.
 const MAX_CONSECUTIVE_REJECTIONS: u32 = 8;
 
 #[derive(Debug, Default)]
@@ -32,8 +33,8 @@ pub(super) struct ProjectQueue {
     filling_since_ms: u64,
     /// Full, split and failed batches, in order.
     sealed: VecDeque<Batch>,
-    /// Batches without waiters that failed more often than `maxRetries`. They retry apart from the others, which they do
-    /// not delay.
+    /// Batches without waiters that failed more often than `maxRetries`. They retry apart from the
+    /// others, which they do not delay.
     parked: VecDeque<Batch>,
     parked_until_ms: u64,
     parked_failures: u32,
@@ -64,7 +65,8 @@ pub(super) struct ProjectQueue {
     pub(super) unreported: EventCounts,
 }
 
-/// Clients that were answered a moment ago and are expected to send again (PostgreSQL's `commit_siblings`).
+/// Clients that were answered a moment ago and are expected to send again (PostgreSQL's
+/// `commit_siblings`).
 #[derive(Debug, Default)]
 pub(super) struct CommitSiblings {
     expected: usize,
@@ -72,7 +74,8 @@ pub(super) struct CommitSiblings {
 }
 
 impl CommitSiblings {
-    /// `answered`: waiters just answered. `queued`: waiters that have sent already. An eighth of them may be missing.
+    /// `answered`: waiters just answered. `queued`: waiters that have sent already. An eighth of
+    /// them may be missing.
     pub(super) fn expect(&mut self, answered: usize, queued: usize, now: u64) {
         let all = answered.saturating_add(queued);
         *self = Self {
@@ -120,15 +123,17 @@ impl ProjectQueue {
         now >= self.parked_until_ms && !self.parked.is_empty()
     }
 
-    /// Whether a batch waits for siblings and leaves in some milliseconds, though nothing else may happen until then.
+    /// Whether a batch waits for siblings and leaves in some milliseconds, though nothing else may
+    /// happen until then.
     pub(super) fn is_lingering(&self, now: u64) -> bool {
         !self.filling.is_empty()
             && self.in_flight == 0
             && self.siblings.still_waiting(self.filling.distinct_waiters(), now)
     }
 
-    /// Spreads the callouts over the time that one takes: the more are in flight, the longer events linger. An event that
-    /// arrived just after the last free callout left would wait for a whole one to end, and then for its own.
+    /// Spreads the callouts over the time that one takes: the more are in flight, the longer events
+    /// linger. An event that arrived just after the last free callout left would wait for a whole
+    /// one to end, and then for its own.
     fn linger_ms(&self, limit: usize) -> u64 {
         let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let whole = number(limit).saturating_mul(number(limit.saturating_sub(1)));
@@ -138,8 +143,8 @@ impl ProjectQueue {
         share.clamp(LINGER_MIN_MS, LINGER_MAX_MS)
     }
 
-    /// Takes the batch to send if one is due, and whether it was parked. Parked events are older, and have pauses of their
-    /// own.
+    /// Takes the batch to send if one is due, and whether it was parked. Parked events are older,
+    /// and have pauses of their own.
     pub(super) fn pop_batch(
         &mut self,
         now: u64,
@@ -202,8 +207,8 @@ impl ProjectQueue {
         self.parked.push_back(batch);
     }
 
-    /// Parks a batch that failed for no fault of its own. It joins the last parked one if both fit into one callout: after
-    /// an outage of Keen there are then no more callouts than needed.
+    /// Parks a batch that failed for no fault of its own. It joins the last parked one if both fit
+    /// into one callout: after an outage of Keen there are then no more callouts than needed.
     pub(super) fn park_merged(&mut self, mut batch: Batch, settings: &DeliverySettings) {
         let last = self.parked.back_mut().filter(|last| {
             last.is_mergeable
@@ -233,7 +238,8 @@ impl ProjectQueue {
         queued.chain([take(&mut self.filling)]).collect()
     }
 
-    /// Removes a batch of events without waiters, to make room: parked ones first. None if nothing of that kind is queued.
+    /// Removes a batch of events without waiters, to make room: parked ones first. None if nothing
+    /// of that kind is queued.
     pub(super) fn displace_unattended(&mut self) -> Option<Batch> {
         if self.unattended_bytes == 0 {
             return None;
@@ -260,8 +266,9 @@ impl ProjectQueue {
         Some(batch)
     }
 
-    /// Moves a batch to the ones for the overflow queue: one whose oldest event has waited for `after_ms`, or, if
-    /// `is_unattended_due`, one without waiters. Returns its bytes. None if there is none.
+    /// Moves a batch to the ones for the overflow queue: one whose oldest event has waited for
+    /// `after_ms`, or, if `is_unattended_due`, one without waiters. Returns its bytes. None if
+    /// there is none.
     pub(super) fn collect_handover(
         &mut self,
         now: u64,
@@ -297,7 +304,8 @@ impl ProjectQueue {
         Some(bytes)
     }
 
-    /// Takes a batch for the overflow queue, with as many of those after it as fit into a body of `max_bytes`.
+    /// Takes a batch for the overflow queue, with as many of those after it as fit into a body of
+    /// `max_bytes`.
     pub(super) fn pop_handover(&mut self, max_bytes: usize) -> Option<Batch> {
         let mut batch = self.handover.pop_front()?;
         let mut bytes = batch.max_body_bytes();
@@ -312,7 +320,8 @@ impl ProjectQueue {
         Some(batch)
     }
 
-    /// Whether nothing waits for a retry or for the overflow queue, and it is healthy or has no events.
+    /// Whether nothing waits for a retry or for the overflow queue, and it is healthy or has no
+    /// events.
     pub(super) fn is_caught_up(&self, now: u64) -> bool {
         (!self.is_unhealthy() || self.pending_bytes == 0)
             && now >= self.throttled_until_ms
@@ -333,7 +342,8 @@ impl ProjectQueue {
             self.callout_latency_ewma_ms.saturating_mul(3).saturating_add(latency_ms) >> 2;
     }
 
-    /// Keen has given results: resets backoff, splits and rejections, and revives parked batches if Keen was failing.
+    /// Keen has given results: resets backoff, splits and rejections, and revives parked batches if
+    /// Keen was failing.
     pub(super) fn on_success(&mut self, parked: bool, now: u64) {
         if parked || self.failures > 0 || self.rejecting {
             self.parked_until_ms = now;

@@ -5,7 +5,8 @@ use super::project_queue::ProjectQueue;
 use super::{Ack, Delivery, SettleReport};
 use std::mem::take;
 
-/// Longest pause before a retry while clients wait or fresh events arrive: how soon a recovery of Keen is noticed.
+/// Longest pause before a retry while clients wait or fresh events arrive: how soon a recovery of
+/// Keen is noticed.
 const BACKOFF_MAX_MS: u64 = 1_000;
 /// Longest pause before the retry of a parked batch.
 const PARKED_BACKOFF_MAX_MS: u64 = 5_000;

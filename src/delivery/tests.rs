@@ -570,7 +570,8 @@ fn deadlines_of_settled_waiters_are_freed() {
     assert!(m.deadlines.len() < 2_000, "{}", m.deadlines.len());
 }
 
-/// Callers come every 20 ms for a minute, to a Keen that takes `call_ms`: their answers, and how long they waited.
+/// Callers come every 20 ms for a minute, to a Keen that takes `call_ms`: their answers, and how
+/// long they waited.
 fn steady(call_ms: u64) -> Vec<(Ack, u64)> {
     let mut m = machine(settings());
     let (mut came, mut under_way, mut waits) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
@@ -728,7 +729,8 @@ fn parked_batches_after_a_recovery_are_retried_at_once() {
         m.settle(callout.id, CalloutOutcome::RetryAfter(0), at);
         now = at;
     }
-    // All are parked, and their pause is long. A fresh event is not delayed, and finds Keen up again.
+    // All are parked, and their pause is long. A fresh event is not delayed, and finds Keen up
+    // again.
     assert_eq!(m.next_callout(now + 2_400), None);
     m.submit_all(None, &[(0, "a", "4")], now);
     let callout = m.next_callout(now).unwrap();

@@ -39,7 +39,8 @@ pub(super) struct Reply {
 }
 
 impl Callouts {
-    /// Sends a bulk request to Keen. Only root callbacks may do so: see [`host::dispatch_http_call`].
+    /// Sends a bulk request to Keen. Only root callbacks may do so: see
+    /// [`host::dispatch_http_call`].
     pub(super) fn dispatch(
         &mut self,
         callout: &Callout,

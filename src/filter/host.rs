@@ -1,9 +1,10 @@
 //! Host calls: the only file that names `proxy_wasm::hostcalls`.
 //!
-//! The SDK panics on a status that it does not expect, and on header values that are not UTF-8. This module keeps both
-//! away: it uses the forms that return bytes only, reads single headers from the whole map (a missing map is empty, a
-//! missing map's single value is an error), and tries every capability once when the filter is configured
-//! ([`check_capabilities`]), so that a missing one stops Envoy at its start and not a request later.
+//! The SDK panics on a status that it does not expect, and on header values that are not UTF-8.
+//! This module keeps both away: it uses the forms that return bytes only, reads single headers from
+//! the whole map (a missing map is empty, a missing map's single value is an error), and tries
+//! every capability once when the filter is configured ([`check_capabilities`]), so that a missing
+//! one stops Envoy at its start and not a request later.
 
 use super::process_state;
 use log::LevelFilter;
@@ -18,9 +19,10 @@ const UNUSED_ID: u32 = 0xffff_fffd;
 
 /// Tries each host call that the filter needs, with no effect that anyone sees.
 ///
-/// A call whose capability is withheld fails here: the SDK panics, or the name is returned as an error. Envoy logs the
-/// name of the capability in both cases and does not accept the configuration. `proxy_done` cannot be tried, and
-/// `proxy_set_header_map_pairs` only with the first response: [`check_response_capability`].
+/// A call whose capability is withheld fails here: the SDK panics, or the name is returned as an
+/// error. Envoy logs the name of the capability in both cases and does not accept the
+/// configuration. `proxy_done` cannot be tried, and `proxy_set_header_map_pairs` only with the
+/// first response: [`check_response_capability`].
 pub(super) fn check_capabilities(root_id: u32) -> Result<(), &'static str> {
     set_log_level();
     // Envoy does not write it, unless an operator asks for traces.
@@ -149,17 +151,18 @@ const STATUS_HEADER: &str = "x-keen-edge-status";
 
 /// Responds to a gRPC request that is the effective context.
 ///
-/// Envoy makes gRPC's form of a local response to such a request: status 200, the real one as `grpc-status`, and no
-/// body. No SDK of Segment's would understand it, and 200 means stored. So the status goes along as a header, and
-/// [`restore_status`] puts it back when the response passes by.
+/// Envoy makes gRPC's form of a local response to such a request: status 200, the real one as
+/// `grpc-status`, and no body. No SDK of Segment's would understand it, and 200 means stored. So
+/// the status goes along as a header, and [`restore_status`] puts it back when the response passes
+/// by.
 pub(super) fn send_grpc_response(status: u16, headers: Vec<(&str, &str)>, body: &[u8]) {
     let text = status.to_string();
     let status_header = [(STATUS_HEADER, text.as_str())];
     send_response(status, headers.into_iter().chain(status_header).collect(), body);
 }
 
-/// Undoes gRPC's form of the current stream's response. Its status is that of [`send_grpc_response`], `other` where the
-/// response is not from there.
+/// Undoes gRPC's form of the current stream's response. Its status is that of
+/// [`send_grpc_response`], `other` where the response is not from there.
 pub(super) fn restore_status(other: u16) {
     let headers = headers(MapType::HttpResponseHeaders);
     let other = other.to_string();
@@ -178,15 +181,16 @@ pub(super) fn check_response_capability() {
     let _ = hostcalls::set_map_bytes(MapType::HttpResponseHeaders, same);
 }
 
-/// Makes `context_id` the context that [`send_response`] and [`source_address`] act on. False where it is gone.
+/// Makes `context_id` the context that [`send_response`] and [`source_address`] act on. False where
+/// it is gone.
 pub(super) fn set_effective_context(context_id: u32) -> bool {
     hostcalls::set_effective_context(context_id).is_ok()
 }
 
 /// Sends an HTTP request to an Envoy cluster. Returns its token.
 ///
-/// Only root callbacks may call it: the SDK hands the reply to the context whose callback runs, and forgets the reply of
-/// a stream that has ended.
+/// Only root callbacks may call it: the SDK hands the reply to the context whose callback runs, and
+/// forgets the reply of a stream that has ended.
 pub(super) fn dispatch_http_call(
     cluster: &str,
     headers: Vec<(&str, &str)>,
@@ -212,17 +216,20 @@ pub(super) fn shared_data(key: &str) -> (Option<Vec<u8>>, Option<u32>) {
     }
 }
 
-/// Replaces the value under `key` if `version` is still its version; without a version always. True where it did.
+/// Replaces the value under `key` if `version` is still its version; without a version always. True
+/// where it did.
 pub(super) fn set_shared_data(key: &str, value: &[u8], version: Option<u32>) -> bool {
     hostcalls::set_shared_data(key, Some(value), version).is_ok()
 }
 
-/// Registers a queue that wakes this root context. Envoy calls back only the last to register a name.
+/// Registers a queue that wakes this root context. Envoy calls back only the last to register a
+/// name.
 pub(super) fn register_wake_queue(name: &str) -> Option<u32> {
     hostcalls::register_shared_queue(name).ok()
 }
 
-/// Asks Envoy to call the root context's `on_queue_ready` in the next turn of its event loop. True where it will.
+/// Asks Envoy to call the root context's `on_queue_ready` in the next turn of its event loop. True
+/// where it will.
 pub(super) fn enqueue_wake(queue: u32) -> bool {
     hostcalls::enqueue_shared_queue(queue, None).is_ok()
 }

@@ -19,8 +19,8 @@ use std::rc::Rc;
 /// What the contexts of a request take in the VM, beside the headers that are kept of it.
 const STREAM_BYTES: usize = 1_024;
 
-/// A longer query of an image has no message. Envoy refuses requests whose headers are over 60 KiB, unless it is
-/// configured otherwise.
+/// A longer query of an image has no message. Envoy refuses requests whose headers are over 60 KiB,
+/// unless it is configured otherwise.
 const MAX_PIXEL_QUERY: usize = 65_536;
 
 /// Envoy's callbacks for one request.
@@ -41,9 +41,11 @@ enum State {
     PassThrough,
     /// The body is not complete. When it is, the request is answered.
     Buffering(RequestKind),
-    /// The body is not complete. When it is, the request continues to its route, and Keen gets a copy.
+    /// The body is not complete. When it is, the request continues to its route, and Keen gets a
+    /// copy.
     BufferingMirror(RequestHead),
-    /// In the request queue, or its events are with delivery. The response follows from the root context.
+    /// In the request queue, or its events are with delivery. The response follows from the root
+    /// context.
     AwaitingDelivery(RequestSeq),
     /// In the request queue, or mapped. Its sender does not wait.
     Mirrored(RequestSeq),
@@ -113,8 +115,8 @@ impl HttpContext {
         })
     }
 
-    /// Part of a request with a copy for Keen has arrived. One too large for a copy continues to its route now: Envoy
-    /// would refuse it over the buffer limit later.
+    /// Part of a request with a copy for Keen has arrived. One too large for a copy continues to
+    /// its route now: Envoy would refuse it over the buffer limit later.
     fn check_mirror_size(&mut self, worker: &mut Worker, size: usize) -> Action {
         if size <= worker.config.max_body_bytes {
             return Action::Pause;
@@ -192,8 +194,9 @@ impl HttpContext {
         STREAM_BYTES.saturating_add(head).saturating_add(origin)
     }
 
-    /// Answers a request with messages 429, before its body arrives; one that is mirrored goes on without a copy. Others
-    /// are small and are served, an image without its event. True where the request needs no more.
+    /// Answers a request with messages 429, before its body arrives; one that is mirrored goes on
+    /// without a copy. Others are small and are served, an image without its event. True where the
+    /// request needs no more.
     fn reject_overload(&mut self, worker: &mut Worker) -> bool {
         match replace(&mut self.state, State::PassThrough) {
             State::Buffering(RequestKind::Ingest(_)) => {
@@ -228,7 +231,8 @@ impl HttpContext {
     }
 }
 
-/// The settings document for an SDK that asks for those of `key`, and the page event that its request implies.
+/// The settings document for an SDK that asks for those of `key`, and the page event that its
+/// request implies.
 fn plan_settings_reply(worker: &Worker, key: &str, headers: RequestHeaders) -> RequestKind {
     if !write_key::is_well_formed(key) {
         return RequestKind::RespondWith(Response::BadRequest(BadRequestReason::InvalidWriteKey));
@@ -261,8 +265,8 @@ fn enqueue_mirror(worker: &mut Worker, stream_id: u32, head: RequestHead, body: 
 }
 
 impl Context for HttpContext {
-    /// Envoy ends the stream: it has been answered, or its client has disconnected. Envoy knows the client's address
-    /// only until then, so a request that is still in the queue is mapped now.
+    /// Envoy ends the stream: it has been answered, or its client has disconnected. Envoy knows the
+    /// client's address only until then, so a request that is still in the queue is mapped now.
     fn on_done(&mut self) -> bool {
         self.with_worker(|this, worker| {
             if let State::AwaitingDelivery(seq) | State::Mirrored(seq) = this.state {
@@ -323,8 +327,8 @@ impl traits::HttpContext for HttpContext {
                     false => this.on_request_complete(worker, Vec::new()),
                 };
             }
-            // The body is read to its end even where the response is known: Envoy closes a connection that is answered
-            // before.
+            // The body is read to its end even where the response is known: Envoy closes a
+            // connection that is answered before.
             Action::Pause
         })
     }
@@ -348,7 +352,8 @@ impl traits::HttpContext for HttpContext {
         })
     }
 
-    /// The end of a body with trailers, as decompressed ones have: the body callback did not see it.
+    /// The end of a body with trailers, as decompressed ones have: the body callback did not see
+    /// it.
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
         self.with_worker(|this, worker| match this.state {
             State::PassThrough | State::Mirrored(_) => Action::Continue,
@@ -358,9 +363,10 @@ impl traits::HttpContext for HttpContext {
         })
     }
 
-    /// A response passes by. The root context responds to waiting requests without telling their contexts, so this may
-    /// be its response, which is never answered again: Envoy would crash. Another response while the request is read or
-    /// waits is Envoy's own, such as a 413, and is replaced.
+    /// A response passes by. The root context responds to waiting requests without telling their
+    /// contexts, so this may be its response, which is never answered again: Envoy would crash.
+    /// Another response while the request is read or waits is Envoy's own, such as a 413, and is
+    /// replaced.
     fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
         self.with_worker(|this, worker| {
             worker.check_response_capability();

@@ -1,8 +1,9 @@
 //! The metrics: each declared once, counted in the VM, and flushed to Envoy by the tick.
 //!
-//! A metric with labels is one Envoy stat per combination of their values: `keen_edge_responses.code.200`. `stats_tags`
-//! of envoy.yaml turns these suffixes back into labels: `keen_edge_responses{code="200"}`. One host call per stat and
-//! flush, instead of one per request.
+//! A metric with labels is one Envoy stat per combination of their values:
+//! `keen_edge_responses.code.200`. `stats_tags` of envoy.yaml turns these suffixes back into
+//! labels: `keen_edge_responses{code="200"}`. One host call per stat and flush, instead of one per
+//! request.
 
 use super::host;
 use proxy_wasm::types::MetricType;

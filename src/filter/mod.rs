@@ -1,5 +1,5 @@
-//! The filter: the only code that knows proxy-wasm. It turns Envoy's callbacks into values for the pure modules, and
-//! their decisions into host calls.
+//! The filter: the only code that knows proxy-wasm. It turns Envoy's callbacks into values for the
+//! pure modules, and their decisions into host calls.
 //!
 //! | file | |
 //! |---|---|
@@ -16,9 +16,10 @@
 //! | `user_store` | the store of users in Envoy's shared data |
 //! | `host` | the host calls |
 //!
-//! Properties of Envoy that shape it: header values may be any bytes; a chunked or decompressed body may end in
-//! trailers; callouts belong to the root context; one callback may send some 300 responses and no more; a new
-//! configuration may run in the same VM, so all state belongs to the root context and none is global.
+//! Properties of Envoy that shape it: header values may be any bytes; a chunked or decompressed
+//! body may end in trailers; callouts belong to the root context; one callback may send some 300
+//! responses and no more; a new configuration may run in the same VM, so all state belongs to the
+//! root context and none is global.
 
 mod callouts;
 mod host;

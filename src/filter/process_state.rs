@@ -1,8 +1,9 @@
 //! State that all workers of an Envoy process share, in Envoy's shared data.
 //!
-//! Compare-and-swap protects only keys that exist. [`create_keys`] creates them while the filter is configured, which
-//! Envoy does on its main thread before a worker has the filter. The values have no meaning until a worker in use
-//! changes them, so a configuration that is only being checked has no effect.
+//! Compare-and-swap protects only keys that exist. [`create_keys`] creates them while the filter is
+//! configured, which Envoy does on its main thread before a worker has the filter. The values have
+//! no meaning until a worker in use changes them, so a configuration that is only being checked has
+//! no effect.
 
 use super::host;
 
@@ -13,9 +14,11 @@ const PENDING: &str = "keen_edge.pending_bytes";
 /// When [`with_lock`] was entered, in milliseconds since 1970; 0 while nobody is in it.
 const LOCK: &str = "keen_edge.lock";
 const KEYS: [&str; 3] = [LAST_ID, PENDING, LOCK];
-/// Attempts at a compare-and-swap before it is given up. Each failure means that another worker succeeded.
+/// Attempts at a compare-and-swap before it is given up. Each failure means that another worker
+/// succeeded.
 const MAX_CAS_ATTEMPTS: usize = 1_000;
-/// A lock that is held longer belongs to a VM that failed. What it protects takes less than a millisecond.
+/// A lock that is held longer belongs to a VM that failed. What it protects takes less than a
+/// millisecond.
 const LOCK_TIMEOUT_MS: u64 = 1_000;
 /// Looks at a lock before it is ignored.
 const MAX_LOCK_ATTEMPTS: usize = 100_000;
@@ -71,9 +74,9 @@ pub(super) fn with_lock<T>(act: impl FnOnce() -> T) -> T {
 
 /// What one worker has pending, as part of the gauge of all.
 ///
-/// Envoy keeps gauges when a VM fails, and the VM's successor does not know what it had reported. So each worker notes in
-/// shared data what it has reported, and refreshes the note. A note that gets old belongs to a VM that failed: the next
-/// worker that looks takes its bytes off the gauge.
+/// Envoy keeps gauges when a VM fails, and the VM's successor does not know what it had reported.
+/// So each worker notes in shared data what it has reported, and refreshes the note. A note that
+/// gets old belongs to a VM that failed: the next worker that looks takes its bytes off the gauge.
 #[derive(Debug, Default)]
 pub(super) struct PendingBytes {
     worker_id: u64,
@@ -89,7 +92,8 @@ pub(super) struct PendingReport {
     pub(super) gauge_change: i64,
     /// Bytes that were pending in VMs that failed.
     pub(super) lost_bytes: u64,
-    /// Another worker has pending bytes. Someone must look again in [`STALE_MS`]: its VM may have failed.
+    /// Another worker has pending bytes. Someone must look again in [`STALE_MS`]: its VM may have
+    /// failed.
     pub(super) others_pending: bool,
 }
 
@@ -166,7 +170,8 @@ fn refresh(table: &[u8], own: Entry) -> (Vec<u8>, PendingReport) {
     (new, report)
 }
 
-/// Replaces the value under `key` by what `change` makes of it. False where other workers were always faster.
+/// Replaces the value under `key` by what `change` makes of it. False where other workers were
+/// always faster.
 fn update(key: &str, mut change: impl FnMut(Vec<u8>) -> Vec<u8>) -> bool {
     (0..MAX_CAS_ATTEMPTS).any(|_| {
         let (value, version) = host::shared_data(key);

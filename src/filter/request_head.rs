@@ -1,6 +1,8 @@
-//! The headers of a request that its answer needs, each cut to the length at which it can still mean something.
+//! The headers of a request that its answer needs, each cut to the length at which it can still
+//! mean something.
 //!
-//! Envoy drops the headers before the body is complete. Ten thousand streams may wait at once, so nothing else is kept.
+//! Envoy drops the headers before the body is complete. Ten thousand streams may wait at once, so
+//! nothing else is kept.
 
 use crate::mapping::{Client, Request};
 use crate::segment::http::{BadRequestReason, CallerSide, content_encoding};
@@ -97,7 +99,8 @@ impl RequestHeaders {
         known
     }
 
-    /// What is kept until the body is complete. `message`: the message in the path, where there is one.
+    /// What is kept until the body is complete. `message`: the message in the path, where there is
+    /// one.
     pub(super) fn into_head(
         self,
         message_type: Option<MessageType>,
@@ -117,7 +120,8 @@ impl RequestHeaders {
     }
 }
 
-/// The headers of a request with messages, kept until its body is complete and its messages are mapped.
+/// The headers of a request with messages, kept until its body is complete and its messages are
+/// mapped.
 #[derive(Debug)]
 pub(super) struct RequestHead {
     /// The type of its one message; none of a batch.
@@ -142,7 +146,8 @@ impl RequestHead {
             .fold(message, |bytes, field| bytes.saturating_add(field.len()))
     }
 
-    /// The JSON that contains the messages: that of the path, or the body without its content encoding.
+    /// The JSON that contains the messages: that of the path, or the body without its content
+    /// encoding.
     pub(super) fn decode_body<'a>(
         &'a self,
         body: &'a [u8],
@@ -154,7 +159,8 @@ impl RequestHead {
         }
     }
 
-    /// The request as the mapping takes it. `received_ms`: when it was complete, in milliseconds since 1970.
+    /// The request as the mapping takes it. `received_ms`: when it was complete, in milliseconds
+    /// since 1970.
     pub(super) fn request<'a>(
         &self,
         header_write_key: Option<&'a str>,

@@ -1,8 +1,8 @@
-//! Complete requests that wait to be mapped: all that completed in one turn of Envoy's event loop are mapped together
-//! when the root context wakes.
+//! Complete requests that wait to be mapped: all that completed in one turn of Envoy's event loop
+//! are mapped together when the root context wakes.
 //!
-//! Envoy's own work on a request touches more code than a processor's cache holds. Where requests are mapped one after
-//! the other, only the first has to load the mapping's code.
+//! Envoy's own work on a request touches more code than a processor's cache holds. Where requests
+//! are mapped one after the other, only the first has to load the mapping's code.
 
 use super::host;
 use super::request_head::RequestHead;
@@ -109,10 +109,11 @@ impl RequestMapper {
         }
     }
 
-    /// Maps a request that was complete at `received_ms` (milliseconds since 1970). Its [events](Self::events) follow.
+    /// Maps a request that was complete at `received_ms` (milliseconds since 1970). Its
+    /// [events](Self::events) follow.
     ///
-    /// `effective_context` is the context that host calls act on, before and after: that of the request, where Envoy was
-    /// asked for the client's address.
+    /// `effective_context` is the context that host calls act on, before and after: that of the
+    /// request, where Envoy was asked for the client's address.
     pub(super) fn map(
         &mut self,
         request: &QueuedRequest,
@@ -167,8 +168,8 @@ struct TokenGenerator {
 }
 
 impl TokenGenerator {
-    /// Makes the prefix, once. Envoy's request ids are random, times differ from host to host, and the process-wide id
-    /// from worker to worker: no two workers have the same prefix.
+    /// Makes the prefix, once. Envoy's request ids are random, times differ from host to host, and
+    /// the process-wide id from worker to worker: no two workers have the same prefix.
     fn seed(&mut self, request_id: &[u8], now_ms: u64, body: &[u8]) {
         if self.prefix.is_empty() {
             let worker_id = self.worker_id.to_le_bytes();

@@ -81,7 +81,8 @@ impl PendingResponses {
 /// Header with the reason of a response that is not 200. Envoy's access log shows it.
 const REASON_HEADER: &str = "x-keen-edge-reason";
 
-/// Why a response is not 200, as a metric's label. `overloaded`: a 429 because of [`super::worker::MAX_HELD_BYTES`].
+/// Why a response is not 200, as a metric's label. `overloaded`: a 429 because of
+/// [`super::worker::MAX_HELD_BYTES`].
 pub(super) fn reason(response: &Response, overloaded: bool) -> Option<&'static str> {
     Some(match response {
         Response::Ok => return None,

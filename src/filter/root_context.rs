@@ -46,7 +46,8 @@ impl Context for RootContext {
 }
 
 impl traits::RootContext for RootContext {
-    /// Envoy calls it for a configuration that is only being checked, too: it must not change what others see.
+    /// Envoy calls it for a configuration that is only being checked, too: it must not change what
+    /// others see.
     fn on_configure(&mut self, _size: usize) -> bool {
         if let Err(capability) = host::check_capabilities(self.id) {
             log::error!("keen-edge: Envoy's allowed_capabilities lack {capability}");
@@ -89,7 +90,8 @@ impl traits::RootContext for RootContext {
 
     fn on_tick(&mut self) {
         if self.with_worker(Worker::on_tick) == Some(true) {
-            // The tick may have sent responses, and the effective context is then one of their streams.
+            // The tick may have sent responses, and the effective context is then one of their
+            // streams.
             host::set_effective_context(self.id);
             host::done();
         }

@@ -100,8 +100,9 @@ impl Telemetry {
         }
     }
 
-    /// Makes the metrics visible: those without labels, and the state of each destination. A destination that another
-    /// worker knows already keeps its state. `worker_id` is unique in the process.
+    /// Makes the metrics visible: those without labels, and the state of each destination. A
+    /// destination that another worker knows already keeps its state. `worker_id` is unique in the
+    /// process.
     pub(super) fn activate(&mut self, worker_id: u64) {
         self.pending.activate(worker_id);
         for family in metrics::FAMILIES.iter().filter(|family| family.labels.is_empty()) {
@@ -152,7 +153,8 @@ impl Telemetry {
         (&mut self.registry, source.unwrap_or(&mut self.unknown_source))
     }
 
-    /// Counts the messages of a request, and logs each at level debug. `admitted`: delivery has accepted its events.
+    /// Counts the messages of a request, and logs each at level debug. `admitted`: delivery has
+    /// accepted its events.
     pub(super) fn record_messages(
         &mut self,
         stats: &RequestStats,
@@ -232,7 +234,8 @@ impl Telemetry {
         }
     }
 
-    /// Counts the events of a request whose sender does not wait, and for which there is no capacity.
+    /// Counts the events of a request whose sender does not wait, and for which there is no
+    /// capacity.
     pub(super) fn count_not_admitted(&mut self, buffer: &EventBuffer) {
         for event in buffer.events() {
             self.count_dropped(event.destination, DropReason::NoCapacity, 1);
@@ -365,8 +368,8 @@ impl Telemetry {
         self.log_rate_limit.warn(kind, host::unix_ms(), line);
     }
 
-    /// Reports to Envoy what has changed. True where another flush is needed though nothing changes any more: see
-    /// [`process_state::PendingBytes`].
+    /// Reports to Envoy what has changed. True where another flush is needed though nothing changes
+    /// any more: see [`process_state::PendingBytes`].
     pub(super) fn flush(&mut self, pending_bytes: usize) -> bool {
         host::set_log_level();
         let report = self.pending.report(pending_bytes, host::unix_ms());

@@ -6,8 +6,9 @@ use crate::users::{SharedData, UserTransaction, partition_count};
 
 /// Envoy's shared data, under keys of a store of this size.
 ///
-/// Two filters of one process may have bounds for users so different that their stores have different layouts: each has a
-/// store of its own. Others share one, in which users are kept apart by their sources.
+/// Two filters of one process may have bounds for users so different that their stores have
+/// different layouts: each has a store of its own. Others share one, in which users are kept apart
+/// by their sources.
 #[derive(Debug)]
 pub(super) struct UserStore {
     key_prefix: String,
@@ -18,8 +19,9 @@ impl UserStore {
         Self { key_prefix: format!("{}.", partition_count(settings)) }
     }
 
-    /// Creates the store, unless another worker has. Only for a configuration that is in use. `seed` must be a number that
-    /// callers cannot know. Returns the one that all workers use: that of the first.
+    /// Creates the store, unless another worker has. Only for a configuration that is in use.
+    /// `seed` must be a number that callers cannot know. Returns the one that all workers use: that
+    /// of the first.
     pub(super) fn initialize(&mut self, settings: UsersSettings, seed: u64) -> u64 {
         process_state::with_lock(|| UserTransaction::initialize(self, settings, seed))
     }

@@ -1,7 +1,8 @@
 //! When the root context runs next: its wake queue and its tick.
 //!
-//! Callouts belong to the root context, so a stream that has work for it wakes it: Envoy calls `on_queue_ready` in the
-//! next turn of the worker's event loop, 0.1 ms later. The tick is for deadlines, backoffs and metrics.
+//! Callouts belong to the root context, so a stream that has work for it wakes it: Envoy calls
+//! `on_queue_ready` in the next turn of the worker's event loop, 0.1 ms later. The tick is for
+//! deadlines, backoffs and metrics.
 
 use super::host;
 

@@ -12,9 +12,9 @@ use crate::delivery::{Admission, Callout, CalloutResponse, Delivery, MonotonicCl
 use crate::segment::http::{Response, Unavailable};
 use std::mem::replace;
 
-/// Bytes held for requests that are read or wait, at most; over it new ones are answered 429. Bodies are in Envoy's
-/// memory, headers and state in that of the VM. It is a quarter of the VM's 1 GiB: room for 512 bodies of the default
-/// `limits.bodyBytes`, or 250,000 requests without a body.
+/// Bytes held for requests that are read or wait, at most; over it new ones are answered 429.
+/// Bodies are in Envoy's memory, headers and state in that of the VM. It is a quarter of the VM's 1
+/// GiB: room for 512 bodies of the default `limits.bodyBytes`, or 250,000 requests without a body.
 pub(super) const MAX_HELD_BYTES: usize = 268_435_456;
 
 /// The state of one root context.
@@ -74,8 +74,8 @@ impl Worker {
         }
     }
 
-    /// Takes the configuration into use, at the first request or tick. Before, Envoy may only be checking it: what other
-    /// workers see must not change.
+    /// Takes the configuration into use, at the first request or tick. Before, Envoy may only be
+    /// checking it: what other workers see must not change.
     fn activate(&mut self) {
         if self.active {
             return;
@@ -98,7 +98,8 @@ impl Worker {
     pub(super) fn enqueue_request(&mut self, request: QueuedRequest) -> RequestSeq {
         let stream_id = request.stream_id;
         let seq = self.queue.push(request);
-        // Above the high watermark a request that is rejected is answered at once, and Envoy need not hold it.
+        // Above the high watermark a request that is rejected is answered at once, and Envoy need
+        // not hold it.
         if self.queue.is_full() || self.delivery.is_above_watermark() {
             self.process_queue(stream_id);
             self.send_responses();
@@ -167,7 +168,8 @@ impl Worker {
         }
     }
 
-    /// Counts a request that continues to its route without a copy for Keen, or an image without its event.
+    /// Counts a request that continues to its route without a copy for Keen, or an image without
+    /// its event.
     pub(super) fn count_mirror_dropped(&mut self) {
         self.telemetry.count_mirror_dropped();
     }
@@ -189,8 +191,8 @@ impl Worker {
         responses::send(response, reason, form, &self.config.allow_origins);
     }
 
-    /// Replaces Envoy's own response, which passes by: a 413 over its buffer, a 408 over its patience. SDKs retry a 413
-    /// for ever, and drop a call that gets a 408.
+    /// Replaces Envoy's own response, which passes by: a 413 over its buffer, a 408 over its
+    /// patience. SDKs retry a 413 for ever, and drop a call that gets a 408.
     pub(super) fn replace_response(&mut self, form: &ClientForm) {
         if form.is_grpc {
             // Which status it was is lost in gRPC's form.
@@ -220,8 +222,8 @@ impl Worker {
         self.delivery.is_waiting(stream_id) || self.responses.contains(stream_id)
     }
 
-    /// Processes a stream's request, if it is still queued, in the stream's own callback: what Envoy knows of the client
-    /// ends with the stream.
+    /// Processes a stream's request, if it is still queued, in the stream's own callback: what
+    /// Envoy knows of the client ends with the stream.
     pub(super) fn process_before_destroy(&mut self, stream_id: u32, seq: RequestSeq) {
         if self.queue.contains(seq) {
             self.process_queue(stream_id);

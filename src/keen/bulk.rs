@@ -41,8 +41,8 @@ const UNNAMED_ERROR: &str = "unnamed";
 /// Longest error name that is repeated in metrics and logs.
 const MAX_ERROR_NAME_BYTES: usize = 64;
 
-/// Writes the body of a bulk request. `collections`: each collection's name, and the JSON of its events, separated by
-/// commas. `capacity`: the expected size in bytes.
+/// Writes the body of a bulk request. `collections`: each collection's name, and the JSON of its
+/// events, separated by commas. `capacity`: the expected size in bytes.
 ///
 /// ```
 /// use keen_edge::keen::bulk;
@@ -72,11 +72,12 @@ pub fn body<'a>(
     out
 }
 
-/// Reads a bulk reply: one result for each event of the request. `expected`: the request's collections and how many events
-/// each has, in order.
+/// Reads a bulk reply: one result for each event of the request. `expected`: the request's
+/// collections and how many events each has, in order.
 ///
 /// # Errors
-/// The reply is not one JSON object, or does not have exactly one result for each event. Then it confirms none of them.
+/// The reply is not one JSON object, or does not have exactly one result for each event. Then it
+/// confirms none of them.
 ///
 /// ```
 /// use keen_edge::keen::bulk::{EventResult, parse_reply};
@@ -193,7 +194,8 @@ impl<'de> Visitor<'de> for CollectionResults {
 #[derive(Deserialize)]
 struct ResultItem<'a> {
     success: bool,
-    /// An object with a name and a description. Another type here does not make the result unreadable.
+    /// An object with a name and a description. Another type here does not make the result
+    /// unreadable.
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
 }
@@ -221,8 +223,8 @@ impl ResultItem<'_> {
     }
 }
 
-/// Whether metrics and logs may repeat the name of an error. Keen's names are words; anything else may echo an event or a
-/// key.
+/// Whether metrics and logs may repeat the name of an error. Keen's names are words; anything else
+/// may echo an event or a key.
 #[must_use]
 pub fn is_error_name(name: &str) -> bool {
     !name.is_empty()

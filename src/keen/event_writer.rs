@@ -1,4 +1,5 @@
-//! One event, written member by member. Its callers give valid JSON and no name twice; [`super::sanitize`] makes it so.
+//! One event, written member by member. Its callers give valid JSON and no name twice;
+//! [`super::sanitize`] makes it so.
 //!
 //! ```
 //! use keen_edge::keen::event_writer::EventWriter;
@@ -11,7 +12,8 @@
 //! assert_eq!(out, br#"{"item": "T-Shirt", "price": 19.90,"userId":"u-17"}"#);
 //! ```
 
-/// The largest event that Keen takes (its documentation of limits); a larger one would cost those beside it a callout.
+/// The largest event that Keen takes (its documentation of limits); a larger one would cost those
+/// beside it a callout.
 pub const MAX_BYTES: usize = 900_000;
 
 /// Writes one event at the end of a buffer.

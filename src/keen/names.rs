@@ -24,8 +24,9 @@ pub const MAX_TOKEN: usize = 64;
 /// A collection name that Keen accepts: at most 64 ASCII characters, no line break, no `_` at the
 /// start, no `.` at either end.
 ///
-/// A valid name stays as it is. Any other is transliterated, and ends in `-` and the first 8 hex digits
-/// of the SHA-256 of the original, so that in practice two originals never share a collection.
+/// A valid name stays as it is. Any other is transliterated, and ends in `-` and the first 8 hex
+/// digits of the SHA-256 of the original, so that in practice two originals never share a
+/// collection.
 #[must_use]
 pub fn collection_name(original: &str) -> Cow<'_, str> {
     if is_valid_collection_name(original) {

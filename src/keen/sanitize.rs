@@ -1,8 +1,9 @@
 //! Values as Keen accepts them: what is valid stays as it came, anything else is rewritten.
 //!
-//! Names lose their dots and what is over 256 characters, of equal names in one object the later wins, a string is shorter
-//! than 10,000 characters, a number is one that Keen can hold, and Keen's placeholders become `null`. [`is_valid`] decides
-//! in one pass; [`sanitize`] rewrites only what is not valid.
+//! Names lose their dots and what is over 256 characters, of equal names in one object the later
+//! wins, a string is shorter than 10,000 characters, a number is one that Keen can hold, and Keen's
+//! placeholders become `null`. [`is_valid`] decides in one pass; [`sanitize`] rewrites only what is
+//! not valid.
 //!
 //! ```
 //! use keen_edge::json::read_value;
@@ -24,9 +25,11 @@ use std::ops::Range;
 
 /// A string must be shorter than this many characters.
 const STRING_LIMIT: usize = 10_000;
-/// Containers inside each other in an event, at most; a deeper one becomes its JSON text, as a string.
+/// Containers inside each other in an event, at most; a deeper one becomes its JSON text, as a
+/// string.
 pub const MAX_DEPTH: usize = 512;
-/// Levels of containers that are read by recursion before the rest is read anew from its text: serde_json stops at 127.
+/// Levels of containers that are read by recursion before the rest is read anew from its text:
+/// serde_json stops at 127.
 const LEVELS_PER_ROUND: usize = 125;
 /// Names of an object that are compared pairwise, at most; more go into a tree.
 const MAX_PAIRWISE_NAMES: usize = 16;
@@ -60,14 +63,15 @@ pub fn sanitize(value: Value<'_>, depth: usize) -> Sanitized<'_> {
     rewrite(value, depth, None)
 }
 
-/// An object as Keen accepts it, without its members of the name `left_out`. For one that is not valid.
+/// An object as Keen accepts it, without its members of the name `left_out`. For one that is not
+/// valid.
 #[must_use]
 pub fn rewrite_object<'a>(object: &'a str, depth: usize, left_out: Option<&[u8]>) -> Sanitized<'a> {
     rewrite(Value::Object(object), depth, left_out)
 }
 
-/// Whether a string is one of those that Keen replaces by what it sees of the caller (keen.io/docs/streams, "IP to geo" and
-/// "User agent"): through a proxy that is the proxy.
+/// Whether a string is one of those that Keen replaces by what it sees of the caller
+/// (keen.io/docs/streams, "IP to geo" and "User agent"): through a proxy that is the proxy.
 #[must_use]
 #[inline]
 pub fn is_placeholder(text: RawStr<'_>) -> bool {
@@ -83,8 +87,9 @@ pub fn is_placeholder_text(text: &str) -> bool {
     matches!(text, "${keen.ip}" | "${keen.user_agent}")
 }
 
-/// Whether a string is short enough, no placeholder, and has no lone surrogate. A surrogate starts with `\ud`; a pair of
-/// them counts as not valid too, and is rewritten as the character that it is.
+/// Whether a string is short enough, no placeholder, and has no lone surrogate. A surrogate starts
+/// with `\ud`; a pair of them counts as not valid too, and is rewritten as the character that it
+/// is.
 #[inline]
 fn is_valid_string(text: RawStr<'_>) -> bool {
     let raw = text.raw();
@@ -113,8 +118,8 @@ fn is_valid_container(text: &str) -> bool {
     ValidSeed(&mut Vec::new()).deserialize(&mut deserializer).is_ok()
 }
 
-/// A hash of a name, in place of the name where many are compared. SipHash: nobody finds many names of one hash, and what is
-/// stored is ordered, so that names of similar hashes cost nothing more.
+/// A hash of a name, in place of the name where many are compared. SipHash: nobody finds many names
+/// of one hash, and what is stored is ordered, so that names of similar hashes cost nothing more.
 fn name_hash(name: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(name);
@@ -144,7 +149,8 @@ impl SeenNames {
     }
 }
 
-/// Checks the next value; an error says that it is not valid. The names of the objects that are open lie on a stack.
+/// Checks the next value; an error says that it is not valid. The names of the objects that are
+/// open lie on a stack.
 #[derive(Debug)]
 pub struct ValidSeed<'s, 'de>(pub &'s mut Vec<&'de [u8]>);
 
@@ -156,7 +162,8 @@ impl<'de> DeserializeSeed<'de> for ValidSeed<'_, 'de> {
     }
 }
 
-/// Whether a member's name is one that Keen accepts. One with escapes is not decided here: it counts as not valid.
+/// Whether a member's name is one that Keen accepts. One with escapes is not decided here: it
+/// counts as not valid.
 #[must_use]
 pub fn valid_name<'de>(name: &json::Name<'de>) -> Option<&'de [u8]> {
     match name.0 {
@@ -254,8 +261,8 @@ struct WrittenMember {
     name_end: usize,
 }
 
-/// A text and how far it has been read: serde_json does not say what comes next, and a scalar is read as its text but a
-/// container member by member.
+/// A text and how far it has been read: serde_json does not say what comes next, and a scalar is
+/// read as its text but a container member by member.
 struct Position<'t> {
     text: &'t str,
     offset: usize,
@@ -396,7 +403,8 @@ struct ContainerSeed<'s, 'l, 't> {
 }
 
 impl<'l, 't> ContainerSeed<'_, 'l, 't> {
-    /// A seed for the container that is the next child. `None`: the child is a scalar, or too deep for this round.
+    /// A seed for the container that is the next child. `None`: the child is a scalar, or too deep
+    /// for this round.
     fn child(&mut self) -> Option<ContainerSeed<'_, 'l, 't>> {
         let next = self.position.peek();
         let depth = self.depth.saturating_add(1);

@@ -1,5 +1,5 @@
-//! ASCII transliteration with any_ascii's data, repacked by `build.rs` to 50 KB. The tables of the crate
-//! `any_ascii` are 590 KB, which would be most of the module.
+//! ASCII transliteration with any_ascii's data, repacked by `build.rs` to 50 KB. The tables of the
+//! crate `any_ascii` are 590 KB, which would be most of the module.
 
 use flate2::read::DeflateDecoder;
 use std::io::Read;
@@ -73,8 +73,8 @@ pub(super) fn push(out: &mut String, c: char) {
     }
 }
 
-/// Hangul syllables are ordered by initial consonant, vowel, and final consonant (The Unicode Standard,
-/// section 3.12), and their readings are composed of these.
+/// Hangul syllables are ordered by initial consonant, vowel, and final consonant (The Unicode
+/// Standard, section 3.12), and their readings are composed of these.
 const HANGUL_FIRST: u32 = 0xac00;
 const HANGUL_COUNT: u32 = 11_172;
 const INITIALS: [&str; 19] = [

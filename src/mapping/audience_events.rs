@@ -1,5 +1,5 @@
-//! Audiences that come as identify messages, as the track messages that Engage makes of them where it is told to
-//! (segment.com/docs/engage/audiences, "Track events").
+//! Audiences that come as identify messages, as the track messages that Engage makes of them where
+//! it is told to (segment.com/docs/engage/audiences, "Track events").
 
 use crate::json::write_string;
 

@@ -1,5 +1,5 @@
-//! What a request tells of the client: used where the message does not say it, and only of a request that comes from the end
-//! user's device.
+//! What a request tells of the client: used where the message does not say it, and only of a
+//! request that comes from the end user's device.
 
 use crate::json::{Value, quoted};
 use crate::keen::sanitize::is_placeholder_text;
@@ -7,8 +7,8 @@ use crate::segment::http::route::CallerSide;
 use crate::segment::message::Context;
 use std::net::{IpAddr, SocketAddr};
 
-/// Server libraries, as `context.library.name` or the `User-Agent` begins (their own sources). A request of theirs comes
-/// from a server, whatever its path: its address is not the end user's.
+/// Server libraries, as `context.library.name` or the `User-Agent` begins (their own sources). A
+/// request of theirs comes from a server, whatever its path: its address is not the end user's.
 const SERVER_LIBRARIES: [&str; 28] = [
     "analytics-node",
     "@segment/analytics-node",
@@ -40,7 +40,8 @@ const SERVER_LIBRARIES: [&str; 28] = [
     "@june-so/analytics-node",
 ];
 
-/// Libraries of browsers, phones and games. They use the short paths; some hosts and forks rewrite them to the long ones.
+/// Libraries of browsers, phones and games. They use the short paths; some hosts and forks rewrite
+/// them to the long ones.
 const CLIENT_LIBRARIES: [&str; 16] = [
     "analytics.js",
     "analytics-ios",
@@ -119,8 +120,9 @@ impl RequestClient {
         }
     }
 
-    /// Whether the request comes from the device of the end user that a message is of. As at Segment the endpoint says so;
-    /// known libraries and browsers are known by their name, and `context.direct` overrides all.
+    /// Whether the request comes from the device of the end user that a message is of. As at
+    /// Segment the endpoint says so; known libraries and browsers are known by their name, and
+    /// `context.direct` overrides all.
     pub(super) fn is_end_user_request(&self, context: &Context<'_>) -> bool {
         if context.direct == Value::Bool(true) {
             return true;
@@ -151,8 +153,8 @@ fn library_side(name: &[u8]) -> Option<CallerSide> {
     }
 }
 
-/// An IP address without its port, in one of the forms it comes in (`1.2.3.4`, `1.2.3.4:5`, `2001:db8::1`,
-/// `[2001:db8::1]:5`).
+/// An IP address without its port, in one of the forms it comes in (`1.2.3.4`, `1.2.3.4:5`,
+/// `2001:db8::1`, `[2001:db8::1]:5`).
 #[must_use]
 pub(super) fn strip_port(text: &str) -> Option<String> {
     let text = text.trim();

@@ -43,7 +43,8 @@ pub(super) struct MessageEvents<'m> {
     token: &'m str,
 }
 
-/// The collections a message goes to, as Segment names them: `Viewed {category} Page` and its like beside each other.
+/// The collections a message goes to, as Segment names them: `Viewed {category} Page` and its like
+/// beside each other.
 pub(super) fn collections<'a>(
     message_type: MessageType,
     message: &Message<'a>,
@@ -75,7 +76,8 @@ pub(super) fn collections<'a>(
     if found.iter().all(Option::is_none) { Err(SkipReason::NoPageSetting) } else { Ok(found) }
 }
 
-/// A name as Segment reads it: a text that is not empty, or a number as JavaScript writes it where it is a whole one.
+/// A name as Segment reads it: a text that is not empty, or a number as JavaScript writes it where
+/// it is a whole one.
 fn event_name_text(name: Value<'_>) -> Option<Cow<'_, str>> {
     /// 2^53: whole numbers below are written with all their digits.
     const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_992.0;
@@ -97,8 +99,9 @@ fn event_name_text(name: Value<'_>) -> Option<Cow<'_, str>> {
     }
 }
 
-/// A message's own uniqueness token: its id, hashed where it is long. `None`: it has no id, or a blank one, or a placeholder.
-/// `bytes_lost`: a hash of the request and of the message's place in it, for an id in which bytes were not UTF-8.
+/// A message's own uniqueness token: its id, hashed where it is long. `None`: it has no id, or a
+/// blank one, or a placeholder. `bytes_lost`: a hash of the request and of the message's place in
+/// it, for an id in which bytes were not UTF-8.
 pub(super) fn uniqueness_token<'a>(
     message: &Message<'a>,
     bytes_lost: impl FnOnce() -> Option<String>,
@@ -257,7 +260,8 @@ impl<'m> FieldsBuilder<'_, 'm> {
         }
     }
 
-    /// What the add-ons that are on read. The browser integration's `page_url` is the page's own, whatever a property says.
+    /// What the add-ons that are on read. The browser integration's `page_url` is the page's own,
+    /// whatever a property says.
     fn set_device_fields(&mut self) {
         let (source, context) = (self.context.source, &self.message.context);
         if source.url_addon || source.referrer_addon {
@@ -274,7 +278,8 @@ impl<'m> FieldsBuilder<'_, 'm> {
         }
     }
 
-    /// In a browser the properties of an event win over what identify said, and so `user` over the user.
+    /// In a browser the properties of an event win over what identify said, and so `user` over the
+    /// user.
     fn set_user(&mut self) {
         let own = self.context.source.mode == Mode::Device && self.properties.has(OwnField::User);
         if let Some(user) = self.context.user.filter(|user| !own && !user.is_empty()) {
@@ -337,14 +342,16 @@ impl<'m> FieldsBuilder<'_, 'm> {
         self.context.client.is_end_user_request(&self.message.context)
     }
 
-    /// Ours wins where we have a value. A `null` of the context is written only where no property bears the name.
+    /// Ours wins where we have a value. A `null` of the context is written only where no property
+    /// bears the name.
     fn overlay(&mut self, field: OwnField, value: Value<'m>) {
         let value = (value != Value::Absent).then(|| self.context.batch.get(value));
         self.fields.overlay(field, value, self.properties);
     }
 }
 
-/// The value, unless it is one of Keen's placeholders: Keen would fill in what it sees, which is Envoy.
+/// The value, unless it is one of Keen's placeholders: Keen would fill in what it sees, which is
+/// Envoy.
 pub(super) fn without_placeholder(value: Value<'_>) -> Value<'_> {
     match value {
         Value::String(text) if is_placeholder(text) => Value::Absent,
@@ -361,8 +368,8 @@ fn port_stripped(text: &str) -> Option<String> {
     if text.parse::<std::net::IpAddr>().is_ok() { None } else { strip_port(text) }
 }
 
-/// The `location` of the caller's own `keen` object, where it is one that Keen takes: `coordinates` as an array of longitude
-/// and latitude. Nothing else of that object is a caller's to set.
+/// The `location` of the caller's own `keen` object, where it is one that Keen takes: `coordinates`
+/// as an array of longitude and latitude. Nothing else of that object is a caller's to set.
 fn location(keen: &str) -> Option<Cow<'_, str>> {
     let Value::Object(location) = member(keen, "location") else { return None };
     let Value::Array(coordinates) = member(location, "coordinates") else { return None };

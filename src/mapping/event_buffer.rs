@@ -56,8 +56,9 @@ impl Default for EventBuffer {
 }
 
 impl EventBuffer {
-    /// A buffer that takes no more events once it holds `limit` bytes: what a batch says of all its messages (its traits, its
-    /// page) is written into each event, so that a small body can make a thousand times its size.
+    /// A buffer that takes no more events once it holds `limit` bytes: what a batch says of all its
+    /// messages (its traits, its page) is written into each event, so that a small body can make a
+    /// thousand times its size.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self {
@@ -122,7 +123,8 @@ impl EventBuffer {
         })
     }
 
-    /// Adds an event for a destination, by its index in the configuration; `write` appends its JSON.
+    /// Adds an event for a destination, by its index in the configuration; `write` appends its
+    /// JSON.
     pub fn push(
         &mut self,
         destination: usize,

@@ -117,7 +117,8 @@ impl<'m> EventFields<'m> {
         OwnField::ALL.into_iter().filter_map(|field| Some((field, self.get(field)?)))
     }
 
-    /// Whether the event will have a string that is not empty under a field's name: ours, else that of a property.
+    /// Whether the event will have a string that is not empty under a field's name: ours, else that
+    /// of a property.
     pub(super) fn is_filled(&self, field: OwnField, properties: &Properties<'_>) -> bool {
         match self.get(field) {
             Some(json) => json.len() > 2 && json.starts_with('"'),
@@ -130,7 +131,8 @@ impl<'m> EventFields<'m> {
         }
     }
 
-    /// The string that the event will have under a field's name, where it is at most `max_bytes` long.
+    /// The string that the event will have under a field's name, where it is at most `max_bytes`
+    /// long.
     pub(super) fn short_text<'f>(
         &'f self,
         field: OwnField,

@@ -1,4 +1,5 @@
-//! Messages as they concern users: who a message is of, what an identify says of whom, and whom an event shows.
+//! Messages as they concern users: who a message is of, what an identify says of whom, and whom an
+//! event shows.
 
 use super::BatchValues;
 use crate::config::{Mode, Source};
@@ -12,8 +13,8 @@ use crate::users::{
 };
 use std::borrow::Cow;
 
-/// Bytes of remembered traits in the events of one request, at most: a short event must not be worth a long one a thousand
-/// times.
+/// Bytes of remembered traits in the events of one request, at most: a short event must not be
+/// worth a long one a thousand times.
 const MAX_TRAIT_BYTES_PER_REQUEST: usize = 4_194_304;
 
 /// An id of a message, read once for the event and for the users that are remembered.
@@ -26,8 +27,8 @@ pub(super) struct Id<'a> {
 }
 
 impl<'a> Id<'a> {
-    /// An id. None where it is empty, blank, or one of Keen's placeholders. `body_is_lossy`: bytes of the body were not UTF-8,
-    /// and became U+FFFD.
+    /// An id. None where it is empty, blank, or one of Keen's placeholders. `body_is_lossy`: bytes
+    /// of the body were not UTF-8, and became U+FFFD.
     pub(super) fn new(value: Value<'a>, body_is_lossy: bool) -> Option<Self> {
         if !value.truthy() {
             return None;
@@ -68,7 +69,8 @@ impl<'a> Ids<'a> {
         }
     }
 
-    /// The ids that an event of a source needs: who it is of, and who its visitor is where users are remembered.
+    /// The ids that an event of a source needs: who it is of, and who its visitor is where users
+    /// are remembered.
     pub(super) fn for_event(message: &Message<'a>, source: &Source, body_is_lossy: bool) -> Self {
         if source.remember_users {
             return Self::new(message, body_is_lossy);
@@ -94,15 +96,16 @@ impl<'a> Ids<'a> {
     }
 }
 
-/// What the browser integration calls its global properties: the identify without a `userId` that holds for a page.
+/// What the browser integration calls its global properties: the identify without a `userId` that
+/// holds for a page.
 ///
-/// It does not tell visitors apart: whatever `anonymousId` the page's later messages bear, they show these traits. Of a page's
-/// messages we only know that those of one batch are of one page.
+/// It does not tell visitors apart: whatever `anonymousId` the page's later messages bear, they
+/// show these traits. Of a page's messages we only know that those of one batch are of one page.
 #[derive(Debug, Default)]
 pub(crate) struct PageTraits(Option<(u64, String)>);
 
-/// Remembers what an identify message says. `page`: the page that it and the messages beside it are of, where they are of
-/// one.
+/// Remembers what an identify message says. `page`: the page that it and the messages beside it are
+/// of, where they are of one.
 pub(super) fn identify(
     users: &mut UserTransaction<'_, impl SharedData>,
     source: &Source,
@@ -149,8 +152,8 @@ pub(super) fn identify(
     users.record_update(key, update);
 }
 
-/// The user whom an event shows: the one who is remembered, else who the message itself says it is (`context.traits`), else
-/// whom its page has identified.
+/// The user whom an event shows: the one who is remembered, else who the message itself says it is
+/// (`context.traits`), else whom its page has identified.
 pub(super) fn user_for_event(
     users: &mut UserTransaction<'_, impl SharedData>,
     source: &Source,

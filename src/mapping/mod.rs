@@ -1,6 +1,8 @@
-//! A request's messages -> Keen events: Segment's own Keen integrations, with their errors corrected.
+//! A request's messages -> Keen events: Segment's own Keen integrations, with their errors
+//! corrected.
 //!
-//! `mode: cloud` is the server-side one, `mode: device` the browser's, which says less of the client.
+//! `mode: cloud` is the server-side one, `mode: device` the browser's, which says less of the
+//! client.
 //!
 //! ```
 //! use keen_edge::config::Config;

@@ -90,28 +90,31 @@ pub struct MessageOutcome {
 /// What became of a request's messages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestStats {
-    /// Each message, in the body's order; then what is no object. Where the event buffer overflows, only those before.
+    /// Each message, in the body's order; then what is no object. Where the event buffer overflows,
+    /// only those before.
     pub messages: Vec<MessageOutcome>,
     /// Names and values that were changed for Keen to take them.
     pub sanitized: u64,
 }
 
-/// The events of a request are at most so many times as large as its body, and some more: what a batch says of all its
-/// messages is written into each event. SDKs' bodies grow fivefold at most.
+/// The events of a request are at most so many times as large as its body, and some more: what a
+/// batch says of all its messages is written into each event. SDKs' bodies grow fivefold at most.
 const MAX_GROWTH: usize = 32;
 const MAX_GROWTH_BYTES: usize = 65_536;
 /// A write key is at most this long.
 const MAX_WRITE_KEY_BYTES: usize = 512;
-/// Of each so many bytes of a body one audience at most becomes an event: one identify may tell of thousands.
+/// Of each so many bytes of a body one audience at most becomes an event: one identify may tell of
+/// thousands.
 const BYTES_PER_AUDIENCE_EVENT: usize = 600;
 /// Audiences that any body may hold.
 const MIN_AUDIENCE_EVENTS: usize = 8;
 
 /// Maps a request.
 ///
-/// `client` gives what the request tells of the client, and is called once; its argument says whether the address is wanted.
-/// `token` makes a uniqueness token for a message without an id. `users` are those of sources that remember them: what the
-/// request says of them is in there afterwards, still to be committed.
+/// `client` gives what the request tells of the client, and is called once; its argument says
+/// whether the address is wanted. `token` makes a uniqueness token for a message without an id.
+/// `users` are those of sources that remember them: what the request says of them is in there
+/// afterwards, still to be committed.
 ///
 /// # Errors
 /// The request is answered 400.
@@ -177,7 +180,8 @@ pub fn map_request<'c>(
     Ok(mapper.stats)
 }
 
-/// A body as text: a byte order mark goes, and bytes that are not UTF-8 become U+FFFD, as in Go's JSON decoders.
+/// A body as text: a byte order mark goes, and bytes that are not UTF-8 become U+FFFD, as in Go's
+/// JSON decoders.
 fn decode_text(body: &[u8]) -> Cow<'_, str> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     match simdutf8::basic::from_utf8(body) {
@@ -369,7 +373,8 @@ fn push(
     *count = count.saturating_add(1);
 }
 
-/// The source of each message. A message's own key is before the body's, the body's before the header's.
+/// The source of each message. A message's own key is before the body's, the body's before the
+/// header's.
 fn sources(
     config: &Config,
     header: Option<&str>,

@@ -36,7 +36,8 @@ impl<'a> Properties<'a> {
     pub(super) fn parse(object: &'a str, names: &mut Vec<&'a [u8]>) -> Self {
         let mut reader = Reader::new(names, true);
         if read_object(object, &mut reader).is_err() {
-            // A value that is not valid ends the check. What is looked up is found by passing over values.
+            // A value that is not valid ends the check. What is looked up is found by passing over
+            // values.
             reader = Reader::new(names, false);
             let _ = read_object(object, &mut reader);
         }
@@ -62,7 +63,8 @@ impl<'a> Properties<'a> {
         self.own_mask & mask(field) != 0
     }
 
-    /// The members, without those whose names are `overridden` fields of ours: one piece of the object where it has none.
+    /// The members, without those whose names are `overridden` fields of ours: one piece of the
+    /// object where it has none.
     pub(super) fn members(&mut self, overridden: impl Iterator<Item = OwnField>) -> &str {
         let overridden = overridden.fold(0, |all, field| all | mask(field)) & self.own_mask;
         if overridden == 0 && self.keen_name.is_none() {

@@ -1,8 +1,9 @@
-//! Brings messages from the queue to Keen: receives them, sends their events, and deletes what Keen has confirmed.
+//! Brings messages from the queue to Keen: receives them, sends their events, and deletes what Keen
+//! has confirmed.
 //!
-//! A message is sent only while its destination is healthy and caught up. A batch that Keen fails on is split within its
-//! message. A message with an event that Keen does not take is left to the queue's redrive policy; its other events are at
-//! Keen by then.
+//! A message is sent only while its destination is healthy and caught up. A batch that Keen fails
+//! on is split within its message. A message with an event that Keen does not take is left to the
+//! queue's redrive policy; its other events are at Keen by then.
 
 use super::message::{self, MessageError, StoredEvent};
 use super::sqs::ReceivedMessage;
@@ -11,7 +12,8 @@ use crate::keen::bulk::{self, EventResult};
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// Messages that are sent to Keen at once, at most. The first is sent alone; each message that Keen takes adds one.
+/// Messages that are sent to Keen at once, at most. The first is sent alone; each message that Keen
+/// takes adds one.
 const MAX_WINDOW: usize = 8;
 /// An empty queue is asked this often, which is also the longest that SQS waits for a message.
 pub(super) const IDLE_RECEIVE_MS: u64 = 20_000;
@@ -20,7 +22,8 @@ const PAUSE_MIN_MS: u64 = 1_000;
 const PAUSE_MAX_MS: u64 = 30_000;
 /// Splits within a message without a success in between.
 const MAX_CONSECUTIVE_SPLITS: u32 = 12;
-/// Attempts to delete a message. One that is not deleted is received again, and Keen recognizes its events.
+/// Attempts to delete a message. One that is not deleted is received again, and Keen recognizes its
+/// events.
 const MAX_DELETE_ATTEMPTS: u32 = 3;
 /// `DeleteMessage` requests at once.
 const MAX_DELETES: usize = 4;
@@ -90,7 +93,8 @@ pub(super) struct Progress {
 /// What received messages came to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Received {
-    /// Of a project that is not configured, or unreadable. They stay for the queue's redrive policy.
+    /// Of a project that is not configured, or unreadable. They stay for the queue's redrive
+    /// policy.
     pub(super) unknown_projects: Vec<String>,
     pub(super) malformed: u64,
 }
@@ -192,7 +196,8 @@ impl Drain {
         }
     }
 
-    /// The next part of a message to send to Keen, if any. `is_ready`: whether a destination is healthy and caught up.
+    /// The next part of a message to send to Keen, if any. `is_ready`: whether a destination is
+    /// healthy and caught up.
     pub(super) fn next_send(
         &mut self,
         is_ready: impl Fn(usize) -> bool,
@@ -225,8 +230,8 @@ impl Drain {
                 .any(|index| !self.is_paused(index, now) && is_ready(index))
     }
 
-    /// How many messages to ask for. While Keen fails one is enough to find out whether it still does: each time that a
-    /// message is received counts towards the queue's redrive policy.
+    /// How many messages to ask for. While Keen fails one is enough to find out whether it still
+    /// does: each time that a message is received counts towards the queue's redrive policy.
     pub(super) fn receive_size(&self, max_messages: usize) -> usize {
         let is_failing = self.destination_pauses.iter().any(|pause| pause.failures > 0);
         if is_failing { 1 } else { max_messages }
@@ -241,7 +246,8 @@ impl Drain {
         self.next_receive_ms = now.saturating_add(IDLE_RECEIVE_MS);
     }
 
-    /// Takes what was received. None: the queue has failed. `send_before_ms`: until when it may be sent.
+    /// Takes what was received. None: the queue has failed. `send_before_ms`: until when it may be
+    /// sent.
     pub(super) fn on_received(
         &mut self,
         messages: Option<Vec<ReceivedMessage>>,

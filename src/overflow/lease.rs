@@ -1,17 +1,19 @@
-//! A lease in a value that all workers of a process share: one worker at a time brings events from the queue to Keen.
+//! A lease in a value that all workers of a process share: one worker at a time brings events from
+//! the queue to Keen.
 //!
-//! The embedder reads the value, asks [`claim`] for the new one, and writes it with compare-and-swap. Times are of the wall
-//! clock. A lease that is held twice, because the clock was set, does no harm: the queue gives a message to one reader, and
-//! Keen recognizes duplicates.
+//! The embedder reads the value, asks [`claim`] for the new one, and writes it with
+//! compare-and-swap. Times are of the wall clock. A lease that is held twice, because the clock was
+//! set, does no harm: the queue gives a message to one reader, and Keen recognizes duplicates.
 
 /// How long a lease lasts. Its holder renews it after half of that time.
 pub const LEASE_MS: u64 = 30_000;
 
-/// The size of the shared value: the owner and the end of the lease, as little-endian 64-bit numbers.
+/// The size of the shared value: the owner and the end of the lease, as little-endian 64-bit
+/// numbers.
 pub const LEASE_BYTES: usize = 16;
 
-/// The value to write if `owner` may hold the lease from now on. None if another holds it. `current`: the value that is
-/// shared now.
+/// The value to write if `owner` may hold the lease from now on. None if another holds it.
+/// `current`: the value that is shared now.
 ///
 /// ```
 /// use keen_edge::overflow::lease::{LEASE_MS, claim};

@@ -1,11 +1,13 @@
-//! Messages of the overflow queue: one project's events, as a bulk body with their uniqueness tokens.
+//! Messages of the overflow queue: one project's events, as a bulk body with their uniqueness
+//! tokens.
 //!
 //! ```json
 //! {"v":1,"project":"9181bcd23843312d87000000","events":{"Purchased":[{"total":7,"keen":{…}}]}}
 //! ```
 //!
-//! The tokens make a replay harmless: Keen recognizes the events. The project is named by its id, so that a message outlives
-//! a change of the configuration. A message contains only characters that SQS accepts: `#x9 | #xA | #xD | #x20-#xD7FF |
+//! The tokens make a replay harmless: Keen recognizes the events. The project is named by its id,
+//! so that a message outlives a change of the configuration. A message contains only characters
+//! that SQS accepts: `#x9 | #xA | #xD | #x20-#xD7FF |
 //! #xE000-#xFFFD | #x10000-#x10FFFF` (Amazon SQS API Reference, `SendMessage`).
 
 use serde::{Deserialize, Serialize};
@@ -54,8 +56,8 @@ pub enum MessageError {
     Version(u32),
 }
 
-/// Writes a message. None if `bulk_body` is not JSON text, or has a character that SQS does not accept and JSON cannot
-/// escape there.
+/// Writes a message. None if `bulk_body` is not JSON text, or has a character that SQS does not
+/// accept and JSON cannot escape there.
 ///
 /// ```
 /// use keen_edge::overflow::message;

@@ -1,9 +1,10 @@
-//! An outage of any length: events that Keen does not take go to a queue, and come back to Keen by themselves.
+//! An outage of any length: events that Keen does not take go to a queue, and come back to Keen by
+//! themselves.
 //!
-//! A pure state machine beside [`Delivery`], which decides what is handed over. It makes [calls](Overflow::next_call) to the
-//! queue, and to Keen for events that come back; the embedder dispatches them, and gives it the
-//! [responses](Overflow::on_response). The queue speaks Amazon SQS's JSON protocol ([`sqs`]); a message holds one project's
-//! events ([`message`]).
+//! A pure state machine beside [`Delivery`], which decides what is handed over. It makes
+//! [calls](Overflow::next_call) to the queue, and to Keen for events that come back; the embedder
+//! dispatches them, and gives it the [responses](Overflow::on_response). The queue speaks Amazon
+//! SQS's JSON protocol ([`sqs`]); a message holds one project's events ([`message`]).
 //!
 //! - An event is acknowledged only after the queue has confirmed its message.
 //! - A message is deleted only after Keen has given a final result for each of its events.
@@ -32,7 +33,8 @@ const QUEUE_TIMEOUT_MS: u64 = 3_000;
 const RECEIVE_MARGIN_MS: u64 = 5_000;
 /// Bytes of messages that are received at once: they are in memory until they are sent.
 const MAX_RECEIVED_BYTES: usize = 2_097_152;
-/// A received message is sent to Keen in parts, each within the callout's time. The queue hides it for this many of them.
+/// A received message is sent to Keen in parts, each within the callout's time. The queue hides it
+/// for this many of them.
 const VISIBLE_AFTER_CALLOUTS: u64 = 12;
 /// A worker without the lease asks for it this often.
 const LEASE_RETRY_MS: u64 = 10_000;
@@ -65,7 +67,8 @@ pub struct Call {
 /// What a call came to, for metrics and logs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct OverflowReport {
-    /// Index of the configuration's destination whose events the counts are of. None for other calls.
+    /// Index of the configuration's destination whose events the counts are of. None for other
+    /// calls.
     pub destination_index: Option<usize>,
     /// Events that the queue has stored.
     pub overflowed: u64,
@@ -117,8 +120,8 @@ pub struct Overflow {
 }
 
 impl Overflow {
-    /// `projects`: the project ids of the configuration's destinations. `keen_timeout_ms`: the longest time of a callout to
-    /// Keen.
+    /// `projects`: the project ids of the configuration's destinations. `keen_timeout_ms`: the
+    /// longest time of a callout to Keen.
     #[must_use]
     pub fn new(settings: &OverflowSettings, projects: Vec<String>, keen_timeout_ms: u64) -> Self {
         let visibility_ms = keen_timeout_ms.saturating_mul(VISIBLE_AFTER_CALLOUTS);
@@ -151,7 +154,8 @@ impl Overflow {
 
     // === lease ===
 
-    /// Whether to claim or renew the lease now: see [`lease::claim`]. The answer goes to [`Overflow::on_lease`].
+    /// Whether to claim or renew the lease now: see [`lease::claim`]. The answer goes to
+    /// [`Overflow::on_lease`].
     pub fn is_lease_due(&mut self, now: u64) -> bool {
         let Some(drain) = self.drain.as_ref().filter(|drain| !drain.is_stopped()) else {
             return false;
@@ -303,7 +307,8 @@ impl Overflow {
             Err(error) => (None, Some(error)),
         };
         report.error = error;
-        // A callout that begins just before then ends before the queue gives the message to another reader.
+        // A callout that begins just before then ends before the queue gives the message to another
+        // reader.
         let hidden_ms = self.visibility_s.saturating_mul(1_000);
         let reserve_ms = self.keen_timeout_ms.saturating_add(RECEIVE_MARGIN_MS);
         let send_before_ms = now.saturating_add(hidden_ms.saturating_sub(reserve_ms));
@@ -348,7 +353,8 @@ impl Overflow {
         self.continued.is_empty() && self.drain.as_ref().is_none_or(Drain::is_idle)
     }
 
-    /// Whether this filter drains the queue, so that a timer must run though nothing is pending: every second is enough.
+    /// Whether this filter drains the queue, so that a timer must run though nothing is pending:
+    /// every second is enough.
     #[must_use]
     pub fn needs_timer(&self) -> bool {
         self.drain.as_ref().is_some_and(|drain| !drain.is_stopped())

@@ -1,7 +1,9 @@
-//! Amazon SQS's JSON protocol: requests and replies of `SendMessage`, `ReceiveMessage` and `DeleteMessage`.
+//! Amazon SQS's JSON protocol: requests and replies of `SendMessage`, `ReceiveMessage` and
+//! `DeleteMessage`.
 //!
-//! Each is a `POST /` with the content type [`CONTENT_TYPE`] and the action in the header `X-Amz-Target` (Amazon SQS API
-//! Reference, "Making query API requests with the AWS JSON protocol"). ElasticMQ and moto speak it, too.
+//! Each is a `POST /` with the content type [`CONTENT_TYPE`] and the action in the header
+//! `X-Amz-Target` (Amazon SQS API Reference, "Making query API requests with the AWS JSON
+//! protocol"). ElasticMQ and moto speak it, too.
 
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -73,8 +75,8 @@ pub fn send_message(queue_url: &str, message_body: &str) -> Vec<u8> {
     to_json(&SendMessage { queue_url, message_body })
 }
 
-/// The body of a `ReceiveMessage`. `wait_s`: how long the queue waits for a message. `visibility_s`: how long it hides what
-/// it gives.
+/// The body of a `ReceiveMessage`. `wait_s`: how long the queue waits for a message.
+/// `visibility_s`: how long it hides what it gives.
 #[must_use]
 pub fn receive_message(
     queue_url: &str,

@@ -1,7 +1,7 @@
 //! Writes a request's updates to shared data, within the bounds, while other workers do the same.
 //!
-//! A request reserves capacity in the partition's usage before a shard grows, and releases it after a
-//! shard has shrunk. So the shards never hold more than the bound, whatever the order of writes.
+//! A request reserves capacity in the partition's usage before a shard grows, and releases it after
+//! a shard has shrunk. So the shards never hold more than the bound, whatever the order of writes.
 
 use super::SharedData;
 use super::record::Update;
@@ -13,8 +13,8 @@ use std::collections::BinaryHeap;
 
 /// Most attempts at a write while other workers write first.
 const MAX_CAS_ATTEMPTS: usize = 100;
-/// How far ahead of now an empty shard counts as used, in microseconds: a worker may be about to write
-/// to it.
+/// How far ahead of now an empty shard counts as used, in microseconds: a worker may be about to
+/// write to it.
 const EMPTY_SHARD_LEAD_US: u64 = 1_000_000;
 
 impl<S: SharedData> UserTransaction<'_, S> {
@@ -50,8 +50,8 @@ impl<S: SharedData> UserTransaction<'_, S> {
         self.release(partition, reserved);
     }
 
-    /// Reserves what the dirty shards will hold, and evicts the least recently used records until it
-    /// fits. False: another worker has written first.
+    /// Reserves what the dirty shards will hold, and evicts the least recently used records until
+    /// it fits. False: another worker has written first.
     fn reserve(&mut self, partition: u64, reserved: &mut Usage) -> bool {
         let mut need = self.pending_delta(partition);
         if need.clamp_positive() == *reserved {
@@ -103,9 +103,9 @@ impl<S: SharedData> UserTransaction<'_, S> {
         is_written
     }
 
-    /// Writes the dirty shards of a partition, those that shrink first, since they free capacity for
-    /// the others. Stops where another worker has written first: that shard is read again, and its
-    /// updates are applied again.
+    /// Writes the dirty shards of a partition, those that shrink first, since they free capacity
+    /// for the others. Stops where another worker has written first: that shard is read again, and
+    /// its updates are applied again.
     fn write(&mut self, partition: u64, reserved: &mut Usage) {
         let deltas: BinaryHeap<(i64, i64, ShardId)> = self
             .dirty_shards_of(partition)

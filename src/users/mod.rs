@@ -43,8 +43,8 @@ pub trait SharedData {
     /// The value under `key` and its version. Empty and `None` if there is none.
     fn get(&mut self, key: &str) -> (Vec<u8>, Option<u32>);
 
-    /// Compare-and-swap: sets the value under `key` if `version` is its version. False: it is not, and
-    /// the value stays.
+    /// Compare-and-swap: sets the value under `key` if `version` is its version. False: it is not,
+    /// and the value stays.
     ///
     /// Without a version it sets the value in any case.
     fn set(&mut self, key: &str, value: &[u8], version: Option<u32>) -> bool;

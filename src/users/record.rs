@@ -154,7 +154,8 @@ fn members(object: &str) -> Members<'_> {
     serde_json::from_slice(object.as_bytes()).unwrap_or_default()
 }
 
-/// The members of a JSON object, in order. Values keep their text, so that numbers keep their digits.
+/// The members of a JSON object, in order. Values keep their text, so that numbers keep their
+/// digits.
 #[derive(Debug, Default)]
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 

@@ -1,7 +1,7 @@
 //! The records of many users as bytes, the most recently used first.
 //!
-//! A look-up reads over the other records without an allocation, and a change copies them as they are.
-//! A record:
+//! A look-up reads over the other records without an allocation, and a change copies them as they
+//! are. A record:
 //!
 //! ```text
 //! last_seen: u64 | key_hash: u64 | tag: u8 | is_user_id: u8
@@ -84,8 +84,8 @@ pub(super) struct Entry<'b> {
 /// What a record costs besides its bytes: its part of a shard's key, version and map node, and of
 /// the partition's usage.
 const RECORD_OVERHEAD: usize = 32;
-/// Sizes are rounded up to a multiple of this, so that a small change does not change the usage, and
-/// saves a write of it.
+/// Sizes are rounded up to a multiple of this, so that a small change does not change the usage,
+/// and saves a write of it.
 const SIZE_QUANTUM: usize = 32;
 
 impl<'b> Entry<'b> {

@@ -504,7 +504,8 @@ fn concurrent_updates_are_not_lost() {
     UserTransaction::initialize(&mut memory, TIGHT, SEED);
     let audience =
         r#"{"userId":"u","context":{"personas":{"computation_key":"vip"}},"traits":{"vip":true}}"#;
-    // Between our read and our first write, to the usage; and between that and our write to the shard.
+    // Between our read and our first write, to the usage; and between that and our write to the
+    // shard.
     for turn in 1..=2 {
         let mut others = vec![(turn, audience.replace("vip", &format!("vip_{turn}")))];
         others.resize(
@@ -535,7 +536,8 @@ fn any_update() -> impl Strategy<Value = (u8, u8, Option<bool>, usize)> {
     (0_u8..40, 0_u8..10, proptest::option::of(any::<bool>()), 0_usize..60)
 }
 
-/// A call of user `user`, from the device `device` where there is one, with a trait that says whose it is.
+/// A call of user `user`, from the device `device` where there is one, with a trait that says whose
+/// it is.
 fn body(user: u8, device: u8, computed: Option<bool>, padding: usize) -> String {
     let ids = match (user, device) {
         (30.., _) => format!(r#""anonymousId":"a{user}""#),
@@ -553,8 +555,9 @@ fn body(user: u8, device: u8, computed: Option<bool>, padding: usize) -> String 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// With any updates in any order, and other workers in between: the bounds hold after every single write, the usage
-    /// index is right when all have committed, and no user has traits of another.
+    /// With any updates in any order, and other workers in between: the bounds hold after every
+    /// single write, the usage index is right when all have committed, and no user has traits of
+    /// another.
     #[test]
     fn bounds_hold_and_traits_stay_with_their_user(
         requests in proptest::collection::vec(

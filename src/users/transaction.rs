@@ -1,4 +1,5 @@
-//! One request's view of the users: its look-ups and updates, until [`commit`](UserTransaction::commit).
+//! One request's view of the users: its look-ups and updates, until
+//! [`commit`](UserTransaction::commit).
 
 use super::record::{Record, Update, UserKey};
 use super::shard::{MAX_UPDATES_PER_REQUEST, SeenAt, Shard, Usage};
@@ -75,20 +76,20 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
         }
     }
 
-    /// Uses the seed that [`initialize`](Self::initialize) returned. Otherwise the first look-up reads
-    /// it.
+    /// Uses the seed that [`initialize`](Self::initialize) returned. Otherwise the first look-up
+    /// reads it.
     #[must_use]
     pub fn with_seed(self, seed: u64) -> Self {
         Self { seed: Some(seed), ..self }
     }
 
-    /// Creates the keys of the store that do not exist. To be called once by each worker, before its
-    /// first transaction, and only for a configuration that is in force: a store of another size is
-    /// emptied.
+    /// Creates the keys of the store that do not exist. To be called once by each worker, before
+    /// its first transaction, and only for a configuration that is in force: a store of another
+    /// size is emptied.
     ///
     /// `seed` must be a number that callers cannot know. Returns the one that all workers of the
-    /// process use: that of the first to get here. Compare-and-swap only protects keys that exist, so
-    /// two workers must not be in here at once.
+    /// process use: that of the first to get here. Compare-and-swap only protects keys that exist,
+    /// so two workers must not be in here at once.
     pub fn initialize(shared: &mut S, settings: UsersSettings, seed: u64) -> u64 {
         let count = partition_count(settings);
         let (before, version) = Layout::load(shared);

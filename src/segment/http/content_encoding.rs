@@ -43,8 +43,8 @@ const MIN_COST: usize = 16 * TABLE_COST;
 
 /// Decodes a body of at most `max_bytes` decoded bytes.
 ///
-/// A name that is no content coding (`identity`, `UTF-8`, none at all) says nothing: the body is gzip
-/// where it begins as gzip does, otherwise it is taken as it is.
+/// A name that is no content coding (`identity`, `UTF-8`, none at all) says nothing: the body is
+/// gzip where it begins as gzip does, otherwise it is taken as it is.
 ///
 /// # Errors
 /// `BodyTooLarge`, `UnsupportedEncoding` or `CorruptEncoding`.
@@ -77,10 +77,10 @@ pub fn decode<'a>(
 
 /// Inflates a gzip file: one or more members, one after the other (RFC 1952, section 2.2).
 ///
-/// A caller can write tens of thousands of empty members or blocks into a body, each of which costs as
-/// much as a whole message. So inflating stops at each block (which is why this is zlib-rs itself, not
-/// flate2), and a file whose blocks cost more than its bytes is rejected as corrupt. Encoders end a
-/// block after thousands of bytes, or when their caller flushes.
+/// A caller can write tens of thousands of empty members or blocks into a body, each of which costs
+/// as much as a whole message. So inflating stops at each block (which is why this is zlib-rs
+/// itself, not flate2), and a file whose blocks cost more than its bytes is rejected as corrupt.
+/// Encoders end a block after thousands of bytes, or when their caller flushes.
 fn gunzip(mut packed: &[u8], max_bytes: usize) -> Result<Vec<u8>, BadRequestReason> {
     // One more byte than allowed, to notice it.
     let max_room = max_bytes.saturating_add(1);

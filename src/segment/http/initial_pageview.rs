@@ -32,8 +32,9 @@ impl SettingsRequest<'_> {
     /// The page message for a loaded page, as JSON, for the source with this write key. `None`: no
     /// page was loaded.
     ///
-    /// A browser names the page in `Referer`, or at least its origin in `Origin`. Phones and servers
-    /// send neither. No user has seen a page that is fetched in advance (`prefetch`, `prerender`).
+    /// A browser names the page in `Referer`, or at least its origin in `Origin`. Phones and
+    /// servers send neither. No user has seen a page that is fetched in advance (`prefetch`,
+    /// `prerender`).
     #[must_use]
     pub fn page_message(&self, write_key: &str) -> Option<Vec<u8>> {
         let page = if self.referer.is_empty() { self.origin } else { self.referer };

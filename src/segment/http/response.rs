@@ -151,8 +151,8 @@ impl Response {
 
     /// The headers: the content type, and after how many seconds a retry can succeed.
     ///
-    /// `X-RateLimit-Reset` is Segment's older name for `Retry-After` on a 429. analytics-next read it
-    /// before it read `Retry-After`.
+    /// `X-RateLimit-Reset` is Segment's older name for `Retry-After` on a 429. analytics-next read
+    /// it before it read `Retry-After`.
     #[must_use]
     pub fn headers(&self) -> &'static [(&'static str, &'static str)] {
         match self {
@@ -163,8 +163,8 @@ impl Response {
     }
 
     /// The response that replaces one of Envoy's own, while a request is read or awaits delivery: a
-    /// 413 over its buffer limit, a 408 or 504 over its timeouts. SDKs would retry a 413 forever, and
-    /// drop the events of a 408.
+    /// 413 over its buffer limit, a 408 or 504 over its timeouts. SDKs would retry a 413 forever,
+    /// and drop the events of a 408.
     #[must_use]
     pub fn replacing_local_reply(status: Option<u16>) -> Self {
         match status {

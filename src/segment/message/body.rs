@@ -46,7 +46,8 @@ impl<'a> Body<'a> {
         text: &'a str,
         max_messages: usize,
     ) -> Result<Self, BodyError> {
-        // Bodies of SDKs are read in one go. What serde_json can only pass over makes that fail where an object belongs.
+        // Bodies of SDKs are read in one go. What serde_json can only pass over makes that fail
+        // where an object belongs.
         Self::parse_with(message_type, text, max_messages, true).or_else(|error| match error {
             BodyError::Malformed => Self::parse_with(message_type, text, max_messages, false),
             error => Err(error),
@@ -113,7 +114,8 @@ impl<'a> Body<'a> {
         Ok(())
     }
 
-    /// Gives each message what the batch says in `context` and `integrations` and the message does not.
+    /// Gives each message what the batch says in `context` and `integrations` and the message does
+    /// not.
     pub fn apply_batch_defaults(&mut self) {
         let batch = &self.batch;
         if batch.context == Context::default() && batch.integrations == Integrations::default() {

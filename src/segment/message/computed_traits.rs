@@ -1,7 +1,7 @@
 //! What Engage (once Personas) computed of a user, as its identify messages say it.
 //!
-//! Such a message carries `context.personas` with `computation_class` and `computation_key`, and the value among `traits`
-//! (segment.com/docs/engage/audiences, "Identify events").
+//! Such a message carries `context.personas` with `computation_class` and `computation_key`, and
+//! the value among `traits` (segment.com/docs/engage/audiences, "Identify events").
 
 use super::context::Personas;
 use super::{Message, MessageType};
@@ -24,7 +24,8 @@ pub struct ComputedTraits {
 impl ComputedTraits {
     /// Reads an identify message of Engage's. `None`: it is another's.
     ///
-    /// Computed is the trait that `computation_key` names, and whatever is true or false: Engage's other traits are ids.
+    /// Computed is the trait that `computation_key` names, and whatever is true or false: Engage's
+    /// other traits are ids.
     #[must_use]
     pub fn parse(message: &Message<'_>) -> Option<Self> {
         let (Some(MessageType::Identify), Personas::Object { computation_key }) =
@@ -60,8 +61,8 @@ impl ComputedTraits {
     }
 }
 
-/// The snake_case of a name: `Order Completed Last 30days` is `order_completed_last_30days`. A name without letters and
-/// digits stays as it is.
+/// The snake_case of a name: `Order Completed Last 30days` is `order_completed_last_30days`. A name
+/// without letters and digits stays as it is.
 #[must_use]
 pub fn snake_case(name: &str) -> String {
     let snake = name.to_snake_case();

@@ -1,7 +1,9 @@
-//! Which destinations a message is for, and what it tells them: `integrations`, and the forms before it.
+//! Which destinations a message is for, and what it tells them: `integrations`, and the forms
+//! before it.
 //!
-//! Read as Segment's facade reads it (npm `@segment/facade`, `enabled` and `options`), and with the destination's second
-//! name: `Keen` is `Keen IO` (segment.com/docs/connections/destinations/catalog/keen).
+//! Read as Segment's facade reads it (npm `@segment/facade`, `enabled` and `options`), and with the
+//! destination's second name: `Keen` is `Keen IO`
+//! (segment.com/docs/connections/destinations/catalog/keen).
 
 use super::context::Context;
 use super::key_match::NormalizedKey;
@@ -17,7 +19,8 @@ pub struct DestinationFlags<'a> {
     keen_options: KeenOptions<'a>,
     /// `keen_flag` is that of `Keen IO`.
     exact_name: bool,
-    /// What the first of all spellings (`keenIo`, `keen_io`, `Keen IO`) carries: options, never a flag.
+    /// What the first of all spellings (`keenIo`, `keen_io`, `Keen IO`) carries: options, never a
+    /// flag.
     alias_options: KeenOptions<'a>,
     /// One of those spellings has been seen.
     alias_seen: bool,
@@ -169,8 +172,8 @@ impl<'a> Integrations<'a> {
         self.provider_flag = self.provider_flag.or(batch.provider_flag);
     }
 
-    /// Whether Keen gets a message with these and that context: its own flag where it is named (`Keen IO` before `Keen`),
-    /// else `All`, else yes.
+    /// Whether Keen gets a message with these and that context: its own flag where it is named
+    /// (`Keen IO` before `Keen`), else `All`, else yes.
     #[must_use]
     pub fn enabled(&self, context: &Context<'_>) -> bool {
         match (self.effective_flags(context).keen_flag, self.provider_flag) {

@@ -1,5 +1,5 @@
-//! Look-ups inside `properties` and `context`, as Segment's facade makes them (npm `obj-case`): a name matches whatever its
-//! case and whatever `_`, `-` and spaces are in it.
+//! Look-ups inside `properties` and `context`, as Segment's facade makes them (npm `obj-case`): a
+//! name matches whatever its case and whatever `_`, `-` and spaces are in it.
 //!
 //! ```
 //! use keen_edge::segment::message::key_match::NormalizedKey;
@@ -14,7 +14,8 @@ const MAX_KEY_LEN: usize = 16;
 /// A name of more bytes matches nothing, whatever is in it: Keen would not take it either.
 const MAX_RAW_LEN: usize = 256;
 
-/// A name in lower case, without `_`, `-` and spaces. One that is longer than any name looked up is empty.
+/// A name in lower case, without `_`, `-` and spaces. One that is longer than any name looked up is
+/// empty.
 #[derive(Debug, Clone, Copy)]
 pub struct NormalizedKey {
     bytes: [u8; MAX_KEY_LEN],

@@ -12,13 +12,15 @@ use serde_json::value::RawValue;
 /// A type's name is at most this long.
 const MAX_TYPE_BYTES: usize = 64;
 
-/// Declares the members of a message that are kept as they came: each once, by its field and its name in JSON.
+/// Declares the members of a message that are kept as they came: each once, by its field and its
+/// name in JSON.
 macro_rules! message_fields {
     ($($(#[$doc:meta])* $field:ident = $name:literal,)*) => {
         /// A message as it came. What the mapping needs of it, and no more.
         #[derive(Debug, Clone, Copy, Default)]
         pub struct Message<'a> {
-            /// Its type: the path's, or in a batch its own `type`. `None`: a type that Segment does not know.
+            /// Its type: the path's, or in a batch its own `type`. `None`: a type that Segment does
+            /// not know.
             pub message_type: Option<MessageType>,
             $($(#[$doc])* pub $field: Value<'a>,)*
             /// `context`, or `options`, its older name, which replaces it.
@@ -31,7 +33,8 @@ macro_rules! message_fields {
 
         impl<'a> Message<'a> {
             /// The field that holds the member `name` as it came.
-            // By bytes: patterns of bytes are told apart letter by letter, and texts one after the other.
+            // By bytes: patterns of bytes are told apart letter by letter, and texts one after the
+            // other.
             #[inline]
             fn field_mut(&mut self, name: &[u8]) -> Option<&mut Value<'a>> {
                 Some(match name {
@@ -133,8 +136,9 @@ impl<'a> ReadMember<'a> for MessageReader<'_, 'a> {
 
 /// Reads the object that comes next, and gives whether one did.
 ///
-/// `in_place`: at once. That fails where another value comes that serde_json can only pass over (a number like `1e400`, a
-/// string with a lone surrogate); else it is first passed over and then read as a text of its own, which costs a second look.
+/// `in_place`: at once. That fails where another value comes that serde_json can only pass over (a
+/// number like `1e400`, a string with a lone surrogate); else it is first passed over and then read
+/// as a text of its own, which costs a second look.
 pub(super) fn read_next_object<'a, A: MapAccess<'a>>(
     map: &mut A,
     reader: &mut impl ReadMember<'a>,

@@ -22,13 +22,15 @@ const MS_PER_DAY: i64 = 86_400_000;
 const VALID_RANGE_MS: RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
 /// Numbers below are seconds, others milliseconds (as Segment's `new-date` decides).
 const FIRST_MILLISECONDS: f64 = 31_557_600_000.0;
-/// A text of more bytes is no time. The longest that is one is JavaScript's `Date#toString` with a zone's long name.
+/// A text of more bytes is no time. The longest that is one is JavaScript's `Date#toString` with a
+/// zone's long name.
 const MAX_TEXT_BYTES: usize = 128;
 /// 2000-01-01: a clock that was never set is before it, and so is Go's zero time.
 const FIRST_SENT_AT_MS: i64 = 946_684_800_000;
 
-/// `receivedAt - (sentAt - originalTimestamp)`: the client's clock may be wrong, its intervals are right
-/// (segment.com/docs/connections/spec/common, "Timestamps"). Without `sent` there is nothing to correct by.
+/// `receivedAt - (sentAt - originalTimestamp)`: the client's clock may be wrong, its intervals are
+/// right (segment.com/docs/connections/spec/common, "Timestamps"). Without `sent` there is nothing
+/// to correct by.
 #[must_use]
 pub fn correct_clock_skew(original: Option<i64>, sent: Option<i64>, received: i64) -> i64 {
     let time = match (original, sent) {
@@ -46,8 +48,8 @@ pub fn parse_sent_at(value: Value<'_>) -> Option<i64> {
     parse(value).filter(|sent| *sent >= FIRST_SENT_AT_MS)
 }
 
-/// A point in time as clients write it: a text as [`parse_text`] reads it, or seconds or milliseconds since 1970 as a number.
-/// `None` where it is none of these.
+/// A point in time as clients write it: a text as [`parse_text`] reads it, or seconds or
+/// milliseconds since 1970 as a number. `None` where it is none of these.
 #[must_use]
 pub fn parse(value: Value<'_>) -> Option<i64> {
     match value {
@@ -60,9 +62,9 @@ pub fn parse(value: Value<'_>) -> Option<i64> {
     }
 }
 
-/// A point in time as a text: ISO 8601, with or without its separators, with any fraction and offset (none is UTC), also as
-/// Go and Ruby write it; seconds or milliseconds since 1970 in 10 or 13 digits; or the forms with a month's name of
-/// JavaScript, Java and HTTP.
+/// A point in time as a text: ISO 8601, with or without its separators, with any fraction and
+/// offset (none is UTC), also as Go and Ruby write it; seconds or milliseconds since 1970 in 10 or
+/// 13 digits; or the forms with a month's name of JavaScript, Java and HTTP.
 #[must_use]
 pub fn parse_text(text: &str) -> Option<i64> {
     let text = text.trim();
@@ -73,7 +75,8 @@ pub fn parse_text(text: &str) -> Option<i64> {
     }
 }
 
-/// `YYYY-MM-DDThh:mm:ss.sssZ`, as JavaScript and most SDKs write it. Any other form is for [`parse_iso8601`].
+/// `YYYY-MM-DDThh:mm:ss.sssZ`, as JavaScript and most SDKs write it. Any other form is for
+/// [`parse_iso8601`].
 fn parse_js_iso(text: &[u8]) -> Option<i64> {
     let [
         y1,
@@ -172,7 +175,8 @@ fn parse_iso8601(text: &str) -> Option<i64> {
     rest.is_empty().then_some(at)
 }
 
-/// What Go's `time.String()` adds to an offset: the zone's name (or its offset again), and the monotonic clock's reading.
+/// What Go's `time.String()` adds to an offset: the zone's name (or its offset again), and the
+/// monotonic clock's reading.
 fn skip_go_suffixes(rest: &mut &[u8]) {
     if let Some(behind) = rest.strip_prefix(b" ") {
         let name =
@@ -190,8 +194,9 @@ fn skip_go_suffixes(rest: &mut &[u8]) {
     }
 }
 
-/// `Mon Nov 23 2026 22:03:16 GMT+0100 (Central European Standard Time)`, `Mon, 23 Nov 2026 22:03:16 GMT`,
-/// `Mon Nov 23 22:03:16 UTC 2026` and their like: a month by its name, day, year and time of day, a zone or UTC.
+/// `Mon Nov 23 2026 22:03:16 GMT+0100 (Central European Standard Time)`,
+/// `Mon, 23 Nov 2026 22:03:16 GMT`, `Mon Nov 23 22:03:16 UTC 2026` and their like: a month by its
+/// name, day, year and time of day, a zone or UTC.
 fn parse_month_name_form(text: &str) -> Option<i64> {
     const MONTHS: [&str; 12] =
         ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
@@ -235,7 +240,8 @@ fn parse_month_name_form(text: &str) -> Option<i64> {
     days.checked_mul(MS_PER_DAY)?.checked_add(time.unwrap_or(0))?.checked_sub(zone.unwrap_or(0))
 }
 
-/// The offset of a zone's name, in milliseconds: those that JavaScript knows (RFC 822), alone or with an offset behind.
+/// The offset of a zone's name, in milliseconds: those that JavaScript knows (RFC 822), alone or
+/// with an offset behind.
 fn parse_zone_name(word: &str) -> Option<i64> {
     const NAMES: [(&str, i64); 11] = [
         ("GMT", 0),
@@ -260,8 +266,8 @@ fn parse_zone_name(word: &str) -> Option<i64> {
     hours.checked_mul(3_600_000)
 }
 
-/// `hh`, `hh:mm`, `hh:mm:ss` with any fraction, or the same without colons. 24:00 is the end of the day, and a leap second
-/// the second behind it.
+/// `hh`, `hh:mm`, `hh:mm:ss` with any fraction, or the same without colons. 24:00 is the end of the
+/// day, and a leap second the second behind it.
 fn parse_time_of_day(rest: &mut &[u8]) -> Option<i64> {
     let hour = digits(rest, 2)?;
     let next = |rest: &mut &[u8]| skip(rest, b":") || rest.first().is_some_and(u8::is_ascii_digit);
@@ -274,7 +280,8 @@ fn parse_time_of_day(rest: &mut &[u8]) -> Option<i64> {
     (hour <= 23 || of_day == MS_PER_DAY).then_some(of_day)
 }
 
-/// `Z`, `+hh`, `+hhmm` or `+hh:mm`, in milliseconds. Ruby and Go write a space before it, and `UTC`.
+/// `Z`, `+hh`, `+hhmm` or `+hh:mm`, in milliseconds. Ruby and Go write a space before it, and
+/// `UTC`.
 fn offset(rest: &mut &[u8]) -> Option<i64> {
     skip(rest, b" ");
     if rest.is_empty() || skip(rest, b"Zz") {
