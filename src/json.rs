@@ -1,9 +1,7 @@
-//! serde_json as the modules here use it: values borrowed from a text, names as bytes, strings
-//! written.
+//! Helpers on top of serde_json: borrowed values, member names as bytes, and string output.
 //!
-//! A [`Value`] says what a value is and keeps its text, so that a number keeps every digit and
-//! nothing is decoded before it is needed. serde_json has checked the text; nothing here parses
-//! JSON.
+//! A [`Value`] is the type of a JSON value and its text. Numbers keep every digit, and strings are
+//! decoded only when needed. serde_json does all the parsing.
 //!
 //! ```
 //! use keen_edge::json::{Value, read_value};
@@ -19,14 +17,14 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
-/// A JSON string as it is written, its quotes included.
+/// A JSON string as written, quotes included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RawStr<'a> {
     quoted: &'a str,
 }
 
 impl<'a> RawStr<'a> {
-    /// The text between the quotes, its escapes not decoded.
+    /// Returns the text between the quotes, with its escapes.
     #[must_use]
     #[inline]
     pub fn raw(&self) -> &'a str {
@@ -34,33 +32,34 @@ impl<'a> RawStr<'a> {
         self.quoted.get(1..end).unwrap_or_default()
     }
 
-    /// The text with its quotes.
+    /// Returns the text with its quotes.
     #[must_use]
     #[inline]
     pub fn quoted(&self) -> &'a str {
         self.quoted
     }
 
-    /// Whether the text holds escapes.
+    /// Whether the text contains escapes.
     #[must_use]
     #[inline]
     pub fn has_escapes(&self) -> bool {
         self.quoted.as_bytes().contains(&b'\\')
     }
 
-    /// The string. A lone surrogate becomes U+FFFD.
+    /// Decodes the string. A lone surrogate becomes U+FFFD.
     #[must_use]
     pub fn decode(&self) -> Cow<'a, str> {
         self.decode_noting_loss().0
     }
 
-    /// The string, and whether a lone surrogate in it became U+FFFD.
+    /// Decodes the string. Also returns whether a lone surrogate became U+FFFD.
     #[must_use]
     pub fn decode_noting_loss(&self) -> (Cow<'a, str>, bool) {
         if !self.has_escapes() {
             return (Cow::Borrowed(self.raw()), false);
         }
-        // A lone surrogate is an error in a `str`, and three bytes in a byte string.
+        // serde_json rejects a lone surrogate in a `str`, but decodes it to three bytes in a byte
+        // string.
         let mut deserializer = serde_json::Deserializer::from_str(self.quoted);
         let bytes = Name::deserialize(&mut deserializer).map(|name| name.0.into_owned());
         match String::from_utf8(bytes.unwrap_or_default()) {
@@ -69,20 +68,21 @@ impl<'a> RawStr<'a> {
         }
     }
 
-    /// Whether it is the string `other`.
+    /// Whether the decoded string equals `other`.
     #[must_use]
     pub fn is(&self, other: &str) -> bool {
         self.raw() == other || (self.has_escapes() && self.decode() == other)
     }
 }
 
-/// The text of bytes in which a lone surrogate takes three bytes: each becomes U+FFFD.
+/// Converts bytes to text. Each lone surrogate, which has three bytes, becomes one U+FFFD.
 #[must_use]
 pub fn replace_surrogates(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         text.push_str(chunk.valid());
-        // The first of the three: the others are chunks of their own.
+        // Only the first of the three bytes adds a character. The other two are chunks of their
+        // own.
         if chunk.invalid().first() == Some(&0xed) {
             text.push('\u{fffd}');
         }
@@ -90,10 +90,10 @@ pub fn replace_surrogates(bytes: &[u8]) -> String {
     text
 }
 
-/// One value. Containers are their text, brackets included.
+/// A JSON value. A container is its text, brackets included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Value<'a> {
-    /// There is none.
+    /// There is no value.
     #[default]
     Absent,
     /// `null`
@@ -117,7 +117,7 @@ impl<'a> From<&'a RawValue> for Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// The value that `text` is, which serde_json has checked.
+    /// Creates a value from text that serde_json has checked.
     #[inline]
     fn from_checked(text: &'a str) -> Self {
         match text.as_bytes().first() {
@@ -131,7 +131,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// JavaScript's truth, by which Segment's own code decides.
+    /// Whether the value is truthy in JavaScript, the language of Segment's integrations.
     #[must_use]
     #[inline]
     pub fn truthy(&self) -> bool {
@@ -147,19 +147,19 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Whether there is a value other than `null`: clients write `null` for what they do not know.
+    /// Whether the value is neither absent nor `null`. Clients send `null` for unknown values.
     #[must_use]
     pub fn is_present(&self) -> bool {
         !matches!(self, Self::Absent | Self::Null)
     }
 
-    /// Whether it is an object or an array.
+    /// Whether the value is an object or an array.
     #[must_use]
     pub fn is_container(&self) -> bool {
         matches!(self, Self::Array(_) | Self::Object(_))
     }
 
-    /// The string, where it is one whose text is at most `max_bytes` long.
+    /// Returns the string if its text has at most `max_bytes` bytes.
     #[must_use]
     pub fn short_str(&self, max_bytes: usize) -> Option<Cow<'a, str>> {
         match self {
@@ -170,7 +170,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A string or a number as text, where it is truthy.
+    /// Returns a truthy string or number as text.
     #[must_use]
     pub fn scalar_text(&self) -> Option<Cow<'a, str>> {
         match self {
@@ -181,7 +181,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Its JSON text. `null` where there is none.
+    /// Returns the JSON text. `null` if the value is absent.
     #[must_use]
     pub fn json(&self) -> &'a str {
         match self {
@@ -193,27 +193,28 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// `self`, or `other` where `self` is absent.
+    /// Returns `self`, or `other` if `self` is absent.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         if matches!(self, Self::Absent) { other } else { self }
     }
 }
 
-/// The number that JSON digits are. serde_json's conversion may differ from the nearest double in
-/// the last bit, and adds nothing to the module; the standard library's tables are 14 KB.
+/// Parses the digits of a JSON number. serde_json's conversion may differ from the nearest double
+/// in the last bit, but adds nothing to the module. The standard library's tables would add 14 KB.
 #[must_use]
 pub fn parse_f64(digits: &str) -> Option<f64> {
     serde_json::from_str(digits).ok()
 }
 
-/// The value that a whole text is. `None`: it is not JSON.
+/// Parses a text that is one JSON value. `None`: it is not JSON.
 #[must_use]
 pub fn read_value(text: &str) -> Option<Value<'_>> {
     serde_json::from_str::<&RawValue>(text).ok().map(Value::from)
 }
 
-/// The name of a member, its escapes decoded. As bytes, since a lone surrogate is no error there.
+/// The decoded name of a member. It is bytes, because serde_json accepts lone surrogates in byte
+/// strings only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name<'a>(pub Cow<'a, [u8]>);
 
@@ -239,16 +240,16 @@ impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
     }
 }
 
-/// Reads the members of an object, one after the other.
+/// Reads the members of an object one by one.
 pub trait ReadMember<'de> {
-    /// Takes the member `name`; its value is the next of `map`, and must be taken.
+    /// Reads the member `name`. Its value is the next one of `map` and must be consumed.
     ///
     /// # Errors
-    /// The value is not JSON, or not what it must be.
+    /// The value is not JSON, or does not have the required type.
     fn member<A: MapAccess<'de>>(&mut self, name: Name<'de>, map: &mut A) -> Result<(), A::Error>;
 }
 
-/// Reads an object where one comes next, and gives whether one did. Anything else is passed over.
+/// Reads the next value if it is an object, otherwise skips it. Returns whether it was an object.
 #[derive(Debug)]
 pub struct ObjectSeed<'r, R>(pub &'r mut R);
 
@@ -304,10 +305,10 @@ impl<'de, R: ReadMember<'de>> Visitor<'de> for ObjectSeed<'_, R> {
     }
 }
 
-/// Reads the members of a text that is an object.
+/// Reads the members of an object.
 ///
 /// # Errors
-/// It is not JSON, or no object, or `reader` failed.
+/// The text is not a JSON object, or `reader` failed.
 pub fn read_object<'de>(
     text: &'de str,
     reader: &mut impl ReadMember<'de>,
@@ -317,7 +318,7 @@ pub fn read_object<'de>(
     deserializer.end()
 }
 
-/// Calls `member` with each member of an object; of any other value there are none.
+/// Calls `member` for each member of an object, and never for any other value.
 // Not generic: one copy of the code serves all callers.
 pub fn for_each_member<'a>(object: &'a str, member: &mut dyn FnMut(&Name<'a>, Value<'a>)) {
     struct Each<'f, 'a>(&'f mut dyn FnMut(&Name<'a>, Value<'a>));
@@ -332,11 +333,11 @@ pub fn for_each_member<'a>(object: &'a str, member: &mut dyn FnMut(&Name<'a>, Va
             Ok(())
         }
     }
-    // The text has been checked: it fails only where it is no object.
+    // The text has been checked: it fails only if it is not an object.
     let _ = read_object(object, &mut Each(member));
 }
 
-/// Calls `element` with each element of an array; of any other value there are none.
+/// Calls `element` for each element of an array, and never for any other value.
 pub fn for_each_element<'a>(array: &'a str, element: &mut dyn FnMut(Value<'a>)) {
     struct Each<'f, 'a>(&'f mut dyn FnMut(Value<'a>));
     impl<'a> Visitor<'a> for Each<'_, 'a> {
@@ -353,11 +354,11 @@ pub fn for_each_element<'a>(array: &'a str, element: &mut dyn FnMut(Value<'a>)) 
             Ok(())
         }
     }
-    // The text has been checked: it fails only where it is no array.
+    // The text has been checked: it fails only if it is not an array.
     let _ = serde_json::Deserializer::from_str(array).deserialize_seq(Each(element));
 }
 
-/// The member of an object with exactly this name; of several the last.
+/// Returns the last member of an object with exactly this name.
 #[must_use]
 pub fn member<'a>(object: &'a str, name: &str) -> Value<'a> {
     let mut found = Value::Absent;

@@ -1,21 +1,22 @@
 //! keen-edge: Segment's Keen destination as an Envoy HTTP filter.
 //!
-//! The life of a request, one direction, each step a value:
+//! A request passes through these modules in one direction. Each step produces a value:
 //!
 //! | module | takes | returns |
 //! |---|---|---|
 //! | [`config`] | the filter's configuration | settings, or errors with their JSON pointers |
 //! | [`segment`] | a request's head and body | its write key and messages; Segment's responses |
-//! | [`mapping`] | a message, its source, what the request says of the client | Keen events |
-//! | [`keen`] | names, values, events, Keen's reply | what Keen accepts, and its result for each event |
-//! | [`users`] | what identify calls say of users | what events show of them |
+//! | [`mapping`] | a message, its source, client details from the request | Keen events |
+//! | [`keen`] | names, values, events, Keen's reply | valid names and values, a result per event |
+//! | [`users`] | identify messages | the user that an event contains |
 //! | [`delivery`] | events with their waiters, and outcomes of callouts | callouts to dispatch, acks |
-//! | `filter` | Envoy's callbacks | host calls: the only code that knows proxy-wasm |
+//! | `filter` | Envoy's callbacks | host calls; the only code that uses proxy-wasm |
 //!
-//! [`json`] reads the JSON values that all of them share.
+//! All modules share the JSON helpers of [`json`].
 
 #![forbid(unsafe_code)]
-// No caller may end the VM: nothing outside tests panics. clippy.toml lets unit tests do so.
+// A panic ends the VM, so these lints forbid panics outside tests. clippy.toml allows them in unit
+// tests.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -47,8 +48,8 @@ static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_all
 mod entry_point {
     #![allow(missing_docs, reason = "the SDK's macro exports a function")]
 
-    // Envoy calls it once per VM. The logger and the panic hook are installed here; Envoy's own log
-    // level follows when the filter is configured.
+    // Envoy calls the entry point once per VM. It installs the logger and the panic hook. Envoy's
+    // own log level is applied when the filter is configured.
     proxy_wasm::main! {{
         proxy_wasm::set_log_level(proxy_wasm::types::LogLevel::Info);
         proxy_wasm::set_root_context(|id| Box::new(crate::filter::RootContext::new(id)));

@@ -1,9 +1,9 @@
-//! Values as Keen accepts them: what is valid stays as it came, anything else is rewritten.
+//! Makes values acceptable to Keen. Valid values keep their text; others are rewritten.
 //!
-//! Names lose their dots and what is over 256 characters, of equal names in one object the later
-//! wins, a string is shorter than 10,000 characters, a number is one that Keen can hold, and Keen's
-//! placeholders become `null`. [`is_valid`] decides in one pass; [`sanitize`] rewrites only what is
-//! not valid.
+//! In a name each dot becomes an underscore, and characters after the 256th are cut. Of equal names
+//! in one object the last one wins. A string is cut to fewer than 10,000 characters. A number that
+//! Keen cannot store becomes a string. Keen's placeholders become `null`. [`is_valid`] checks a
+//! value in one pass; [`sanitize`] rewrites it only if it is invalid.
 //!
 //! ```
 //! use keen_edge::json::read_value;
@@ -25,25 +25,26 @@ use std::ops::Range;
 
 /// A string must be shorter than this many characters.
 const STRING_LIMIT: usize = 10_000;
-/// Containers inside each other in an event, at most; a deeper one becomes its JSON text, as a
-/// string.
+/// Maximum nesting depth of containers in an event. A deeper container becomes a string with its
+/// JSON text.
 pub const MAX_DEPTH: usize = 512;
-/// Levels of containers that are read by recursion before the rest is read anew from its text:
-/// serde_json stops at 127.
+/// Levels of containers that are read by recursion. Deeper levels are read from their text by a new
+/// deserializer, because serde_json stops at 127 levels.
 const LEVELS_PER_ROUND: usize = 125;
-/// Names of an object that are compared pairwise, at most; more go into a tree.
+/// Maximum number of an object's names that are compared pairwise. The hashes of more names go into
+/// a tree.
 const MAX_PAIRWISE_NAMES: usize = 16;
 
-/// A value as Keen accepts it.
+/// A value that Keen accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sanitized<'a> {
-    /// Its JSON.
+    /// The value as JSON.
     pub json: Cow<'a, str>,
-    /// How many names and values in it were changed.
+    /// Number of names and values that were changed.
     pub changes: u32,
 }
 
-/// Whether a value is one that Keen accepts.
+/// Whether Keen accepts the value unchanged.
 #[must_use]
 pub fn is_valid(value: Value<'_>) -> bool {
     match value {
@@ -54,7 +55,7 @@ pub fn is_valid(value: Value<'_>) -> bool {
     }
 }
 
-/// A value as Keen accepts it, `depth` containers deep in its event.
+/// Returns the value as Keen accepts it. `depth`: the number of containers around it in its event.
 #[must_use]
 pub fn sanitize(value: Value<'_>, depth: usize) -> Sanitized<'_> {
     if is_valid(value) {
@@ -63,15 +64,15 @@ pub fn sanitize(value: Value<'_>, depth: usize) -> Sanitized<'_> {
     rewrite(value, depth, None)
 }
 
-/// An object as Keen accepts it, without its members of the name `left_out`. For one that is not
-/// valid.
+/// Rewrites an invalid object as Keen accepts it, without members named `left_out`.
 #[must_use]
 pub fn rewrite_object<'a>(object: &'a str, depth: usize, left_out: Option<&[u8]>) -> Sanitized<'a> {
     rewrite(Value::Object(object), depth, left_out)
 }
 
-/// Whether a string is one of those that Keen replaces by what it sees of the caller
-/// (keen.io/docs/streams, "IP to geo" and "User agent"): through a proxy that is the proxy.
+/// Whether a string is one of Keen's placeholders, which it replaces by its client's address or
+/// user agent (keen.io/docs/streams, "IP to geo" and "User agent"). Here Keen's client is the
+/// proxy.
 #[must_use]
 #[inline]
 pub fn is_placeholder(text: RawStr<'_>) -> bool {
@@ -81,15 +82,14 @@ pub fn is_placeholder(text: RawStr<'_>) -> bool {
     possible && is_placeholder_text(&text.decode())
 }
 
-/// [`is_placeholder`] of a decoded text.
+/// [`is_placeholder`] for decoded text.
 #[must_use]
 pub fn is_placeholder_text(text: &str) -> bool {
     matches!(text, "${keen.ip}" | "${keen.user_agent}")
 }
 
-/// Whether a string is short enough, no placeholder, and has no lone surrogate. A surrogate starts
-/// with `\ud`; a pair of them counts as not valid too, and is rewritten as the character that it
-/// is.
+/// Whether a string is short enough, is not a placeholder, and has no escaped surrogate (`\ud…`). A
+/// valid surrogate pair counts as invalid too, and is rewritten as its character.
 #[inline]
 fn is_valid_string(text: RawStr<'_>) -> bool {
     let raw = text.raw();
@@ -101,9 +101,9 @@ fn is_valid_string(text: RawStr<'_>) -> bool {
     !surrogate && !is_placeholder(text)
 }
 
-/// Whether Keen can hold the number: from -2^63 to 2^63 - 1.
+/// Whether Keen can store the number: -2^63 to 2^63 - 1.
 fn is_valid_number(digits: &str) -> bool {
-    /// 2^63. A double at either edge may stand for a number beyond it.
+    /// 2^63. A double at either bound may be the rounded form of a number beyond it.
     const TWO_POW_63: f64 = 9_223_372_036_854_775_808.0;
     let is_integer = !digits.bytes().any(|b| matches!(b, b'.' | b'e' | b'E'));
     match (is_integer, digits.len()) {
@@ -118,22 +118,24 @@ fn is_valid_container(text: &str) -> bool {
     ValidSeed(&mut Vec::new()).deserialize(&mut deserializer).is_ok()
 }
 
-/// A hash of a name, in place of the name where many are compared. SipHash: nobody finds many names
-/// of one hash, and what is stored is ordered, so that names of similar hashes cost nothing more.
+/// Returns a hash that replaces a name where many are compared. SipHash makes equal hashes
+/// infeasible to construct in number. The hashes are stored in ordered containers, so hashes chosen
+/// to be similar cost nothing extra.
 fn name_hash(name: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(name);
     hasher.finish()
 }
 
-/// Names of one object, to find the first that may be there twice.
+/// Detects the first name that may be a duplicate in one object.
 #[derive(Debug, Default)]
 pub struct SeenNames {
     many: BTreeSet<u64>,
 }
 
 impl SeenNames {
-    /// Adds a name of the object whose first ones are `few`. False: it may be there already.
+    /// Adds a name. `few` is the name stack; the object's names begin at `start`. Returns false if
+    /// the name may be a duplicate.
     #[inline]
     pub fn insert<'de>(&mut self, few: &mut Vec<&'de [u8]>, start: usize, name: &'de [u8]) -> bool {
         let seen = few.get(start..).unwrap_or_default();
@@ -149,8 +151,8 @@ impl SeenNames {
     }
 }
 
-/// Checks the next value; an error says that it is not valid. The names of the objects that are
-/// open lie on a stack.
+/// Checks the next value; an error means that it is invalid. The stack contains the names of the
+/// open objects.
 #[derive(Debug)]
 pub struct ValidSeed<'s, 'de>(pub &'s mut Vec<&'de [u8]>);
 
@@ -162,8 +164,7 @@ impl<'de> DeserializeSeed<'de> for ValidSeed<'_, 'de> {
     }
 }
 
-/// Whether a member's name is one that Keen accepts. One with escapes is not decided here: it
-/// counts as not valid.
+/// Returns a member's name if Keen accepts it. A name with escapes counts as invalid.
 #[must_use]
 pub fn valid_name<'de>(name: &json::Name<'de>) -> Option<&'de [u8]> {
     match name.0 {
@@ -217,7 +218,7 @@ impl<'de> Visitor<'de> for ValidSeed<'_, 'de> {
     }
 
     fn visit_f64<E: de::Error>(self, number: f64) -> Result<(), E> {
-        // 2^62: near 2^63 the digits decide, not the nearest double.
+        // 2^62. Near 2^63 the digits are checked instead of the nearest double.
         require(number.abs() < 4_611_686_018_427_387_904.0)
     }
 
@@ -232,7 +233,7 @@ impl<'de> Visitor<'de> for ValidSeed<'_, 'de> {
 
 fn rewrite<'a>(value: Value<'a>, depth: usize, left_out: Option<&[u8]>) -> Sanitized<'a> {
     let mut sanitizer = Sanitizer { left_out, ..Sanitizer::default() };
-    // The text has been checked: it cannot fail.
+    // serde_json has already checked the text, so this cannot fail.
     let written = sanitizer.value(value, depth).is_ok();
     sanitizer.remove_overwritten();
     let json =
@@ -241,35 +242,36 @@ fn rewrite<'a>(value: Value<'a>, depth: usize, left_out: Option<&[u8]>) -> Sanit
     Sanitized { json, changes: sanitizer.changes }
 }
 
-/// Writes values as Keen accepts them.
+/// Writes values in a form that Keen accepts.
 #[derive(Debug, Default)]
 struct Sanitizer<'l> {
     out: Vec<u8>,
-    /// Members of the objects that are open.
+    /// Members of the open objects.
     members: Vec<WrittenMember>,
-    /// What later members overwrite: removed at the end, all at once, however deep it nests.
+    /// Ranges of `out` that later members of the same name overwrite. They are removed in one pass
+    /// at the end, whatever their nesting.
     overwritten: Vec<Range<usize>>,
-    /// Members of the outermost object that are not written.
+    /// Name of the members of the outermost object that are not written.
     left_out: Option<&'l [u8]>,
     changes: u32,
 }
 
-/// Where a member is in what has been written: its start, and the end of its name.
+/// The position of a member in `Sanitizer::out`: its start, and the end of its name.
 #[derive(Debug, Clone, Copy)]
 struct WrittenMember {
     start: usize,
     name_end: usize,
 }
 
-/// A text and how far it has been read: serde_json does not say what comes next, and a scalar is
-/// read as its text but a container member by member.
+/// A text and the offset read so far. It is needed because serde_json does not tell the type of the
+/// next value: scalars are read as raw text, containers member by member.
 struct Position<'t> {
     text: &'t str,
     offset: usize,
 }
 
 impl Position<'_> {
-    /// The first byte of the next name, value or closing bracket.
+    /// Returns the first byte of the next name, value or closing bracket.
     fn peek(&mut self) -> Option<u8> {
         let rest = self.text.as_bytes().get(self.offset..)?;
         let skipped =
@@ -284,7 +286,7 @@ impl Position<'_> {
 }
 
 impl<'l> Sanitizer<'l> {
-    /// Writes a value, `depth` containers deep.
+    /// Writes a value. `depth`: the number of containers around it.
     fn value(&mut self, value: Value<'_>, depth: usize) -> serde_json::Result<()> {
         match value {
             Value::Array(text) | Value::Object(text) if depth < MAX_DEPTH => {
@@ -324,7 +326,7 @@ impl<'l> Sanitizer<'l> {
         }
     }
 
-    /// Writes a string, cut where it is too long.
+    /// Writes a string, cut to the length limit.
     fn string(&mut self, text: &str) {
         let limit = STRING_LIMIT.saturating_sub(1);
         let cut = if text.len() <= limit { None } else { text.char_indices().nth(limit) };
@@ -338,7 +340,7 @@ impl<'l> Sanitizer<'l> {
         let start = self.out.len();
         let is_short = !name.is_empty() && name.len() <= names::MAX_PROPERTY;
         if is_short && raw.raw().len() == name.len() {
-            // Without escapes, and dots are all that may have to change.
+            // Without escapes, only dots may have to change.
             let has_dots = name.contains('.');
             self.changes = self.changes.saturating_add(u32::from(has_dots));
             let underscored = |byte| if byte == b'.' { b'_' } else { byte };
@@ -352,14 +354,14 @@ impl<'l> Sanitizer<'l> {
         self.out.push(b':');
     }
 
-    /// Ends an object whose members are those from `first` on. Of equal names only the last stays.
+    /// Ends an object whose members begin at index `first`. Of equal names only the last one stays.
     fn end_object(&mut self, first: usize) {
         let members = self.members.get(first..).unwrap_or_default();
         if members.len() > 1 {
             let mut by_name = BTreeMap::new();
             for (index, member) in members.iter().enumerate() {
                 let name = self.out.get(member.start..member.name_end).unwrap_or_default();
-                // It goes with the comma behind it.
+                // The range includes the comma after the member.
                 if let Some(earlier) = by_name.insert(name_hash(name), index)
                     && let (Some(from), Some(to)) =
                         (members.get(earlier), members.get(earlier.saturating_add(1)))
@@ -372,7 +374,7 @@ impl<'l> Sanitizer<'l> {
         self.members.truncate(first);
     }
 
-    /// Removes what is overwritten.
+    /// Removes the overwritten members.
     fn remove_overwritten(&mut self) {
         let mut ranges = std::mem::take(&mut self.overwritten);
         if ranges.is_empty() {
@@ -384,7 +386,7 @@ impl<'l> Sanitizer<'l> {
         let mut kept = Vec::with_capacity(self.out.len());
         let mut offset = 0_usize;
         for (start, end) in ranges {
-            // One inside another that is removed goes with it.
+            // A range inside an already removed one adds nothing.
             kept.extend_from_slice(self.out.get(offset..start).unwrap_or_default());
             offset = offset.max(end);
         }
@@ -393,18 +395,18 @@ impl<'l> Sanitizer<'l> {
     }
 }
 
-/// Writes the container that comes next.
+/// Writes the next container.
 struct ContainerSeed<'s, 'l, 't> {
     sanitizer: &'s mut Sanitizer<'l>,
     position: &'s mut Position<'t>,
     depth: usize,
-    /// Levels that are still read in this round.
+    /// Levels that this deserializer may still read.
     levels: usize,
 }
 
 impl<'l, 't> ContainerSeed<'_, 'l, 't> {
-    /// A seed for the container that is the next child. `None`: the child is a scalar, or too deep
-    /// for this round.
+    /// Returns a seed for the next child if it is a container. `None`: the child is a scalar, or
+    /// too deep for this deserializer.
     fn child(&mut self) -> Option<ContainerSeed<'_, 'l, 't>> {
         let next = self.position.peek();
         let depth = self.depth.saturating_add(1);
@@ -418,7 +420,7 @@ impl<'l, 't> ContainerSeed<'_, 'l, 't> {
         })
     }
 
-    /// Writes a child that is read as its text.
+    /// Writes a child from its raw text.
     fn raw_child<E: de::Error>(&mut self, raw: &RawValue) -> Result<(), E> {
         self.position.advance(raw.get().len());
         let depth = self.depth.saturating_add(1);
@@ -483,7 +485,7 @@ impl<'de> Visitor<'de> for ContainerSeed<'_, '_, '_> {
         self.sanitizer.left_out = None;
         self.sanitizer.out.push(b'[');
         let mut first = true;
-        // The closing bracket is no child: it is peeked at before serde_json has seen it.
+        // Peek before each child: the closing bracket must not be passed to a child's seed.
         while !matches!(self.position.peek(), None | Some(b']')) {
             if !std::mem::take(&mut first) {
                 self.sanitizer.out.push(b',');

@@ -1,4 +1,5 @@
-//! Keen's data-enrichment add-ons, each only where its setting is on and the event has its inputs.
+//! Keen's data enrichment add-ons. An event requests an add-on if its setting is on and the event
+//! has its inputs.
 
 use super::client::MAX_IP_BYTES;
 use super::fields::{EventFields, OwnField};
@@ -18,7 +19,7 @@ const REFERRER_PARSER: &str = r#"{"name":"keen:referrer_parser","input":{"referr
 pub(super) struct Addons([Option<&'static str>; 4]);
 
 impl Addons {
-    /// Those whose inputs the event has, be they our fields or properties of the caller's.
+    /// Returns the add-ons whose inputs the event has, as fields of ours or as properties.
     pub(super) fn available(
         source: &Source,
         fields: &EventFields<'_>,
@@ -26,7 +27,7 @@ impl Addons {
     ) -> Self {
         let has = |field| fields.is_filled(field, properties);
         let has_page = (source.url_addon || source.referrer_addon) && has(OwnField::PageUrl);
-        // Keen looks up addresses and nothing else.
+        // Keen can only look up IP addresses.
         let ip = || fields.short_text(OwnField::IpAddress, properties, MAX_IP_BYTES);
         let has_ip = source.ip_addon && ip().is_some_and(|ip| ip.parse::<IpAddr>().is_ok());
         Self([
@@ -38,7 +39,7 @@ impl Addons {
         ])
     }
 
-    /// Writes `,"addons":[…]`, or nothing where there are none.
+    /// Writes `,"addons":[…]`, or nothing if there are no add-ons.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let mut before: &[u8] = b",\"addons\":[";
         for addon in self.0.into_iter().flatten() {

@@ -1,9 +1,9 @@
-//! Audiences that come as identify messages, as the track messages that Engage makes of them where
-//! it is told to (segment.com/docs/engage/audiences, "Track events").
+//! Converts the audiences in identify messages to the track messages that Engage can send instead
+//! (segment.com/docs/engage/audiences, "Track events").
 
 use crate::json::write_string;
 
-/// A user has entered or left an audience.
+/// The track message for a user who has entered or left an audience.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct AudienceChange {
     /// The track message's name.
@@ -12,7 +12,7 @@ pub(super) struct AudienceChange {
     pub(super) properties: String,
 }
 
-/// The changes that Engage's identify messages tell of, by the audiences in them.
+/// Returns the track message for an audience of an identify message.
 pub(super) fn audience_change(name: &str, entered: bool) -> AudienceChange {
     let mut out = b"{\"audience_key\":".to_vec();
     write_string(&mut out, name);

@@ -1,20 +1,20 @@
-//! What a batch says of all its messages, resolved once for the request.
+//! Values that a batch sets for all its messages, sanitized once per request.
 
 use crate::json::Value;
 use crate::keen::sanitize::{Sanitized, sanitize};
 use crate::segment::message::{Message, timestamp};
 use std::borrow::Cow;
 
-/// A value whose text is shorter costs less to sanitize than to find.
+/// Minimum size of a shared value, in bytes. A shorter one costs less to sanitize than to find.
 const MIN_SHARED_BYTES: usize = 64;
 
-/// The values of a batch that its messages' events may hold, sanitized once however many hold them.
+/// The values of a batch that its events may contain, sanitized once.
 #[derive(Debug, Default)]
 pub(super) struct BatchValues<'a> {
     /// `sentAt`
     pub(super) sent_at: Option<i64>,
     values: Vec<(Value<'a>, Sanitized<'a>)>,
-    /// Names and values that were changed.
+    /// Number of names and values that were changed.
     pub(super) sanitized: u32,
 }
 
@@ -41,7 +41,8 @@ impl<'a> BatchValues<'a> {
         found
     }
 
-    /// A message's value as an event holds it: the batch's where the message has it from the batch.
+    /// Returns a message's value, sanitized. A value inherited from the batch is not sanitized
+    /// again.
     pub(super) fn get<'m>(&'m self, value: Value<'m>) -> Sanitized<'m> {
         match self.find(value) {
             Some(shared) => Sanitized { json: Cow::Borrowed(&shared.json), changes: 0 },
@@ -49,7 +50,7 @@ impl<'a> BatchValues<'a> {
         }
     }
 
-    /// The batch's value that has the very same text, in the same place of the body.
+    /// Returns the batch's value that is the same slice of the body.
     fn find(&self, value: Value<'_>) -> Option<&Sanitized<'a>> {
         let same = |shared: &&(Value<'_>, _)| std::ptr::eq(shared.0.json(), value.json());
         self.values.iter().find(same).map(|(_, sanitized)| sanitized)

@@ -1,5 +1,5 @@
-//! What a request tells of the client: used where the message does not say it, and only of a
-//! request that comes from the end user's device.
+//! Client details from the request itself. They are used if the message lacks them and the request
+//! comes from the end user's device.
 
 use crate::json::{Value, quoted};
 use crate::keen::sanitize::is_placeholder_text;
@@ -7,8 +7,8 @@ use crate::segment::http::route::CallerSide;
 use crate::segment::message::Context;
 use std::net::{IpAddr, SocketAddr};
 
-/// Server libraries, as `context.library.name` or the `User-Agent` begins (their own sources). A
-/// request of theirs comes from a server, whatever its path: its address is not the end user's.
+/// Server libraries: prefixes of `context.library.name` or `User-Agent`, taken from their source
+/// code. Their requests come from a server whatever the path, so the address is not the end user's.
 const SERVER_LIBRARIES: [&str; 28] = [
     "analytics-node",
     "@segment/analytics-node",
@@ -40,8 +40,8 @@ const SERVER_LIBRARIES: [&str; 28] = [
     "@june-so/analytics-node",
 ];
 
-/// Libraries of browsers, phones and games. They use the short paths; some hosts and forks rewrite
-/// them to the long ones.
+/// Libraries for browsers, phones and games. They use the short paths, which some hosts and forks
+/// rewrite to the long ones.
 const CLIENT_LIBRARIES: [&str; 16] = [
     "analytics.js",
     "analytics-ios",
@@ -61,15 +61,16 @@ const CLIENT_LIBRARIES: [&str; 16] = [
     "events-sdk-react-native",
 ];
 
-/// A library's name is at most this long.
+/// Maximum length of a library's name, in bytes.
 const MAX_LIBRARY_BYTES: usize = 128;
-/// An address with a port, and room to spare. A longer text is none.
+/// Maximum length of an IP address, in bytes. An address with a port fits. Longer text is not an
+/// address.
 pub(super) const MAX_IP_BYTES: usize = 64;
 
-/// What the request's connection and headers say, as they came.
+/// Raw client details from the request's connection and headers.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Client<'a> {
-    /// The address Envoy vouches for (`source.address`), with or without port.
+    /// The client address that Envoy determined (`source.address`), with or without a port.
     pub source_address: &'a [u8],
     /// `User-Agent`
     pub user_agent: &'a [u8],
@@ -78,14 +79,14 @@ pub struct Client<'a> {
 }
 
 impl Client<'_> {
-    /// Whether a browser sends the request: every one names itself so.
+    /// Whether a browser sends the request: every browser's `User-Agent` begins with `Mozilla/`.
     #[must_use]
     pub fn is_browser(&self) -> bool {
         self.user_agent.starts_with(b"Mozilla/")
     }
 }
 
-/// A [`Client`], decoded once for all messages of its request. Texts are JSON.
+/// A [`Client`], decoded once for all messages of its request. Strings are JSON-encoded.
 #[derive(Debug)]
 pub(super) struct RequestClient {
     /// The client's address, without port.
@@ -93,9 +94,9 @@ pub(super) struct RequestClient {
     pub(super) user_agent: Option<String>,
     pub(super) referer: Option<String>,
     pub(super) is_browser: bool,
-    /// What the endpoint and the `User-Agent` say.
+    /// The side according to the `User-Agent`, else the endpoint.
     side: CallerSide,
-    /// The `User-Agent` is a server library's.
+    /// The `User-Agent` names a server library.
     is_server_library: bool,
 }
 
@@ -120,9 +121,8 @@ impl RequestClient {
         }
     }
 
-    /// Whether the request comes from the device of the end user that a message is of. As at
-    /// Segment the endpoint says so; known libraries and browsers are known by their name, and
-    /// `context.direct` overrides all.
+    /// Whether the request comes from the end user's device. `context.direct` takes precedence,
+    /// then known libraries and browsers, then the endpoint, as at Segment.
     pub(super) fn is_end_user_request(&self, context: &Context<'_>) -> bool {
         if context.direct == Value::Bool(true) {
             return true;
@@ -136,7 +136,7 @@ impl RequestClient {
     }
 }
 
-/// Whether a library of this name runs on servers or on devices. `None`: it is not known.
+/// Returns the side that the library with this name runs on. `None`: the library is unknown.
 fn library_side(name: &[u8]) -> Option<CallerSide> {
     let is_one_of = |libraries: &[&str]| {
         libraries.iter().any(|library| {
@@ -145,7 +145,7 @@ fn library_side(name: &[u8]) -> Option<CallerSide> {
                 && !name.get(library.len()).is_some_and(u8::is_ascii_alphanumeric)
         })
     };
-    // "analytics-node" is the start of no client library's name, and the reverse.
+    // No server library's name is a prefix of a client library's name, or the reverse.
     if is_one_of(&SERVER_LIBRARIES) {
         Some(CallerSide::Server)
     } else {
@@ -153,8 +153,8 @@ fn library_side(name: &[u8]) -> Option<CallerSide> {
     }
 }
 
-/// An IP address without its port, in one of the forms it comes in (`1.2.3.4`, `1.2.3.4:5`,
-/// `2001:db8::1`, `[2001:db8::1]:5`).
+/// Returns an IP address without its port. Accepts `1.2.3.4`, `1.2.3.4:5`, `2001:db8::1` and
+/// `[2001:db8::1]:5`.
 #[must_use]
 pub(super) fn strip_port(text: &str) -> Option<String> {
     let text = text.trim();
@@ -168,7 +168,7 @@ pub(super) fn strip_port(text: &str) -> Option<String> {
 
 fn header_json(value: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(value);
-    // A caller may send one of Keen's placeholders, too.
+    // A client may send one of Keen's placeholders here, too.
     (!value.is_empty() && !is_placeholder_text(&text)).then(|| quoted(&text))
 }
 

@@ -1,4 +1,4 @@
-//! The events of one message: which collections they go to, and what they hold.
+//! The events of one message: their collections and their fields.
 
 use super::addons::Addons;
 use super::client::{MAX_IP_BYTES, RequestClient, strip_port};
@@ -15,27 +15,27 @@ use crate::segment::message::{Message, MessageType, timestamp};
 use crate::users::User;
 use std::borrow::Cow;
 
-/// What the events of a message are made of, beside the message itself.
+/// Inputs of a message's events, apart from the message itself.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EventContext<'r> {
     pub(super) source: &'r Source,
     pub(super) client: &'r RequestClient,
     pub(super) batch: &'r BatchValues<'r>,
     pub(super) ids: &'r Ids<'r>,
-    /// Whom the events show, where that is known.
+    /// The user that the events contain, if known.
     pub(super) user: Option<&'r User>,
     /// The uniqueness token.
     pub(super) token: &'r str,
-    /// When the request came, in milliseconds since 1970.
+    /// When the request was received, in milliseconds since 1970.
     pub(super) received_ms: i64,
 }
 
-/// The events of one message, to be written.
+/// The events of one message, ready to be written.
 #[derive(Debug)]
 pub(super) struct MessageEvents<'m> {
     properties: Properties<'m>,
     fields: EventFields<'m>,
-    /// The `keen` object, but for its end and the add-ons.
+    /// `keen.timestamp`, in milliseconds since 1970.
     keen_timestamp: i64,
     /// `keen.location`
     location: Option<Cow<'m, str>>,
@@ -43,8 +43,8 @@ pub(super) struct MessageEvents<'m> {
     token: &'m str,
 }
 
-/// The collections a message goes to, as Segment names them: `Viewed {category} Page` and its like
-/// beside each other.
+/// Returns the names of the collections that a message goes to, such as `Viewed {category} Page`.
+/// One page can go to several.
 pub(super) fn collections<'a>(
     message_type: MessageType,
     message: &Message<'a>,
@@ -76,10 +76,10 @@ pub(super) fn collections<'a>(
     if found.iter().all(Option::is_none) { Err(SkipReason::NoPageSetting) } else { Ok(found) }
 }
 
-/// A name as Segment reads it: a text that is not empty, or a number as JavaScript writes it where
-/// it is a whole one.
+/// Returns a name as Segment reads it: a non-empty string, or a number. A whole number is formatted
+/// as JavaScript formats it.
 fn event_name_text(name: Value<'_>) -> Option<Cow<'_, str>> {
-    /// 2^53: whole numbers below are written with all their digits.
+    /// 2^53. Smaller whole numbers are formatted with all their digits.
     const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_992.0;
     match name {
         Value::Number(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
@@ -99,9 +99,9 @@ fn event_name_text(name: Value<'_>) -> Option<Cow<'_, str>> {
     }
 }
 
-/// A message's own uniqueness token: its id, hashed where it is long. `None`: it has no id, or a
-/// blank one, or a placeholder. `bytes_lost`: a hash of the request and of the message's place in
-/// it, for an id in which bytes were not UTF-8.
+/// Returns the uniqueness token of a message: its `messageId`, hashed if it is long. `None`: the id
+/// is missing, blank, or a placeholder. `bytes_lost` returns a hash of the request and the
+/// message's index in it, for an id that contained bytes that are not UTF-8.
 pub(super) fn uniqueness_token<'a>(
     message: &Message<'a>,
     bytes_lost: impl FnOnce() -> Option<String>,
@@ -117,7 +117,7 @@ pub(super) fn uniqueness_token<'a>(
     if is_blank(&id) || is_placeholder_text(&id) {
         return None;
     }
-    // What became U+FFFD must not make two messages one.
+    // Two ids that differ only in replaced characters must not have the same token.
     if lossy {
         return Some(Cow::Owned(names::sha256_hex(raw.as_bytes(), names::MAX_TOKEN)));
     }
@@ -136,7 +136,7 @@ pub(super) fn uniqueness_token<'a>(
 }
 
 impl<'m> MessageEvents<'m> {
-    /// Gathers what all events of a message hold. `names` is a stack that is lent.
+    /// Computes what all events of a message have in common. `names` is a scratch buffer.
     pub(super) fn new<'b: 'm>(
         message: &'m Message<'b>,
         context: EventContext<'m>,
@@ -193,12 +193,12 @@ impl<'m> MessageEvents<'m> {
         }
     }
 
-    /// Names and values that were changed for these events.
+    /// Number of names and values that were changed for these events.
     pub(super) fn sanitized(&self) -> u32 {
         self.fields.sanitized
     }
 
-    /// Sets the event's own name, where its collection bears another.
+    /// Sets `segment_event` to the event's name if the collection's name differs from it.
     pub(super) fn set_original_name(&mut self, original: Option<&str>) {
         match original {
             Some(name) => self.fields.set_text(OwnField::SegmentEvent, name),
@@ -232,7 +232,7 @@ impl<'m> MessageEvents<'m> {
     }
 }
 
-/// Sets our fields, one after the other.
+/// Sets the mapping's own fields one by one.
 struct FieldsBuilder<'b, 'm> {
     message: &'m Message<'m>,
     context: EventContext<'m>,
@@ -241,7 +241,7 @@ struct FieldsBuilder<'b, 'm> {
 }
 
 impl<'m> FieldsBuilder<'_, 'm> {
-    /// Who the event is of, and all that is known of the client, whatever the add-ons.
+    /// Sets the user and everything known about the client, regardless of the add-ons.
     fn set_cloud_fields(&mut self) {
         let context = &self.message.context;
         if let Some(id) = self.context.ids.of_event() {
@@ -260,8 +260,8 @@ impl<'m> FieldsBuilder<'_, 'm> {
         }
     }
 
-    /// What the add-ons that are on read. The browser integration's `page_url` is the page's own,
-    /// whatever a property says.
+    /// Sets the inputs of the enabled add-ons. As in the browser integration, `page_url` is the
+    /// page's URL even if a property has that name.
     fn set_device_fields(&mut self) {
         let (source, context) = (self.context.source, &self.message.context);
         if source.url_addon || source.referrer_addon {
@@ -278,8 +278,8 @@ impl<'m> FieldsBuilder<'_, 'm> {
         }
     }
 
-    /// In a browser the properties of an event win over what identify said, and so `user` over the
-    /// user.
+    /// Sets `user`. In `mode: device` a property of that name overrides the stored user, because
+    /// the browser integration prefers properties to identified traits.
     fn set_user(&mut self) {
         let own = self.context.source.mode == Mode::Device && self.properties.has(OwnField::User);
         if let Some(user) = self.context.user.filter(|user| !own && !user.is_empty()) {
@@ -296,7 +296,8 @@ impl<'m> FieldsBuilder<'_, 'm> {
             return;
         }
         let context = &self.message.context;
-        // A caller's own property says more than the header, which browsers cut to the origin.
+        // A property of the client is more specific than the header, which browsers cut to the
+        // origin.
         let wanted =
             !context.has_page && !self.fields.is_filled(OwnField::PageUrl, self.properties);
         match &self.context.client.referer {
@@ -342,16 +343,16 @@ impl<'m> FieldsBuilder<'_, 'm> {
         self.context.client.is_end_user_request(&self.message.context)
     }
 
-    /// Ours wins where we have a value. A `null` of the context is written only where no property
-    /// bears the name.
+    /// Sets a field unless `value` is absent. A `null` is written only if no property has the
+    /// field's name.
     fn overlay(&mut self, field: OwnField, value: Value<'m>) {
         let value = (value != Value::Absent).then(|| self.context.batch.get(value));
         self.fields.overlay(field, value, self.properties);
     }
 }
 
-/// The value, unless it is one of Keen's placeholders: Keen would fill in what it sees, which is
-/// Envoy.
+/// Returns the value, or [`Value::Absent`] if it is one of Keen's placeholders. Keen would replace
+/// it with the values of its own client, which is Envoy.
 pub(super) fn without_placeholder(value: Value<'_>) -> Value<'_> {
     match value {
         Value::String(text) if is_placeholder(text) => Value::Absent,
@@ -359,17 +360,17 @@ pub(super) fn without_placeholder(value: Value<'_>) -> Value<'_> {
     }
 }
 
-/// The bare address of an address with a port, or in brackets.
+/// Returns the address without its port or brackets. `None`: it has neither.
 fn port_stripped(text: &str) -> Option<String> {
-    // As nearly all are.
+    // Fast path: nearly all addresses are plain IPv4.
     if text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return None;
     }
     if text.parse::<std::net::IpAddr>().is_ok() { None } else { strip_port(text) }
 }
 
-/// The `location` of the caller's own `keen` object, where it is one that Keen takes: `coordinates`
-/// as an array of longitude and latitude. Nothing else of that object is a caller's to set.
+/// Returns the `location` of the `keen` object in the properties, if Keen accepts it: `coordinates`
+/// is an array of longitude and latitude. Clients cannot set any other member of `keen`.
 fn location(keen: &str) -> Option<Cow<'_, str>> {
     let Value::Object(location) = member(keen, "location") else { return None };
     let Value::Array(coordinates) = member(location, "coordinates") else { return None };

@@ -1,10 +1,10 @@
-//! The events of one request, before they are submitted for delivery.
+//! Holds the events of one request until they are submitted for delivery.
 
 use crate::keen::bulk::Event;
 use crate::keen::event_writer::MAX_BYTES;
 use std::ops::Range;
 
-/// Events written one after the other. Cleared and used again, it keeps its capacity.
+/// A buffer of events. [`clear`](Self::clear) keeps its capacity for the next request.
 ///
 /// ```
 /// use keen_edge::mapping::{EventBuffer, Pushed};
@@ -18,16 +18,16 @@ use std::ops::Range;
 pub struct EventBuffer {
     bytes: Vec<u8>,
     events: Vec<EventSpan>,
-    /// Bytes that the buffer takes.
+    /// Maximum bytes of the buffer.
     limit: usize,
-    /// Bytes that the events of this request may take.
+    /// Maximum bytes of the events of this request.
     request_limit: usize,
-    /// Bytes written for this request, those of oversized events among them.
+    /// Bytes written for this request, oversized events included.
     written: usize,
     overflowed: bool,
 }
 
-/// Where an event is in the buffer's bytes.
+/// The position of an event in `EventBuffer::bytes`.
 #[derive(Debug)]
 struct EventSpan {
     destination: usize,
@@ -35,18 +35,18 @@ struct EventSpan {
     json: Range<usize>,
 }
 
-/// What became of an event.
+/// The outcome of [`EventBuffer::push`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
-    /// The buffer holds it.
+    /// The event is in the buffer.
     Written,
-    /// It is larger than Keen takes, and was left out.
+    /// The event exceeds Keen's size limit and was dropped.
     Oversized,
-    /// The buffer is full: neither this event nor a later one was written.
+    /// The buffer is full. Neither this event nor any later one is written.
     Overflowed,
 }
 
-/// Capacity kept from one request to the next, at most.
+/// Maximum capacity kept from one request to the next, in bytes.
 const MAX_RETAINED_CAPACITY: usize = 262_144;
 
 impl Default for EventBuffer {
@@ -56,9 +56,9 @@ impl Default for EventBuffer {
 }
 
 impl EventBuffer {
-    /// A buffer that takes no more events once it holds `limit` bytes: what a batch says of all its
-    /// messages (its traits, its page) is written into each event, so that a small body can make a
-    /// thousand times its size.
+    /// Creates a buffer that accepts no more events once it holds `limit` bytes. Without a limit a
+    /// small body could produce a thousand times its size, because the values of a batch (traits,
+    /// page) are copied into each event.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self {
@@ -71,7 +71,7 @@ impl EventBuffer {
         }
     }
 
-    /// Whether it went over its limit, and does not hold all events.
+    /// Whether the limit was reached, so that events are missing.
     #[must_use]
     pub fn is_overflowed(&self) -> bool {
         self.overflowed
@@ -87,30 +87,30 @@ impl EventBuffer {
         self.events.clear();
     }
 
-    /// Sets what the events of one request may take, beside the limit of the buffer.
+    /// Limits the bytes of one request's events, in addition to the limit of the buffer.
     pub(super) fn limit_request(&mut self, bytes: usize) {
         self.request_limit = self.limit.min(self.written.saturating_add(bytes));
     }
 
-    /// How many events there are.
+    /// Returns the number of events.
     #[must_use]
     pub fn len(&self) -> usize {
         self.events.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no events.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
 
-    /// The bytes of all of them.
+    /// Returns the bytes of all events and their collection names.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Destination, collection and JSON of each event.
+    /// Returns the destination, collection and JSON of each event.
     pub fn events(&self) -> impl Iterator<Item = Event<'_>> + Clone {
         self.events.iter().map(|span| {
             let collection = self.bytes.get(span.collection.clone()).unwrap_or_default();
@@ -123,8 +123,8 @@ impl EventBuffer {
         })
     }
 
-    /// Adds an event for a destination, by its index in the configuration; `write` appends its
-    /// JSON.
+    /// Adds an event. `destination`: index of its destination in the configuration. `write` appends
+    /// the event's JSON.
     pub fn push(
         &mut self,
         destination: usize,

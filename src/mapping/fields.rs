@@ -1,4 +1,4 @@
-//! The fields that the mapping itself writes into an event, beside the caller's properties.
+//! The fields that the mapping itself adds to an event's properties.
 
 use super::properties::Properties;
 use crate::json::{Value, quoted, read_value};
@@ -8,19 +8,19 @@ use std::borrow::Cow;
 /// Declares our fields, in the order in which they are written.
 macro_rules! own_fields {
     ($($field:ident = $name:literal,)*) => {
-        /// A field of ours. A property of that name gives way where we have a value.
+        /// A field that the mapping writes. Its value overrides a property of the same name.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(super) enum OwnField { $(#[doc = $name] $field,)* }
 
         impl OwnField {
             pub(super) const ALL: [Self; [$($name),*].len()] = [$(Self::$field),*];
 
-            /// Its name in an event.
+            /// The field's name in an event.
             pub(super) fn name(self) -> &'static str {
                 match self { $(Self::$field => $name,)* }
             }
 
-            /// The field of that name.
+            /// Returns the field with this name.
             #[inline]
             pub(super) fn from_name(name: &[u8]) -> Option<Self> {
                 if name.len() > MAX_NAME_BYTES {
@@ -51,7 +51,7 @@ own_fields! {
     Keen = "keen",
 }
 
-/// No field's name is longer.
+/// Length of the longest field name, in bytes.
 pub(super) const MAX_NAME_BYTES: usize = 18;
 
 /// One value for each of our fields.
@@ -61,7 +61,7 @@ pub(super) type PerField<T> = [T; OwnField::ALL.len()];
 #[derive(Debug, Default)]
 pub(super) struct EventFields<'m> {
     json: PerField<Option<Cow<'m, str>>>,
-    /// Names and values that were changed.
+    /// Number of names and values that were changed.
     pub(super) sanitized: u32,
 }
 
@@ -72,14 +72,14 @@ impl<'m> EventFields<'m> {
         self.set_json(field, value.json);
     }
 
-    /// Sets a field to what is valid JSON already.
+    /// Sets a field to valid JSON.
     pub(super) fn set_json(&mut self, field: OwnField, json: impl Into<Cow<'m, str>>) {
         if let Some(slot) = self.json.get_mut(field as usize) {
             *slot = Some(json.into());
         }
     }
 
-    /// Takes a field away.
+    /// Removes a field.
     pub(super) fn unset(&mut self, field: OwnField) {
         if let Some(slot) = self.json.get_mut(field as usize) {
             *slot = None;
@@ -95,7 +95,7 @@ impl<'m> EventFields<'m> {
         self.set(field, Sanitized { json: Cow::Owned(json), changes });
     }
 
-    /// Sets a field, but for a `null` where a property bears its name.
+    /// Sets a field. A `null` is ignored if a property has the field's name.
     pub(super) fn overlay(
         &mut self,
         field: OwnField,
@@ -107,18 +107,18 @@ impl<'m> EventFields<'m> {
         }
     }
 
-    /// The value of a field, where it is set.
+    /// Returns the value of a field, if it is set.
     pub(super) fn get(&self, field: OwnField) -> Option<&str> {
         self.json.get(field as usize)?.as_deref()
     }
 
-    /// The fields that are set, in order.
+    /// Returns the fields that are set, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (OwnField, &str)> {
         OwnField::ALL.into_iter().filter_map(|field| Some((field, self.get(field)?)))
     }
 
-    /// Whether the event will have a string that is not empty under a field's name: ours, else that
-    /// of a property.
+    /// Whether the event will have a non-empty string under the field's name, from the field or
+    /// else from a property.
     pub(super) fn is_filled(&self, field: OwnField, properties: &Properties<'_>) -> bool {
         match self.get(field) {
             Some(json) => json.len() > 2 && json.starts_with('"'),
@@ -131,8 +131,8 @@ impl<'m> EventFields<'m> {
         }
     }
 
-    /// The string that the event will have under a field's name, where it is at most `max_bytes`
-    /// long.
+    /// Returns the string that the event will have under the field's name, if it has at most
+    /// `max_bytes` bytes.
     pub(super) fn short_text<'f>(
         &'f self,
         field: OwnField,

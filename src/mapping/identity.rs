@@ -1,5 +1,5 @@
-//! Messages as they concern users: who a message is of, what an identify says of whom, and whom an
-//! event shows.
+//! The users of messages: parses their ids, records identify messages, and selects the user that an
+//! event contains.
 
 use super::BatchValues;
 use crate::config::{Mode, Source};
@@ -13,22 +13,22 @@ use crate::users::{
 };
 use std::borrow::Cow;
 
-/// Bytes of remembered traits in the events of one request, at most: a short event must not be
-/// worth a long one a thousand times.
+/// Maximum bytes of stored traits in the events of one request. Without it, a request of many short
+/// events could expand into a thousand times its size.
 const MAX_TRAIT_BYTES_PER_REQUEST: usize = 4_194_304;
 
-/// An id of a message, read once for the event and for the users that are remembered.
+/// An id of a message, parsed once for both the event and the user store.
 #[derive(Debug, Clone)]
 pub(super) struct Id<'a> {
-    /// As events hold it.
+    /// The id as events contain it.
     pub(super) json: Sanitized<'a>,
-    /// By which the user is remembered. `None`: by this id nobody can be told from all others.
+    /// The key of the user in the store. `None`: the id is ambiguous and is not stored.
     key: Option<Cow<'a, str>>,
 }
 
 impl<'a> Id<'a> {
-    /// An id. None where it is empty, blank, or one of Keen's placeholders. `body_is_lossy`: bytes
-    /// of the body were not UTF-8, and became U+FFFD.
+    /// Parses an id. Returns `None` if it is empty, blank, or one of Keen's placeholders.
+    /// `body_is_lossy`: the body contained bytes that are not UTF-8, which became U+FFFD.
     pub(super) fn new(value: Value<'a>, body_is_lossy: bool) -> Option<Self> {
         if !value.truthy() {
             return None;
@@ -46,7 +46,7 @@ impl<'a> Id<'a> {
     }
 }
 
-/// Whether a text is white space and control characters only.
+/// Whether `text` contains only white space and control characters.
 pub(super) fn is_blank(text: &str) -> bool {
     text.chars().all(|c| c.is_whitespace() || c.is_control())
 }
@@ -69,8 +69,8 @@ impl<'a> Ids<'a> {
         }
     }
 
-    /// The ids that an event of a source needs: who it is of, and who its visitor is where users
-    /// are remembered.
+    /// Parses the ids that an event of `source` needs: all of them if `remember_users` is on,
+    /// otherwise the first one that identifies the user.
     pub(super) fn for_event(message: &Message<'a>, source: &Source, body_is_lossy: bool) -> Self {
         if source.remember_users {
             return Self::new(message, body_is_lossy);
@@ -85,7 +85,7 @@ impl<'a> Ids<'a> {
         ids
     }
 
-    /// Who an event is of: `userId`, else `anonymousId`, else `sessionId`.
+    /// The id that the event contains as `userId`: `userId`, else `anonymousId`, else `sessionId`.
     pub(super) fn of_event(&self) -> Option<&Id<'a>> {
         self.user.as_ref().or(self.anonymous.as_ref()).or(self.session.as_ref())
     }
@@ -96,16 +96,16 @@ impl<'a> Ids<'a> {
     }
 }
 
-/// What the browser integration calls its global properties: the identify without a `userId` that
-/// holds for a page.
+/// The traits of an identify without a `userId`, which apply to the rest of a page. The browser
+/// integration calls them global properties.
 ///
-/// It does not tell visitors apart: whatever `anonymousId` the page's later messages bear, they
-/// show these traits. Of a page's messages we only know that those of one batch are of one page.
+/// Later events of the page contain these traits regardless of their `anonymousId`. Only the
+/// messages of one batch are known to come from one page.
 #[derive(Debug, Default)]
 pub(crate) struct PageTraits(Option<(u64, String)>);
 
-/// Remembers what an identify message says. `page`: the page that it and the messages beside it are
-/// of, where they are of one.
+/// Records an identify message in the store. `page`: the traits of the page that the batch comes
+/// from, if it comes from one page.
 pub(super) fn identify(
     users: &mut UserTransaction<'_, impl SharedData>,
     source: &Source,
@@ -123,7 +123,7 @@ pub(super) fn identify(
     // The user's key, and the id as JSON.
     let mut user = match &ids.user {
         Some(Id { key: Some(key), json }) => Some((key.to_string(), json.json.to_string())),
-        // A user who cannot be told from others is not remembered.
+        // An ambiguous user is not stored.
         Some(_) => return,
         None => None,
     };
@@ -152,8 +152,8 @@ pub(super) fn identify(
     users.record_update(key, update);
 }
 
-/// The user whom an event shows: the one who is remembered, else who the message itself says it is
-/// (`context.traits`), else whom its page has identified.
+/// Returns the user that an event contains: the stored user, else the message's own
+/// `context.traits`, else the traits of its page.
 pub(super) fn user_for_event(
     users: &mut UserTransaction<'_, impl SharedData>,
     source: &Source,
@@ -190,7 +190,7 @@ pub(super) fn user_for_event(
         .map(|(_, traits)| User { id: None, traits: traits.clone() })
 }
 
-/// The browser integration's traits hold the user's id, as `id`.
+/// Adds the user's id to `traits` as `id`, as the browser integration does.
 fn add_id_trait(source: &Source, user: Option<&str>, traits: String) -> String {
     match (source.mode, user) {
         (Mode::Device, Some(id)) => merge_objects(&traits, &format!("{{\"id\":{id}}}")),
@@ -198,12 +198,12 @@ fn add_id_trait(source: &Source, user: Option<&str>, traits: String) -> String {
     }
 }
 
-/// Traits as events hold them; empty where there are none.
+/// Returns the traits as a JSON object that Keen accepts. Empty if there are none.
 fn traits(value: Value<'_>) -> String {
     if let Value::Object(text) = value { sanitize_object(text) } else { String::new() }
 }
 
-/// For tests of the store, which give it whole messages.
+/// For tests of the store, which pass whole messages.
 #[cfg(test)]
 impl<S: SharedData> UserTransaction<'_, S> {
     pub(crate) fn identify(

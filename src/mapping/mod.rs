@@ -1,8 +1,8 @@
-//! A request's messages -> Keen events: Segment's own Keen integrations, with their errors
-//! corrected.
+//! Maps a request's messages to Keen events as Segment's own Keen integrations do, with their bugs
+//! fixed.
 //!
-//! `mode: cloud` is the server-side one, `mode: device` the browser's, which says less of the
-//! client.
+//! `mode: cloud` follows the server-side integration. `mode: device` follows the browser's, which
+//! adds fewer client details.
 //!
 //! ```
 //! use keen_edge::config::Config;
@@ -46,7 +46,7 @@ pub use pipeline::{MessageOutcome, Request, RequestStats, SkipReason, map_reques
 
 use batch_values::BatchValues;
 
-/// Whether a JSON text is an object or array without members, or nothing.
+/// Whether a JSON text is empty, `{}` or `[]`.
 fn is_empty_container(json: &str) -> bool {
     let inside = json.get(1..json.len().saturating_sub(1)).unwrap_or_default();
     json.is_empty() || (json.starts_with(['{', '[']) && inside.trim_ascii().is_empty())

@@ -1,4 +1,5 @@
-//! One request -> the events of all its messages, each for its own source's destination.
+//! Maps one request to the events of all its messages. Each event goes to the destination of its
+//! message's source.
 
 use super::audience_events::audience_change;
 use super::client::RequestClient;
@@ -19,44 +20,44 @@ use crate::users::{SharedData, UserTransaction};
 use std::borrow::Cow;
 use std::cell::OnceCell;
 
-/// A request as the mapping sees it.
+/// Input of the mapping: one request.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
-    /// The type of its one message, by its path. `None`: a batch.
+    /// The type of the single message, from the path. `None`: the request is a batch.
     pub message_type: Option<MessageType>,
-    /// Whether its path is one that devices use, or one for servers.
+    /// Whether the path is one for devices or one for servers.
     pub side: CallerSide,
-    /// The write key of its `Authorization`.
+    /// The write key in `Authorization`.
     pub header_write_key: Option<&'a str>,
-    /// Its body, decompressed.
+    /// The decompressed body.
     pub body: &'a [u8],
-    /// When it came, in milliseconds since 1970.
+    /// When the request was received, in milliseconds since 1970.
     pub received_ms: i64,
 }
 
-/// Why a message gives no event.
+/// Why a message produces no event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SkipReason {
     /// A track message without an event name.
     NoEventName,
     /// No page setting matches.
     NoPageSetting,
-    /// `integrations` keeps it from Keen.
+    /// `integrations` disables Keen for the message.
     Integrations,
-    /// The browser has sent it to Keen itself.
+    /// The browser has already sent the message to Keen.
     Bundled,
-    /// A `type` that Segment does not know, or none.
+    /// The `type` is missing or unknown to Segment.
     UnknownType,
     /// identify, group and alias have no effect on Keen.
     NoEffect,
-    /// Its write key belongs to no source, or it has none.
+    /// The write key is missing or not configured.
     UnknownWriteKey,
-    /// An element of a batch that is no object.
+    /// The element of the batch is not an object.
     NotAnObject,
 }
 
 impl SkipReason {
-    /// Its name in metrics and logs.
+    /// The name in metrics and logs.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -72,52 +73,52 @@ impl SkipReason {
     }
 }
 
-/// What became of one message.
+/// The outcome of one message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MessageOutcome {
-    /// Its source, by its index in [`Config::sources`].
+    /// Index of its source in [`Config::sources`].
     pub source: Option<usize>,
-    /// Its type, where Segment knows it.
+    /// Its type, if Segment knows it.
     pub message_type: Option<MessageType>,
-    /// Events written for it, in the buffer's order.
+    /// Number of events written for it.
     pub events: usize,
-    /// Events that are larger than Keen takes, and were left out.
+    /// Number of events dropped because they exceed Keen's size limit.
     pub oversized: usize,
-    /// Why there are none.
+    /// Why there are no events.
     pub skipped: Option<SkipReason>,
 }
 
-/// What became of a request's messages.
+/// The outcomes of a request's messages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestStats {
-    /// Each message, in the body's order; then what is no object. Where the event buffer overflows,
-    /// only those before.
+    /// The outcomes in the order of the body, followed by those of elements that are not objects.
+    /// If the event buffer overflows, later messages have no outcome.
     pub messages: Vec<MessageOutcome>,
-    /// Names and values that were changed for Keen to take them.
+    /// Number of names and values that were changed so that Keen accepts them.
     pub sanitized: u64,
 }
 
-/// The events of a request are at most so many times as large as its body, and some more: what a
-/// batch says of all its messages is written into each event. SDKs' bodies grow fivefold at most.
+/// The events of a request may take `MAX_GROWTH` times the bytes of its body plus
+/// [`MAX_GROWTH_BYTES`]. Values of a batch are copied into each of its events; the bodies of SDKs
+/// grow at most fivefold.
 const MAX_GROWTH: usize = 32;
 const MAX_GROWTH_BYTES: usize = 65_536;
-/// A write key is at most this long.
+/// Maximum length of a write key, in bytes.
 const MAX_WRITE_KEY_BYTES: usize = 512;
-/// Of each so many bytes of a body one audience at most becomes an event: one identify may tell of
-/// thousands.
+/// At most one audience per this many bytes of the body becomes an event, since one identify may
+/// contain thousands.
 const BYTES_PER_AUDIENCE_EVENT: usize = 600;
-/// Audiences that any body may hold.
+/// Number of audience events allowed for a body of any size.
 const MIN_AUDIENCE_EVENTS: usize = 8;
 
 /// Maps a request.
 ///
-/// `client` gives what the request tells of the client, and is called once; its argument says
-/// whether the address is wanted. `token` makes a uniqueness token for a message without an id.
-/// `users` are those of sources that remember them: what the request says of them is in there
-/// afterwards, still to be committed.
+/// `client` returns the client's address and headers. It is called once; its argument is whether
+/// the address is needed. `token` generates a uniqueness token for a message without an id. `users`
+/// holds the stored users; the caller commits the updates that the request makes to them.
 ///
 /// # Errors
-/// The request is answered 400.
+/// The request gets a 400.
 pub fn map_request<'c>(
     config: &Config,
     request: Request<'_>,
@@ -180,8 +181,8 @@ pub fn map_request<'c>(
     Ok(mapper.stats)
 }
 
-/// A body as text: a byte order mark goes, and bytes that are not UTF-8 become U+FFFD, as in Go's
-/// JSON decoders.
+/// Decodes a body as text. A byte order mark is removed, and bytes that are not UTF-8 become
+/// U+FFFD, as in Go's JSON decoders.
 fn decode_text(body: &[u8]) -> Cow<'_, str> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     match simdutf8::basic::from_utf8(body) {
@@ -190,19 +191,19 @@ fn decode_text(body: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// The mapping of one request, message by message.
+/// Maps the messages of one request.
 struct RequestMapper<'r, 's, T, S> {
     config: &'r Config,
     client: RequestClient,
     batch: &'r BatchValues<'r>,
-    /// Bytes of the body were not UTF-8.
+    /// The body contained bytes that are not UTF-8.
     body_is_lossy: bool,
-    /// A hash of such a body.
+    /// Hash of a lossy body, computed when first needed.
     body_hash: OnceCell<String>,
     request: Request<'r>,
-    /// The browser's page that all messages are of.
+    /// Traits of the page that all messages come from, if the request is a batch of a browser.
     batch_page: Option<PageTraits>,
-    /// Audiences in identify messages that may still become events.
+    /// How many more audiences may become events.
     audience_events_left: usize,
     token: T,
     users: &'r mut UserTransaction<'s, S>,
@@ -284,7 +285,7 @@ impl<T: FnMut() -> String, S: SharedData> RequestMapper<'_, '_, T, S> {
         Ok(())
     }
 
-    /// Takes an identify message: what it says of its user, and the audiences in it.
+    /// Processes an identify message: stores its user, and writes the events of its audiences.
     fn identify(
         &mut self,
         message: &Message<'_>,
@@ -323,7 +324,7 @@ impl<T: FnMut() -> String, S: SharedData> RequestMapper<'_, '_, T, S> {
                 properties: read_value(&change.properties).unwrap_or_default(),
                 ..*message
             };
-            // One identify may tell of several.
+            // One identify may contain several audiences.
             let token = match &own_token {
                 Some(token) => names::uniqueness_token(&format!("{token} {name}")).into_owned(),
                 None => (self.token)(),
@@ -355,7 +356,7 @@ impl<T: FnMut() -> String, S: SharedData> RequestMapper<'_, '_, T, S> {
     }
 }
 
-/// Adds the event of a message whose name is `original`.
+/// Adds an event to the collection for `original`, the name before it is made valid for Keen.
 fn push(
     buffer: &mut EventBuffer,
     events: &mut MessageEvents<'_>,
@@ -373,8 +374,8 @@ fn push(
     *count = count.saturating_add(1);
 }
 
-/// The source of each message. A message's own key is before the body's, the body's before the
-/// header's.
+/// Returns the source of each message. The message's own write key takes precedence over the
+/// body's, and the body's over the header's.
 fn sources(
     config: &Config,
     header: Option<&str>,
@@ -401,7 +402,7 @@ fn sources(
     Ok(sources)
 }
 
-/// A write key, its surrounding blanks trimmed.
+/// Returns a write key without surrounding white space.
 fn write_key(value: Value<'_>) -> Option<Cow<'_, str>> {
     let key = match value.short_str(MAX_WRITE_KEY_BYTES)? {
         Cow::Borrowed(key) => Cow::Borrowed(key.trim()),

@@ -1,4 +1,4 @@
-//! The `properties` of one message: checked once, whatever number of events they go into.
+//! The `properties` of one message, checked once for all of its events.
 
 use super::fields::{MAX_NAME_BYTES, OwnField, PerField};
 use crate::json::{Name, ReadMember, Value, for_each_member, read_object, write_string};
@@ -10,34 +10,34 @@ use serde::de::MapAccess;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// The properties of a message, as its events hold them.
+/// The properties of a message, as its events contain them.
 #[derive(Debug, Default)]
 pub(super) struct Properties<'a> {
-    /// A valid object, or nothing.
+    /// A valid object, or empty.
     object: Cow<'a, str>,
-    /// Names and values that were changed.
+    /// Number of names and values that were changed.
     pub(super) sanitized: u32,
-    /// The member that a look-up of `url` finds, where it is no container.
+    /// The member that a lookup of `url` finds, unless it is an object or array.
     pub(super) url: Value<'a>,
-    /// The member that a look-up of `keen` finds. It is in no event.
+    /// The member that a lookup of `keen` finds. Events do not contain it.
     pub(super) keen: Value<'a>,
-    /// The name of that member, where `object` still has it.
+    /// The name of the `keen` member, if `object` still contains it.
     keen_name: Option<Name<'a>>,
-    /// Members with names of our fields.
+    /// Members whose names are those of [`OwnField`]s.
     own: PerField<Value<'a>>,
-    /// Which of them there are, a bit each.
+    /// Bit mask of the members in `own`.
     own_mask: u32,
-    /// The members that are left without those of a mask.
+    /// Cached members without the overridden fields of a mask.
     remaining: Option<(u32, String)>,
 }
 
 impl<'a> Properties<'a> {
-    /// Checks an object. `names` is a stack that is lent.
+    /// Checks an object. `names` is a scratch buffer.
     pub(super) fn parse(object: &'a str, names: &mut Vec<&'a [u8]>) -> Self {
         let mut reader = Reader::new(names, true);
         if read_object(object, &mut reader).is_err() {
-            // A value that is not valid ends the check. What is looked up is found by passing over
-            // values.
+            // The check stops at the first invalid value. A second pass skips values and only does
+            // the lookups.
             reader = Reader::new(names, false);
             let _ = read_object(object, &mut reader);
         }
@@ -53,18 +53,18 @@ impl<'a> Properties<'a> {
         properties
     }
 
-    /// The property with the name of one of our fields.
+    /// Returns the property that has the name of `field`.
     pub(super) fn get(&self, field: OwnField) -> Value<'a> {
         self.own.get(field as usize).copied().unwrap_or_default()
     }
 
-    /// Whether there is a property with the name of one of our fields.
+    /// Whether a property has the name of `field`.
     pub(super) fn has(&self, field: OwnField) -> bool {
         self.own_mask & mask(field) != 0
     }
 
-    /// The members, without those whose names are `overridden` fields of ours: one piece of the
-    /// object where it has none.
+    /// Returns the members except the `overridden` fields. They are a slice of the object if
+    /// nothing has to be removed.
     pub(super) fn members(&mut self, overridden: impl Iterator<Item = OwnField>) -> &str {
         let overridden = overridden.fold(0, |all, field| all | mask(field)) & self.own_mask;
         if overridden == 0 && self.keen_name.is_none() {
@@ -88,7 +88,7 @@ impl<'a> Properties<'a> {
             if !out.is_empty() {
                 out.push(b',');
             }
-            // It is valid: no surrogate stands alone.
+            // The object is valid, so it has no lone surrogates.
             write_string(&mut out, &String::from_utf8_lossy(&name.0));
             out.push(b':');
             out.extend_from_slice(value.json().as_bytes());
@@ -97,7 +97,7 @@ impl<'a> Properties<'a> {
     }
 }
 
-/// The field of ours whose name a property's will be: dots become underscores.
+/// Returns the field that a property's name will equal once its dots have become underscores.
 fn own_field_once_sanitized(name: &[u8]) -> Option<OwnField> {
     if name.len() > MAX_NAME_BYTES || !name.contains(&b'.') {
         return OwnField::from_name(name);
@@ -111,12 +111,12 @@ fn mask(field: OwnField) -> u32 {
     1_u32.checked_shl(field as u32).unwrap_or_default()
 }
 
-/// Reads the properties of a message, one after the other.
+/// Reads the properties of a message one by one.
 struct Reader<'n, 'a> {
     found: Properties<'a>,
     names: &'n mut Vec<&'a [u8]>,
     seen: SeenNames,
-    /// Whether all that has been read is valid. Once it is not, nothing is checked any more.
+    /// Whether everything read so far is valid. Once false, nothing more is checked.
     is_valid: bool,
     url_match: FirstMatch<'a>,
     keen_match: FirstMatch<'a>,
@@ -142,7 +142,7 @@ impl<'a> ReadMember<'a> for Reader<'_, 'a> {
         self.is_valid = valid.is_some_and(|name| self.seen.insert(self.names, 0, name));
         let own = match valid {
             Some(name) => OwnField::from_name(name),
-            // As the event will have it.
+            // Use the name that the event will contain.
             None => own_field_once_sanitized(&name.0),
         };
         let is_url = key_matches(&name.0, b"url");
@@ -152,7 +152,7 @@ impl<'a> ReadMember<'a> for Reader<'_, 'a> {
         }
         let value: Value<'a> = map.next_value::<&RawValue>()?.into();
         if is_keen && self.keen_match.claim(&name) {
-            // It goes into no event.
+            // Events do not contain it.
             self.found.keen = value;
             return Ok(());
         }
@@ -163,7 +163,7 @@ impl<'a> ReadMember<'a> for Reader<'_, 'a> {
         if let Some(field) = own
             && let Some(slot) = self.found.own.get_mut(field as usize)
         {
-            // Keen gets no placeholder.
+            // Placeholders are never sent to Keen.
             let is_placeholder = matches!(value, Value::String(text) if is_placeholder(text));
             *slot = if is_placeholder { Value::Null } else { value };
             self.found.own_mask |= mask(field);

@@ -1,4 +1,4 @@
-//! Whole requests: what a rule decides is in the events, or in the outcome of a message.
+//! Maps whole requests and checks the events and the outcomes of the messages.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,7 +21,7 @@ const RECEIVED_MS: i64 = 1_795_471_392_908;
 const RECEIVED: &str = "2026-11-23T22:03:12.908Z";
 const BROWSER: &[u8] = b"Mozilla/5.0 (X11; Linux x86_64)";
 
-/// Requests for a source `k`, and for others where they are named.
+/// Maps requests for the source `k`, and for other sources that a test names.
 struct Fixture {
     config: Config,
     message_type: Option<MessageType>,
@@ -250,7 +250,7 @@ fn uniqueness_token_replaced_characters_make_no_two_messages_one() {
     for body in [escaped.into_bytes(), raw] {
         let first = shop.map(&body);
         let mut tokens = first.tokens();
-        // Sent again it is the same.
+        // A retry has the same tokens.
         assert_eq!(shop.map(&body).tokens(), tokens);
         let count = tokens.len();
         tokens.sort_unstable();
@@ -307,7 +307,7 @@ fn sent_at_null_or_before_2000_falls_back_to_the_batchs() {
         let mapped = shop.map(body.to_string());
         assert_eq!(mapped.event()["keen"]["timestamp"], "2026-11-23T21:03:12.908Z", "{own}");
     }
-    // Without either nothing is corrected.
+    // Without a valid `sentAt` nothing is corrected.
     let body = json!({"sentAt": "1999-12-31T23:59:59Z", "batch": [
         {"type": "track", "event": "e", "timestamp": "2014-01-01T00:00:00Z", "sentAt": null},
         {"type": "track", "event": "e"},
@@ -348,7 +348,7 @@ fn batch_of_a_server_shares_no_visitors_traits() {
     let settings = json!({"mode": "device", "rememberUsers": true});
     let mapped = fixture(settings.clone()).browser().map(&body);
     assert_eq!(mapped.event()["user"], json!({"traits": {"x": 1}}));
-    // A browser's agent, handed on by a server.
+    // A browser's `User-Agent`, forwarded by a server.
     let mut server = fixture(settings.clone()).browser();
     let handed_on = body.replace(
         "\"anonymousId\":\"b\"",
@@ -398,7 +398,7 @@ fn audience_events_have_tokens_of_their_own() {
     assert_eq!(mapped.tokens(), ["m-1 big_spender", "m-1 vip"]);
     assert_eq!(mapped.events[0].2["audience_key"], "big_spender");
     assert_eq!((mapped.stats.messages[0].events, mapped.skipped()[0]), (2, None));
-    // A long id is hashed, and the audience still counts.
+    // A long id is hashed, and the token still depends on the audience.
     let long = body.to_string().replace("m-1", &"m".repeat(100));
     let mapped = shop.map(long);
     let id = names::sha256_hex("m".repeat(100).as_bytes(), 64);

@@ -1,4 +1,4 @@
-//! Whatever a track call holds, Keen takes its event, and nothing that was legal is changed.
+//! For any track call, Keen accepts the event, and values that were valid are unchanged.
 
 use super::arbitrary::{self, Json, Text};
 use super::oracle::{later_wins, legal, look_up, truthy};

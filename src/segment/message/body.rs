@@ -1,4 +1,4 @@
-//! A request's body: one message, or a batch.
+//! Parses a request's body: one message, or a batch.
 
 use super::integrations::Integrations;
 use super::message::MessageReader;
@@ -8,46 +8,47 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::value::RawValue;
 use std::fmt;
 
-/// What a body holds.
+/// The contents of a body.
 #[derive(Debug, Default)]
 pub struct Body<'a> {
     /// Its messages.
     pub messages: Vec<Message<'a>>,
-    /// What the body says of all of them: write key, `sentAt`, `context`, `integrations`.
+    /// Values that the body sets for all messages: write key, `sentAt`, `context`, `integrations`.
     pub batch: Message<'a>,
-    /// Elements of a batch that are no objects.
+    /// Number of elements of a batch that are not objects.
     pub non_object_elements: usize,
 }
 
-/// Why a body gives no messages.
+/// Why a body has no messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyError {
-    /// It is not JSON, no object, or its `batch` is no array.
+    /// The body is not a JSON object, or its `batch` is not an array.
     Malformed,
-    /// It has `messages` where `batch` belongs.
+    /// The body has `messages` instead of `batch`.
     NoBatch,
-    /// It holds more messages than are taken.
+    /// The body has more messages than allowed.
     TooManyMessages {
-        /// How many it holds.
+        /// Number of messages in the body.
         messages: usize,
     },
 }
 
-/// A message of SDKs' has this many bytes or more: what capacity to make for those of a batch.
+/// Typical minimum size of an SDK's message, in bytes. Used to estimate the number of messages in a
+/// batch.
 const TYPICAL_MESSAGE_BYTES: usize = 600;
 
 impl<'a> Body<'a> {
-    /// Reads a body: one message of a type, or a batch.
+    /// Parses a body: one message of type `message_type`, or a batch if it is `None`.
     ///
     /// # Errors
-    /// It gives no messages.
+    /// The body has no messages.
     pub fn parse(
         message_type: Option<MessageType>,
         text: &'a str,
         max_messages: usize,
     ) -> Result<Self, BodyError> {
-        // Bodies of SDKs are read in one go. What serde_json can only pass over makes that fail
-        // where an object belongs.
+        // The bodies of SDKs are read in one pass. It fails if a value that serde_json can only
+        // skip is in place of an object.
         Self::parse_with(message_type, text, max_messages, true).or_else(|error| match error {
             BodyError::Malformed => Self::parse_with(message_type, text, max_messages, false),
             error => Err(error),
@@ -106,7 +107,7 @@ impl<'a> Body<'a> {
         self.non_object_elements = elements.non_objects;
         match (has_batch, is_message, has_messages) {
             (true, _, _) => {}
-            // One message where a batch belongs: some callers do, and it says what it is.
+            // Some clients send one message instead of a batch. It has its own `type`.
             (false, true, _) => self.messages.push(std::mem::take(&mut self.batch)),
             (false, false, true) => return Err(BodyError::NoBatch),
             (false, false, false) => {}
@@ -114,8 +115,7 @@ impl<'a> Body<'a> {
         Ok(())
     }
 
-    /// Gives each message what the batch says in `context` and `integrations` and the message does
-    /// not.
+    /// Copies the batch's `context` and `integrations` to each message that does not set them.
     pub fn apply_batch_defaults(&mut self) {
         let batch = &self.batch;
         if batch.context == Context::default() && batch.integrations == Integrations::default() {
@@ -128,7 +128,7 @@ impl<'a> Body<'a> {
     }
 }
 
-/// Reads the members of a batch, and those of a message where that stands in its place.
+/// Reads the members of a batch, or of a single message sent instead of a batch.
 struct BatchReader<'r, 'a> {
     message: MessageReader<'r, 'a>,
     elements: &'r mut Elements<'a>,
@@ -152,11 +152,11 @@ impl<'a> ReadMember<'a> for BatchReader<'_, 'a> {
     }
 }
 
-/// The elements of a `batch`, as they are read.
+/// The elements of `batch` that have been read.
 struct Elements<'a> {
     messages: Vec<Message<'a>>,
     non_objects: usize,
-    /// Elements over `max_messages`.
+    /// Number of elements over `max_messages`.
     surplus: usize,
     max_messages: usize,
     in_place: bool,
@@ -192,7 +192,7 @@ impl<'a> Visitor<'a> for &mut Elements<'a> {
                 self.surplus = self.surplus.saturating_add(1);
                 continue;
             }
-            // Messages are large: each is read where it stays.
+            // Messages are large, so each is read in place.
             self.messages.push(Message::default());
             let Some(message) = self.messages.last_mut() else { return Ok(()) };
             let mut reader = MessageReader::new(message, self.in_place);

@@ -1,7 +1,7 @@
-//! What Engage (once Personas) computed of a user, as its identify messages say it.
+//! Computed traits and audiences in the identify messages of Engage (formerly Personas).
 //!
-//! Such a message carries `context.personas` with `computation_class` and `computation_key`, and
-//! the value among `traits` (segment.com/docs/engage/audiences, "Identify events").
+//! Such a message has `context.personas` with `computation_class` and `computation_key`. The value
+//! is in `traits` (segment.com/docs/engage/audiences, "Identify events").
 
 use super::context::Personas;
 use super::{Message, MessageType};
@@ -9,23 +9,24 @@ use crate::json::{Value, for_each_member, replace_surrogates, write_string};
 use heck::ToSnakeCase;
 use std::borrow::Cow;
 
-/// A `computation_key` of more bytes is none: it would be no name in Keen.
+/// Maximum length of a `computation_key`, in bytes. A longer one is ignored, since Keen would not
+/// accept it as a name.
 const MAX_KEY_BYTES: usize = 1024;
 
-/// What an identify message of Engage's says.
+/// The contents of an identify message from Engage.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ComputedTraits {
-    /// Its traits as a JSON object; those that were computed under the snake_case of their names.
+    /// The traits as a JSON object. Computed traits have their names in snake_case.
     pub traits: String,
-    /// Audiences by such a name, and whether the user is in them.
+    /// Audiences by their snake_case name, and whether the user is in them.
     pub audiences: Vec<(String, bool)>,
 }
 
 impl ComputedTraits {
-    /// Reads an identify message of Engage's. `None`: it is another's.
+    /// Parses an identify message. `None`: it is not from Engage.
     ///
-    /// Computed is the trait that `computation_key` names, and whatever is true or false: Engage's
-    /// other traits are ids.
+    /// A trait is computed if `computation_key` names it or its value is a boolean. Engage's other
+    /// traits are ids.
     #[must_use]
     pub fn parse(message: &Message<'_>) -> Option<Self> {
         let (Some(MessageType::Identify), Personas::Object { computation_key }) =
@@ -61,8 +62,8 @@ impl ComputedTraits {
     }
 }
 
-/// The snake_case of a name: `Order Completed Last 30days` is `order_completed_last_30days`. A name
-/// without letters and digits stays as it is.
+/// Returns the snake_case form of a name: `Order Completed Last 30days` becomes
+/// `order_completed_last_30days`. A name without letters and digits is unchanged.
 #[must_use]
 pub fn snake_case(name: &str) -> String {
     let snake = name.to_snake_case();

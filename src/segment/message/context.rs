@@ -1,4 +1,4 @@
-//! `context`: what a message says of the client, and the older places of flags.
+//! `context`: client details, and the older locations of destination flags.
 
 use super::integrations::DestinationFlags;
 use super::key_match::{FirstMatch, NormalizedKey, key_matches};
@@ -6,50 +6,50 @@ use crate::json::{Name, ReadMember, Value, for_each_member, member};
 use serde::de::{IgnoredAny, MapAccess};
 use serde_json::value::RawValue;
 
-/// What the mapping needs of `context`. Names are found as Segment's facade finds them.
+/// The parts of `context` that the mapping needs. Names are matched as in Segment's facade.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Context<'a> {
     /// `ip`
     pub ip: Value<'a>,
     /// `userAgent`
     pub user_agent: Value<'a>,
-    /// Whether there is a `page`.
+    /// Whether `page` is present.
     pub has_page: bool,
     /// `page.url`
     pub page_url: Value<'a>,
     /// `page.referrer`
     pub page_referrer: Value<'a>,
-    /// `library.name`, or a `library` that is no more than a name.
+    /// `library.name`, or `library` itself if it is only a name.
     pub library_name: Value<'a>,
     /// `direct`: the request comes from the end user's device.
     pub direct: Value<'a>,
-    /// `traits`: who the user is, as mobile SDKs repeat it in every message.
+    /// `traits`: the user's traits, which mobile SDKs repeat in every message.
     pub traits: Value<'a>,
-    /// `personas`: the message is Engage's.
+    /// `personas`: present if the message is from Engage.
     pub personas: Personas<'a>,
-    /// What it says of destinations, as callers did before `integrations`.
+    /// Destination flags directly in `context`, where clients put them before `integrations`.
     pub(super) flags: DestinationFlags<'a>,
-    /// `providers`: the same, one level deeper.
+    /// `providers`: destination flags one level deeper.
     pub(super) providers: Option<DestinationFlags<'a>>,
 }
 
 /// `context.personas`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Personas<'a> {
-    /// There is none.
+    /// The member is absent.
     #[default]
     Absent,
-    /// It is no object.
+    /// The member is not an object.
     NoObject,
-    /// The message is Engage's.
+    /// The message is from Engage.
     Object {
-        /// `computation_key`: the trait or audience.
+        /// `computation_key`: name of the trait or audience.
         computation_key: Value<'a>,
     },
 }
 
 impl<'a> Context<'a> {
-    /// Takes what the batch says of all its messages, where this says nothing.
+    /// Copies the values of the batch's `context` that this one does not set.
     pub fn apply_batch_defaults(&mut self, batch: &Self) {
         self.ip = self.ip.or(batch.ip);
         self.user_agent = self.user_agent.or(batch.user_agent);
@@ -72,10 +72,10 @@ impl<'a> Context<'a> {
         };
     }
 
-    /// Takes `page`: an address found by a dotted name before it stays.
+    /// Reads `page`. A URL already found under a dotted name is kept.
     fn set_page(&mut self, page: Value<'a>) {
         self.has_page = matches!(page, Value::Object(_));
-        // As the facade has it: what `null` holds is `null`.
+        // As in the facade, the members of `null` are `null`.
         let outside = if page == Value::Null { Value::Null } else { Value::Absent };
         let (mut page_url, mut page_referrer) = (outside, outside);
         let (mut url, mut referrer) = <(FirstMatch<'_>, FirstMatch<'_>)>::default();
@@ -104,7 +104,7 @@ pub(super) struct ContextReader<'a> {
     traits: FirstMatch<'a>,
     personas: FirstMatch<'a>,
     page: FirstMatch<'a>,
-    /// `page` as it was last read: of equal names the last counts.
+    /// Matches dotted names such as `page.url`.
     dotted_url: FirstMatch<'a>,
     dotted_referrer: FirstMatch<'a>,
     library: FirstMatch<'a>,
@@ -130,7 +130,8 @@ impl<'a> ReadMember<'a> for ContextReader<'a> {
                 };
             }
             b"page" if self.page.claim(&name) => {
-                // Of equal names the last counts; only a dotted name before the first stays.
+                // Of equal names the last one wins. Only a dotted name before the first `page` is
+                // kept.
                 if self.dotted_url.is_unclaimed() {
                     context.page_url = Value::Absent;
                 }
@@ -139,7 +140,7 @@ impl<'a> ReadMember<'a> for ContextReader<'a> {
                 }
                 context.set_page(value()?);
             }
-            // Names with dots are paths, where no `page` came before them.
+            // A name with a dot is a path, unless a `page` came before it.
             b"page.url" if self.page.is_unclaimed() && self.dotted_url.claim(&name) => {
                 context.page_url = value()?;
             }
@@ -168,7 +169,7 @@ impl<'a> ReadMember<'a> for ContextReader<'a> {
     }
 }
 
-/// The name in a `library` object.
+/// Returns the name in a `library` object.
 fn library_name(library: &str) -> Value<'_> {
     let (mut found, mut first) = (Value::Absent, FirstMatch::default());
     for_each_member(library, &mut |name, value| {

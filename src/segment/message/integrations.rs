@@ -1,44 +1,42 @@
-//! Which destinations a message is for, and what it tells them: `integrations`, and the forms
-//! before it.
+//! Whether a message is for Keen, and its options for Keen: `integrations` and its older forms.
 //!
-//! Read as Segment's facade reads it (npm `@segment/facade`, `enabled` and `options`), and with the
-//! destination's second name: `Keen` is `Keen IO`
-//! (segment.com/docs/connections/destinations/catalog/keen).
+//! The rules are those of Segment's facade (npm `@segment/facade`, `enabled` and `options`), with
+//! `Keen` as a second name of `Keen IO` (segment.com/docs/connections/destinations/catalog/keen).
 
 use super::context::Context;
 use super::key_match::NormalizedKey;
 use crate::json::{Name, Value, for_each_member, member};
 
-/// What one object says of destinations.
+/// Destination flags and options in one object.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DestinationFlags<'a> {
     all: All,
-    /// The value of `Keen IO`, to the letter, else of `Keen`.
+    /// The value of `Keen IO` (exact name), else of `Keen`.
     keen_flag: Value<'a>,
-    /// What `keen_flag` carries where it is an object.
+    /// Options in `keen_flag`, if it is an object.
     keen_options: KeenOptions<'a>,
-    /// `keen_flag` is that of `Keen IO`.
+    /// Whether `keen_flag` is the value of `Keen IO`.
     exact_name: bool,
-    /// What the first of all spellings (`keenIo`, `keen_io`, `Keen IO`) carries: options, never a
-    /// flag.
+    /// Options under the first spelling of the name found (`keenIo`, `keen_io`, `Keen IO`). Such a
+    /// member never acts as a flag.
     alias_options: KeenOptions<'a>,
-    /// One of those spellings has been seen.
+    /// Whether one of those spellings has been seen.
     alias_seen: bool,
-    /// The `traits` of the batch's options, under those of the message.
+    /// The `traits` of the batch's options, used if the message has none.
     batch_traits: Value<'a>,
 }
 
-/// What Keen is told beside a flag.
+/// Options for Keen, in addition to the flag.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum KeenOptions<'a> {
-    /// Nothing here: another place may say something.
+    /// No options here. Another location may have some.
     #[default]
     Unspecified,
-    /// Something without members, and so nothing anywhere.
+    /// Options without members. They override all other locations.
     Empty,
-    /// An object, with these `traits`.
+    /// An object with options.
     Object {
-        /// Its member `traits`.
+        /// The member `traits`.
         traits: Value<'a>,
     },
 }
@@ -47,7 +45,7 @@ impl<'a> KeenOptions<'a> {
     fn new(value: Value<'a>) -> Self {
         match value {
             Value::Object(options) => Self::Object { traits: member(options, "traits") },
-            // JavaScript calls them objects too.
+            // They are objects in JavaScript.
             Value::Null | Value::Array(_) => Self::Empty,
             _ => Self::Unspecified,
         }
@@ -62,7 +60,7 @@ impl<'a> KeenOptions<'a> {
     }
 }
 
-/// `All`, in any case. Of several the first counts, and only where it is a boolean.
+/// `All`, matched case-insensitively. The first one counts, and only if it is a boolean.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum All {
     #[default]
@@ -74,10 +72,10 @@ enum All {
 /// `integrations`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Integrations<'a> {
-    /// Whether there are any: without them `context` decides.
+    /// Whether `integrations` is present. Otherwise `context` decides.
     is_present: bool,
     flags: DestinationFlags<'a>,
-    /// Keen's flag in its `providers`, an older place.
+    /// Keen's flag in `providers`, an older location.
     provider_flag: Value<'a>,
 }
 
@@ -92,12 +90,12 @@ impl<'a> DestinationFlags<'a> {
         flags
     }
 
-    /// Whether a member of this normalized name says something of destinations.
+    /// Whether a member with this normalized name may be a destination flag.
     pub(super) fn is_flag(normalized: &[u8]) -> bool {
         matches!(normalized, b"all" | b"keenio" | b"keen")
     }
 
-    /// Takes a member that may say something of Keen.
+    /// Reads a member that may be a flag or options for Keen.
     pub(super) fn member(&mut self, name: &Name<'a>, normalized: &[u8], value: Value<'a>) {
         match normalized {
             b"all" if self.all == All::Absent => {
@@ -134,7 +132,7 @@ impl<'a> DestinationFlags<'a> {
         }
     }
 
-    /// What it tells Keen beside the flag.
+    /// Returns the options for Keen.
     fn options(&self) -> KeenOptions<'a> {
         match self.keen_flag {
             Value::Object(_) => self.keen_options,
@@ -143,7 +141,7 @@ impl<'a> DestinationFlags<'a> {
         }
     }
 
-    /// The `traits` that it may tell Keen, each once.
+    /// Returns the candidates for Keen's `traits` option, each once.
     fn every_traits(&self) -> [Value<'a>; 2] {
         [self.keen_options.traits(), self.alias_options.traits()]
     }
@@ -172,8 +170,8 @@ impl<'a> Integrations<'a> {
         self.provider_flag = self.provider_flag.or(batch.provider_flag);
     }
 
-    /// Whether Keen gets a message with these and that context: its own flag where it is named
-    /// (`Keen IO` before `Keen`), else `All`, else yes.
+    /// Whether a message with this `integrations` and this `context` goes to Keen. Keen's own flag
+    /// decides (`Keen IO` before `Keen`), else `All`, else the message goes.
     #[must_use]
     pub fn enabled(&self, context: &Context<'_>) -> bool {
         match (self.effective_flags(context).keen_flag, self.provider_flag) {
@@ -184,7 +182,7 @@ impl<'a> Integrations<'a> {
         }
     }
 
-    /// `traits` among the options for Keen.
+    /// Returns `traits` from the options for Keen.
     #[must_use]
     pub fn traits(&self, context: &Context<'a>) -> Value<'a> {
         let flags = self.effective_flags(context);
@@ -196,7 +194,8 @@ impl<'a> Integrations<'a> {
         flags.options().or(of_context).traits().or(flags.batch_traits)
     }
 
-    /// All that [`Integrations::traits`] may give for a message that says nothing itself.
+    /// Returns every value that [`Integrations::traits`] can return for a message without options
+    /// of its own.
     pub(crate) fn every_traits(&self, context: &Context<'a>) -> [Value<'a>; 6] {
         let [a, b] = self.flags.every_traits();
         let [c, d] = context.flags.every_traits();
@@ -227,7 +226,7 @@ mod tests {
     use crate::segment::message::MessageType;
     use crate::segment::message::body;
 
-    /// Whether Keen gets it, and the traits for it.
+    /// Returns whether the message goes to Keen, and its traits option.
     fn single(members: &str) -> (bool, String) {
         let text = format!("{{{members}}}");
         let body = body::Body::parse(Some(MessageType::Track), &text, usize::MAX).unwrap();

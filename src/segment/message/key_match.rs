@@ -1,5 +1,5 @@
-//! Look-ups inside `properties` and `context`, as Segment's facade makes them (npm `obj-case`): a
-//! name matches whatever its case and whatever `_`, `-` and spaces are in it.
+//! Name lookups in `properties` and `context`, as in Segment's facade (npm `obj-case`). They ignore
+//! case, `_`, `-` and spaces.
 //!
 //! ```
 //! use keen_edge::segment::message::key_match::NormalizedKey;
@@ -9,13 +9,14 @@
 
 use crate::json::Name;
 
-/// Longest normalized name that is looked up, and one more: longer ones match nothing.
+/// Length of the longest normalized name that is looked up, plus one. Longer names match nothing.
 const MAX_KEY_LEN: usize = 16;
-/// A name of more bytes matches nothing, whatever is in it: Keen would not take it either.
+/// Maximum length of a name, in bytes. Longer names match nothing; Keen would not accept them
+/// either.
 const MAX_RAW_LEN: usize = 256;
 
-/// A name in lower case, without `_`, `-` and spaces. One that is longer than any name looked up is
-/// empty.
+/// A name in lower case, without `_`, `-` and spaces. Empty if it is longer than every name looked
+/// up.
 #[derive(Debug, Clone, Copy)]
 pub struct NormalizedKey {
     bytes: [u8; MAX_KEY_LEN],
@@ -23,7 +24,7 @@ pub struct NormalizedKey {
 }
 
 impl NormalizedKey {
-    /// The normalized form of a name.
+    /// Normalizes a name.
     #[must_use]
     #[inline]
     pub fn new(name: &[u8]) -> Self {
@@ -41,23 +42,23 @@ impl NormalizedKey {
         key
     }
 
-    /// Its bytes.
+    /// Returns the normalized bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 }
 
-/// The bytes of a name that decide whether it matches.
+/// Returns the bytes of a name that are compared.
 fn significant_bytes(name: &[u8]) -> impl Iterator<Item = u8> {
     name.iter().filter(|b| !matches!(b, b'_' | b'-' | b' ')).map(u8::to_ascii_lowercase)
 }
 
-/// Whether a name matches `normalized` (lower case, no punctuation).
+/// Whether a name matches `normalized`, which is lower case without punctuation.
 #[must_use]
 #[inline]
 pub fn key_matches(name: &[u8], normalized: &[u8]) -> bool {
-    // Most names are told apart by their first letter.
+    // Most names differ in their first letter.
     match name.first() {
         Some(first)
             if first.is_ascii_alphabetic() && Some(&(first | 0x20)) != normalized.first() =>
@@ -68,14 +69,15 @@ pub fn key_matches(name: &[u8], normalized: &[u8]) -> bool {
     }
 }
 
-/// Of names that match the first counts, and of equal names the last.
+/// Selects one of several matching names. Among different names the first one wins, among identical
+/// names the last.
 #[derive(Debug, Clone, Default)]
 pub struct FirstMatch<'a> {
     name: Option<Name<'a>>,
 }
 
 impl<'a> FirstMatch<'a> {
-    /// Whether a member of this name, which matches, is the one that counts.
+    /// Whether a member with this matching name wins so far.
     pub fn claim(&mut self, name: &Name<'a>) -> bool {
         match &self.name {
             Some(first) => first == name,
@@ -86,19 +88,19 @@ impl<'a> FirstMatch<'a> {
         }
     }
 
-    /// Whether none has been found yet.
+    /// Whether no name has matched yet.
     #[must_use]
     pub fn is_unclaimed(&self) -> bool {
         self.name.is_none()
     }
 
-    /// The name that counts, taken out.
+    /// Returns the winning name.
     #[must_use]
     pub fn into_name(self) -> Option<Name<'a>> {
         self.name
     }
 
-    /// The name that counts.
+    /// Returns the winning name.
     #[must_use]
     pub fn name(&self) -> Option<&[u8]> {
         self.name.as_ref().map(|name| name.0.as_ref())

@@ -1,4 +1,4 @@
-//! One message, its parts borrowed from the body.
+//! One message, borrowed from the body.
 
 use super::MessageType;
 use super::context::{Context, ContextReader};
@@ -9,32 +9,31 @@ use crate::json::{
 use serde::de::{Error, IgnoredAny, MapAccess};
 use serde_json::value::RawValue;
 
-/// A type's name is at most this long.
+/// Maximum length of a type's name, in bytes.
 const MAX_TYPE_BYTES: usize = 64;
 
-/// Declares the members of a message that are kept as they came: each once, by its field and its
-/// name in JSON.
+/// Declares the members of a message that are kept unparsed: each once, by field and JSON name.
 macro_rules! message_fields {
     ($($(#[$doc:meta])* $field:ident = $name:literal,)*) => {
-        /// A message as it came. What the mapping needs of it, and no more.
+        /// A message as received, reduced to what the mapping needs.
         #[derive(Debug, Clone, Copy, Default)]
         pub struct Message<'a> {
-            /// Its type: the path's, or in a batch its own `type`. `None`: a type that Segment does
-            /// not know.
+            /// The type, from the path or, in a batch, from `type`. `None`: Segment does not know
+            /// it.
             pub message_type: Option<MessageType>,
             $($(#[$doc])* pub $field: Value<'a>,)*
-            /// `context`, or `options`, its older name, which replaces it.
+            /// `context`, or `options`, its older name. If both exist, `options` is used.
             pub context: Context<'a>,
             /// `integrations`
             pub integrations: Integrations<'a>,
-            /// `_metadata` says that the browser has delivered this message to Keen itself.
+            /// According to `_metadata` the browser has already sent this message to Keen.
             pub sent_by_browser: bool,
         }
 
         impl<'a> Message<'a> {
-            /// The field that holds the member `name` as it came.
-            // By bytes: patterns of bytes are told apart letter by letter, and texts one after the
-            // other.
+            /// Returns the field for the member `name`.
+            // Match on bytes: byte patterns compile to a decision tree, string patterns to a
+            // sequence of comparisons.
             #[inline]
             fn field_mut(&mut self, name: &[u8]) -> Option<&mut Value<'a>> {
                 Some(match name {
@@ -57,7 +56,7 @@ message_fields! {
     user_id = b"userId",
     /// `anonymousId`
     anonymous_id = b"anonymousId",
-    /// `sessionId`, of old libraries.
+    /// `sessionId`, sent by old libraries.
     session_id = b"sessionId",
     /// `messageId`
     message_id = b"messageId",
@@ -79,19 +78,19 @@ message_fields! {
 #[derive(Debug)]
 pub(super) struct MessageReader<'m, 'a> {
     message: &'m mut Message<'a>,
-    /// `type` as it came.
+    /// `type`, unparsed.
     pub(super) type_value: Value<'a>,
     options: Option<Context<'a>>,
     in_place: bool,
 }
 
 impl<'m, 'a> MessageReader<'m, 'a> {
-    /// Reads into `message`, which is new. `in_place`: as [`read_next_object`] has it.
+    /// Creates a reader into `message`, which is empty. `in_place`: see [`read_next_object`].
     pub(super) fn new(message: &'m mut Message<'a>, in_place: bool) -> Self {
         Self { message, type_value: Value::Absent, options: None, in_place }
     }
 
-    /// To be called when all members have been read.
+    /// Sets the type. Call it when all members have been read.
     pub(super) fn finish(&mut self) {
         if let Some(options) = self.options {
             self.message.context = options;
@@ -112,7 +111,7 @@ impl<'a> ReadMember<'a> for MessageReader<'_, 'a> {
             b"context" => {
                 let mut reader = ContextReader::default();
                 read_next_object(map, &mut reader, self.in_place)?;
-                // Of equal names the later wins, whole.
+                // Of equal names the last one replaces the earlier ones completely.
                 self.message.context = reader.context;
             }
             b"options" => {
@@ -134,11 +133,11 @@ impl<'a> ReadMember<'a> for MessageReader<'_, 'a> {
     }
 }
 
-/// Reads the object that comes next, and gives whether one did.
+/// Reads the next value if it is an object. Returns whether it was one.
 ///
-/// `in_place`: at once. That fails where another value comes that serde_json can only pass over (a
-/// number like `1e400`, a string with a lone surrogate); else it is first passed over and then read
-/// as a text of its own, which costs a second look.
+/// If `in_place`, the value is read in one pass. That fails on a value that serde_json can only
+/// skip (a number like `1e400`, a string with a lone surrogate). Otherwise its text is found first
+/// and read in a second pass.
 pub(super) fn read_next_object<'a, A: MapAccess<'a>>(
     map: &mut A,
     reader: &mut impl ReadMember<'a>,
@@ -156,7 +155,7 @@ pub(super) fn read_next_object<'a, A: MapAccess<'a>>(
     }
 }
 
-/// `_metadata.bundled` names Keen, and `_metadata.failedInitializations` does not.
+/// Whether `_metadata.bundled` contains Keen and `_metadata.failedInitializations` does not.
 fn sent_by_browser(metadata: Value<'_>) -> bool {
     let (mut bundled, mut failed) = (false, false);
     if let Value::Object(text) = metadata {
@@ -169,7 +168,7 @@ fn sent_by_browser(metadata: Value<'_>) -> bool {
     bundled && !failed
 }
 
-/// Whether an array holds one of Keen's names.
+/// Whether an array contains one of Keen's names.
 fn names_keen(list: Value<'_>) -> bool {
     let mut found = false;
     if let Value::Array(text) = list {

@@ -1,24 +1,24 @@
 //! The types of messages (segment.com/docs/connections/spec).
 
-/// The kind of a message.
+/// The type of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageType {
-    /// Something a user did.
+    /// A user's action.
     Track,
-    /// A page seen.
+    /// A page view.
     Page,
-    /// A screen seen.
+    /// A screen view.
     Screen,
-    /// Who a user is.
+    /// A user's id and traits.
     Identify,
-    /// What a user belongs to.
+    /// A group that a user belongs to.
     Group,
-    /// Another name of a user.
+    /// Another id of a user.
     Alias,
 }
 
 impl MessageType {
-    /// The `type` that names it.
+    /// Returns the value of `type`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -31,7 +31,7 @@ impl MessageType {
         }
     }
 
-    /// The kind a message's `type` names.
+    /// Parses a message's `type`.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Some(match name.as_bytes() {

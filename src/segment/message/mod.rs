@@ -1,4 +1,4 @@
-//! Segment's messages: a request body, and what the mapping needs of each message in it.
+//! Segment's messages: parses request bodies into the parts of each message that the mapping needs.
 //!
 //! ```
 //! use keen_edge::segment::message::{Body, MessageType};

@@ -1,6 +1,7 @@
-//! Points in time: the forms clients send, the correction Segment makes, the form Keen gets.
+//! Timestamps: parses the forms that clients send, corrects clock skew as Segment does, and formats
+//! them for Keen.
 //!
-//! All are milliseconds since 1970-01-01T00:00:00Z.
+//! All timestamps are milliseconds since 1970-01-01T00:00:00Z.
 //!
 //! ```
 //! use keen_edge::segment::message::timestamp;
@@ -18,19 +19,19 @@ use time::{Date, Month};
 /// 1970-01-01 as a Julian day number.
 const UNIX_EPOCH_JULIAN_DAY: i32 = 2_440_588;
 const MS_PER_DAY: i64 = 86_400_000;
-/// Points in time that have four digits for their year: from 0001-01-01 to the end of 9999.
+/// Timestamps whose year has four digits: 0001-01-01 to the end of 9999.
 const VALID_RANGE_MS: RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
-/// Numbers below are seconds, others milliseconds (as Segment's `new-date` decides).
+/// Smaller numbers are seconds, others milliseconds, as in Segment's `new-date`.
 const FIRST_MILLISECONDS: f64 = 31_557_600_000.0;
-/// A text of more bytes is no time. The longest that is one is JavaScript's `Date#toString` with a
-/// zone's long name.
+/// Maximum length of a timestamp, in bytes. The longest form is JavaScript's `Date#toString` with a
+/// long zone name.
 const MAX_TEXT_BYTES: usize = 128;
-/// 2000-01-01: a clock that was never set is before it, and so is Go's zero time.
+/// 2000-01-01. Clocks that were never set, and Go's zero time, are earlier.
 const FIRST_SENT_AT_MS: i64 = 946_684_800_000;
 
-/// `receivedAt - (sentAt - originalTimestamp)`: the client's clock may be wrong, its intervals are
-/// right (segment.com/docs/connections/spec/common, "Timestamps"). Without `sent` there is nothing
-/// to correct by.
+/// Returns `receivedAt - (sentAt - originalTimestamp)`: the client's clock may be wrong, but its
+/// intervals are right (segment.com/docs/connections/spec/common, "Timestamps"). Without `sent`
+/// nothing is corrected.
 #[must_use]
 pub fn correct_clock_skew(original: Option<i64>, sent: Option<i64>, received: i64) -> i64 {
     let time = match (original, sent) {
@@ -42,14 +43,14 @@ pub fn correct_clock_skew(original: Option<i64>, sent: Option<i64>, received: i6
     time.filter(|time| VALID_RANGE_MS.contains(time)).unwrap_or(received)
 }
 
-/// A `sentAt`. One before the year 2000 is none.
+/// Parses a `sentAt`. One before the year 2000 is ignored.
 #[must_use]
 pub fn parse_sent_at(value: Value<'_>) -> Option<i64> {
     parse(value).filter(|sent| *sent >= FIRST_SENT_AT_MS)
 }
 
-/// A point in time as clients write it: a text as [`parse_text`] reads it, or seconds or
-/// milliseconds since 1970 as a number. `None` where it is none of these.
+/// Parses a timestamp as clients write it: a string that [`parse_text`] accepts, or seconds or
+/// milliseconds since 1970 as a number. `None`: it is neither.
 #[must_use]
 pub fn parse(value: Value<'_>) -> Option<i64> {
     match value {
@@ -62,9 +63,9 @@ pub fn parse(value: Value<'_>) -> Option<i64> {
     }
 }
 
-/// A point in time as a text: ISO 8601, with or without its separators, with any fraction and
-/// offset (none is UTC), also as Go and Ruby write it; seconds or milliseconds since 1970 in 10 or
-/// 13 digits; or the forms with a month's name of JavaScript, Java and HTTP.
+/// Parses a timestamp string. Accepts ISO 8601 with or without separators, with any fraction and
+/// offset (UTC by default), and its variants in Go and Ruby; seconds or milliseconds since 1970 in
+/// 10 or 13 digits; and the forms with month names of JavaScript, Java and HTTP.
 #[must_use]
 pub fn parse_text(text: &str) -> Option<i64> {
     let text = text.trim();
@@ -75,8 +76,8 @@ pub fn parse_text(text: &str) -> Option<i64> {
     }
 }
 
-/// `YYYY-MM-DDThh:mm:ss.sssZ`, as JavaScript and most SDKs write it. Any other form is for
-/// [`parse_iso8601`].
+/// Parses `YYYY-MM-DDThh:mm:ss.sssZ`, as JavaScript and most SDKs write it. [`parse_iso8601`]
+/// parses other forms.
 fn parse_js_iso(text: &[u8]) -> Option<i64> {
     let [
         y1,
@@ -145,7 +146,7 @@ fn looks_like_unix_time(text: &str) -> bool {
     reason = "a float's cast saturates, and what is out of range is refused"
 )]
 fn parse_unix_time(digits: &str) -> Option<i64> {
-    // JSON numbers have no leading zeros, digits in a string may.
+    // JSON numbers have no leading zeros, but digits in a string may.
     let significant = digits.trim_start_matches('0');
     let starts_with_digit = significant.starts_with(|c: char| c.is_ascii_digit());
     let number = parse_f64(if starts_with_digit { significant } else { digits })?;
@@ -175,8 +176,8 @@ fn parse_iso8601(text: &str) -> Option<i64> {
     rest.is_empty().then_some(at)
 }
 
-/// What Go's `time.String()` adds to an offset: the zone's name (or its offset again), and the
-/// monotonic clock's reading.
+/// Skips what Go's `time.String()` adds after an offset: the zone's name (or its offset again), and
+/// the reading of the monotonic clock.
 fn skip_go_suffixes(rest: &mut &[u8]) {
     if let Some(behind) = rest.strip_prefix(b" ") {
         let name =
@@ -194,9 +195,9 @@ fn skip_go_suffixes(rest: &mut &[u8]) {
     }
 }
 
-/// `Mon Nov 23 2026 22:03:16 GMT+0100 (Central European Standard Time)`,
-/// `Mon, 23 Nov 2026 22:03:16 GMT`, `Mon Nov 23 22:03:16 UTC 2026` and their like: a month by its
-/// name, day, year and time of day, a zone or UTC.
+/// Parses forms with a month's name, a day, a year, a time of day and an optional zone (UTC by
+/// default), such as `Mon Nov 23 2026 22:03:16 GMT+0100 (Central European Standard Time)`,
+/// `Mon, 23 Nov 2026 22:03:16 GMT` and `Mon Nov 23 22:03:16 UTC 2026`.
 fn parse_month_name_form(text: &str) -> Option<i64> {
     const MONTHS: [&str; 12] =
         ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
@@ -228,7 +229,7 @@ fn parse_month_name_form(text: &str) -> Option<i64> {
                     let number = u8::try_from(index).ok()?.checked_add(1)?;
                     month = Month::try_from(number).ok();
                 }
-                // Before everything else, as all forms have it.
+                // The weekday comes first in all forms.
                 (None, Some(_)) if day.is_none() && month.is_none() => {}
                 (None, None) if zone.is_none() => zone = Some(parse_zone_name(word)?),
                 _ => return None,
@@ -240,8 +241,8 @@ fn parse_month_name_form(text: &str) -> Option<i64> {
     days.checked_mul(MS_PER_DAY)?.checked_add(time.unwrap_or(0))?.checked_sub(zone.unwrap_or(0))
 }
 
-/// The offset of a zone's name, in milliseconds: those that JavaScript knows (RFC 822), alone or
-/// with an offset behind.
+/// Returns the offset of a zone's name, in milliseconds. Accepts the names that JavaScript knows
+/// (RFC 822), alone or followed by an offset.
 fn parse_zone_name(word: &str) -> Option<i64> {
     const NAMES: [(&str, i64); 11] = [
         ("GMT", 0),
@@ -266,8 +267,8 @@ fn parse_zone_name(word: &str) -> Option<i64> {
     hours.checked_mul(3_600_000)
 }
 
-/// `hh`, `hh:mm`, `hh:mm:ss` with any fraction, or the same without colons. 24:00 is the end of the
-/// day, and a leap second the second behind it.
+/// Parses `hh`, `hh:mm` or `hh:mm:ss` with any fraction, with or without colons. 24:00 is the end
+/// of the day. A leap second is the second after it.
 fn parse_time_of_day(rest: &mut &[u8]) -> Option<i64> {
     let hour = digits(rest, 2)?;
     let next = |rest: &mut &[u8]| skip(rest, b":") || rest.first().is_some_and(u8::is_ascii_digit);
@@ -280,8 +281,8 @@ fn parse_time_of_day(rest: &mut &[u8]) -> Option<i64> {
     (hour <= 23 || of_day == MS_PER_DAY).then_some(of_day)
 }
 
-/// `Z`, `+hh`, `+hhmm` or `+hh:mm`, in milliseconds. Ruby and Go write a space before it, and
-/// `UTC`.
+/// Parses `Z`, `UTC`, `+hh`, `+hhmm` or `+hh:mm`. Returns milliseconds. Ruby and Go write a space
+/// before it.
 fn offset(rest: &mut &[u8]) -> Option<i64> {
     skip(rest, b" ");
     if rest.is_empty() || skip(rest, b"Zz") {
@@ -302,7 +303,7 @@ fn offset(rest: &mut &[u8]) -> Option<i64> {
     Some(if west { offset.checked_neg()? } else { offset })
 }
 
-/// Any number of digits, cut to milliseconds.
+/// Parses a fraction of any number of digits. Returns milliseconds, truncated.
 fn fraction(rest: &mut &[u8]) -> Option<i64> {
     let mut milli = 0_i64;
     let mut place = 100_i64;
@@ -335,7 +336,7 @@ fn skip(rest: &mut &[u8], any_of: &[u8]) -> bool {
     }
 }
 
-/// The day of a point in time.
+/// Returns the date of a timestamp.
 fn date(at: i64) -> Option<Date> {
     let day = i32::try_from(at.div_euclid(MS_PER_DAY)).ok()?.checked_add(UNIX_EPOCH_JULIAN_DAY)?;
     Date::from_julian_day(day).ok()
@@ -420,7 +421,7 @@ mod tests {
             (r#""2026-11-23 22:03:16.25 UTC""#, "2026-11-23T22:03:16.250Z"),
             (r#""1388534400.25""#, "2014-01-01T00:00:00.250Z"),
             (r#""0001-01-01T00:00:00Z""#, "0001-01-01T00:00:00.000Z"),
-            // Go's time.String(), of a zone with and without a name, and with the monotonic clock.
+            // Go's time.String() for zones with and without a name, and with the monotonic clock.
             (r#""2016-07-18 14:26:03.123456789 -0700 PDT""#, "2016-07-18T21:26:03.123Z"),
             (r#""2016-07-18 14:26:03 +0000 UTC""#, "2016-07-18T14:26:03.000Z"),
             (r#""2016-07-18 14:26:03.1 +0545 +0545 m=+0.000012345""#, "2016-07-18T08:41:03.100Z"),
@@ -471,7 +472,7 @@ mod tests {
         assert_eq!(correct_clock_skew(Some(100), None, 1_000), 100);
         assert_eq!(correct_clock_skew(None, Some(150), 1_000), 1_000);
         assert_eq!(correct_clock_skew(Some(i64::MIN), Some(i64::MAX), 1_000), 1_000);
-        // Years 0 and 10000, which Keen cannot hold.
+        // Years 0 and 10000, which Keen cannot store.
         assert_eq!(correct_clock_skew(Some(-62_135_596_800_001), None, 1_000), 1_000);
         assert_eq!(correct_clock_skew(Some(-62_135_596_800_000), None, 1_000), -62_135_596_800_000);
         assert_eq!(correct_clock_skew(Some(253_402_300_800_000), None, 1_000), 1_000);
