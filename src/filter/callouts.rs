@@ -5,24 +5,25 @@ use crate::config::Destination;
 use crate::delivery::{Callout, CalloutId};
 use std::collections::VecDeque;
 
-/// Bytes of Keen's reply that are read: 1,000 rejected events with their descriptions fit.
+/// Maximum bytes of Keen's reply that are read. The results of 1,000 rejected events with their
+/// descriptions fit.
 const MAX_REPLY_BYTES: usize = 4_194_304;
 
 /// The callouts of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Callouts {
-    /// A few, in the order they were dispatched.
+    /// In dispatch order. There are only a few.
     in_flight: VecDeque<InFlight>,
 }
 
 /// A callout in flight.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct InFlight {
-    /// Envoy's name of it.
+    /// Envoy's id of the callout.
     token: u32,
-    /// Delivery's name of it.
+    /// Delivery's id of the callout.
     pub(super) id: CalloutId,
-    /// Events in it.
+    /// Number of events in it.
     pub(super) events: usize,
     /// When it was dispatched, on the worker's clock.
     pub(super) dispatched_ms: u64,
@@ -31,10 +32,10 @@ pub(super) struct InFlight {
 /// Keen's reply.
 #[derive(Debug, Default)]
 pub(super) struct Reply {
-    /// None where the callout ended without a reply.
+    /// The status. `None`: the callout ended without a reply.
     pub(super) status: Option<u16>,
     pub(super) body: Vec<u8>,
-    /// `Retry-After`; empty where there is none.
+    /// `Retry-After`. Empty if the reply has none.
     pub(super) retry_after: Vec<u8>,
 }
 
@@ -72,7 +73,7 @@ impl Callouts {
         Ok(())
     }
 
-    /// Removes the callout that has ended, and reads its reply.
+    /// Removes a callout that has ended, and reads its reply.
     pub(super) fn take(&mut self, token: u32, has_headers: bool) -> Option<(InFlight, Reply)> {
         let index = self.in_flight.iter().position(|callout| callout.token == token)?;
         let callout = self.in_flight.remove(index)?;

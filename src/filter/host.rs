@@ -1,10 +1,10 @@
-//! Host calls: the only file that names `proxy_wasm::hostcalls`.
+//! Host calls. Only this file uses `proxy_wasm::hostcalls`.
 //!
-//! The SDK panics on a status that it does not expect, and on header values that are not UTF-8.
-//! This module keeps both away: it uses the forms that return bytes only, reads single headers from
-//! the whole map (a missing map is empty, a missing map's single value is an error), and tries
-//! every capability once when the filter is configured ([`check_capabilities`]), so that a missing
-//! one stops Envoy at its start and not a request later.
+//! The SDK panics on an unexpected status, and on header values that are not UTF-8. This module
+//! avoids both. It only uses the functions that return bytes. It reads single headers from the
+//! whole map, since a missing map is empty but a single value of a missing map is an error. It
+//! tries every capability once when the filter is configured ([`check_capabilities`]), so that a
+//! missing one stops Envoy at startup and does not fail a later request.
 
 use super::process_state;
 use log::LevelFilter;
@@ -14,25 +14,25 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(super) use proxy_wasm::types::Status;
 
-/// An id that Envoy never gives to a queue or a metric. Its last two bits say "gauge" to Envoy.
+/// An id that Envoy never assigns to a queue or a metric. Its last two bits mean "gauge" to Envoy.
 const UNUSED_ID: u32 = 0xffff_fffd;
 
-/// Tries each host call that the filter needs, with no effect that anyone sees.
+/// Tries each host call that the filter needs, without a visible effect.
 ///
-/// A call whose capability is withheld fails here: the SDK panics, or the name is returned as an
-/// error. Envoy logs the name of the capability in both cases and does not accept the
-/// configuration. `proxy_done` cannot be tried, and `proxy_set_header_map_pairs` only with the
-/// first response: [`check_response_capability`].
+/// A call whose capability is denied fails here: the SDK panics, or the name is returned as an
+/// error. In both cases Envoy logs the name of the capability and rejects the configuration.
+/// `proxy_done` cannot be tried. `proxy_set_header_map_pairs` can only be tried with the first
+/// response: see [`check_response_capability`].
 pub(super) fn check_capabilities(root_id: u32) -> Result<(), &'static str> {
     set_log_level();
-    // Envoy does not write it, unless an operator asks for traces.
+    // Envoy does not write it unless trace logging is on.
     let _ = hostcalls::log(LogLevel::Trace, "keen-edge: checking the capabilities");
     let _ = hostcalls::get_current_time();
     let _ = hostcalls::set_tick_period(Duration::ZERO);
     let _ = hostcalls::set_effective_context(root_id);
     let _ = hostcalls::get_map_bytes(MapType::HttpRequestHeaders);
     let _ = hostcalls::get_buffer(BufferType::HttpRequestBody, 0, 0);
-    // Without a stream it does nothing.
+    // Has no effect without a stream.
     let _ = hostcalls::send_http_response(200, Vec::new(), None);
     process_state::create_keys();
     let _ = hostcalls::register_shared_queue("keen_edge.capability_check");
@@ -44,7 +44,7 @@ pub(super) fn check_capabilities(root_id: u32) -> Result<(), &'static str> {
     if hostcalls::get_property(vec!["plugin_root_id"]).is_err() {
         return Err("proxy_get_property");
     }
-    // The empty name is no cluster: Envoy answers that the argument is bad, and sends nothing.
+    // The empty name is not a cluster: Envoy returns "bad argument" and sends nothing.
     let call = hostcalls::dispatch_http_call("", Vec::new(), None, Vec::new(), Duration::ZERO);
     if call != Err(Status::BadArgument) {
         return Err("proxy_http_call");
@@ -52,7 +52,7 @@ pub(super) fn check_capabilities(root_id: u32) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Takes over the level of Envoy's `wasm` logger. An operator may change it at run time.
+/// Sets the log level to that of Envoy's `wasm` logger, which an operator may change at run time.
 pub(super) fn set_log_level() {
     let level = match hostcalls::get_log_level() {
         Ok(LogLevel::Trace) => LevelFilter::Trace,
@@ -65,65 +65,65 @@ pub(super) fn set_log_level() {
     log::set_max_level(level);
 }
 
-/// Time since 1970.
+/// Returns the time since 1970.
 fn unix_time() -> Duration {
     let now = hostcalls::get_current_time().unwrap_or(UNIX_EPOCH);
     SystemTime::duration_since(&now, UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Milliseconds since 1970.
+/// Returns milliseconds since 1970.
 pub(super) fn unix_ms() -> u64 {
     let now = unix_time();
     now.as_secs().saturating_mul(1_000).saturating_add(u64::from(now.subsec_millis()))
 }
 
-/// Microseconds since 1970.
+/// Returns microseconds since 1970.
 pub(super) fn unix_us() -> u64 {
     let now = unix_time();
     now.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(now.subsec_micros()))
 }
 
-/// Nanoseconds since 1970.
+/// Returns nanoseconds since 1970.
 pub(super) fn unix_ns() -> u64 {
     u64::try_from(unix_time().as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The filter's configuration.
+/// Returns the filter's configuration.
 pub(super) fn configuration() -> Vec<u8> {
     buffer(BufferType::PluginConfiguration, usize::MAX)
 }
 
-/// The current request's headers.
+/// Returns the current request's headers.
 pub(super) fn request_headers() -> Vec<(String, Vec<u8>)> {
     headers(MapType::HttpRequestHeaders)
 }
 
-/// The current request's body, as much of it as Envoy has.
+/// Returns the part of the current request's body that Envoy has buffered.
 pub(super) fn request_body() -> Vec<u8> {
     buffer(BufferType::HttpRequestBody, usize::MAX)
 }
 
-/// The headers of the current callout's reply. Empty where the callout ended without a reply.
+/// Returns the headers of the current callout's reply. Empty if the callout ended without a reply.
 pub(super) fn callout_headers() -> Vec<(String, Vec<u8>)> {
     headers(MapType::HttpCallResponseHeaders)
 }
 
-/// The body of the current callout's reply, at most `max_size` bytes of it.
+/// Returns at most `max_size` bytes of the body of the current callout's reply.
 pub(super) fn callout_body(max_size: usize) -> Vec<u8> {
     buffer(BufferType::HttpCallResponseBody, max_size)
 }
 
-/// The status of the current stream's response.
+/// Returns the status of the current stream's response.
 pub(super) fn response_status() -> Option<u16> {
     status(&headers(MapType::HttpResponseHeaders))
 }
 
-/// The value of `:status` in a header map.
+/// Returns the value of `:status` in a header map.
 pub(super) fn status(headers: &[(String, Vec<u8>)]) -> Option<u16> {
     std::str::from_utf8(find(headers, ":status")?).ok()?.parse().ok()
 }
 
-/// The first value of the header `name`.
+/// Returns the first value of the header `name`.
 pub(super) fn find<'a>(headers: &'a [(String, Vec<u8>)], name: &str) -> Option<&'a [u8]> {
     headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_slice())
 }
@@ -136,7 +136,8 @@ fn buffer(buffer: BufferType, max_size: usize) -> Vec<u8> {
     hostcalls::get_buffer(buffer, 0, max_size).ok().flatten().unwrap_or_default()
 }
 
-/// `source.address` of the effective context: the client as Envoy's listener settings vouch for it.
+/// Returns `source.address` of the effective context: the client address as determined by Envoy's
+/// listener settings.
 pub(super) fn source_address() -> Vec<u8> {
     hostcalls::get_property(vec!["source", "address"]).ok().flatten().unwrap_or_default()
 }
@@ -146,23 +147,22 @@ pub(super) fn send_response(status: u16, headers: Vec<(&str, &str)>, body: &[u8]
     let _ = hostcalls::send_http_response(u32::from(status), headers, Some(body));
 }
 
-/// Header of a response to a gRPC request: its status, which Envoy replaces by 200.
+/// Header with the original status of a response to a gRPC request, which Envoy replaces by 200.
 const STATUS_HEADER: &str = "x-keen-edge-status";
 
 /// Responds to a gRPC request that is the effective context.
 ///
-/// Envoy makes gRPC's form of a local response to such a request: status 200, the real one as
-/// `grpc-status`, and no body. No SDK of Segment's would understand it, and 200 means stored. So
-/// the status goes along as a header, and [`restore_status`] puts it back when the response passes
-/// by.
+/// Envoy converts a local response to such a request to gRPC's form: status 200, the real status as
+/// `grpc-status`, and no body. Segment's SDKs would take the 200 for "stored". Therefore the status
+/// is also sent as a header, and [`restore_status`] restores it in the response callback.
 pub(super) fn send_grpc_response(status: u16, headers: Vec<(&str, &str)>, body: &[u8]) {
     let text = status.to_string();
     let status_header = [(STATUS_HEADER, text.as_str())];
     send_response(status, headers.into_iter().chain(status_header).collect(), body);
 }
 
-/// Undoes gRPC's form of the current stream's response. Its status is that of
-/// [`send_grpc_response`], `other` where the response is not from there.
+/// Reverts the gRPC form of the current stream's response. The status is the one passed to
+/// [`send_grpc_response`], or `other` if the response was not sent by it.
 pub(super) fn restore_status(other: u16) {
     let headers = headers(MapType::HttpResponseHeaders);
     let other = other.to_string();
@@ -174,23 +174,24 @@ pub(super) fn restore_status(other: u16) {
     let _ = hostcalls::set_map_bytes(MapType::HttpResponseHeaders, new.collect());
 }
 
-/// Tries the call of [`restore_status`], which has no trial in a root context, and changes nothing.
+/// Tries the host call of [`restore_status`] without changing anything. It cannot be tried in a
+/// root context.
 pub(super) fn check_response_capability() {
     let headers = headers(MapType::HttpResponseHeaders);
     let same = headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
     let _ = hostcalls::set_map_bytes(MapType::HttpResponseHeaders, same);
 }
 
-/// Makes `context_id` the context that [`send_response`] and [`source_address`] act on. False where
-/// it is gone.
+/// Makes `context_id` the context that [`send_response`] and [`source_address`] act on. Returns
+/// false if it no longer exists.
 pub(super) fn set_effective_context(context_id: u32) -> bool {
     hostcalls::set_effective_context(context_id).is_ok()
 }
 
 /// Sends an HTTP request to an Envoy cluster. Returns its token.
 ///
-/// Only root callbacks may call it: the SDK hands the reply to the context whose callback runs, and
-/// forgets the reply of a stream that has ended.
+/// Call it only from root callbacks: the SDK passes the reply to the context whose callback is
+/// running, and discards the reply for a stream that has ended.
 pub(super) fn dispatch_http_call(
     cluster: &str,
     headers: Vec<(&str, &str)>,
@@ -202,12 +203,12 @@ pub(super) fn dispatch_http_call(
     hostcalls::dispatch_http_call(cluster, headers, Some(body), Vec::new(), timeout)
 }
 
-/// Sets how often the root context's `on_tick` runs; 0 stops it.
+/// Sets the period of the root context's `on_tick`. 0 stops it.
 pub(super) fn set_tick_period(ms: u32) {
     let _ = hostcalls::set_tick_period(Duration::from_millis(u64::from(ms)));
 }
 
-/// The value that all workers share under `key`, and its version. `None` where there is none.
+/// Returns the shared value under `key` and its version. `None` if there is no value.
 pub(super) fn shared_data(key: &str) -> (Option<Vec<u8>>, Option<u32>) {
     match hostcalls::get_shared_data(key) {
         // The SDK returns no bytes for an empty value.
@@ -216,30 +217,30 @@ pub(super) fn shared_data(key: &str) -> (Option<Vec<u8>>, Option<u32>) {
     }
 }
 
-/// Replaces the value under `key` if `version` is still its version; without a version always. True
-/// where it did.
+/// Replaces the value under `key` if `version` is still its version, or in any case without a
+/// version. Returns whether it did.
 pub(super) fn set_shared_data(key: &str, value: &[u8], version: Option<u32>) -> bool {
     hostcalls::set_shared_data(key, Some(value), version).is_ok()
 }
 
-/// Registers a queue that wakes this root context. Envoy calls back only the last to register a
-/// name.
+/// Registers a queue that wakes this root context. Envoy calls back only the last root context that
+/// registered a name.
 pub(super) fn register_wake_queue(name: &str) -> Option<u32> {
     hostcalls::register_shared_queue(name).ok()
 }
 
-/// Asks Envoy to call the root context's `on_queue_ready` in the next turn of its event loop. True
-/// where it will.
+/// Asks Envoy to call the root context's `on_queue_ready` in the next turn of its event loop.
+/// Returns whether it will.
 pub(super) fn enqueue_wake(queue: u32) -> bool {
     hostcalls::enqueue_shared_queue(queue, None).is_ok()
 }
 
-/// Takes one item off the wake queue: Envoy calls back once for each.
+/// Removes one item from the wake queue. Envoy calls back once per item.
 pub(super) fn drain_wake_queue(queue: u32) {
     let _ = hostcalls::dequeue_shared_queue(queue);
 }
 
-/// Reports that this root context, which Envoy asked to end, is done.
+/// Reports to Envoy that this root context has finished draining.
 pub(super) fn done() {
     let _ = hostcalls::done();
 }
@@ -254,9 +255,9 @@ pub(super) fn increment_counter(id: u32, by: u64) {
     add_to_gauge(id, i64::try_from(by).unwrap_or(i64::MAX));
 }
 
-/// Adds to a gauge, or takes from it.
+/// Adds to a gauge. `by` may be negative.
 pub(super) fn add_to_gauge(id: u32, by: i64) {
-    // Envoy takes 0 for a bad argument.
+    // Envoy rejects 0 as a bad argument.
     if by != 0 {
         let _ = hostcalls::increment_metric(id, by);
     }

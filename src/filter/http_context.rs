@@ -1,4 +1,4 @@
-//! `HttpContext`: one request.
+//! `HttpContext`: the state machine of one request.
 
 use super::host;
 use super::request_head::{RequestHead, RequestHeaders};
@@ -16,38 +16,38 @@ use std::cell::RefCell;
 use std::mem::{replace, take};
 use std::rc::Rc;
 
-/// What the contexts of a request take in the VM, beside the headers that are kept of it.
+/// Bytes that the contexts of a request occupy in the VM, in addition to its stored headers.
 const STREAM_BYTES: usize = 1_024;
 
-/// A longer query of an image has no message. Envoy refuses requests whose headers are over 60 KiB,
-/// unless it is configured otherwise.
+/// Maximum length of an image's query, in bytes. A longer one has no message. By default Envoy
+/// rejects requests whose headers exceed 60 KiB.
 const MAX_PIXEL_QUERY: usize = 65_536;
 
 /// Envoy's callbacks for one request.
 pub(super) struct HttpContext {
     id: u32,
-    /// None where the filter is not configured.
+    /// `None`: the filter is not configured.
     worker: Option<Rc<RefCell<Worker>>>,
     state: State,
     form: ClientForm,
-    /// The filter answers a gRPC request: see [`host::restore_status`].
+    /// The filter responds to a gRPC request: see [`host::restore_status`].
     restores_status: bool,
     /// Bytes that the worker counts as held for this request.
     held_bytes: usize,
 }
 
 enum State {
-    /// Not Segment's, or answered.
+    /// The request is not for Segment's API, or has been answered.
     PassThrough,
-    /// The body is not complete. When it is, the request is answered.
+    /// The body is incomplete. The request is answered when it is complete.
     Buffering(RequestKind),
-    /// The body is not complete. When it is, the request continues to its route, and Keen gets a
-    /// copy.
+    /// The body is incomplete. When it is complete, the request continues to its route and Keen
+    /// gets a copy.
     BufferingMirror(RequestHead),
-    /// In the request queue, or its events are with delivery. The response follows from the root
-    /// context.
+    /// The request is in the request queue, or its events are in delivery. The root context sends
+    /// the response.
     AwaitingDelivery(RequestSeq),
-    /// In the request queue, or mapped. Its sender does not wait.
+    /// The request is in the request queue, or mapped. Its client does not wait.
     Mirrored(RequestSeq),
 }
 
@@ -56,7 +56,7 @@ enum RequestKind {
     Ingest(RequestHead),
     /// The path may contain a message.
     Pixel(Option<RequestHead>),
-    /// The response is known already.
+    /// The response is already known.
     RespondWith(Response),
     Settings(SettingsReply),
     Preflight {
@@ -84,7 +84,8 @@ impl HttpContext {
         }
     }
 
-    /// What to do with a request that has these headers. None: it is not Segment's.
+    /// Decides what to do with a request that has these headers. `None`: it is not for Segment's
+    /// API.
     fn classify_request(worker: &Worker, mut headers: RequestHeaders) -> Option<RequestKind> {
         // The endpoint borrows the path while the other headers move into the head.
         let (method, path) = (headers.method.clone(), take(&mut headers.path));
@@ -115,8 +116,9 @@ impl HttpContext {
         })
     }
 
-    /// Part of a request with a copy for Keen has arrived. One too large for a copy continues to
-    /// its route now: Envoy would refuse it over the buffer limit later.
+    /// Handles a received part of a request with a copy for Keen. A request too large for a copy
+    /// continues to its route now. Otherwise Envoy would reject it when it exceeds the buffer
+    /// limit.
     fn check_mirror_size(&mut self, worker: &mut Worker, size: usize) -> Action {
         if size <= worker.config.max_body_bytes {
             return Action::Pause;
@@ -127,7 +129,7 @@ impl HttpContext {
         Action::Continue
     }
 
-    /// A request with a copy for Keen is complete.
+    /// Handles a complete request with a copy for Keen.
     fn finish_mirror(&mut self, worker: &mut Worker, body: Vec<u8>) -> Action {
         if let State::BufferingMirror(head) = replace(&mut self.state, State::PassThrough) {
             self.state = enqueue_mirror(worker, self.id, head, body);
@@ -135,7 +137,7 @@ impl HttpContext {
         Action::Continue
     }
 
-    /// A request that the filter answers is complete.
+    /// Handles a complete request that the filter answers.
     fn on_request_complete(&mut self, worker: &mut Worker, body: Vec<u8>) -> Action {
         let State::Buffering(kind) = replace(&mut self.state, State::PassThrough) else {
             return Action::Continue;
@@ -160,7 +162,8 @@ impl HttpContext {
             }
             RequestKind::Settings(SettingsReply { headers, body: reply, page_load }) => {
                 responses::send_with_cors(200, &headers, &reply, form, allow_origins);
-                // Nothing repeats the page event: it is kept here until Keen has it.
+                // The page event is never retried by the client, so the filter keeps it until Keen
+                // has it.
                 if let Some(head) = page_load {
                     self.state = enqueue_mirror(worker, self.id, head, body);
                 }
@@ -173,7 +176,7 @@ impl HttpContext {
                     form,
                     allow_origins,
                 );
-                // A page does not load an image again: its event is kept here until Keen has it.
+                // A page does not reload an image, so the filter keeps its event until Keen has it.
                 if let Some(head) = head {
                     self.state = enqueue_mirror(worker, self.id, head, body);
                 }
@@ -182,7 +185,7 @@ impl HttpContext {
         Action::Pause
     }
 
-    /// Bytes of the VM's memory that the request takes.
+    /// Returns the bytes of the VM's memory that the request occupies.
     fn heap_bytes(&self) -> usize {
         let head = match &self.state {
             State::Buffering(RequestKind::Ingest(head) | RequestKind::Pixel(Some(head)))
@@ -194,9 +197,9 @@ impl HttpContext {
         STREAM_BYTES.saturating_add(head).saturating_add(origin)
     }
 
-    /// Answers a request with messages 429, before its body arrives; one that is mirrored goes on
-    /// without a copy. Others are small and are served, an image without its event. True where the
-    /// request needs no more.
+    /// Rejects a request with messages with 429 before its body arrives. A mirrored request
+    /// continues without a copy. Other requests are small and are served, an image without its
+    /// event. Returns whether the request needs no further processing.
     fn reject_overload(&mut self, worker: &mut Worker) -> bool {
         match replace(&mut self.state, State::PassThrough) {
             State::Buffering(RequestKind::Ingest(_)) => {
@@ -223,7 +226,7 @@ impl HttpContext {
         self.hold(worker, 0);
     }
 
-    /// Runs `act` with the worker; `Continue` where there is none.
+    /// Runs `act` with the worker. Returns `Continue` if there is none.
     fn with_worker(&mut self, act: impl FnOnce(&mut Self, &mut Worker) -> Action) -> Action {
         let Some(worker) = self.worker.clone() else { return Action::Continue };
         let Ok(mut worker) = worker.try_borrow_mut() else { return Action::Continue };
@@ -231,7 +234,7 @@ impl HttpContext {
     }
 }
 
-/// The settings document for an SDK that asks for those of `key`, and the page event that its
+/// Prepares the settings document for the source with write key `key`, and the page event that the
 /// request implies.
 fn plan_settings_reply(worker: &Worker, key: &str, headers: RequestHeaders) -> RequestKind {
     if !write_key::is_well_formed(key) {
@@ -258,15 +261,15 @@ fn plan_settings_reply(worker: &Worker, key: &str, headers: RequestHeaders) -> R
     })
 }
 
-/// Queues a request whose sender does not wait.
+/// Queues a request whose client does not wait.
 fn enqueue_mirror(worker: &mut Worker, stream_id: u32, head: RequestHead, body: Vec<u8>) -> State {
     let request = QueuedRequest { stream_id, head, body, mirrored: true };
     State::Mirrored(worker.enqueue_request(request))
 }
 
 impl Context for HttpContext {
-    /// Envoy ends the stream: it has been answered, or its client has disconnected. Envoy knows the
-    /// client's address only until then, so a request that is still in the queue is mapped now.
+    /// Envoy ends the stream: it has been answered, or its client has disconnected. The client's
+    /// address is available only until then, so a request that is still queued is mapped now.
     fn on_done(&mut self) -> bool {
         self.with_worker(|this, worker| {
             if let State::AwaitingDelivery(seq) | State::Mirrored(seq) = this.state {
@@ -294,7 +297,7 @@ impl traits::HttpContext for HttpContext {
             };
             let mirror = worker.config.mirror;
             let state = match kind {
-                // It would be held until Envoy refuses it over the buffer limit.
+                // It would be held until Envoy rejects it for exceeding the buffer limit.
                 RequestKind::Ingest(_)
                     if mirror && content_length > worker.config.max_body_bytes =>
                 {
@@ -327,8 +330,8 @@ impl traits::HttpContext for HttpContext {
                     false => this.on_request_complete(worker, Vec::new()),
                 };
             }
-            // The body is read to its end even where the response is known: Envoy closes a
-            // connection that is answered before.
+            // The body is read to its end even if the response is known, because Envoy closes a
+            // connection that is answered earlier.
             Action::Pause
         })
     }
@@ -352,8 +355,8 @@ impl traits::HttpContext for HttpContext {
         })
     }
 
-    /// The end of a body with trailers, as decompressed ones have: the body callback did not see
-    /// it.
+    /// The end of a body with trailers, such as a decompressed one. The body callback does not
+    /// report it.
     fn on_http_request_trailers(&mut self, _count: usize) -> Action {
         self.with_worker(|this, worker| match this.state {
             State::PassThrough | State::Mirrored(_) => Action::Continue,
@@ -363,10 +366,10 @@ impl traits::HttpContext for HttpContext {
         })
     }
 
-    /// A response passes by. The root context responds to waiting requests without telling their
-    /// contexts, so this may be its response, which is never answered again: Envoy would crash.
-    /// Another response while the request is read or waits is Envoy's own, such as a 413, and is
-    /// replaced.
+    /// Handles a response on its way to the client. The root context responds to waiting requests
+    /// without notifying their contexts, so this may be its response. It must not be replaced,
+    /// since Envoy crashes on a second local response. Any other response while the request is read
+    /// or waits is Envoy's own, such as a 413, and is replaced.
     fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
         self.with_worker(|this, worker| {
             worker.check_response_capability();
@@ -390,7 +393,7 @@ impl traits::HttpContext for HttpContext {
     }
 }
 
-/// Panics where a test asks for it. Only in a build of its own, never in the one that is released.
+/// Panics if a test requests it. Compiled only into a separate test build, never into a release.
 #[cfg(feature = "panic-switch")]
 #[allow(clippy::panic, reason = "the feature is for this")]
 fn panic_for_test(headers: &RequestHeaders) {

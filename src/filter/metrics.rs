@@ -1,14 +1,14 @@
-//! The metrics: each declared once, counted in the VM, and flushed to Envoy by the tick.
+//! Declares each metric once, counts in the VM, and flushes to Envoy on the tick.
 //!
 //! A metric with labels is one Envoy stat per combination of their values:
 //! `keen_edge_responses.code.200`. `stats_tags` of envoy.yaml turns these suffixes back into
-//! labels: `keen_edge_responses{code="200"}`. One host call per stat and flush, instead of one per
-//! request.
+//! labels: `keen_edge_responses{code="200"}`. Flushing takes one host call per changed stat instead
+//! of one per request.
 
 use super::host;
 use proxy_wasm::types::MetricType;
 
-/// Longest value of a label.
+/// Maximum length of a label value, in bytes.
 const MAX_LABEL_VALUE: usize = 64;
 
 /// A metric as `docs/operating.md` lists it.
@@ -32,7 +32,7 @@ macro_rules! families {
             description: $description,
         };)+
 
-        /// All metrics, in the document's order.
+        /// All metrics, in the order of the document.
         pub(super) const FAMILIES: &[Family] = &[$($constant),+];
     };
 }
@@ -105,7 +105,7 @@ pub(super) struct StatId(usize);
 struct Stat {
     name: String,
     kind: MetricType,
-    /// Envoy's id. None until the first flush.
+    /// Envoy's id. `None` until the first flush.
     envoy_id: Option<u32>,
     /// What a counter has counted since the last flush.
     unflushed: u64,
@@ -115,14 +115,14 @@ struct Stat {
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     stats: Vec<Stat>,
-    /// All of them, in the order of their names.
+    /// All stats, ordered by name.
     by_name: Vec<StatId>,
     /// Counters to flush.
     changed: Vec<StatId>,
 }
 
 impl Registry {
-    /// The stat of a metric with these label values.
+    /// Returns the stat of a metric with these label values.
     pub(super) fn stat(&mut self, family: &Family, values: &[&str]) -> StatId {
         let mut name = format!("keen_edge_{}", family.name);
         for (label, value) in family.labels.iter().zip(values) {
@@ -185,7 +185,8 @@ impl Registry {
     }
 }
 
-/// `text` as the value of a label: Envoy's stat names have dots between their parts.
+/// Returns `text` as a label value. Dots are replaced, since they separate the parts of Envoy's
+/// stat names.
 pub(super) fn label_value(text: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
     let value: String = text.chars().take(MAX_LABEL_VALUE).map(safe).collect();

@@ -1,25 +1,25 @@
-//! The filter: the only code that knows proxy-wasm. It turns Envoy's callbacks into values for the
-//! pure modules, and their decisions into host calls.
+//! The filter: the only code that uses proxy-wasm. It converts Envoy's callbacks to values for the
+//! pure modules, and their decisions to host calls.
 //!
 //! | file | |
 //! |---|---|
 //! | `root_context` | `RootContext`: one per worker and configuration |
 //! | `http_context` | `HttpContext`: one per request, as a state machine |
-//! | `worker` | what the requests of a worker share: wires queue, delivery, users, callouts and metrics |
-//! | `request_head` | the headers that are kept of a request, and how much of each |
+//! | `worker` | state shared by a worker's requests: queue, delivery, users, callouts, metrics |
+//! | `request_head` | the stored headers of a request, and their maximum lengths |
 //! | `request_queue` | complete requests, mapped together when the root context wakes |
 //! | `responses` | responses to paused requests, a few per callback |
 //! | `callouts` | HTTP requests to Keen |
 //! | `telemetry` | metrics and the rate-limited log |
 //! | `wake` | when the root context runs next |
-//! | `process_state` | what all workers of the process share |
+//! | `process_state` | state that all workers of the process share |
 //! | `user_store` | the store of users in Envoy's shared data |
 //! | `host` | the host calls |
 //!
-//! Properties of Envoy that shape it: header values may be any bytes; a chunked or decompressed
-//! body may end in trailers; callouts belong to the root context; one callback may send some 300
-//! responses and no more; a new configuration may run in the same VM, so all state belongs to the
-//! root context and none is global.
+//! The design follows from these properties of Envoy. Header values may be any bytes. A chunked or
+//! decompressed body may end in trailers. Callouts belong to the root context. One callback may
+//! send at most about 300 responses. A new configuration may run in the same VM, so all state
+//! belongs to the root context and none is global.
 
 mod callouts;
 mod host;

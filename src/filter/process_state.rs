@@ -11,33 +11,33 @@ use super::host;
 const LAST_ID: &str = "keen_edge.last_id";
 /// The [`Entry`]s of all workers that have pending bytes.
 const PENDING: &str = "keen_edge.pending_bytes";
-/// When [`with_lock`] was entered, in milliseconds since 1970; 0 while nobody is in it.
+/// When [`with_lock`] was entered, in milliseconds since 1970. 0 if the lock is free.
 const LOCK: &str = "keen_edge.lock";
 const KEYS: [&str; 3] = [LAST_ID, PENDING, LOCK];
-/// Attempts at a compare-and-swap before it is given up. Each failure means that another worker
-/// succeeded.
+/// Maximum attempts at a compare-and-swap. Each failure means that another worker succeeded.
 const MAX_CAS_ATTEMPTS: usize = 1_000;
-/// A lock that is held longer belongs to a VM that failed. What it protects takes less than a
+/// A lock held longer belongs to a VM that failed. The protected sections take less than a
 /// millisecond.
 const LOCK_TIMEOUT_MS: u64 = 1_000;
-/// Looks at a lock before it is ignored.
+/// Maximum attempts to take a lock before it is ignored.
 const MAX_LOCK_ATTEMPTS: usize = 100_000;
 
 /// How often a worker with pending bytes refreshes its entry.
 const REFRESH_MS: u64 = 500;
-/// An entry that is not refreshed for so long belongs to a VM that failed.
+/// An entry that is not refreshed for this long belongs to a VM that failed.
 const STALE_MS: u64 = 3_000;
 
-/// Creates the keys of this module where they do not exist.
+/// Creates the keys of this module that do not exist.
 pub(super) fn create_keys() {
     for key in KEYS {
         let (value, version) = host::shared_data(key);
-        // Also where it exists: this is the trial of the capability. The value does not change.
+        // Also if the key exists, because this call tries the capability. The value does not
+        // change.
         host::set_shared_data(key, &value.unwrap_or_default(), version);
     }
 }
 
-/// An id that no other caller in this process gets.
+/// Returns an id that is unique in this process.
 pub(super) fn next_process_unique_id() -> u64 {
     let mut id = 0;
     let updated = update(LAST_ID, |value| {
@@ -47,7 +47,7 @@ pub(super) fn next_process_unique_id() -> u64 {
     if updated { id } else { host::unix_us() }
 }
 
-/// True for the first worker of the process that uses the Keen project.
+/// Returns true for the first worker of the process that uses the Keen project.
 pub(super) fn claim_destination(project_id: &str) -> bool {
     let key = format!("keen_edge.destination.{project_id}");
     let is_new = host::shared_data(&key).1.is_none();
@@ -57,7 +57,7 @@ pub(super) fn claim_destination(project_id: &str) -> bool {
     is_new
 }
 
-/// Runs `act` while no other worker does. It must be short: the others wait.
+/// Runs `act` under the process-wide lock. `act` must be short, since other workers wait.
 pub(super) fn with_lock<T>(act: impl FnOnce() -> T) -> T {
     for _ in 0..MAX_LOCK_ATTEMPTS {
         let (value, version) = host::shared_data(LOCK);
@@ -72,11 +72,12 @@ pub(super) fn with_lock<T>(act: impl FnOnce() -> T) -> T {
     result
 }
 
-/// What one worker has pending, as part of the gauge of all.
+/// The pending bytes of one worker, as its share of a gauge for all workers.
 ///
 /// Envoy keeps gauges when a VM fails, and the VM's successor does not know what it had reported.
-/// So each worker notes in shared data what it has reported, and refreshes the note. A note that
-/// gets old belongs to a VM that failed: the next worker that looks takes its bytes off the gauge.
+/// Therefore each worker stores what it has reported as an [`Entry`] in shared data, and refreshes
+/// it. A stale entry belongs to a VM that failed: the next worker that reports subtracts its bytes
+/// from the gauge.
 #[derive(Debug, Default)]
 pub(super) struct PendingBytes {
     worker_id: u64,
@@ -85,15 +86,14 @@ pub(super) struct PendingBytes {
     others_pending: bool,
 }
 
-/// What follows from a report.
+/// The result of a report.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct PendingReport {
-    /// To be added to the gauge.
+    /// Change to add to the gauge.
     pub(super) gauge_change: i64,
-    /// Bytes that were pending in VMs that failed.
+    /// Pending bytes of VMs that failed.
     pub(super) lost_bytes: u64,
-    /// Another worker has pending bytes. Someone must look again in [`STALE_MS`]: its VM may have
-    /// failed.
+    /// Another worker has pending bytes. Its VM may have failed, so report again in [`STALE_MS`].
     pub(super) others_pending: bool,
 }
 
@@ -101,7 +101,7 @@ impl PendingBytes {
     /// `worker_id` is unique in the process.
     pub(super) fn activate(&mut self, worker_id: u64) {
         self.worker_id = worker_id;
-        // There may be notes of a VM that failed.
+        // There may be entries of a VM that failed.
         self.others_pending = true;
     }
 
@@ -134,7 +134,7 @@ impl PendingBytes {
     }
 }
 
-/// A worker's note. 24 bytes: three numbers of 8 bytes, little-endian.
+/// A worker's entry in the table: three little-endian 64-bit numbers, 24 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {
     worker_id: u64,
@@ -142,7 +142,7 @@ struct Entry {
     refreshed_ms: u64,
 }
 
-/// The table with `own` in place of that worker's old entry, and without stale ones.
+/// Returns the table with `own` in place of that worker's old entry, and without stale entries.
 fn refresh(table: &[u8], own: Entry) -> (Vec<u8>, PendingReport) {
     let mut report = PendingReport::default();
     let mut new = Vec::with_capacity(table.len().saturating_add(24));
@@ -170,7 +170,7 @@ fn refresh(table: &[u8], own: Entry) -> (Vec<u8>, PendingReport) {
     (new, report)
 }
 
-/// Replaces the value under `key` by what `change` makes of it. False where other workers were
+/// Replaces the value under `key` by the result of `change`. Returns false if other workers were
 /// always faster.
 fn update(key: &str, mut change: impl FnMut(Vec<u8>) -> Vec<u8>) -> bool {
     (0..MAX_CAS_ATTEMPTS).any(|_| {
@@ -179,7 +179,7 @@ fn update(key: &str, mut change: impl FnMut(Vec<u8>) -> Vec<u8>) -> bool {
     })
 }
 
-/// A number of 8 bytes, little-endian; 0 of anything else.
+/// Decodes a little-endian 64-bit number. Returns 0 if there are not 8 bytes.
 fn to_number(bytes: &[u8]) -> u64 {
     bytes.try_into().map_or(0, u64::from_le_bytes)
 }

@@ -1,5 +1,4 @@
-//! The headers of a request that its answer needs, each cut to the length at which it can still
-//! mean something.
+//! The headers that are stored for a request, each with a maximum length.
 //!
 //! Envoy drops the headers before the body is complete. Ten thousand streams may wait at once, so
 //! nothing else is kept.
@@ -9,29 +8,30 @@ use crate::segment::http::{BadRequestReason, CallerSide, content_encoding};
 use crate::segment::message::MessageType;
 use std::borrow::Cow;
 
-/// A longer `Origin` is none: a browser's is a scheme, a host of at most 253 bytes and a port.
+/// A longer `Origin` is ignored: a browser's is a scheme, a host of at most 253 bytes and a port.
 const MAX_ORIGIN: usize = 4_096;
-/// `Referer` is cut there: Keen's URL parser gets what browsers show of an address.
+/// Length to which `Referer` is cut, in bytes. Keen's URL parser gets about as much as browsers
+/// show of an address.
 const MAX_REFERER: usize = 2_048;
-/// `User-Agent` is cut there.
+/// Length to which `User-Agent` is cut, in bytes.
 const MAX_USER_AGENT: usize = 1_024;
-/// A longer `Authorization` holds no write key of ours: a key has at most 512 bytes.
+/// A longer `Authorization` cannot contain a configured write key, which has at most 512 bytes.
 const MAX_AUTHORIZATION: usize = 1_024;
-/// `X-Request-Id` is cut there: Envoy's has 36 bytes.
+/// Length to which `X-Request-Id` is cut, in bytes. Envoy's has 36.
 const MAX_REQUEST_ID: usize = 128;
-/// `Content-Encoding` is cut there.
+/// Length to which `Content-Encoding` is cut, in bytes.
 const MAX_CONTENT_ENCODING: usize = 128;
-/// `Access-Control-Request-Headers`, `Sec-Purpose` and `Purpose` are cut there.
+/// Length to which `Access-Control-Request-Headers`, `Sec-Purpose` and `Purpose` are cut, in bytes.
 const MAX_OTHER: usize = 1_024;
 
-/// The headers that the filter reads, as they are while the header callback runs.
+/// The headers that the filter reads, available only during the header callback.
 #[derive(Debug, Default)]
 pub(super) struct RequestHeaders {
     pub(super) method: Vec<u8>,
     pub(super) path: Vec<u8>,
     pub(super) authorization: Vec<u8>,
     pub(super) content_encoding: Vec<u8>,
-    /// `Content-Length`; 0 where there is none.
+    /// `Content-Length`. 0 if there is none.
     pub(super) content_length: usize,
     pub(super) origin: Option<String>,
     pub(super) referer: Vec<u8>,
@@ -40,15 +40,16 @@ pub(super) struct RequestHeaders {
     pub(super) access_control_request_headers: Vec<u8>,
     pub(super) sec_purpose: Vec<u8>,
     pub(super) purpose: Vec<u8>,
-    /// `Content-Type` is gRPC's: Envoy turns local responses to it into gRPC's form.
+    /// `Content-Type` is a gRPC type. Envoy converts local responses to such a request to gRPC's
+    /// form.
     pub(super) is_grpc: bool,
-    /// For the test build that a request can make panic.
+    /// For the test build, in which a request can cause a panic.
     #[cfg(feature = "panic-switch")]
     pub(super) panics: bool,
 }
 
 impl RequestHeaders {
-    /// Picks the known headers. Of a header that is repeated the first counts.
+    /// Picks the known headers. Of a repeated header the first one counts.
     pub(super) fn new(headers: Vec<(String, Vec<u8>)>) -> Self {
         let mut known = Self::default();
         for (name, value) in headers {
@@ -89,7 +90,7 @@ impl RequestHeaders {
                 _ => continue,
             };
             if field.is_empty() {
-                // A copy, where it is cut: a vector that is shortened keeps its memory.
+                // Copy a value that is cut, since a truncated vector keeps its memory.
                 *field = match value.get(..max) {
                     Some(cut) if cut.len() < value.len() => cut.to_vec(),
                     _ => value,
@@ -99,8 +100,8 @@ impl RequestHeaders {
         known
     }
 
-    /// What is kept until the body is complete. `message`: the message in the path, where there is
-    /// one.
+    /// Returns the headers to store until the body is complete. `message`: the message in the path,
+    /// if there is one.
     pub(super) fn into_head(
         self,
         message_type: Option<MessageType>,
@@ -124,10 +125,10 @@ impl RequestHeaders {
 /// mapped.
 #[derive(Debug)]
 pub(super) struct RequestHead {
-    /// The type of its one message; none of a batch.
+    /// The type of the single message. `None`: the request is a batch.
     message_type: Option<MessageType>,
     side: CallerSide,
-    /// The message that the path contains. There is none in the body then.
+    /// The message in the path. If set, the body is not read.
     message: Option<Vec<u8>>,
     pub(super) authorization: Vec<u8>,
     content_encoding: Vec<u8>,
@@ -137,7 +138,7 @@ pub(super) struct RequestHead {
 }
 
 impl RequestHead {
-    /// Bytes that are kept of the request.
+    /// Returns the bytes that are stored for the request.
     pub(super) fn heap_bytes(&self) -> usize {
         let message = self.message.as_ref().map_or(0, Vec::len);
         [&self.authorization, &self.content_encoding, &self.referer, &self.request_id]
@@ -146,8 +147,7 @@ impl RequestHead {
             .fold(message, |bytes, field| bytes.saturating_add(field.len()))
     }
 
-    /// The JSON that contains the messages: that of the path, or the body without its content
-    /// encoding.
+    /// Returns the JSON with the messages: the message in the path, or the decoded body.
     pub(super) fn decode_body<'a>(
         &'a self,
         body: &'a [u8],
@@ -159,8 +159,8 @@ impl RequestHead {
         }
     }
 
-    /// The request as the mapping takes it. `received_ms`: when it was complete, in milliseconds
-    /// since 1970.
+    /// Returns the input of the mapping. `received_ms`: when the request was complete, in
+    /// milliseconds since 1970.
     pub(super) fn request<'a>(
         &self,
         header_write_key: Option<&'a str>,
@@ -176,7 +176,7 @@ impl RequestHead {
         }
     }
 
-    /// What the headers say of the client.
+    /// Returns the client details in the headers.
     pub(super) fn client(&self) -> Client<'_> {
         Client { source_address: &[], user_agent: &self.user_agent, referer: &self.referer }
     }

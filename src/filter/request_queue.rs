@@ -1,8 +1,8 @@
 //! Complete requests that wait to be mapped: all that completed in one turn of Envoy's event loop
 //! are mapped together when the root context wakes.
 //!
-//! Envoy's own work on a request touches more code than a processor's cache holds. Where requests
-//! are mapped one after the other, only the first has to load the mapping's code.
+//! Envoy's own work on a request touches more code than fits into a processor's cache. If requests
+//! are mapped one after the other, only the first one has to load the mapping's code.
 
 use super::host;
 use super::request_head::RequestHead;
@@ -14,11 +14,11 @@ use crate::segment::http::{BadRequestReason, write_key};
 use crate::users::{CommitReport, UserTransaction};
 use std::cell::OnceCell;
 
-/// Requests that wait to be mapped, at most; over it they are mapped at once.
+/// Maximum number of queued requests. When it is reached, they are mapped at once.
 const MAX_QUEUED: usize = 64;
-/// Bytes of their bodies, at most.
+/// Maximum bytes of the queued bodies.
 const MAX_QUEUED_BYTES: usize = 262_144;
-/// Hexadecimal digits of the prefix of the uniqueness tokens that the filter makes: 160 bits.
+/// Hexadecimal digits in the prefix of generated uniqueness tokens: 160 bits.
 const TOKEN_PREFIX_DIGITS: usize = 40;
 
 /// A complete request.
@@ -27,11 +27,11 @@ pub(super) struct QueuedRequest {
     pub(super) stream_id: u32,
     pub(super) head: RequestHead,
     pub(super) body: Vec<u8>,
-    /// The request has been answered, or continues to its route: its sender does not wait for Keen.
+    /// The request has been answered, or continues to its route. Its client does not wait for Keen.
     pub(super) mirrored: bool,
 }
 
-/// Number of a request among all of a root context.
+/// Sequence number of a request within its root context.
 pub(super) type RequestSeq = u64;
 
 /// The queue of one root context.
@@ -39,12 +39,13 @@ pub(super) type RequestSeq = u64;
 pub(super) struct RequestQueue {
     requests: Vec<QueuedRequest>,
     body_bytes: usize,
-    /// Number of the first request in the queue: how many have been processed.
+    /// Sequence number of the first request in the queue, which equals the number of processed
+    /// requests.
     first_seq: RequestSeq,
 }
 
 impl RequestQueue {
-    /// Adds a request. Returns its number.
+    /// Adds a request. Returns its sequence number.
     pub(super) fn push(&mut self, request: QueuedRequest) -> RequestSeq {
         let seq = self.first_seq.wrapping_add(to_u64(self.requests.len()));
         self.body_bytes = self.body_bytes.saturating_add(request.body.len());
@@ -52,7 +53,7 @@ impl RequestQueue {
         seq
     }
 
-    /// Whether the queue is to be processed at once.
+    /// Whether the queue must be processed at once.
     pub(super) fn is_full(&self) -> bool {
         self.requests.len() >= MAX_QUEUED || self.body_bytes >= MAX_QUEUED_BYTES
     }
@@ -61,12 +62,12 @@ impl RequestQueue {
         self.requests.is_empty()
     }
 
-    /// Whether the request with that number is still in the queue.
+    /// Whether the request with this sequence number is still in the queue.
     pub(super) fn contains(&self, seq: RequestSeq) -> bool {
         seq >= self.first_seq
     }
 
-    /// Empties the queue.
+    /// Empties the queue and returns its requests.
     pub(super) fn drain(&mut self) -> Vec<QueuedRequest> {
         let requests = std::mem::replace(&mut self.requests, Vec::with_capacity(MAX_QUEUED));
         self.body_bytes = 0;
@@ -80,7 +81,7 @@ impl RequestQueue {
 pub(super) struct RequestMapper {
     buffer: EventBuffer,
     users: UserStore,
-    /// Some source stores users.
+    /// Whether any source stores users.
     users_enabled: bool,
     /// The seed of the store's hash.
     users_seed: u64,
@@ -100,7 +101,7 @@ impl RequestMapper {
         }
     }
 
-    /// Takes the configuration into use. `worker_id` is unique in the process.
+    /// Starts to use the configuration. `worker_id` is unique in the process.
     pub(super) fn activate(&mut self, config: &Config, worker_id: u64) {
         self.tokens.worker_id = worker_id;
         if self.users_enabled {
@@ -112,8 +113,8 @@ impl RequestMapper {
     /// Maps a request that was complete at `received_ms` (milliseconds since 1970). Its
     /// [events](Self::events) follow.
     ///
-    /// `effective_context` is the context that host calls act on, before and after: that of the
-    /// request, where Envoy was asked for the client's address.
+    /// `effective_context` is the context that host calls act on. Reading the client's address from
+    /// Envoy changes it to the context of the request.
     pub(super) fn map(
         &mut self,
         request: &QueuedRequest,
@@ -125,7 +126,8 @@ impl RequestMapper {
         self.buffer.clear();
         let body = head.decode_body(body, config.max_body_bytes)?;
         self.tokens.seed(&head.request_id, received_ms, &body);
-        // More exact than the request's own time: identify calls of one millisecond have an order.
+        // Finer than `received_ms`, so that identify messages of the same millisecond have an
+        // order.
         let now_us = if self.users_enabled { host::unix_us() } else { 0 };
         let mut users =
             UserTransaction::new(&mut self.users, config.users, now_us).with_seed(self.users_seed);
@@ -152,13 +154,13 @@ impl RequestMapper {
         stats.map(|stats| (stats, committed))
     }
 
-    /// The events of the request that was mapped last.
+    /// Returns the events of the request that was mapped last.
     pub(super) fn events(&self) -> &EventBuffer {
         &self.buffer
     }
 }
 
-/// Makes uniqueness tokens for messages without an id.
+/// Generates uniqueness tokens for messages without an id.
 #[derive(Debug, Default)]
 struct TokenGenerator {
     worker_id: u64,
@@ -168,8 +170,8 @@ struct TokenGenerator {
 }
 
 impl TokenGenerator {
-    /// Makes the prefix, once. Envoy's request ids are random, times differ from host to host, and
-    /// the process-wide id from worker to worker: no two workers have the same prefix.
+    /// Generates the prefix, once. Envoy's request ids are random, times differ between hosts, and
+    /// the process-wide ids differ between workers, so no two workers have the same prefix.
     fn seed(&mut self, request_id: &[u8], now_ms: u64, body: &[u8]) {
         if self.prefix.is_empty() {
             let worker_id = self.worker_id.to_le_bytes();
@@ -184,7 +186,7 @@ impl TokenGenerator {
     }
 }
 
-/// The last `Authorization` that was parsed: most requests of a worker have the same.
+/// Caches the last parsed `Authorization`. Most requests of a worker have the same one.
 #[derive(Debug, Default)]
 struct WriteKeyCache {
     authorization: Vec<u8>,

@@ -7,29 +7,30 @@ use crate::segment::http::{Response, Unavailable, cors};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 
-/// Responses that one callback sends, at most. Envoy nests them: some 300 overflow the VM's stack.
+/// Maximum number of responses per callback. Envoy nests them, and about 300 overflow the VM's
+/// stack.
 pub(super) const MAX_RESPONSES_PER_CALLBACK: usize = 64;
 
-/// What the response to a request depends on beside its status.
+/// Details of a request that its response depends on.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ClientForm {
-    /// `Origin` of a browser: the response carries CORS.
+    /// `Origin` of a browser, for the CORS headers of the response.
     pub(super) origin: Option<String>,
     /// See [`host::send_grpc_response`].
     pub(super) is_grpc: bool,
 }
 
-/// Responses that are due, and what the responses to waiting requests depend on.
+/// Responses to send, and the [`ClientForm`]s of waiting requests.
 #[derive(Debug, Default)]
 pub(super) struct PendingResponses {
     /// Responses that do not depend on Keen.
     immediate: VecDeque<(WaiterId, Response)>,
-    /// Of waiting requests whose form is not the default.
+    /// Forms of waiting requests that are not the default.
     forms: FxHashMap<WaiterId, ClientForm>,
 }
 
 impl PendingResponses {
-    /// The response to `waiter` will have that form.
+    /// Sets the form of the response to `waiter`.
     pub(super) fn set_form(&mut self, waiter: WaiterId, form: ClientForm) {
         if form.origin.is_some() || form.is_grpc {
             self.forms.insert(waiter, form);
@@ -46,7 +47,8 @@ impl PendingResponses {
         self.immediate.push_back((waiter, response));
     }
 
-    /// The next response that is due: one of these, or one that follows from an ack.
+    /// Removes and returns the next response to send: an immediate one, or one that follows from an
+    /// ack.
     pub(super) fn pop(&mut self, delivery: &mut Delivery) -> Option<(WaiterId, Response)> {
         self.immediate.pop_front().or_else(|| {
             let (waiter, ack) = delivery.pop_ack()?;
@@ -61,27 +63,27 @@ impl PendingResponses {
         })
     }
 
-    /// Whether a response to `waiter` is due that does not depend on Keen.
+    /// Whether an immediate response to `waiter` is queued.
     pub(super) fn contains(&self, waiter: WaiterId) -> bool {
         self.immediate.iter().any(|(responded, _)| *responded == waiter)
     }
 
-    /// Whether no response is due that does not depend on Keen.
+    /// Whether no immediate response is queued.
     pub(super) fn is_empty(&self) -> bool {
         self.immediate.is_empty()
     }
 
-    /// Forgets a waiter that has disconnected.
+    /// Removes the response to a waiter that has disconnected.
     pub(super) fn remove(&mut self, waiter: WaiterId) {
         self.immediate.retain(|(responded, _)| *responded != waiter);
         self.forms.remove(&waiter);
     }
 }
 
-/// Header with the reason of a response that is not 200. Envoy's access log shows it.
+/// Header with the reason for a response other than 200, for Envoy's access log.
 const REASON_HEADER: &str = "x-keen-edge-reason";
 
-/// Why a response is not 200, as a metric's label. `overloaded`: a 429 because of
+/// Returns why a response is not 200, as a metric label. `overloaded`: a 429 is due to
 /// [`super::worker::MAX_HELD_BYTES`].
 pub(super) fn reason(response: &Response, overloaded: bool) -> Option<&'static str> {
     Some(match response {
@@ -94,7 +96,7 @@ pub(super) fn reason(response: &Response, overloaded: bool) -> Option<&'static s
     })
 }
 
-/// Sends a response of Segment's to the effective context.
+/// Sends a Segment response to the effective context.
 pub(super) fn send(
     response: Response,
     reason: Option<&str>,
@@ -107,7 +109,7 @@ pub(super) fn send(
     send_with_cors(response.status(), &headers, body.as_bytes(), form, allow_origins);
 }
 
-/// Sends a response with CORS to the effective context.
+/// Sends a response with CORS headers to the effective context.
 pub(super) fn send_with_cors(
     status: u16,
     headers: &[(&str, &str)],

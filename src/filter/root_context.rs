@@ -12,13 +12,13 @@ use std::rc::Rc;
 /// Envoy's callbacks for the worker as a whole.
 pub(crate) struct RootContext {
     id: u32,
-    /// None until the filter is configured.
+    /// `None` until the filter is configured.
     worker: Option<Rc<RefCell<Worker>>>,
     warned_unconfigured: Cell<bool>,
 }
 
 impl RootContext {
-    /// A root context that waits for its configuration.
+    /// Creates a root context without a configuration.
     pub(crate) fn new(id: u32) -> Self {
         Self { id, worker: None, warned_unconfigured: Cell::new(false) }
     }
@@ -39,15 +39,15 @@ impl Context for RootContext {
         self.with_worker(|worker| worker.on_callout_response(token, headers > 0));
     }
 
-    /// Envoy asks the root context to end. True where it can at once.
+    /// Envoy asks the root context to finish. Returns true if it can do so at once.
     fn on_done(&mut self) -> bool {
         self.with_worker(Worker::on_done).unwrap_or(true)
     }
 }
 
 impl traits::RootContext for RootContext {
-    /// Envoy calls it for a configuration that is only being checked, too: it must not change what
-    /// others see.
+    /// Envoy also calls this for a configuration that is only being checked, so it must not have
+    /// effects outside of this root context.
     fn on_configure(&mut self, _size: usize) -> bool {
         if let Err(capability) = host::check_capabilities(self.id) {
             log::error!("keen-edge: Envoy's allowed_capabilities lack {capability}");
@@ -73,7 +73,7 @@ impl traits::RootContext for RootContext {
         Some(ContextType::HttpContext)
     }
 
-    /// The context of a request: always one, since the SDK panics without.
+    /// Returns the context of a request. It is never `None`, since the SDK would panic.
     fn create_http_context(&self, id: u32) -> Option<Box<dyn traits::HttpContext>> {
         if self.worker.is_none() && !self.warned_unconfigured.replace(true) {
             log::error!(
@@ -90,8 +90,7 @@ impl traits::RootContext for RootContext {
 
     fn on_tick(&mut self) {
         if self.with_worker(Worker::on_tick) == Some(true) {
-            // The tick may have sent responses, and the effective context is then one of their
-            // streams.
+            // The tick may have sent responses. Then the effective context is one of their streams.
             host::set_effective_context(self.id);
             host::done();
         }

@@ -1,4 +1,4 @@
-//! What operators see: metrics, and the log.
+//! Metrics, and the rate-limited log.
 
 use super::host;
 use super::metrics::{self, Family, Registry, StatId, label_value};
@@ -10,16 +10,16 @@ use crate::mapping::{EventBuffer, MessageOutcome, RequestStats, SkipReason};
 use crate::segment::http::Response;
 use crate::users::CommitReport;
 
-/// A problem is logged once in this time.
+/// Each kind of problem is logged at most once in this time.
 const LOG_INTERVAL_MS: u64 = 60_000;
-/// Kinds of problems that are remembered for that.
+/// Maximum number of kinds of problems that are tracked.
 const MAX_LOG_KEYS: usize = 256;
-/// Error names of Keen's that each project has stats for.
+/// Maximum number of Keen's error names with a stat, per project.
 const MAX_ERROR_LABELS: usize = 32;
 /// The source of messages whose write key is not configured.
 const UNKNOWN_SOURCE: &str = "unknown";
 
-/// Why an event without a waiting sender was dropped.
+/// Why an event without a waiter was dropped.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum DropReason {
     NoCapacity,
@@ -41,7 +41,7 @@ impl DropReason {
 #[derive(Debug)]
 pub(super) struct Telemetry {
     registry: Registry,
-    /// Of every request: not looked up by name.
+    /// Counted for every request, so not looked up by name.
     requests: StatId,
     responses_ok: StatId,
     sources: Vec<SourceStats>,
@@ -53,7 +53,7 @@ pub(super) struct Telemetry {
 
 #[derive(Debug)]
 struct SourceStats {
-    /// The source in labels and log lines.
+    /// The source's name in labels and log lines.
     name: String,
     messages: Option<StatId>,
     events: Option<StatId>,
@@ -67,7 +67,7 @@ struct ProjectStats {
     callouts: Option<StatId>,
     /// Error names that have a stat.
     errors: Vec<String>,
-    /// Whether Keen accepts its events, since it was reported last.
+    /// Whether Keen accepts the project's events. `None`: unchanged since the last flush.
     up: Option<bool>,
 }
 
@@ -78,7 +78,8 @@ impl SourceStats {
 }
 
 impl Telemetry {
-    /// Stats of the configuration's sources and projects. Envoy does not see any yet.
+    /// Creates the stats of the configuration's sources and projects. They are not visible in Envoy
+    /// yet.
     pub(super) fn new(config: &Config) -> Self {
         let project = |id: &str| ProjectStats {
             id: id.to_owned(),
@@ -100,9 +101,8 @@ impl Telemetry {
         }
     }
 
-    /// Makes the metrics visible: those without labels, and the state of each destination. A
-    /// destination that another worker knows already keeps its state. `worker_id` is unique in the
-    /// process.
+    /// Makes the metrics without labels and the state of each destination visible. A destination
+    /// that another worker already uses keeps its state. `worker_id` is unique in the process.
     pub(super) fn activate(&mut self, worker_id: u64) {
         self.pending.activate(worker_id);
         for family in metrics::FAMILIES.iter().filter(|family| family.labels.is_empty()) {
@@ -118,7 +118,7 @@ impl Telemetry {
         self.flush_destinations();
     }
 
-    /// Adds to a metric by its label values. For what is rare: it builds the name.
+    /// Adds to a metric by its label values. For rare events only, since it builds the stat's name.
     fn count(&mut self, family: &Family, values: &[&str], by: u64) {
         if by > 0 {
             let stat = self.registry.stat(family, values);
@@ -134,7 +134,7 @@ impl Telemetry {
         self.count(&metrics::REQUESTS_MIRROR_DROPPED, &[], 1);
     }
 
-    /// Counts a response, and the reason of one that is not 200.
+    /// Counts a response, and the reason if it is not 200.
     pub(super) fn count_response(&mut self, response: &Response, reason: Option<&str>) {
         let code = match response {
             Response::Ok => return self.registry.add(self.responses_ok, 1),
@@ -196,7 +196,7 @@ impl Telemetry {
         }
     }
 
-    /// Events over Keen's size limit are rejected before Keen sees them.
+    /// Counts events over Keen's size limit, which are rejected without being sent.
     fn count_oversized(&mut self, outcome: &MessageOutcome, config: &Config) {
         let source = outcome.source.and_then(|index| config.sources.get(index));
         let Some(destination) = source.map(|source| source.destination_index) else { return };
@@ -234,8 +234,7 @@ impl Telemetry {
         }
     }
 
-    /// Counts the events of a request whose sender does not wait, and for which there is no
-    /// capacity.
+    /// Counts the events that are dropped because a request without a waiter exceeds the capacity.
     pub(super) fn count_not_admitted(&mut self, buffer: &EventBuffer) {
         for event in buffer.events() {
             self.count_dropped(event.destination, DropReason::NoCapacity, 1);
@@ -249,7 +248,7 @@ impl Telemetry {
         self.count(&metrics::EVENTS_TRAITS_OMITTED, &[], report.traits_omitted);
     }
 
-    /// A callout is dispatched.
+    /// Counts a dispatched callout.
     pub(super) fn count_callout(&mut self, destination: usize) {
         let Some(project) = self.projects.get_mut(destination) else { return };
         let registry = &mut self.registry;
@@ -259,7 +258,8 @@ impl Telemetry {
         registry.add(stat, 1);
     }
 
-    /// A callout has ended after `ms` milliseconds; it had `events` events.
+    /// Records a callout that has ended after `ms` milliseconds. `events`: the number of its
+    /// events.
     pub(super) fn record_callout(&mut self, ms: u64, events: usize) {
         let stat = self.registry.stat(&metrics::CALLOUT_MS, &[]);
         self.registry.record(stat, ms);
@@ -267,7 +267,8 @@ impl Telemetry {
         self.registry.record(stat, to_u64(events));
     }
 
-    /// Counts what became of the events of a callout, and logs problems. `status`: of Keen's reply.
+    /// Counts the outcomes of a callout's events, and logs problems. `status`: status of Keen's
+    /// reply.
     pub(super) fn record_settlement(&mut self, report: &SettleReport, status: Option<u16>) {
         let destination = report.destination_index;
         if let Some(project) = self.projects.get_mut(destination) {
@@ -296,7 +297,7 @@ impl Telemetry {
         }
     }
 
-    /// Counts events whose time is over.
+    /// Counts events and waiters that have expired.
     pub(super) fn record_expiry(&mut self, report: &ExpiryReport) {
         for (destination, events) in &report.unconfirmed {
             self.count_unconfirmed(*destination, *events);
@@ -368,8 +369,8 @@ impl Telemetry {
         self.log_rate_limit.warn(kind, host::unix_ms(), line);
     }
 
-    /// Reports to Envoy what has changed. True where another flush is needed though nothing changes
-    /// any more: see [`process_state::PendingBytes`].
+    /// Reports changed metrics to Envoy. Returns whether another flush is needed even if nothing
+    /// changes: see [`process_state::PendingBytes`].
     pub(super) fn flush(&mut self, pending_bytes: usize) -> bool {
         host::set_log_level();
         let report = self.pending.report(pending_bytes, host::unix_ms());
@@ -381,7 +382,8 @@ impl Telemetry {
         report.others_pending
     }
 
-    /// All workers set the same gauge: the last to hear of Keen is right.
+    /// Sets the gauge of each destination. All workers set the same gauge; the last one has the
+    /// most recent result.
     fn flush_destinations(&mut self) {
         for project in &mut self.projects {
             if let Some(up) = project.up.take() {
@@ -395,7 +397,7 @@ impl Telemetry {
 /// Limits how often a kind of problem is logged.
 #[derive(Debug, Default)]
 struct LogRateLimit {
-    /// Kinds of problems, and when each was logged last.
+    /// Kinds of problems, and when each one was last logged.
     logged: Vec<(String, u64)>,
 }
 

@@ -1,4 +1,4 @@
-//! The store of users: Envoy's shared data, which all workers see for as long as Envoy runs.
+//! The store of users: Envoy's shared data, which all workers share until Envoy stops.
 
 use super::{host, process_state};
 use crate::config::UsersSettings;
@@ -6,9 +6,8 @@ use crate::users::{SharedData, UserTransaction, partition_count};
 
 /// Envoy's shared data, under keys of a store of this size.
 ///
-/// Two filters of one process may have bounds for users so different that their stores have
-/// different layouts: each has a store of its own. Others share one, in which users are kept apart
-/// by their sources.
+/// If the `users` bounds of two filters in one process require different layouts, each filter has
+/// its own store. Otherwise the filters share a store, in which users are separated by source.
 #[derive(Debug)]
 pub(super) struct UserStore {
     key_prefix: String,
@@ -19,9 +18,9 @@ impl UserStore {
         Self { key_prefix: format!("{}.", partition_count(settings)) }
     }
 
-    /// Creates the store, unless another worker has. Only for a configuration that is in use.
-    /// `seed` must be a number that callers cannot know. Returns the one that all workers use: that
-    /// of the first.
+    /// Creates the store unless another worker has. Call it only for a configuration that is in
+    /// use. `seed` must be a number that clients cannot know. Returns the seed that all workers
+    /// use, which is the first worker's.
     pub(super) fn initialize(&mut self, settings: UsersSettings, seed: u64) -> u64 {
         process_state::with_lock(|| UserTransaction::initialize(self, settings, seed))
     }

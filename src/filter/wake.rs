@@ -6,7 +6,7 @@
 
 use super::host;
 
-/// Period of the tick while there are deadlines, backoffs or counters to look at.
+/// Period of the tick while there are deadlines, backoffs or counters to process.
 pub(super) const TICK_MS: u32 = 50;
 /// Period of the tick while a batch lingers.
 pub(super) const FAST_TICK_MS: u32 = 1;
@@ -18,9 +18,9 @@ pub(super) const SLOW_TICK_MS: u32 = 1_000;
 #[derive(Debug, Default)]
 pub(super) struct Waker {
     queue: Option<u32>,
-    /// An item is in the queue: Envoy has not called back for it yet.
+    /// An item is in the queue, and Envoy has not called back for it yet.
     wake_pending: bool,
-    /// Current period of the tick; 0 is stopped.
+    /// Current period of the tick. 0: stopped.
     tick_period_ms: u32,
 }
 
@@ -30,14 +30,14 @@ impl Waker {
         self.queue = host::register_wake_queue(&format!("keen_edge.wake.{id}"));
     }
 
-    /// Has Envoy call `on_queue_ready` soon. Wakes that come before it does are one.
+    /// Asks Envoy to call `on_queue_ready` soon. Further wakes before the callback are merged.
     pub(super) fn wake(&mut self) {
         if let (false, Some(queue)) = (self.wake_pending, self.queue) {
             self.wake_pending = host::enqueue_wake(queue);
         }
     }
 
-    /// Envoy has called `on_queue_ready`.
+    /// Handles `on_queue_ready`.
     pub(super) fn on_wake(&mut self) {
         if let Some(queue) = self.queue {
             host::drain_wake_queue(queue);
@@ -45,19 +45,19 @@ impl Waker {
         self.wake_pending = false;
     }
 
-    /// Envoy has called `on_tick`. Should a wake have been lost, the next one is sent again.
+    /// Handles `on_tick`. If a wake was lost, the next one is sent again.
     pub(super) fn on_tick(&mut self) {
         self.wake_pending = false;
     }
 
-    /// Starts the tick where it is stopped.
+    /// Starts the tick if it is stopped.
     pub(super) fn ensure_ticking(&mut self) {
         if self.tick_period_ms == 0 {
             self.set_tick_period(TICK_MS);
         }
     }
 
-    /// Sets the tick's period; 0 stops it.
+    /// Sets the tick's period. 0 stops it.
     pub(super) fn set_tick_period(&mut self, ms: u32) {
         if self.tick_period_ms != ms {
             self.tick_period_ms = ms;
@@ -65,7 +65,7 @@ impl Waker {
         }
     }
 
-    /// The tick's period; 0 is stopped.
+    /// Returns the tick's period. 0: stopped.
     pub(super) fn tick_period_ms(&self) -> u32 {
         self.tick_period_ms
     }

@@ -1,4 +1,4 @@
-//! What the requests of one worker share.
+//! State shared by the requests of one worker.
 
 use super::callouts::Callouts;
 use super::host;
@@ -12,9 +12,9 @@ use crate::delivery::{Admission, Callout, CalloutResponse, Delivery, MonotonicCl
 use crate::segment::http::{Response, Unavailable};
 use std::mem::replace;
 
-/// Bytes held for requests that are read or wait, at most; over it new ones are answered 429.
-/// Bodies are in Envoy's memory, headers and state in that of the VM. It is a quarter of the VM's 1
-/// GiB: room for 512 bodies of the default `limits.bodyBytes`, or 250,000 requests without a body.
+/// Maximum bytes held for requests that are read or wait. Above it new requests get a 429. Bodies
+/// are in Envoy's memory, headers and state in the VM's. The bound is a quarter of the VM's 1 GiB,
+/// which fits 512 bodies of the default `limits.bodyBytes`, or 250,000 requests without a body.
 pub(super) const MAX_HELD_BYTES: usize = 268_435_456;
 
 /// The state of one root context.
@@ -24,10 +24,10 @@ pub(super) struct Worker {
     /// Bytes held for requests that are read or wait.
     pub(super) held_bytes: usize,
     root_id: u32,
-    /// The configuration is in use: see [`Self::activate`].
+    /// Whether the configuration is in use: see [`Self::activate`].
     active: bool,
     response_capability_checked: bool,
-    /// Time of deadlines and backoffs.
+    /// Clock of deadlines and backoffs.
     clock: MonotonicClock,
     queue: RequestQueue,
     mapper: RequestMapper,
@@ -39,7 +39,7 @@ pub(super) struct Worker {
     last_flush_ms: u64,
     /// See [`Telemetry::flush`].
     others_pending: bool,
-    /// Envoy has asked the root context to end.
+    /// Envoy has asked the root context to finish.
     draining: bool,
 }
 
@@ -47,7 +47,7 @@ impl Worker {
     pub(super) fn new(config: Config, root_id: u32) -> Self {
         let seed = host::unix_us() ^ u64::from(root_id).rotate_right(16);
         let mut waker = Waker::default();
-        // The first tick activates the worker, where no request has before.
+        // The first tick activates the worker, unless a request has done so before.
         waker.ensure_ticking();
         Self {
             held_bytes: 0,
@@ -74,8 +74,8 @@ impl Worker {
         }
     }
 
-    /// Takes the configuration into use, at the first request or tick. Before, Envoy may only be
-    /// checking it: what other workers see must not change.
+    /// Starts to use the configuration at the first request or tick. Before that, Envoy may only be
+    /// checking it, so state that other workers see must not change.
     fn activate(&mut self) {
         if self.active {
             return;
@@ -94,12 +94,13 @@ impl Worker {
         self.waker.ensure_ticking();
     }
 
-    /// Queues a complete request. It is processed when the root context wakes. Returns its number.
+    /// Queues a complete request, which is processed when the root context wakes. Returns its
+    /// sequence number.
     pub(super) fn enqueue_request(&mut self, request: QueuedRequest) -> RequestSeq {
         let stream_id = request.stream_id;
         let seq = self.queue.push(request);
-        // Above the high watermark a request that is rejected is answered at once, and Envoy need
-        // not hold it.
+        // Above the high watermark requests are processed at once, so that Envoy does not hold
+        // rejected ones.
         if self.queue.is_full() || self.delivery.is_above_watermark() {
             self.process_queue(stream_id);
             self.send_responses();
@@ -134,7 +135,7 @@ impl Worker {
         }
     }
 
-    /// Maps a request and submits its events. None: the response follows when Keen has them.
+    /// Maps a request and submits its events. `None`: the response follows when Keen has them.
     fn process_request(
         &mut self,
         request: &QueuedRequest,
@@ -154,7 +155,8 @@ impl Worker {
             true => Admission::Rejected,
             false => self.delivery.submit(waits.then_some(request.stream_id), buffer.events(), now),
         };
-        // A sender that gets a 429 makes the events again. Where nothing retries, they are lost.
+        // A client that gets a 429 retries the events. If there is no client to retry, they are
+        // lost.
         let is_rejected = admission == Admission::Rejected;
         let counts = !is_rejected || request.mirrored;
         self.telemetry.record_messages(&stats, buffer, counts, &self.config);
@@ -174,7 +176,7 @@ impl Worker {
         self.telemetry.count_mirror_dropped();
     }
 
-    /// The response to `waiter` will have that form.
+    /// Sets the form of the response to `waiter`.
     pub(super) fn set_form(&mut self, waiter: WaiterId, form: ClientForm) {
         self.responses.set_form(waiter, form);
     }
@@ -191,11 +193,11 @@ impl Worker {
         responses::send(response, reason, form, &self.config.allow_origins);
     }
 
-    /// Replaces Envoy's own response, which passes by: a 413 over its buffer, a 408 over its
-    /// patience. SDKs retry a 413 for ever, and drop a call that gets a 408.
+    /// Replaces Envoy's own response: a 413 for its buffer limit, or a 408 for its timeout. SDKs
+    /// retry a 413 forever, and drop the events of a 408.
     pub(super) fn replace_response(&mut self, form: &ClientForm) {
         if form.is_grpc {
-            // Which status it was is lost in gRPC's form.
+            // The original status is lost in gRPC's form.
             let response = Response::ServiceUnavailable(Unavailable::Unconfirmed);
             self.telemetry.count_response(&response, responses::reason(&response, false));
             host::restore_status(response.status());
@@ -204,39 +206,39 @@ impl Worker {
         }
     }
 
-    /// Whether no more requests can be held.
+    /// Whether the bytes held for requests exceed [`MAX_HELD_BYTES`].
     pub(super) fn is_overloaded(&self) -> bool {
         self.held_bytes > MAX_HELD_BYTES
     }
 
-    /// Tries what cannot be tried before the first response, once.
+    /// Tries the capability that cannot be tried before the first response, once.
     pub(super) fn check_response_capability(&mut self) {
         if !replace(&mut self.response_capability_checked, true) {
             host::check_response_capability();
         }
     }
 
-    /// Whether the response to that stream's request is still to be sent.
+    /// Whether the response to the stream's request has not been sent yet.
     pub(super) fn is_response_pending(&mut self, stream_id: u32, seq: RequestSeq) -> bool {
         self.process_before_destroy(stream_id, seq);
         self.delivery.is_waiting(stream_id) || self.responses.contains(stream_id)
     }
 
-    /// Processes a stream's request, if it is still queued, in the stream's own callback: what
-    /// Envoy knows of the client ends with the stream.
+    /// Processes a stream's request, if it is still queued, in the stream's own callback. Client
+    /// details are not available from Envoy after the stream has ended.
     pub(super) fn process_before_destroy(&mut self, stream_id: u32, seq: RequestSeq) {
         if self.queue.contains(seq) {
             self.process_queue(stream_id);
         }
     }
 
-    /// The client has disconnected, or the stream was reset. Its events are delivered all the same.
+    /// The client has disconnected, or the stream was reset. Its events are still delivered.
     pub(super) fn on_client_disconnect(&mut self, waiter: WaiterId) {
         self.delivery.disconnect(waiter);
         self.responses.remove(waiter);
     }
 
-    /// The root context has been woken.
+    /// Handles a wake of the root context.
     pub(super) fn on_wake(&mut self) {
         self.activate();
         self.waker.on_wake();
@@ -245,7 +247,7 @@ impl Worker {
         self.dispatch(now);
     }
 
-    /// Time has passed. True where the root context, asked to end, has ended.
+    /// Handles a tick. Returns true if the root context was asked to finish and has done so.
     pub(super) fn on_tick(&mut self) -> bool {
         self.activate();
         self.waker.on_tick();
@@ -273,7 +275,7 @@ impl Worker {
         idle && self.draining
     }
 
-    /// Envoy asks the root context to end. True where it can at once.
+    /// Envoy asks the root context to finish. Returns true if it can do so at once.
     pub(super) fn on_done(&mut self) -> bool {
         self.draining = true;
         if !self.active {
@@ -285,13 +287,13 @@ impl Worker {
         self.telemetry.flush(self.delivery.pending_bytes());
         let idle = self.is_idle();
         if !idle {
-            // No request wakes it any more.
+            // No request wakes the root context any more.
             self.waker.ensure_ticking();
         }
         idle
     }
 
-    /// Whether nothing is queued, pending, in flight or to be answered.
+    /// Whether no request is queued or waiting, and no event is pending or in flight.
     fn is_idle(&self) -> bool {
         self.delivery.is_idle() && self.responses.is_empty() && self.queue.is_empty()
     }
@@ -352,7 +354,7 @@ impl Worker {
             let cluster = destination.cluster.clone();
             self.telemetry.warn(&format!("no callout to {cluster}"), || {
                 format!(
-                    "cannot send to Keen through cluster {cluster:?}: {status:?}; is it defined, and has it endpoints?"
+                    "cannot send to Keen through cluster {cluster:?}: {status:?}; is it defined, and does it have endpoints?"
                 )
             });
             let report = self.delivery.on_dispatch_failed(callout.id, now);
@@ -360,7 +362,7 @@ impl Worker {
         }
     }
 
-    /// Milliseconds of a clock that does not jump.
+    /// Advances the clock, which does not jump. Returns its time in milliseconds.
     fn advance_clock(&mut self) -> u64 {
         self.clock.advance(host::unix_ms())
     }
