@@ -1,32 +1,35 @@
-//! Events of many clients that go to Keen in one request, laid out as the request has them.
+//! Events of many clients that go to Keen in one request, stored in the request's format.
 
 use super::{EVENT_OVERHEAD, WaiterId, bulk};
 use std::collections::BTreeMap;
 
-/// Collections whose buffers a delivered batch leaves to the next one, at most.
+/// Maximum number of collections whose buffers a delivered batch passes on to the next one.
 const MAX_RECYCLED_COLLECTIONS: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// By name, which is their order in the request.
+    /// Collections by name, which is their order in the request.
     collections: BTreeMap<Box<str>, Collection>,
     events: usize,
-    /// Of the events and the names of their collections.
+    /// Bytes of the events and the names of their collections.
     bytes: usize,
-    /// The part of [`Batch::pending_cost`] that is of events without a waiter.
+    /// The part of [`Batch::pending_cost`] for events without a waiter.
     unattended_cost: usize,
-    /// Waiters of its events. One whose events are not consecutive counts more than once.
+    /// Number of waiters of its events. A waiter whose events are not consecutive counts more than
+    /// once.
     distinct_waiters: usize,
     last_waiter: Option<WaiterId>,
     /// When its oldest event was submitted.
     pub(super) since_ms: u64,
-    /// Callouts made with it.
+    /// Number of callouts made with it.
     pub(super) attempts: u32,
-    /// Successful callouts of its project when it failed first. None: it has not failed.
+    /// Number of successful callouts of its project when it first failed. `None`: it has not
+    /// failed.
     pub(super) successes_at_failure: Option<u64>,
-    /// It is parked for no fault of its own, and other batches like it may join it.
+    /// It was parked although none of its events is known to be bad. Other such batches may be
+    /// merged into it.
     pub(super) is_mergeable: bool,
-    /// The overflow queue does not accept it.
+    /// The overflow queue has refused it.
     pub(super) is_unstorable: bool,
 }
 
@@ -40,9 +43,9 @@ struct Collection {
 
 #[derive(Debug, Clone, Copy)]
 struct Event {
-    /// None if the client has been answered already.
+    /// `None` if the client has already been answered.
     waiter: Option<WaiterId>,
-    /// Where the event ends in its collection's text.
+    /// Offset of the event's end in its collection's text.
     end: usize,
 }
 
@@ -69,13 +72,14 @@ impl Collection {
     }
 }
 
-/// Bytes that an event adds to the pending bytes.
+/// Returns the bytes that an event adds to the pending bytes.
 pub(super) fn event_cost(collection: &str, event: &[u8]) -> usize {
     collection.len().saturating_add(event.len()).saturating_add(EVENT_OVERHEAD)
 }
 
-/// Bytes that an event adds to a body that is stored, at most: its collection may begin with it. A
-/// character that the overflow queue does not accept takes 6 bytes there instead of 3.
+/// Returns the maximum bytes that an event adds to a stored body. It may be the first of its
+/// collection. A character that the overflow queue does not accept takes 6 bytes there instead of
+/// 3.
 fn stored_bytes(collection: &str, event: &[u8]) -> usize {
     // Quotes and brackets of the collection, whose name may need escapes, and commas.
     let name = collection.len().saturating_mul(2).saturating_add(8);
@@ -83,7 +87,7 @@ fn stored_bytes(collection: &str, event: &[u8]) -> usize {
     name.saturating_add(event.len()).saturating_add(escapes)
 }
 
-/// How often U+FFFE and U+FFFF occur in UTF-8 text.
+/// Counts U+FFFE and U+FFFF in UTF-8 text.
 fn noncharacters(text: &[u8]) -> usize {
     text.windows(3).filter(|bytes| matches!(bytes, [0xef, 0xbf, 0xbe | 0xbf])).count()
 }
@@ -114,12 +118,12 @@ impl Batch {
         self.distinct_waiters > 0
     }
 
-    /// What it adds to the pending bytes.
+    /// Returns the bytes that the batch adds to the pending bytes.
     pub(super) fn pending_cost(&self) -> usize {
         self.bytes.saturating_add(self.events.saturating_mul(EVENT_OVERHEAD))
     }
 
-    /// What its events without a waiter add to the pending bytes.
+    /// Returns the bytes that its events without a waiter add to the pending bytes.
     pub(super) fn unattended_cost(&self) -> usize {
         self.unattended_cost
     }
@@ -158,7 +162,7 @@ impl Batch {
         })
     }
 
-    /// How many of its events have a waiter (`attended`), or have none.
+    /// Returns the number of its events with a waiter (`attended`), or without one.
     pub(super) fn count(&self, attended: bool) -> u64 {
         let runs = self.runs().filter(|(waiter, _, _)| waiter.is_some() == attended);
         let count = runs.fold(0_usize, |sum, (_, _, count)| sum.saturating_add(count));
@@ -203,7 +207,7 @@ impl Batch {
         *self = copy;
     }
 
-    /// A batch without events, with the same history.
+    /// Returns a batch without events, with the same history.
     fn empty_copy(&self) -> Self {
         Self {
             since_ms: self.since_ms,
@@ -214,7 +218,8 @@ impl Batch {
         }
     }
 
-    /// A recycled batch may have buffers of collections without events.
+    /// Returns the collections with events. A recycled batch may have buffers of collections
+    /// without events.
     fn non_empty_collections(&self) -> impl Iterator<Item = (&str, &Collection)> {
         let all = self.collections.iter().map(|(name, collection)| (name.as_ref(), collection));
         all.filter(|(_, collection)| !collection.events.is_empty())
@@ -226,8 +231,8 @@ impl Batch {
         })
     }
 
-    /// An empty batch with this one's buffers, if they are at most `max_bytes` in at most
-    /// [`MAX_RECYCLED_COLLECTIONS`].
+    /// Returns an empty batch. It reuses this one's buffers if they have at most `max_bytes` in at
+    /// most [`MAX_RECYCLED_COLLECTIONS`].
     pub(super) fn into_recycled(mut self, max_bytes: usize) -> Self {
         let bytes =
             self.collections.values().map(Collection::heap_bytes).fold(0, usize::saturating_add);
@@ -250,20 +255,21 @@ impl Batch {
         bulk::body(collections, self.bytes.saturating_add(marks).saturating_add(16))
     }
 
-    /// The request's collections and how many events each has.
+    /// Returns the request's collections and how many events each has.
     pub(super) fn expected_results(&self) -> Vec<(&str, usize)> {
         self.non_empty_collections()
             .map(|(name, collection)| (name, collection.events.len()))
             .collect()
     }
 
-    /// The size of [`Batch::to_bulk_body`], at most, with [`stored_bytes`] for each event.
+    /// Returns an upper bound of the size of [`Batch::to_bulk_body`], with [`stored_bytes`] for
+    /// each event.
     pub(super) fn max_body_bytes(&self) -> usize {
         let sizes = self.events().map(|(name, _, event)| stored_bytes(name, event));
         sizes.fold(2, usize::saturating_add)
     }
 
-    /// Removes the events that do not fit into a body of `max_bytes` even alone, and returns them.
+    /// Removes and returns the events that do not fit into a body of `max_bytes` even alone.
     pub(super) fn take_larger_than(&mut self, max_bytes: usize) -> Self {
         let is_larger =
             |name: &str, event: &[u8]| stored_bytes(name, event).saturating_add(2) > max_bytes;
@@ -280,7 +286,7 @@ impl Batch {
         larger
     }
 
-    /// Shortens it to a body of `max_bytes`, and returns the rest. None if it fits. Each event
+    /// Cuts the batch to a body of `max_bytes`, and returns the rest. `None` if it fits. Each event
     /// alone must fit.
     pub(super) fn split_off(&mut self, max_bytes: usize) -> Option<Self> {
         if self.max_body_bytes() <= max_bytes {
@@ -297,7 +303,7 @@ impl Batch {
         Some(rest)
     }
 
-    /// Its two halves, each with its history.
+    /// Returns its two halves, each with its history.
     pub(super) fn split(&self) -> (Self, Self) {
         let (mut first, mut second) = (self.empty_copy(), self.empty_copy());
         for (index, (name, waiter, event)) in self.events().enumerate() {

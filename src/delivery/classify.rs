@@ -1,19 +1,19 @@
-//! Classifies how a callout ended. Statuses are Keen's, a proxy's before it, or Envoy's own: a
-//! callout that Envoy fails ends with 503, with 504, or without a status.
+//! Classifies how a callout ended. The status may come from Keen, from a proxy before it, or from
+//! Envoy: a callout that Envoy fails ends with 503, with 504, or without a status.
 
 use crate::keen::bulk::{self, EventResult};
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
-/// What a callout came to.
+/// The outcome of a callout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CalloutOutcome {
     /// Keen's result for each event.
     Results(Vec<EventResult>),
     /// Keen rejects everything for this destination: a wrong key or project id, or no payment.
     Misconfigured,
-    /// Keen is unavailable: retry the same events, this many milliseconds from now or later.
+    /// Keen is unavailable. Retry the same events after at least this many milliseconds.
     RetryAfter(u64),
     /// Keen failed on the batch, or its reply is unreadable. One event may be the cause, so the
     /// batch is retried in halves if that happens again.
@@ -27,7 +27,7 @@ pub enum CalloutOutcome {
 /// How a callout ended, as the filter sees it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CalloutResponse<'a> {
-    /// The status. None if the callout broke off.
+    /// The status. `None`: the callout ended without a reply.
     pub status: Option<u16>,
     /// The reply's body, or its beginning.
     pub reply: &'a [u8],
@@ -35,8 +35,8 @@ pub struct CalloutResponse<'a> {
     pub retry_after: &'a [u8],
 }
 
-/// Classifies a callout's end. `expected`: the request's collections, and how many events each has.
-/// `unix_ms`: the wall clock, for a `Retry-After` that is a date.
+/// Classifies a callout's response. `expected`: the request's collections, and how many events each
+/// has. `unix_ms`: the wall clock, for a `Retry-After` that is a date.
 ///
 /// ```
 /// use keen_edge::delivery::classify::{CalloutOutcome, CalloutResponse, classify};
@@ -59,20 +59,20 @@ pub fn classify(
         Some(408 | 429) => {
             CalloutOutcome::RetryAfter(retry_after_ms(response.retry_after, unix_ms))
         }
-        // A redirect is not followed: events go to Keen and nowhere else.
+        // Redirects are not followed: events are only sent to Keen.
         Some(300..=499) => CalloutOutcome::Misconfigured,
         _ => CalloutOutcome::RetryAfter(retry_after_ms(response.retry_after, unix_ms)),
     }
 }
 
-/// `Retry-After` in milliseconds from now: seconds or an HTTP date (RFC 9110 section 10.2.3). 0 if
-/// it is neither, or past.
+/// Parses a `Retry-After`: seconds or an HTTP date (RFC 9110 section 10.2.3). Returns milliseconds
+/// from now, 0 if it is neither or in the past.
 fn retry_after_ms(retry_after: &[u8], unix_ms: u64) -> u64 {
     let text = std::str::from_utf8(retry_after).unwrap_or_default().trim();
     if let Ok(seconds) = text.parse::<u64>() {
         return seconds.saturating_mul(1000);
     }
-    // The longest form, of RFC 850, has 33 bytes.
+    // The longest form, that of RFC 850, has 33 bytes.
     if text.len() > 64 {
         return 0;
     }
@@ -89,7 +89,7 @@ struct ErrorReply<'a> {
     error_code: Option<Cow<'a, str>>,
 }
 
-/// Keen's error name, if the reply has one.
+/// Returns Keen's error name, if the reply has one.
 fn error_code(reply: &[u8]) -> Option<String> {
     let name = serde_json::from_slice::<ErrorReply<'_>>(reply).ok()?.error_code?;
     bulk::is_error_name(&name).then(|| name.into_owned())

@@ -1,4 +1,5 @@
-//! Fair shares of the pending bytes: what a project holds beyond its share gives way to others.
+//! Fair shares of the pending bytes. Events beyond a project's share are displaced by other
+//! projects.
 
 use super::batch::event_cost;
 use super::project_queue::ProjectQueue;
@@ -28,8 +29,8 @@ impl Delivery {
         self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
     }
 
-    /// Whether each project would be within its fair share of `limit` with these costs; and that
-    /// share.
+    /// Returns whether each project would be within its fair share of `limit` with these costs, and
+    /// that share.
     pub(super) fn is_within_share(
         &self,
         costs: &BTreeMap<usize, usize>,
@@ -42,8 +43,9 @@ impl Delivery {
         (totals.all(|total| total <= share), share)
     }
 
-    /// Displaces what other projects hold beyond their fair share, for a request of `cost` bytes
-    /// that does not fit. False, and nothing is displaced, if it has no claim to that much.
+    /// Displaces events of other projects beyond their fair share, for a request of `cost` bytes
+    /// that does not fit. Returns false, and displaces nothing, if the request has no claim to that
+    /// much.
     ///
     /// A request within its projects' shares displaces events without a waiter first, then events
     /// with one. Any request of a client displaces events without a waiter, if its projects are
@@ -75,7 +77,8 @@ impl Delivery {
         let mut by_excess: Vec<(usize, usize)> =
             self.projects.iter().map(over_share).zip(0..).collect();
         by_excess.retain(|(excess, _)| *excess > 0);
-        // The standard library's sorts are several kilobytes of the module; the heap is there.
+        // The standard library's sorts would add several kilobytes to the module. The heap is
+        // already part of it.
         let by_excess = BinaryHeap::from(by_excess).into_sorted_vec();
         for unattended in [true, false] {
             for (_, index) in by_excess.iter().rev() {
@@ -92,13 +95,14 @@ impl Delivery {
         self.pending_bytes.saturating_add(cost) <= limit
     }
 
-    /// Displaces one batch of a project, or its part without waiters. False if it has none.
+    /// Displaces one batch of a project, or its part without waiters. Returns false if there is
+    /// none.
     pub(super) fn displace(&mut self, destination_index: usize, unattended: bool) -> bool {
         let Some(project) = self.projects.get_mut(destination_index) else { return false };
         let queued =
             if unattended { project.displace_unattended() } else { project.displace_any() };
         let batch = queued.or_else(|| {
-            // The callout goes on; nothing of its batch is settled by it any more.
+            // The callout continues, but no longer settles events of its batch.
             let mut in_flight = self.in_flight.values_mut();
             let found = in_flight.find(|callout| {
                 let batch = &callout.batch;
@@ -128,15 +132,15 @@ impl Delivery {
         sum.dropped = sum.dropped.saturating_add(counts.dropped);
     }
 
-    /// Events without a waiter that were lost since the last call because a request of another
-    /// project, or of a client, needed their room: index of the destination, and how many.
+    /// Returns the events without a waiter that were displaced since the last call by a request of
+    /// another project or of a client: destination index and number of events.
     pub fn take_displaced(&mut self) -> Vec<(usize, u64)> {
         let displaced = self.projects.iter_mut().map(|p| take(&mut p.unreported.displaced));
         displaced.enumerate().filter(|(_, count)| *count > 0).collect()
     }
 }
 
-/// What a request's events would occupy, by project.
+/// Returns the bytes that a request's events would occupy, by project.
 pub(super) fn costs_by_project<'e>(
     events: impl Iterator<Item = Event<'e>>,
 ) -> BTreeMap<usize, usize> {

@@ -1,9 +1,9 @@
-//! Hands events that Keen does not take to a queue that survives an outage.
+//! Hands events that Keen does not accept over to a queue that survives an outage.
 //!
-//! Delivery decides which events leave and when; it knows nothing of the queue. A batch is handed
-//! over when its oldest event has waited for [`OverflowPolicy::after_ms`], when it would otherwise
-//! be given up, dropped or displaced, and when its request would be refused because the pending
-//! bytes of its project are used up.
+//! Delivery decides which events are handed over and when. It does not depend on the kind of queue.
+//! A batch is handed over when its oldest event has waited for [`OverflowPolicy::after_ms`], when
+//! it would otherwise be given up, dropped or displaced, and when its request would be rejected
+//! because the pending bytes of its project are used up.
 
 use super::batch::{Batch, event_cost};
 use super::retry::{Failure, RetryPlan};
@@ -12,21 +12,21 @@ use crate::keen::bulk::Event;
 use std::collections::BTreeMap;
 use std::mem::take;
 
-/// Handovers at once.
+/// Maximum number of concurrent handovers.
 const MAX_HANDOVERS: usize = 4;
 /// Longest pause after failed handovers.
 const BACKOFF_MAX_MS: u64 = 5_000;
-/// A callout to Keen is given at least this long, however old its events are.
+/// Minimum time limit of a callout to Keen, however old its events are.
 pub(super) const CALLOUT_MIN_MS: u64 = 500;
 
 /// When and how events are handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OverflowPolicy {
-    /// How long an event waits for Keen.
+    /// How long an event waits for Keen before it is handed over.
     pub after_ms: u64,
     /// The largest [`Handover::body`].
     pub max_body_bytes: usize,
-    /// The longest time of one handover.
+    /// Time limit of one handover.
     pub timeout_ms: u64,
     /// Events for a destination that rejects everything are not handed over.
     pub reject_misconfigured: bool,
@@ -35,7 +35,7 @@ pub struct OverflowPolicy {
 /// Events to store in the queue.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Handover {
-    /// To settle it with.
+    /// The id to settle it with.
     pub id: CalloutId,
     /// Index of the configuration's destination.
     pub destination_index: usize,
@@ -52,18 +52,18 @@ pub enum HandoverOutcome {
     Stored,
     /// The queue is unavailable.
     Failed,
-    /// The queue does not accept these events, and never will.
+    /// The queue refuses these events permanently.
     Refused,
 }
 
-/// What a handover came to, for metrics and logs.
+/// The result of a handover, for metrics and logs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HandoverReport {
     /// Index of the configuration's destination.
     pub destination_index: usize,
-    /// Events that the queue has.
+    /// Number of events that the queue has stored.
     pub overflowed: u64,
-    /// Events that go back to wait for Keen.
+    /// Number of events that wait for Keen again.
     pub returned: u64,
 }
 
@@ -101,7 +101,7 @@ impl Delivery {
         self.overflow.as_ref().filter(|o| now >= o.retry_at_ms).map(|overflow| overflow.policy)
     }
 
-    /// Whether a batch that failed is to be handed over instead of `plan`, which would retry it at
+    /// Whether to hand over a failed batch instead of following `plan`, which would retry it at
     /// `retry_at`.
     pub(super) fn is_handed_over(
         &self,
@@ -125,7 +125,7 @@ impl Delivery {
         is_kept && is_due
     }
 
-    /// Queues a request's events for the queue: they would be refused otherwise.
+    /// Schedules the handover of a request's events, which would otherwise be rejected.
     pub(super) fn push_handover<'e>(
         &mut self,
         waiter: Option<WaiterId>,
@@ -146,7 +146,7 @@ impl Delivery {
         }
     }
 
-    /// The next events to store in the queue, if any. Call it until there are none.
+    /// Returns the next events to store in the queue, if any. Call it until there are none.
     pub fn next_handover(&mut self, now: u64) -> Option<Handover> {
         let policy = self.open_overflow(now)?;
         if self.handovers.len() >= MAX_HANDOVERS {
@@ -248,7 +248,7 @@ impl Delivery {
         HandoverReport { returned: events, ..report }
     }
 
-    /// The queue is unavailable: what is to be handed over waits for Keen again.
+    /// Returns all scheduled handovers to wait for Keen, because the queue is unavailable.
     fn return_all(&mut self) {
         for index in 0..self.projects.len() {
             let handover = self.projects.get_mut(index).map(|project| take(&mut project.handover));
@@ -258,8 +258,8 @@ impl Delivery {
         }
     }
 
-    /// Takes the batch of a handover in flight. The handover goes on; nothing of its batch is
-    /// settled by it any more.
+    /// Removes the batch of a handover in flight. The handover continues, but no longer settles
+    /// events of its batch.
     pub(super) fn displace_handover(
         &mut self,
         destination_index: usize,
@@ -274,7 +274,7 @@ impl Delivery {
         found.map(|handover| take(&mut handover.batch))
     }
 
-    /// Puts a batch back where it waits for Keen, in parts that fit into a callout.
+    /// Returns a batch to wait for Keen, in parts that fit into a callout.
     fn return_batch(&mut self, destination_index: usize, mut batch: Batch, is_unstorable: bool) {
         batch.is_unstorable |= is_unstorable;
         let Some(project) = self.projects.get_mut(destination_index) else { return };
@@ -283,7 +283,7 @@ impl Delivery {
             let fits = part.len() <= self.settings.max_batch_events
                 && part.bytes() <= self.settings.max_batch_bytes;
             if part.len() > 1 && !fits {
-                // The second half first: each part goes before the last one.
+                // Push the second half first, since each part is put in front of the previous one.
                 let (first, second) = part.split();
                 parts.extend([first, second]);
             } else if part.has_waiters() {
@@ -294,7 +294,7 @@ impl Delivery {
         }
     }
 
-    /// Events from the queue were accepted for a destination: Keen is up again.
+    /// Notes that Keen has accepted events from the queue for a destination, so it is up again.
     pub fn on_destination_up(&mut self, destination_index: usize, now: u64) {
         if let Some(project) = self.projects.get_mut(destination_index).filter(|p| p.is_unhealthy())
         {
@@ -303,9 +303,9 @@ impl Delivery {
         }
     }
 
-    /// Whether events from the queue may be sent for a destination: it is healthy, and its own
-    /// events wait for nothing but their turn. One that was not healthy may be tried while it has
-    /// no events of its own.
+    /// Whether events from the queue may be sent for a destination: it is healthy, and none of its
+    /// own events waits for a retry or a handover. An unhealthy destination may be tried while it
+    /// has no events of its own.
     #[must_use]
     pub fn is_caught_up(&self, destination_index: usize, now: u64) -> bool {
         self.projects.get(destination_index).is_some_and(|project| project.is_caught_up(now))

@@ -60,31 +60,31 @@ use std::collections::VecDeque;
 use std::iter::{repeat, repeat_n};
 use std::mem::take;
 
-/// The filter's name for a paused request: the id of its HTTP context.
+/// The filter's id of a paused request: the id of its HTTP context.
 pub type WaiterId = u32;
 /// A callout in flight.
 pub type CalloutId = u32;
 
 /// Capacity that a delivered batch leaves to a later one, at most.
 const MAX_RECYCLED_BYTES: usize = 2_000_000;
-/// What a pending event occupies in addition to its bytes.
+/// Bytes that a pending event occupies in addition to its text.
 const EVENT_OVERHEAD: usize = 64;
 /// The error name of an event that is larger than [`bulk::MAX_EVENT_BYTES`].
 const TOO_LARGE: &str = "TooLarge";
 
-/// What became of a submission.
+/// The outcome of [`Delivery::submit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// There is nothing to deliver: respond now.
+    /// The request has no events: respond now.
     Empty,
     /// Admitted. The waiter, if any, gets its [`Ack`] later. There may be a
     /// [callout](Delivery::next_callout) to make now.
     Admitted,
-    /// Over the bound of pending bytes: no event of it is kept.
+    /// The request exceeds the bound of pending bytes. None of its events is kept.
     Rejected,
 }
 
-/// What a waiter is told. Each waiter gets exactly one.
+/// The result for a waiter. Each waiter gets exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ack {
     /// Keen has given a final result for each of its events.
@@ -99,11 +99,11 @@ pub enum Ack {
 /// A callout to make.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Callout {
-    /// To settle it with.
+    /// The id to settle it with.
     pub id: CalloutId,
     /// Index of the configuration's destination.
     pub destination_index: usize,
-    /// Events in it.
+    /// Number of events in it.
     pub events: usize,
     /// The bulk request's body.
     pub body: Vec<u8>,
@@ -120,7 +120,7 @@ pub struct Rejection {
     pub error: String,
 }
 
-/// What a callout came to, for metrics and logs.
+/// The outcome of a callout, for metrics and logs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct SettleReport {
     /// Index of the configuration's destination.
@@ -135,11 +135,11 @@ pub struct SettleReport {
     pub dropped: u64,
     /// Events of the callout will be retried.
     pub retried: bool,
-    /// Whether Keen accepts events for this destination. None if the callout does not tell.
+    /// Whether Keen accepts events for this destination. `None`: the callout does not show it.
     pub destination_up: Option<bool>,
 }
 
-/// What ended outside of callouts, by index of the destination.
+/// Events and waiters that ended outside of callouts. Events are counted per destination index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExpiryReport {
     /// Waiters whose deadline has passed.
@@ -163,10 +163,10 @@ struct Waiter {
     deadline_ms: u64,
     /// Events that have not ended yet.
     unsettled_events: usize,
-    /// What it gets once the remaining events have settled. A project that fails does not delay the
-    /// events of another.
+    /// The ack that it gets once the remaining events have settled. A project that fails does not
+    /// delay the events of another.
     ack: Ack,
-    /// Its client is still there. Events of a disconnected client are delivered all the same.
+    /// Its client is still connected. The events of a disconnected client are still delivered.
     connected: bool,
 }
 
@@ -189,16 +189,16 @@ pub struct Delivery {
     /// Projects with pending bytes.
     active_projects: usize,
     waiters: FxHashMap<WaiterId, Waiter>,
-    /// In order: all waiters wait equally long.
+    /// Ordered by deadline, since all waiters wait equally long.
     deadlines: VecDeque<(u64, WaiterId)>,
     in_flight: FxHashMap<CalloutId, InFlight>,
     /// Callouts in flight of healthy projects: only these count against `maxInFlight`.
     healthy_in_flight: usize,
     handovers: FxHashMap<CalloutId, HandoverInFlight>,
-    /// None: there is no overflow queue.
+    /// `None`: there is no overflow queue.
     overflow: Option<Overflow>,
     last_callout_id: CalloutId,
-    /// Where the search for the next callout begins: projects take turns.
+    /// The project at which the search for the next callout begins, so that projects take turns.
     next_project: usize,
     /// The embedder runs a timer, so lingering for siblings is allowed.
     timer_enabled: bool,
@@ -206,16 +206,16 @@ pub struct Delivery {
     lingering: bool,
     pending_bytes: usize,
     acks: VecDeque<(WaiterId, Ack)>,
-    /// Buffers of a delivered batch, for the next one.
+    /// Buffers of a delivered batch, reused by the next one.
     recycled_batch: Batch,
     backoff: Backoff,
-    /// From then on nothing is retried.
+    /// When the drain ends. After it nothing is retried.
     drain_deadline_ms: Option<u64>,
 }
 
 impl Delivery {
-    /// A state machine for `destinations` projects. `timeout_ms`: the longest time of one callout.
-    /// `seed`: scatters its pauses.
+    /// Creates a state machine for `destinations` projects. `timeout_ms`: time limit of one
+    /// callout. `seed`: randomizes its pauses.
     #[must_use]
     pub fn new(
         settings: config::DeliverySettings,
@@ -305,14 +305,14 @@ impl Delivery {
         self.waiters.insert(waiter, state);
         self.deadlines.push_back((deadline_ms, waiter));
         if self.deadlines.len() > self.waiters.len().saturating_mul(2).saturating_add(1024) {
-            // One long wait is before many that have ended.
+            // A waiter that waits long may precede many that have ended.
             self.deadlines.retain(|(_, waiter)| self.waiters.contains_key(waiter));
         }
     }
 
     // === callouts ===
 
-    /// The next callout to make now, if any. Call it until there is none.
+    /// Returns the next callout to make now, if any. Call it until there is none.
     pub fn next_callout(&mut self, now: u64) -> Option<Callout> {
         self.lingering = false;
         let count = self.projects.len();
@@ -337,7 +337,8 @@ impl Delivery {
         self.last_callout_id
     }
 
-    /// Counts a project's callouts in flight anew: their number or its health may have changed.
+    /// Recounts a project's callouts in flight, after their number or the project's health may have
+    /// changed.
     fn count_in_flight(&mut self, destination_index: usize) {
         let Some(project) = self.projects.get_mut(destination_index) else { return };
         let before = project.counted_in_flight;
@@ -365,7 +366,7 @@ impl Delivery {
             project.in_flight = project.in_flight.saturating_add(1);
             let mut timeout_ms = latest.saturating_sub(now).clamp(1, self.timeout_ms);
             if let Some(policy) = self.open_overflow(now).filter(|_| batch.has_waiters()) {
-                // A callout that hangs must leave time to hand its events over.
+                // If the callout hangs, there must be time left to hand its events over.
                 let left = batch.since_ms.saturating_add(policy.after_ms).saturating_sub(now);
                 timeout_ms = timeout_ms.min(left.max(handover::CALLOUT_MIN_MS));
             }
@@ -393,7 +394,7 @@ impl Delivery {
         classify::classify(response, &expected.unwrap_or_default(), unix_ms)
     }
 
-    /// A callout could not be made. Keen has never seen it, so it counts as unavailable.
+    /// Settles a callout that could not be dispatched. Keen counts as unavailable.
     pub fn on_dispatch_failed(&mut self, callout: CalloutId, now: u64) -> SettleReport {
         self.settle(callout, CalloutOutcome::RetryAfter(0), now)
     }
@@ -487,8 +488,8 @@ impl Delivery {
         self.release(report.destination_index, released);
     }
 
-    /// The request was rejected as a whole. `error`: the name of the error, if it can be about one
-    /// event.
+    /// Handles a request that was rejected as a whole. `error`: the name of the error, if it can be
+    /// about one event.
     fn settle_rejected(&mut self, settlement: &mut Settlement, error: Option<&str>) {
         let Settlement { batch, report, parked, now } = settlement;
         let Some(project) = self.projects.get_mut(report.destination_index) else { return };
@@ -525,7 +526,7 @@ impl Delivery {
 
     // === waiters ===
 
-    /// Tells the waiters of a batch to retry. Returns the number of their events.
+    /// Settles the events of a batch's waiters with `ack`. Returns the number of these events.
     fn give_up_waiters(&mut self, batch: &Batch, ack: Ack) -> u64 {
         for (waiter, _, count) in batch.runs() {
             self.settle_events(waiter, count, ack);
@@ -533,8 +534,8 @@ impl Delivery {
         batch.count(true)
     }
 
-    /// Removes the events of waiters whose deadline has passed: their clients were told to retry.
-    /// Returns how many.
+    /// Removes the events of waiters whose deadline has passed, since their clients got an ack to
+    /// retry. Returns how many.
     fn discard_expired(&mut self, destination_index: usize, batch: &mut Batch) -> u64 {
         self.discard(destination_index, batch, |waiters, waiter| {
             waiter.is_some_and(|waiter| !waiters.contains_key(&waiter))
@@ -555,7 +556,7 @@ impl Delivery {
         u64::try_from(events.saturating_sub(batch.len())).unwrap_or(u64::MAX)
     }
 
-    /// Events of a waiter have ended. Its ack is the worst of all its events.
+    /// Settles events of a waiter. Its ack is the worst of all its events.
     fn settle_events(&mut self, waiter: Option<WaiterId>, events: usize, ack: Ack) {
         let Some((waiter, state)) = waiter.and_then(|w| Some((w, self.waiters.get_mut(&w)?)))
         else {
@@ -619,14 +620,14 @@ impl Delivery {
         }
     }
 
-    /// The waiter's client has disconnected. Its events are delivered all the same.
+    /// Handles the disconnection of a waiter's client. Its events are still delivered.
     pub fn disconnect(&mut self, waiter: WaiterId) {
         if let Some(state) = self.waiters.get_mut(&waiter) {
             state.connected = false;
         }
     }
 
-    /// Whether the waiter's ack is still to come.
+    /// Whether the waiter has not been acknowledged yet.
     #[must_use]
     pub fn is_waiting(&self, waiter: WaiterId) -> bool {
         self.waiters.contains_key(&waiter)
@@ -651,7 +652,7 @@ impl Delivery {
         self.drain_deadline_ms = Some(now.saturating_add(self.settings.max_wait_ms));
     }
 
-    /// Whether nothing is pending: no event, no ack, and no event that has ended without a report.
+    /// Whether nothing is pending: no event, no ack, and no unreported event count.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.waiters.is_empty()
@@ -661,7 +662,7 @@ impl Delivery {
             && self.projects.iter().all(|p| p.is_empty() && p.unreported == EventCounts::default())
     }
 
-    /// Whether more than half of the pending bytes that are allowed are in use.
+    /// Whether the pending bytes exceed half of their limit.
     #[must_use]
     pub fn is_above_watermark(&self) -> bool {
         self.pending_bytes > self.settings.max_pending_bytes >> 1
@@ -678,13 +679,13 @@ impl Delivery {
         self.lingering
     }
 
-    /// Bytes of pending events, with their overhead.
+    /// Returns the bytes of pending events, with their overhead.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {
         self.pending_bytes
     }
 
-    /// The part of [`Delivery::pending_bytes`] of one project, by index of the destination.
+    /// Returns one project's part of [`Delivery::pending_bytes`], by destination index.
     #[must_use]
     pub fn pending_bytes_of(&self, destination_index: usize) -> usize {
         self.projects.get(destination_index).map_or(0, |project| project.pending_bytes)
@@ -696,8 +697,8 @@ fn is_failure(results: &[EventResult]) -> bool {
     !results.is_empty() && results.iter().all(|result| *result == EventResult::Failed)
 }
 
-/// When the last of a batch's waiters gives up: never, if an event has no waiter. None if the batch
-/// is empty.
+/// Returns the latest deadline of a batch's waiters: never, if an event has no waiter. `None` if
+/// the batch is empty.
 fn latest_deadline(batch: &Batch, waiters: &FxHashMap<WaiterId, Waiter>) -> Option<u64> {
     let deadline = |waiter: Option<WaiterId>| {
         waiter.map_or(Some(u64::MAX), |w| waiters.get(&w).map(|w| w.deadline_ms))

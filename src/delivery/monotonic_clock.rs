@@ -4,7 +4,7 @@
 /// while events are pending, reads are at most some 50 ms apart.
 const MAX_STEP_MS: u64 = 2_000;
 
-/// Milliseconds since the first read.
+/// Counts milliseconds since the first read.
 ///
 /// ```
 /// use keen_edge::delivery::MonotonicClock;

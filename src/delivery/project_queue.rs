@@ -14,16 +14,16 @@ const LINGER_MAX_MS: u64 = 2_000;
 /// After a callout settles, the next one waits at most this long for the clients just answered:
 /// they usually send again at once, and one callout is cheaper than two.
 const SIBLING_WAIT_MS: u64 = 4;
-/// Splits without a success in between that need no pause. They find one event among 2^12; an
-/// upstream that fails on everything must not get its batches event by event.
+/// Consecutive splits without a success that need no pause. They find one event among 2^12. The
+/// bound keeps an upstream that fails on everything from getting its batches event by event.
 const MAX_CONSECUTIVE_SPLITS: u32 = 12;
 /// After [`MAX_CONSECUTIVE_SPLITS`], one more split is allowed each time this has passed.
 const SPLIT_INTERVAL_MS: u64 = 5_000;
-/// Batches that are looked through for one that the overflow queue accepts.
+/// Maximum number of batches searched for one that the overflow queue accepts.
 const MAX_SCANNED_BATCHES: usize = 64;
-/// Requests of a single event that are rejected as a whole, with an error name, without a success
-/// in between. After that many the upstream rejects everything, and its error names say nothing of
-/// an event.
+/// Consecutive requests of a single event that are rejected as a whole with an error name. After
+/// this many without a success the upstream counts as rejecting everything, and its error names are
+/// not about an event.
 const MAX_CONSECUTIVE_REJECTIONS: u32 = 8;
 
 #[derive(Debug, Default)]
@@ -49,9 +49,9 @@ pub(super) struct ProjectQueue {
     unattended_bytes: usize,
     /// Failed callouts without a success in between, parked batches apart.
     failures: u32,
-    /// Backoff: nothing leaves before.
+    /// Backoff: no callout leaves before this time.
     retry_at_ms: u64,
-    /// Keen's `Retry-After`: nothing leaves before, even after a success.
+    /// Keen's `Retry-After`: no callout leaves before this time, even after a success.
     throttled_until_ms: u64,
     /// Keen, or a proxy before it, rejected the project's last callout as a whole.
     rejecting: bool,
@@ -123,17 +123,17 @@ impl ProjectQueue {
         now >= self.parked_until_ms && !self.parked.is_empty()
     }
 
-    /// Whether a batch waits for siblings and leaves in some milliseconds, though nothing else may
-    /// happen until then.
+    /// Whether a batch waits for siblings and leaves within milliseconds, so that a timer is
+    /// needed.
     pub(super) fn is_lingering(&self, now: u64) -> bool {
         !self.filling.is_empty()
             && self.in_flight == 0
             && self.siblings.still_waiting(self.filling.distinct_waiters(), now)
     }
 
-    /// Spreads the callouts over the time that one takes: the more are in flight, the longer events
-    /// linger. An event that arrived just after the last free callout left would wait for a whole
-    /// one to end, and then for its own.
+    /// Returns how long events linger. The more callouts are in flight, the longer: this spreads
+    /// them over the duration of one. Otherwise an event that arrives just after the last available
+    /// callout left would wait for one to end, and then for its own.
     fn linger_ms(&self, limit: usize) -> u64 {
         let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let whole = number(limit).saturating_mul(number(limit.saturating_sub(1)));
@@ -143,8 +143,8 @@ impl ProjectQueue {
         share.clamp(LINGER_MIN_MS, LINGER_MAX_MS)
     }
 
-    /// Takes the batch to send if one is due, and whether it was parked. Parked events are older,
-    /// and have pauses of their own.
+    /// Removes and returns the batch to send if one is due, and whether it was parked. Parked
+    /// batches have separate pauses.
     pub(super) fn pop_batch(
         &mut self,
         now: u64,
@@ -156,7 +156,7 @@ impl ProjectQueue {
         }
         let parked = self.has_due_parked(now);
         let batch = if parked {
-            // One at a time.
+            // Only one parked batch is retried at a time.
             self.parked_until_ms = now.saturating_add(parked_timeout_ms);
             let mut batch = self.parked.pop_front().unwrap_or_default();
             batch.is_mergeable = false;
@@ -168,7 +168,7 @@ impl ProjectQueue {
         Some((batch, parked))
     }
 
-    /// Adds an event to the batch that fills. `recycled`: a batch whose buffers may be used.
+    /// Adds an event to the filling batch. `recycled`: a batch whose buffers may be used.
     pub(super) fn push(
         &mut self,
         waiter: Option<WaiterId>,
@@ -191,12 +191,12 @@ impl ProjectQueue {
         self.filling.push(waiter, collection, event);
     }
 
-    /// Closes the batch that fills.
+    /// Seals the filling batch.
     pub(super) fn seal(&mut self) {
         self.sealed.push_back(take(&mut self.filling));
     }
 
-    /// Makes a batch the next to leave, or the next parked one.
+    /// Puts a batch in front of the sealed or the parked ones.
     pub(super) fn push_front(&mut self, batch: Batch, parked: bool) {
         self.unattended_bytes = self.unattended_bytes.saturating_add(batch.unattended_cost());
         if parked { &mut self.parked } else { &mut self.sealed }.push_front(batch);
@@ -207,8 +207,9 @@ impl ProjectQueue {
         self.parked.push_back(batch);
     }
 
-    /// Parks a batch that failed for no fault of its own. It joins the last parked one if both fit
-    /// into one callout: after an outage of Keen there are then no more callouts than needed.
+    /// Parks a batch that failed although none of its events is known to be bad. It is merged into
+    /// the last parked one if both fit into one callout, which saves callouts after an outage of
+    /// Keen.
     pub(super) fn park_merged(&mut self, mut batch: Batch, settings: &DeliverySettings) {
         let last = self.parked.back_mut().filter(|last| {
             last.is_mergeable
@@ -230,7 +231,7 @@ impl ProjectQueue {
             && self.handover.is_empty()
     }
 
-    /// All queued batches.
+    /// Removes and returns all queued batches.
     pub(super) fn take_all(&mut self) -> Vec<Batch> {
         self.unattended_bytes = 0;
         let queued = self.parked.drain(..).chain(self.sealed.drain(..));
@@ -238,8 +239,8 @@ impl ProjectQueue {
         queued.chain([take(&mut self.filling)]).collect()
     }
 
-    /// Removes a batch of events without waiters, to make room: parked ones first. None if nothing
-    /// of that kind is queued.
+    /// Removes and returns a batch of events without waiters, parked ones first. `None` if there is
+    /// none.
     pub(super) fn displace_unattended(&mut self) -> Option<Batch> {
         if self.unattended_bytes == 0 {
             return None;
@@ -253,7 +254,7 @@ impl ProjectQueue {
         Some(batch)
     }
 
-    /// Removes a queued batch, the newest first.
+    /// Removes and returns the newest queued batch.
     pub(super) fn displace_any(&mut self) -> Option<Batch> {
         let batch = if self.filling.is_empty() {
             let queued = self.sealed.pop_back().or_else(|| self.parked.pop_back());
@@ -266,9 +267,8 @@ impl ProjectQueue {
         Some(batch)
     }
 
-    /// Moves a batch to the ones for the overflow queue: one whose oldest event has waited for
-    /// `after_ms`, or, if `is_unattended_due`, one without waiters. Returns its bytes. None if
-    /// there is none.
+    /// Moves a batch to `handover`: one whose oldest event has waited for `after_ms`, or, if
+    /// `is_unattended_due`, one without waiters. Returns its bytes. `None` if there is none.
     pub(super) fn collect_handover(
         &mut self,
         now: u64,
@@ -277,7 +277,7 @@ impl ProjectQueue {
     ) -> Option<usize> {
         let is_due =
             |batch: &Batch| !batch.is_unstorable && batch.since_ms.saturating_add(after_ms) <= now;
-        // What the overflow queue does not accept may be before what it does.
+        // Batches that the overflow queue refuses may precede ones that it accepts.
         let due = |queue: &VecDeque<Batch>| queue.iter().take(MAX_SCANNED_BATCHES).position(is_due);
         let batch = if let Some(index) = due(&self.parked) {
             self.parked.remove(index)
@@ -304,8 +304,8 @@ impl ProjectQueue {
         Some(bytes)
     }
 
-    /// Takes a batch for the overflow queue, with as many of those after it as fit into a body of
-    /// `max_bytes`.
+    /// Removes and returns a batch for the overflow queue, merged with as many of the next ones as
+    /// fit into a body of `max_bytes`.
     pub(super) fn pop_handover(&mut self, max_bytes: usize) -> Option<Batch> {
         let mut batch = self.handover.pop_front()?;
         let mut bytes = batch.max_body_bytes();
@@ -334,10 +334,10 @@ impl ProjectQueue {
         self.unattended_bytes
     }
 
-    /// A callout has ended that took `latency_ms`.
+    /// Records the latency of a callout.
     pub(super) fn on_settled(&mut self, latency_ms: u64) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        // A new value counts a quarter: the average follows Keen within three or four callouts.
+        // A new value has the weight 1/4, so the average adapts within three or four callouts.
         self.callout_latency_ewma_ms =
             self.callout_latency_ewma_ms.saturating_mul(3).saturating_add(latency_ms) >> 2;
     }
@@ -364,12 +364,12 @@ impl ProjectQueue {
         *failures
     }
 
-    /// The destination, or a proxy before it, rejects everything.
+    /// Notes that the destination, or a proxy before it, rejects everything.
     pub(super) fn on_rejecting(&mut self) {
         self.rejecting = true;
     }
 
-    /// Keen is failing, or rejects everything.
+    /// Whether Keen is failing or rejects everything.
     pub(super) fn is_unhealthy(&self) -> bool {
         self.failures > 0 || self.rejecting
     }

@@ -5,8 +5,8 @@ use super::project_queue::ProjectQueue;
 use super::{Ack, Delivery, SettleReport};
 use std::mem::take;
 
-/// Longest pause before a retry while clients wait or fresh events arrive: how soon a recovery of
-/// Keen is noticed.
+/// Longest pause before a retry while clients wait or fresh events arrive. It bounds how soon a
+/// recovery of Keen is noticed.
 const BACKOFF_MAX_MS: u64 = 1_000;
 /// Longest pause before the retry of a parked batch.
 const PARKED_BACKOFF_MAX_MS: u64 = 5_000;
@@ -16,7 +16,7 @@ const RETRY_AFTER_MAX_MS: u64 = 10_000;
 /// Why a batch is not delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// Keen is unavailable; its `Retry-After` in milliseconds.
+    /// Keen is unavailable. Its `Retry-After` in milliseconds.
     Unavailable(u64),
     /// Keen failed on this batch.
     ServerError,
@@ -24,26 +24,27 @@ pub(super) enum Failure {
     EventsFailed,
     /// Keen rejects everything for the destination.
     Misconfigured,
-    /// The request was rejected as a whole, and not for one event that is known.
+    /// The request was rejected as a whole, for no known event.
     Blocked,
 }
 
 /// What to do next with a batch that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RetryPlan {
-    /// Tell its waiters to retry. Events without a waiter stay, and are planned for again.
+    /// Acknowledge its waiters as unconfirmed, so that clients retry. Events without a waiter stay
+    /// and get a new plan.
     GiveUpWaiters,
-    /// Retry apart from the others.
+    /// Retry it apart from the other batches.
     Park,
-    /// Retry in halves.
+    /// Split it and retry the halves.
     Split,
-    /// Retry as it is, before all others.
+    /// Retry it unchanged, before all others.
     Requeue,
     /// Store it in the overflow queue.
     HandOver,
-    /// Lose its events: the drain deadline has passed.
+    /// Drop its events: the drain deadline has passed.
     Drop,
-    /// Lose its one event: it is rejected again and again, while others are accepted.
+    /// Drop its only event: it is rejected repeatedly while others are accepted.
     DropRejected,
 }
 
@@ -57,7 +58,7 @@ pub(super) struct Settlement {
 }
 
 impl Delivery {
-    /// Retries a batch after a backoff, without the events that are not to be retried.
+    /// Schedules the retry of a batch after a backoff, without the events that must not be retried.
     pub(super) fn schedule_retry(&mut self, settlement: &mut Settlement, failure: Failure) {
         let Settlement { batch, parked, now, report } = settlement;
         let (index, now) = (report.destination_index, *now);
@@ -67,7 +68,7 @@ impl Delivery {
         }
         let failures = match failure {
             Failure::Unavailable(_) | Failure::ServerError => project.on_failure(*parked),
-            // Keen is up: the pause is for this batch.
+            // Keen is up, so the pause applies to this batch only.
             Failure::EventsFailed if *parked => 1,
             Failure::EventsFailed => batch.attempts.saturating_add(1),
             Failure::Misconfigured | Failure::Blocked => {
@@ -159,7 +160,7 @@ impl Delivery {
         let repeated = batch.attempts > 1 || !tries_left;
         let splits = match failure {
             Failure::ServerError => repeated,
-            // No event is known to be the cause: only a batch that keeps failing is split.
+            // No event is known to be the cause, so only a batch that keeps failing is split.
             Failure::Unavailable(_) | Failure::Blocked => parked,
             Failure::EventsFailed | Failure::Misconfigured => false,
         };
@@ -178,7 +179,7 @@ impl Delivery {
     }
 }
 
-/// Puts the halves of a batch where it was, to leave next.
+/// Replaces a batch by its halves, which leave next.
 pub(super) fn requeue_split(project: &mut ProjectQueue, batch: &Batch, parked: bool) {
     let (first, second) = batch.split();
     project.push_front(second, parked);

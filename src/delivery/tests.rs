@@ -74,7 +74,7 @@ fn linger_after_acks_waits_for_siblings() {
     assert!(!m.is_lingering());
     send(&mut m, 3..=4, 5);
     m.settle(callout.id, recorded(2), 10);
-    // Two wait and two are free: all four leave together.
+    // Two waiters are queued and two were just answered: all four leave together.
     assert_eq!(m.next_callout(10), None);
     assert!(m.is_lingering());
     send(&mut m, 5..=5, 11);
@@ -85,17 +85,17 @@ fn linger_after_acks_waits_for_siblings() {
     m.settle(callout.id, recorded(4), 20);
     assert_eq!(m.next_callout(20), None);
     assert!(!m.is_lingering(), "nothing is there to leave");
-    // Only one comes: it is kept for a moment and no longer.
+    // Only one of them sends again: it lingers only briefly.
     send(&mut m, 7..=7, 21);
     assert_eq!(m.next_callout(23), None);
     assert!(m.is_lingering());
     let callout = m.next_callout(24).unwrap();
     m.settle(callout.id, recorded(1), 30);
-    // One alone waits for nobody.
+    // A single client has no siblings to wait for.
     send(&mut m, 8..=8, 30);
     let callout = m.next_callout(30).unwrap();
     m.settle(callout.id, recorded(1), 40);
-    // Events without a caller set nobody free.
+    // Events without a waiter have no siblings to wait for.
     m.submit_all(None, EVENT, 50);
     let callout = m.next_callout(50).unwrap();
     m.submit_all(None, EVENT, 51);
@@ -170,7 +170,7 @@ fn callout_that_hangs_delays_no_others() {
     m.submit_all(Some(2), EVENT, 1);
     assert_eq!(m.next_callout(5), None);
     assert!(m.next_callout(11).is_some());
-    // Another project is never kept waiting, whatever the slots.
+    // Another project is never delayed, whatever is in flight.
     for waiter in 3..10 {
         m.submit_all(Some(waiter), EVENT, 20 * u64::from(waiter));
         m.next_callout(20 * u64::from(waiter) + 10);
@@ -221,7 +221,7 @@ fn waiter_at_its_deadline_is_unconfirmed() {
     assert_eq!(m.expire(6_899, 100).expired_waiters, 0);
     assert_eq!(m.expire(6_900, 100).expired_waiters, 1);
     assert_eq!(acks(&mut m), [(1, Ack::Unconfirmed)]);
-    // A late success tells nobody, and a late failure is not tried again.
+    // The waiter has been answered, so a late failure is not retried.
     assert!(!m.settle(callout.id, CalloutOutcome::RetryAfter(0), 7_000).retried);
     assert!(m.is_idle());
 }
@@ -230,7 +230,7 @@ fn waiter_at_its_deadline_is_unconfirmed() {
 fn rejection_of_a_batch_is_split_down_to_the_one_event() {
     for (outcome, ack, up) in [
         (CalloutOutcome::Rejected(Some("E".into())), Ack::Delivered, None),
-        // A middlebox: no verdict on the event.
+        // A middlebox: its rejection is not about the event.
         (CalloutOutcome::Rejected(None), Ack::Unconfirmed, Some(false)),
         (CalloutOutcome::PayloadTooLarge, Ack::Unconfirmed, Some(false)),
     ] {
@@ -322,7 +322,7 @@ fn unattended_events_are_retried_until_delivered() {
         now += 10_000;
         m.expire(now, 0);
     }
-    // The caller has long been told.
+    // The waiter was answered long ago.
     assert_eq!(acks(&mut m), [(1, Ack::Unconfirmed)]);
     let callout = m.next_callout(now).unwrap();
     assert_eq!(callout.body, br#"{"a":[1]}"#);
@@ -368,7 +368,7 @@ fn unattended_events_at_the_drain_deadline_are_dropped_and_counted() {
     m.begin_drain(0);
     let callout = m.next_callout(0).unwrap();
     assert!(m.settle(callout.id, CalloutOutcome::RetryAfter(0), 0).retried);
-    // Within the deadline, but the retry would not be.
+    // The failure is within the deadline, but the retry would not be.
     let callout = m.next_callout(6_999).unwrap();
     assert_eq!(m.settle(callout.id, CalloutOutcome::RetryAfter(0), 6_999).dropped, 1);
     assert!(m.is_idle());
@@ -530,7 +530,7 @@ fn retry_after_delays_the_next_callout() {
     assert!(m.settle(callout.id, CalloutOutcome::RetryAfter(2000), 0).retried);
     assert_eq!(m.next_callout(1999), None);
     let callout = m.next_callout(2000).unwrap();
-    // Longer than the client waits: it is told at once.
+    // Longer than the client waits: it is answered at once.
     m.settle(callout.id, CalloutOutcome::RetryAfter(3_600_000), 2001);
     assert_eq!(acks(&mut m), [(1, Ack::Unconfirmed)]);
     // An hour is cut to ten seconds.
@@ -570,8 +570,8 @@ fn deadlines_of_settled_waiters_are_freed() {
     assert!(m.deadlines.len() < 2_000, "{}", m.deadlines.len());
 }
 
-/// Callers come every 20 ms for a minute, to a Keen that takes `call_ms`: their answers, and how
-/// long they waited.
+/// Submits a request every 20 ms for a minute, while Keen takes `call_ms` per callout. Returns each
+/// waiter's ack and how long it waited.
 fn steady(call_ms: u64) -> Vec<(Ack, u64)> {
     let mut m = machine(settings());
     let (mut came, mut under_way, mut waits) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
@@ -615,13 +615,13 @@ fn steady_waiters_of_a_slow_keen_are_delivered() {
             "{call_ms} ms: {taken} of {}, {mean} ms on average, {longest} ms at most",
             waits.len()
         );
-        // The first calls learn how slow it is.
+        // The first callouts measure the latency.
         assert!(taken * 100 >= waits.len() * 90, "{call_ms}: {taken} of {}", waits.len());
         assert!(mean <= call_ms * 3 / 2 + 20, "{call_ms}: {mean}");
     }
 }
 
-/// Makes the next callout, at `now` or as soon as there is one; the time then.
+/// Returns the next callout that is due at `now` or later, and its time.
 fn next_callout_from(m: &mut Delivery, now: u64) -> (Callout, u64) {
     (now..now + 100_000).find_map(|now| m.next_callout(now).map(|callout| (callout, now))).unwrap()
 }
@@ -649,12 +649,12 @@ fn callouts_of_a_busy_project_leave_others_their_share() {
     m.submit_all(None, &[(1, "a", "{}"); 10], 0);
     let others: Vec<Callout> = std::iter::from_fn(|| m.next_callout(0)).collect();
     assert_eq!(others.len(), 2);
-    // One that fails does not use up the slots of the healthy.
+    // A failing project does not use up the callouts of a healthy one.
     for id in 1..=4 {
         m.settle(id, CalloutOutcome::RetryAfter(0), 1);
     }
     assert_eq!(std::iter::from_fn(|| m.next_callout(1)).count(), 2);
-    // It does not exceed its share itself, though healthy ones may.
+    // A failing project does not exceed its share. A healthy one may.
     for id in [5, 6, 7, 8] {
         m.settle(id, recorded(1), 2);
     }
@@ -729,7 +729,7 @@ fn parked_batches_after_a_recovery_are_retried_at_once() {
         m.settle(callout.id, CalloutOutcome::RetryAfter(0), at);
         now = at;
     }
-    // All are parked, and their pause is long. A fresh event is not delayed, and finds Keen up
+    // All are parked with a long pause. A fresh event is not delayed, and shows that Keen is up
     // again.
     assert_eq!(m.next_callout(now + 2_400), None);
     m.submit_all(None, &[(0, "a", "4")], now);
@@ -827,7 +827,7 @@ fn split_after_the_consecutive_ones_waits_for_its_interval() {
         m.settle(callout.id, CalloutOutcome::ServerError, at);
         (now, callouts) = (at, callouts + 1);
     }
-    // It keeps searching, at a bounded rate.
+    // The search for the bad event continues at a bounded rate.
     assert!(smallest < 50_000 >> 12, "{smallest}");
     assert!(callouts < 60, "{callouts}");
 }
@@ -847,7 +847,7 @@ fn halves_of_a_batch_keep_its_attempts() {
         m.settle(callout.id, outcome, now);
         while m.pop_ack().is_some() {}
     }
-    // Twice with its neighbour and twice alone: one attempt and three retries.
+    // Two attempts with its neighbour and two alone: one attempt and three retries.
     assert_eq!(callouts, 4);
 }
 
@@ -909,7 +909,7 @@ fn submission_within_its_share_displaces_unattended_events_first() {
     assert_eq!(m.take_displaced(), [(1, 6)]);
     assert_eq!(m.take_displaced(), []);
     assert_eq!(acks(&mut m), []);
-    // The last waiters of the other project give way to the rest of the share.
+    // The newest waiters of the other project are displaced for the rest of the share.
     assert_eq!(m.submit_all(None, &[(0, "a", &big), (0, "a", &big)], 0), Admission::Admitted);
     assert_eq!(m.expire(0, 0).unconfirmed, []);
     assert_eq!(m.submit_all(Some(101), &[(0, "a", &big)], 0), Admission::Rejected);
@@ -926,9 +926,9 @@ fn submission_within_its_share_displaces_waiters_of_others() {
     let callout = m.next_callout(0).unwrap();
     assert_eq!(m.submit_all(None, &[(0, "a", &big)], 0), Admission::Admitted);
     // All were in one callout. It goes on, but settles nothing.
-    let mut told = acks(&mut m);
-    told.sort_unstable();
-    assert_eq!(told, (1..=11).map(|waiter| (waiter, Ack::Unconfirmed)).collect::<Vec<_>>());
+    let mut unconfirmed = acks(&mut m);
+    unconfirmed.sort_unstable();
+    assert_eq!(unconfirmed, (1..=11).map(|waiter| (waiter, Ack::Unconfirmed)).collect::<Vec<_>>());
     assert_eq!(m.expire(0, 0).unconfirmed, [(1, 11)]);
     assert_eq!(m.settle(callout.id, recorded(0), 1).delivered, 0);
     let callout = m.next_callout(1).unwrap();
@@ -952,9 +952,9 @@ fn submission_of_a_client_displaces_unattended_events_of_its_own_project() {
             m.settle(callout.id, CalloutOutcome::Misconfigured, 0);
         }
         while m.submit_all(None, &[(0, "a", &big)], 0) == Admission::Admitted {}
-        // With one active project its share is the whole bound: nothing is beyond it.
+        // The share of a single active project is the whole bound, so nothing is displaced.
         assert_eq!(m.submit_all(waiter, &[(0, "a", &big)], 0), Admission::Rejected);
-        // With two, the half that is beyond its share gives way to clients.
+        // With two active projects, the half beyond the share is displaced by clients.
         m.submit_all(Some(7), &[(1, "a", &big)], 0);
         m.take_displaced();
         while m.submit_all(None, &[(0, "a", &big)], 0) == Admission::Admitted {}

@@ -230,10 +230,10 @@ mod tests {
     fn single(members: &str) -> (bool, String) {
         let text = format!("{{{members}}}");
         let body = body::Body::parse(Some(MessageType::Track), &text, usize::MAX).unwrap();
-        told(body, 0)
+        keen_and_traits(body, 0)
     }
 
-    fn told(mut body: body::Body<'_>, at: usize) -> (bool, String) {
+    fn keen_and_traits(mut body: body::Body<'_>, at: usize) -> (bool, String) {
         body.apply_batch_defaults();
         let message = &body.messages[at];
         let traits = match message.integrations.traits(&message.context) {
@@ -352,7 +352,7 @@ mod tests {
         ] {
             let text = format!(r#"{{"batch":[{{"integrations":{own}}}],"integrations":{batch}}}"#);
             let body = body::Body::parse(None, &text, usize::MAX).unwrap();
-            assert_eq!(told(body, 0), (sent, traits.to_owned()), "{text}");
+            assert_eq!(keen_and_traits(body, 0), (sent, traits.to_owned()), "{text}");
         }
     }
 }
