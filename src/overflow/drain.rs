@@ -2,8 +2,8 @@
 //! has confirmed.
 //!
 //! A message is sent only while its destination is healthy and caught up. A batch that Keen fails
-//! on is split within its message. A message with an event that Keen does not take is left to the
-//! queue's redrive policy; its other events are at Keen by then.
+//! on is split within its message. A message with an event that Keen does not accept is left to the
+//! queue's redrive policy after its other events have been delivered.
 
 use super::message::{self, MessageError, StoredEvent};
 use super::sqs::ReceivedMessage;
@@ -12,39 +12,39 @@ use crate::keen::bulk::{self, EventResult};
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// Messages that are sent to Keen at once, at most. The first is sent alone; each message that Keen
-/// takes adds one.
+/// Maximum number of messages sent to Keen concurrently. The first one is sent alone; each message
+/// that Keen accepts adds one.
 const MAX_WINDOW: usize = 8;
-/// An empty queue is asked this often, which is also the longest that SQS waits for a message.
+/// Poll interval of an empty queue. SQS waits at most this long for a message.
 pub(super) const IDLE_RECEIVE_MS: u64 = 20_000;
 /// The first pause after a failure. Each further failure doubles it.
 const PAUSE_MIN_MS: u64 = 1_000;
 const PAUSE_MAX_MS: u64 = 30_000;
 /// Splits within a message without a success in between.
 const MAX_CONSECUTIVE_SPLITS: u32 = 12;
-/// Attempts to delete a message. One that is not deleted is received again, and Keen recognizes its
-/// events.
+/// Maximum attempts to delete a message. A message that is not deleted is received again, and Keen
+/// recognizes its events as duplicates.
 const MAX_DELETE_ATTEMPTS: u32 = 3;
-/// `DeleteMessage` requests at once.
+/// Maximum number of concurrent `DeleteMessage` requests.
 const MAX_DELETES: usize = 4;
 
-/// A message that was received, and whose events are not all confirmed.
+/// A received message with unconfirmed events.
 #[derive(Debug)]
 pub(super) struct Pending {
     receipt_handle: String,
     pub(super) destination_index: usize,
     events: Vec<StoredEvent>,
-    /// Nothing of it is sent later: the queue then gives it to another reader.
+    /// No part is sent after this time, since the queue then gives the message to another reader.
     send_before_ms: u64,
     /// Parts that are not sent yet, the next one last.
     segments: Vec<Range<usize>>,
     consecutive_splits: u32,
-    /// Keen does not take one of its events.
+    /// Keen does not accept one of its events.
     has_failed: bool,
 }
 
 impl Pending {
-    /// The next part to send: its range, and the body of the bulk request.
+    /// Returns the next part to send: its range, and the body of the bulk request.
     fn next_segment(&mut self) -> Option<(Range<usize>, Vec<u8>)> {
         let segment = self.segments.pop()?;
         let events = self.events.get(segment.clone()).unwrap_or_default();
@@ -60,7 +60,7 @@ impl Pending {
         Some((segment, bulk::body(collections, capacity)))
     }
 
-    /// The collections of a part, and how many events each has.
+    /// Returns the collections of a part, and how many events each has.
     pub(super) fn expected_results(&self, segment: &Range<usize>) -> Vec<(&str, usize)> {
         let events = self.events.get(segment.clone()).unwrap_or_default();
         let collections = events.chunk_by(|a, b| a.collection == b.collection);
@@ -70,30 +70,30 @@ impl Pending {
     }
 }
 
-/// A part of a message at Keen.
+/// A part of a message that is being sent to Keen.
 #[derive(Debug)]
 pub(super) struct Sending {
     pub(super) pending: Pending,
     pub(super) segment: Range<usize>,
 }
 
-/// What a reply came to.
+/// The result of a reply from Keen.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
-    /// Events that Keen has.
+    /// Number of events that Keen has confirmed.
     pub(super) drained: u64,
     /// Events that Keen rejected for their content.
     pub(super) rejected: Vec<Rejection>,
-    /// The message is left in the queue.
+    /// Whether the message is left in the queue.
     pub(super) is_left: bool,
-    /// Keen has given results.
+    /// Whether Keen has given results.
     pub(super) is_destination_up: bool,
 }
 
-/// What received messages came to.
+/// The result of a `ReceiveMessage`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Received {
-    /// Of a project that is not configured, or unreadable. They stay for the queue's redrive
+    /// Projects of messages that are not configured. The messages are left to the queue's redrive
     /// policy.
     pub(super) unknown_projects: Vec<String>,
     pub(super) malformed: u64,
@@ -116,15 +116,15 @@ impl Pause {
 
 #[derive(Debug)]
 pub(super) struct Drain {
-    /// Until then this worker holds the lease.
+    /// When this worker's lease ends.
     leased_until_ms: u64,
     next_receive_ms: u64,
     is_receiving: bool,
-    /// The queue has failed, or gave nothing of use.
+    /// Pause after the queue has failed, or has returned no usable message.
     pause: Pause,
-    /// Keen has failed, by index of the destination.
+    /// Pauses after Keen has failed, by destination index.
     destination_pauses: Vec<Pause>,
-    /// Messages that are sent at once.
+    /// Number of messages that may be sent concurrently.
     window: usize,
     waiting: VecDeque<Pending>,
     sending: usize,
@@ -158,12 +158,12 @@ impl Drain {
         now < self.leased_until_ms && !self.is_stopped
     }
 
-    /// When the lease should be renewed, at the latest.
+    /// Returns when the lease ends.
     pub(super) fn leased_until_ms(&self) -> u64 {
         self.leased_until_ms
     }
 
-    /// Receives no more messages. What is being sent is finished.
+    /// Stops receiving messages. Messages that are being sent are finished.
     pub(super) fn stop(&mut self) {
         self.is_stopped = true;
         self.waiting.clear();
@@ -178,7 +178,8 @@ impl Drain {
         self.sending == 0 && self.deleting == 0 && self.deletes.is_empty()
     }
 
-    /// The next message to delete, if any: its receipt handle, and how often that was tried.
+    /// Returns the next message to delete, if any: its receipt handle, and the number of attempts
+    /// so far.
     pub(super) fn next_delete(&mut self) -> Option<(String, u32)> {
         if self.deleting >= MAX_DELETES {
             return None;
@@ -196,14 +197,14 @@ impl Drain {
         }
     }
 
-    /// The next part of a message to send to Keen, if any. `is_ready`: whether a destination is
-    /// healthy and caught up.
+    /// Returns the next part of a message to send to Keen, if any. `is_ready`: whether a
+    /// destination is healthy and caught up.
     pub(super) fn next_send(
         &mut self,
         is_ready: impl Fn(usize) -> bool,
         now: u64,
     ) -> Option<(Sending, Vec<u8>)> {
-        // The others are given to another reader, or to this one later.
+        // The queue gives the other messages to another reader, or to this one later.
         self.waiting.retain(|pending| now < pending.send_before_ms);
         if self.sending >= self.window {
             return None;
@@ -230,8 +231,9 @@ impl Drain {
                 .any(|index| !self.is_paused(index, now) && is_ready(index))
     }
 
-    /// How many messages to ask for. While Keen fails one is enough to find out whether it still
-    /// does: each time that a message is received counts towards the queue's redrive policy.
+    /// Returns how many messages to request. While Keen fails, a single message is enough to check
+    /// whether it is up again, and each receipt of a message counts towards the queue's redrive
+    /// policy.
     pub(super) fn receive_size(&self, max_messages: usize) -> usize {
         let is_failing = self.destination_pauses.iter().any(|pause| pause.failures > 0);
         if is_failing { 1 } else { max_messages }
@@ -246,8 +248,8 @@ impl Drain {
         self.next_receive_ms = now.saturating_add(IDLE_RECEIVE_MS);
     }
 
-    /// Takes what was received. None: the queue has failed. `send_before_ms`: until when it may be
-    /// sent.
+    /// Handles the reply to a `ReceiveMessage`. `None`: the queue has failed. `send_before_ms`:
+    /// until when the messages may be sent.
     pub(super) fn on_received(
         &mut self,
         messages: Option<Vec<ReceivedMessage>>,
@@ -289,11 +291,11 @@ impl Drain {
             });
         }
         if !self.waiting.is_empty() {
-            // There may be more. It is received once this is sent.
+            // There may be more messages. They are received once these are sent.
             self.next_receive_ms = now;
             self.pause = Pause::default();
         } else if !is_empty {
-            // Nothing of use: ask less and less often.
+            // No usable message: poll less and less often.
             self.pause.extend(now);
         }
         received
@@ -355,7 +357,7 @@ impl Drain {
                 pending.segments.extend([middle..segment.end, segment.start..middle]);
             }
             _ => {
-                // The destination is not healthy: its messages are left for a while.
+                // The destination is unhealthy, so its messages are left for a while.
                 self.waiting.retain(|other| other.destination_index != pending.destination_index);
                 self.window = (self.window >> 1).max(1);
                 if let Some(pause) = self.destination_pauses.get_mut(pending.destination_index) {

@@ -2,8 +2,8 @@
 //! the queue to Keen.
 //!
 //! The embedder reads the value, asks [`claim`] for the new one, and writes it with
-//! compare-and-swap. Times are of the wall clock. A lease that is held twice, because the clock was
-//! set, does no harm: the queue gives a message to one reader, and Keen recognizes duplicates.
+//! compare-and-swap. Times are of the wall clock. A lease that is held twice because the clock was
+//! set does no harm: the queue gives a message to one reader, and Keen recognizes duplicates.
 
 /// How long a lease lasts. Its holder renews it after half of that time.
 pub const LEASE_MS: u64 = 30_000;
@@ -12,8 +12,8 @@ pub const LEASE_MS: u64 = 30_000;
 /// numbers.
 pub const LEASE_BYTES: usize = 16;
 
-/// The value to write if `owner` may hold the lease from now on. None if another holds it.
-/// `current`: the value that is shared now.
+/// Returns the value to write if `owner` may hold the lease from now on. `None`: another owner
+/// holds it. `current`: the value that is shared now.
 ///
 /// ```
 /// use keen_edge::overflow::lease::{LEASE_MS, claim};
@@ -27,7 +27,7 @@ pub const LEASE_BYTES: usize = 16;
 pub fn claim(current: Option<&[u8]>, owner: u64, unix_ms: u64) -> Option<[u8; LEASE_BYTES]> {
     let latest = unix_ms.saturating_add(LEASE_MS);
     if let Some((holder, end)) = current.and_then(parse) {
-        // An end beyond a whole lease is of a clock that was ahead.
+        // An end more than one lease ahead was written by a clock that was ahead.
         let is_valid = end > unix_ms && end <= latest;
         if is_valid && holder != owner {
             return None;
@@ -56,7 +56,7 @@ mod tests {
         assert!(claim(Some(b"seventeen bytes!!"), 8, 1_000).is_some());
         assert!(claim(Some(&value), 8, 1_000 + LEASE_MS - 1).is_none());
         assert!(claim(Some(&value), 8, 1_000 + LEASE_MS).is_some());
-        // The clock was set back: nobody waits for hours.
+        // The clock was set back: the lease must not stay taken for hours.
         assert!(claim(Some(&value), 8, 999).is_some());
         assert!(claim(Some(&claim(None, u64::MAX, u64::MAX).unwrap()), 8, 0).is_some());
     }

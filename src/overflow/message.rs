@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 /// The version that is written, and the only one that is read.
 const VERSION: u32 = 1;
-/// Bytes of a message in addition to its bulk body, at most: a project id has 24 characters.
+/// Maximum bytes of a message in addition to its bulk body. A project id has 24 characters.
 pub const ENVELOPE_BYTES: usize = 128;
 
 #[derive(Serialize, Deserialize)]
@@ -34,30 +34,30 @@ struct Envelope<'a> {
 pub struct StoredEvent {
     /// Name of the collection.
     pub collection: String,
-    /// The event as Keen takes it.
+    /// The event as Keen accepts it.
     pub json: String,
 }
 
-/// A message that was read.
+/// A parsed message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// The Keen project.
     pub project_id: String,
-    /// Its events, those of one collection after the other.
+    /// Its events, grouped by collection.
     pub events: Vec<StoredEvent>,
 }
 
-/// Why a message is not read.
+/// Why a message cannot be parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageError {
-    /// It is not a message of this filter.
+    /// It was not written by this filter.
     Malformed,
-    /// It is of another version of this filter.
+    /// It was written by another version of this filter.
     Version(u32),
 }
 
-/// Writes a message. None if `bulk_body` is not JSON text, or has a character that SQS does not
-/// accept and JSON cannot escape there.
+/// Writes a message. `None` if `bulk_body` is not JSON text, or has a character that SQS does not
+/// accept and that JSON cannot escape there.
 ///
 /// ```
 /// use keen_edge::overflow::message;
@@ -76,7 +76,7 @@ pub fn encode(project_id: &str, bulk_body: &[u8]) -> Option<String> {
     }
     let mut escaped = Cow::Borrowed(body);
     if body.contains(['\u{fffe}', '\u{ffff}']) {
-        // They occur in strings only, and mean the same when escaped.
+        // They occur only in strings, where the escaped form means the same.
         let replaced = body.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff");
         escaped = Cow::Owned(replaced);
     }

@@ -1,10 +1,10 @@
-//! An outage of any length: events that Keen does not take go to a queue, and come back to Keen by
-//! themselves.
+//! Survives outages of any length: events that Keen does not accept go to a queue, and are
+//! delivered from it later.
 //!
-//! A pure state machine beside [`Delivery`], which decides what is handed over. It makes
-//! [calls](Overflow::next_call) to the queue, and to Keen for events that come back; the embedder
-//! dispatches them, and gives it the [responses](Overflow::on_response). The queue speaks Amazon
-//! SQS's JSON protocol ([`sqs`]); a message holds one project's events ([`message`]).
+//! A pure state machine that complements [`Delivery`], which decides what is handed over. It makes
+//! [calls](Overflow::next_call) to the queue, and to Keen for events from the queue. The embedder
+//! dispatches them, and passes it the [responses](Overflow::on_response). The queue uses Amazon
+//! SQS's JSON protocol ([`sqs`]). A message contains one project's events ([`message`]).
 //!
 //! - An event is acknowledged only after the queue has confirmed its message.
 //! - A message is deleted only after Keen has given a final result for each of its events.
@@ -24,19 +24,19 @@ use drain::{Drain, IDLE_RECEIVE_MS, Sending};
 use rustc_hash::FxHashMap;
 use sqs::{Action, SqsError};
 
-/// A call in flight.
+/// The id of a call in flight.
 pub type CallId = u32;
 
-/// The longest time of one `SendMessage` or `DeleteMessage`.
+/// Time limit of one `SendMessage` or `DeleteMessage`.
 const QUEUE_TIMEOUT_MS: u64 = 3_000;
-/// The longest time of one `ReceiveMessage` in addition to the time that the queue waits.
+/// Time limit of one `ReceiveMessage`, in addition to the time that the queue waits.
 const RECEIVE_MARGIN_MS: u64 = 5_000;
-/// Bytes of messages that are received at once: they are in memory until they are sent.
+/// Maximum bytes of messages received at once. They are in memory until they are sent.
 const MAX_RECEIVED_BYTES: usize = 2_097_152;
-/// A received message is sent to Keen in parts, each within the callout's time. The queue hides it
-/// for this many of them.
+/// The queue hides a received message for the time limits of this many callouts, since its parts
+/// are sent one by one.
 const VISIBLE_AFTER_CALLOUTS: u64 = 12;
-/// A worker without the lease asks for it this often.
+/// Interval at which a worker without the lease tries to claim it.
 const LEASE_RETRY_MS: u64 = 10_000;
 
 /// Where a call goes.
@@ -54,41 +54,40 @@ pub enum Target {
 /// A call to make.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Call {
-    /// To give its response with.
+    /// The id to pass with its response.
     pub id: CallId,
     /// Where it goes.
     pub target: Target,
     /// The request's body.
     pub body: Vec<u8>,
-    /// How long it may take.
+    /// Its time limit.
     pub timeout_ms: u64,
 }
 
-/// What a call came to, for metrics and logs.
+/// The result of a call, for metrics and logs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct OverflowReport {
-    /// Index of the configuration's destination whose events the counts are of. None for other
-    /// calls.
+    /// Index of the configuration's destination whose events are counted. `None` for other calls.
     pub destination_index: Option<usize>,
-    /// Events that the queue has stored.
+    /// Number of events that the queue has stored.
     pub overflowed: u64,
-    /// Events that the queue did not store, and that wait for Keen again.
+    /// Number of events that the queue did not store, and that wait for Keen again.
     pub returned: u64,
-    /// Events from the queue that Keen has.
+    /// Number of events from the queue that Keen has confirmed.
     pub drained: u64,
     /// Events from the queue that Keen rejected for their content.
     pub rejected: Vec<Rejection>,
-    /// Messages that Keen did not take completely: they stay in the queue.
+    /// Number of messages that stay in the queue because Keen did not accept all of their events.
     pub left: u64,
-    /// Keen accepts events for this destination. None if the call does not tell.
+    /// Whether Keen accepts events for this destination. `None`: the call does not show it.
     pub destination_up: Option<bool>,
-    /// Whether the queue can be reached. None if the call was not to the queue.
+    /// Whether the queue can be reached. `None`: the call was not to the queue.
     pub queue_up: Option<bool>,
-    /// Why the queue did not take a request.
+    /// Why the queue rejected a request.
     pub error: Option<SqsError>,
-    /// Projects of received messages that are not configured: the messages stay in the queue.
+    /// Projects of received messages that are not configured. The messages stay in the queue.
     pub unknown_projects: Vec<String>,
-    /// Received messages that are unreadable: they stay in the queue.
+    /// Number of received messages that are unreadable. They stay in the queue.
     pub malformed: u64,
 }
 
@@ -110,18 +109,18 @@ pub struct Overflow {
     keen_timeout_ms: u64,
     /// Project ids, by index of the configuration's destination.
     projects: Vec<String>,
-    /// None: this filter does not drain the queue.
+    /// `None`: this filter does not drain the queue.
     drain: Option<Drain>,
     in_flight: FxHashMap<CallId, InFlight>,
     last_id: CallId,
     next_lease_check_ms: u64,
-    /// Further parts of messages that are being sent.
+    /// Next parts of messages that are being sent.
     continued: Vec<(Sending, Vec<u8>)>,
 }
 
 impl Overflow {
-    /// `projects`: the project ids of the configuration's destinations. `keen_timeout_ms`: the
-    /// longest time of a callout to Keen.
+    /// Creates the state machine. `projects`: the project ids of the configuration's destinations.
+    /// `keen_timeout_ms`: time limit of a callout to Keen.
     #[must_use]
     pub fn new(settings: &OverflowSettings, projects: Vec<String>, keen_timeout_ms: u64) -> Self {
         let visibility_ms = keen_timeout_ms.saturating_mul(VISIBLE_AFTER_CALLOUTS);
@@ -146,7 +145,7 @@ impl Overflow {
         }
     }
 
-    /// To enable handing over in delivery with.
+    /// Returns the policy for [`Delivery::enable_overflow`].
     #[must_use]
     pub fn policy(&self) -> OverflowPolicy {
         self.policy
@@ -154,7 +153,7 @@ impl Overflow {
 
     // === lease ===
 
-    /// Whether to claim or renew the lease now: see [`lease::claim`]. The answer goes to
+    /// Whether to claim or renew the lease now: see [`lease::claim`]. Pass the result to
     /// [`Overflow::on_lease`].
     pub fn is_lease_due(&mut self, now: u64) -> bool {
         let Some(drain) = self.drain.as_ref().filter(|drain| !drain.is_stopped()) else {
@@ -169,7 +168,7 @@ impl Overflow {
         is_due
     }
 
-    /// Whether this worker holds the lease now.
+    /// Notes whether this worker holds the lease now.
     pub fn on_lease(&mut self, is_held: bool, now: u64) {
         if let Some(drain) = &mut self.drain {
             drain.set_lease(if is_held { now.saturating_add(lease::LEASE_MS) } else { 0 });
@@ -178,7 +177,7 @@ impl Overflow {
 
     // === calls ===
 
-    /// The next call to make now, if any. Call it until there is none.
+    /// Returns the next call to make now, if any. Call it until there is none.
     pub fn next_call(&mut self, delivery: &mut Delivery, now: u64) -> Option<Call> {
         while let Some(handover) = delivery.next_handover(now) {
             let project = self.projects.get(handover.destination_index);
@@ -236,7 +235,7 @@ impl Overflow {
         Call { id: self.last_id, target, body, timeout_ms }
     }
 
-    /// A call could not be made.
+    /// Handles a call that could not be dispatched.
     pub fn on_dispatch_failed(
         &mut self,
         call: CallId,
@@ -246,7 +245,7 @@ impl Overflow {
         self.on_response(call, CalloutResponse::default(), delivery, now)
     }
 
-    /// Takes the response to a call.
+    /// Handles the response to a call.
     pub fn on_response(
         &mut self,
         call: CallId,
@@ -307,8 +306,8 @@ impl Overflow {
             Err(error) => (None, Some(error)),
         };
         report.error = error;
-        // A callout that begins just before then ends before the queue gives the message to another
-        // reader.
+        // A callout that begins just before this time ends before the queue gives the message to
+        // another reader.
         let hidden_ms = self.visibility_s.saturating_mul(1_000);
         let reserve_ms = self.keen_timeout_ms.saturating_add(RECEIVE_MARGIN_MS);
         let send_before_ms = now.saturating_add(hidden_ms.saturating_sub(reserve_ms));
@@ -340,21 +339,22 @@ impl Overflow {
 
     // === state ===
 
-    /// Begins a graceful shutdown: receives no more messages, and finishes what is being sent.
+    /// Begins a graceful shutdown: stops receiving messages, and finishes those that are being
+    /// sent.
     pub fn begin_drain(&mut self) {
         if let Some(drain) = &mut self.drain {
             drain.stop();
         }
     }
 
-    /// Whether no call is in flight that something depends on. Handovers are delivery's.
+    /// Whether no call is in flight whose result is needed. Handovers are tracked by delivery.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.continued.is_empty() && self.drain.as_ref().is_none_or(Drain::is_idle)
     }
 
-    /// Whether this filter drains the queue, so that a timer must run though nothing is pending:
-    /// every second is enough.
+    /// Whether this filter drains the queue, so that a timer must run even if nothing is pending. A
+    /// period of one second is enough.
     #[must_use]
     pub fn needs_timer(&self) -> bool {
         self.drain.as_ref().is_some_and(|drain| !drain.is_stopped())

@@ -3,17 +3,17 @@
 //!
 //! Each is a `POST /` with the content type [`CONTENT_TYPE`] and the action in the header
 //! `X-Amz-Target` (Amazon SQS API Reference, "Making query API requests with the AWS JSON
-//! protocol"). ElasticMQ and moto speak it, too.
+//! protocol"). ElasticMQ and moto support it, too.
 
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
 /// The content type of a request.
 pub const CONTENT_TYPE: &str = "application/x-amz-json-1.0";
-/// Messages that one `ReceiveMessage` may ask for.
+/// Maximum number of messages that one `ReceiveMessage` may request.
 pub const MAX_RECEIVED_MESSAGES: usize = 10;
 
-/// What a request asks of the queue.
+/// An action of the queue's API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Stores a message.
@@ -25,7 +25,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// The value of the header `X-Amz-Target`.
+    /// Returns the value of the header `X-Amz-Target`.
     #[must_use]
     pub fn target(self) -> &'static str {
         match self {
@@ -59,7 +59,7 @@ struct DeleteMessage<'a> {
     receipt_handle: &'a str,
 }
 
-/// The body of a `SendMessage`.
+/// Returns the body of a `SendMessage`.
 ///
 /// ```
 /// use keen_edge::overflow::sqs;
@@ -75,8 +75,8 @@ pub fn send_message(queue_url: &str, message_body: &str) -> Vec<u8> {
     to_json(&SendMessage { queue_url, message_body })
 }
 
-/// The body of a `ReceiveMessage`. `wait_s`: how long the queue waits for a message.
-/// `visibility_s`: how long it hides what it gives.
+/// Returns the body of a `ReceiveMessage`. `wait_s`: how long the queue waits for a message.
+/// `visibility_s`: how long it hides the returned messages.
 #[must_use]
 pub fn receive_message(
     queue_url: &str,
@@ -92,7 +92,7 @@ pub fn receive_message(
     })
 }
 
-/// The body of a `DeleteMessage`.
+/// Returns the body of a `DeleteMessage`.
 #[must_use]
 pub fn delete_message(queue_url: &str, receipt_handle: &str) -> Vec<u8> {
     to_json(&DeleteMessage { queue_url, receipt_handle })
@@ -106,14 +106,14 @@ fn to_json(request: &impl Serialize) -> Vec<u8> {
 /// Why a request has failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SqsError {
-    /// The status. None if the callout broke off.
+    /// The status. `None`: the callout ended without a reply.
     pub status: Option<u16>,
     /// The name of the error, without its namespace.
     pub name: Option<String>,
 }
 
 impl SqsError {
-    /// Whether the queue does not accept this message, and never will.
+    /// Whether the queue refuses this message permanently.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         let is_of_message = |name: &str| {
@@ -125,12 +125,12 @@ impl SqsError {
     }
 }
 
-/// A message that was received.
+/// A received message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceivedMessage {
-    /// Deletes the message.
+    /// The handle to delete the message with.
     pub receipt_handle: String,
-    /// What was sent.
+    /// The body that was sent.
     pub body: String,
 }
 
@@ -165,7 +165,7 @@ struct ErrorReply<'a> {
 /// Reads the reply to a `SendMessage`.
 ///
 /// # Errors
-/// The status is not 200, or the reply has no `MessageId`: then the message counts as not stored.
+/// The status is not 200, or the reply has no `MessageId`. The message then counts as not stored.
 ///
 /// ```
 /// use keen_edge::overflow::sqs;
@@ -212,7 +212,7 @@ pub fn parse_delete_reply(status: Option<u16>, reply: &[u8]) -> Result<(), SqsEr
 fn error(status: Option<u16>, reply: &[u8]) -> SqsError {
     let named = serde_json::from_slice::<ErrorReply<'_>>(reply).ok();
     let name = named.map(|reply| reply.name.rsplit('#').next().unwrap_or_default().to_owned());
-    // A message may echo what was sent. A name is a word.
+    // An error message may echo what was sent. An error name is a single word.
     let is_word =
         |name: &String| name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric());
     SqsError { status, name: name.filter(is_word) }

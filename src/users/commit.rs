@@ -1,7 +1,8 @@
-//! Writes a request's updates to shared data, within the bounds, while other workers do the same.
+//! Writes a request's updates to shared data, within the bounds and concurrently with other
+//! workers.
 //!
 //! A request reserves capacity in the partition's usage before a shard grows, and releases it after
-//! a shard has shrunk. So the shards never hold more than the bound, whatever the order of writes.
+//! a shard has shrunk. The shards therefore never exceed the bound, in any order of writes.
 
 use super::SharedData;
 use super::record::Update;
@@ -11,10 +12,10 @@ use super::transaction::{CommitReport, LoadedShard, UserTransaction, apply};
 use super::usage_index::{PartitionUsage, SHARDS};
 use std::collections::BinaryHeap;
 
-/// Most attempts at a write while other workers write first.
+/// Maximum attempts at a write while other workers write first.
 const MAX_CAS_ATTEMPTS: usize = 100;
-/// How far ahead of now an empty shard counts as used, in microseconds: a worker may be about to
-/// write to it.
+/// How far in the future an empty shard counts as last used, in microseconds, because a worker may
+/// be about to write to it.
 const EMPTY_SHARD_LEAD_US: u64 = 1_000_000;
 
 impl<S: SharedData> UserTransaction<'_, S> {
@@ -30,7 +31,7 @@ impl<S: SharedData> UserTransaction<'_, S> {
     }
 
     fn commit_partition(&mut self, partition: u64) {
-        // What the partition's usage includes for our writes, so that no other worker takes it.
+        // Usage reserved in the partition for this request's writes.
         let mut reserved = Usage::default();
         for _ in 0..MAX_CAS_ATTEMPTS {
             if self.reserve(partition, &mut reserved) {
@@ -50,8 +51,8 @@ impl<S: SharedData> UserTransaction<'_, S> {
         self.release(partition, reserved);
     }
 
-    /// Reserves what the dirty shards will hold, and evicts the least recently used records until
-    /// it fits. False: another worker has written first.
+    /// Reserves capacity for the dirty shards, and evicts the least recently used records until
+    /// they fit. Returns false if another worker has written first.
     fn reserve(&mut self, partition: u64, reserved: &mut Usage) -> bool {
         let mut need = self.pending_delta(partition);
         if need.clamp_positive() == *reserved {
@@ -92,7 +93,7 @@ impl<S: SharedData> UserTransaction<'_, S> {
             self.report.evicted = self.report.evicted.saturating_add(1);
         }
         if usage.used.saturating_add(need).exceeds(quota) {
-            // All shards are empty: what is left was reserved by a VM that has ended.
+            // All shards are empty, so the rest was reserved by a VM that has ended.
             usage.used = Usage::default();
         }
         usage.used = usage.used.saturating_add(need.clamp_positive());
@@ -103,9 +104,9 @@ impl<S: SharedData> UserTransaction<'_, S> {
         is_written
     }
 
-    /// Writes the dirty shards of a partition, those that shrink first, since they free capacity
-    /// for the others. Stops where another worker has written first: that shard is read again, and
-    /// its updates are applied again.
+    /// Writes the dirty shards of a partition. Shards that shrink come first, since they free
+    /// capacity for the others. Stops if another worker has written first: that shard is then read
+    /// again, and its updates are reapplied.
     fn write(&mut self, partition: u64, reserved: &mut Usage) {
         let deltas: BinaryHeap<(i64, i64, ShardId)> = self
             .dirty_shards_of(partition)
@@ -139,7 +140,7 @@ impl<S: SharedData> UserTransaction<'_, S> {
         }
     }
 
-    /// Returns capacity that was reserved and not used.
+    /// Releases capacity that was reserved and not used.
     fn release(&mut self, partition: u64, reserved: Usage) {
         let key = usage_key(self.settings, partition);
         for _ in 0..MAX_CAS_ATTEMPTS {
@@ -155,7 +156,7 @@ impl<S: SharedData> UserTransaction<'_, S> {
         }
     }
 
-    /// The shards that are to be written.
+    /// Returns the shards to write.
     fn dirty_shards(&self) -> impl Iterator<Item = (&ShardId, &LoadedShard)> {
         self.loaded.iter().filter(|(_, loaded)| loaded.usage_at_load.is_some())
     }
@@ -164,7 +165,7 @@ impl<S: SharedData> UserTransaction<'_, S> {
         self.dirty_shards().filter(move |(shard_id, _)| shard_id.partition == partition)
     }
 
-    /// How much more the dirty shards of a partition hold than when they were read.
+    /// Returns the change in usage of a partition's dirty shards since they were read.
     fn pending_delta(&self, partition: u64) -> Usage {
         self.dirty_shards_of(partition)
             .fold(Usage::default(), |sum, (_, loaded)| sum.saturating_add(loaded.delta()))

@@ -1,14 +1,14 @@
-//! The store of users' traits, from their identify calls: bounded, and shared by all workers of a
-//! process. It knows no messages; `mapping` reads ids and traits from them.
+//! A bounded store of users' traits from identify messages, shared by all workers of a process. It
+//! does not depend on messages: `mapping` extracts ids and traits from them.
 //!
 //! A user is found by `userId` or `anonymousId`, within one source. Records are stored in shards of
-//! shared data, many users a shard, so that an event costs one read. A usage index counts what all
-//! shards hold, and has a lower bound of the oldest `last_seen` of each: when the store is full the
-//! least recently used records are evicted, in whichever shard they are.
+//! shared data, with many users per shard, so that an event costs one read. A usage index counts
+//! what all shards hold, and has a lower bound of the oldest `last_seen` of each shard. When the
+//! store is full, the least recently used records of all shards are evicted.
 //!
 //! | module | |
 //! |---|---|
-//! | `record` | what is stored of one user, and how an update changes it |
+//! | `record` | the record of one user, and how an update changes it |
 //! | `shard` | the records of many users as bytes, the most recently used first |
 //! | `sharding` | which shard an id belongs to, and the keys in shared data |
 //! | `usage_index` | how much all shards hold, and where the oldest record is |
@@ -38,19 +38,19 @@ pub(crate) use sharding::partition_count;
 pub(crate) use transaction::json_to_text;
 pub use transaction::{CommitReport, UserTransaction};
 
-/// A store of values under keys, each with a version, as Envoy's shared data is.
+/// A versioned key-value store, such as Envoy's shared data.
 pub trait SharedData {
-    /// The value under `key` and its version. Empty and `None` if there is none.
+    /// Returns the value under `key` and its version. Empty and `None` if there is none.
     fn get(&mut self, key: &str) -> (Vec<u8>, Option<u32>);
 
-    /// Compare-and-swap: sets the value under `key` if `version` is its version. False: it is not,
-    /// and the value stays.
+    /// Compare-and-swap: sets the value under `key` if `version` is its version. Otherwise returns
+    /// false and keeps the value.
     ///
-    /// Without a version it sets the value in any case.
+    /// Without a version it always sets the value.
     fn set(&mut self, key: &str, value: &[u8], version: Option<u32>) -> bool;
 }
 
-/// A store for one worker alone, and for tests.
+/// A store for a single worker, and for tests.
 impl SharedData for BTreeMap<String, (Vec<u8>, u32)> {
     fn get(&mut self, key: &str) -> (Vec<u8>, Option<u32>) {
         let found = BTreeMap::get(self, key);
@@ -71,17 +71,17 @@ impl SharedData for BTreeMap<String, (Vec<u8>, u32)> {
     }
 }
 
-/// A user as events show it.
+/// A user as events contain it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct User {
     /// `userId` as JSON, if the user has one.
     pub id: Option<String>,
-    /// `traits` as a JSON object that Keen accepts; empty if there are none.
+    /// `traits` as a JSON object that Keen accepts. Empty if there are none.
     pub traits: String,
 }
 
 impl User {
-    /// Writes the user as JSON: `{"userId":…,"traits":{…}}`, without members that are empty.
+    /// Writes the user as JSON: `{"userId":…,"traits":{…}}`, without empty members.
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut separator: &[u8] = b"{";
         if let Some(id) = &self.id {
@@ -98,7 +98,7 @@ impl User {
         out.extend_from_slice(if separator == b"{" { b"{}" } else { b"}" });
     }
 
-    /// Whether there is neither id nor traits.
+    /// Whether the user has neither id nor traits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.id.is_none() && self.traits.is_empty()

@@ -1,4 +1,4 @@
-//! What is stored of one user, and how an update changes it.
+//! The record of one user, and how an update changes it.
 
 use crate::json::{Value, read_value};
 use crate::keen::sanitize::sanitize;
@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// What an id is.
+/// The kind of an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum IdKind {
     UserId,
@@ -17,7 +17,7 @@ pub(crate) enum IdKind {
 /// The id of a user, within one source.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct UserKey {
-    /// A hash of the source's write key, so that it survives changes of the configuration.
+    /// A hash of the source's write key, which is the same in every configuration.
     pub(crate) key_hash: u64,
     pub(crate) kind: IdKind,
     pub(crate) id: String,
@@ -33,13 +33,13 @@ impl UserKey {
     }
 }
 
-/// What is stored under an id. All texts are JSON that Keen accepts; an object without members is
-/// an empty text.
+/// The record stored under an id. All texts are JSON that Keen accepts. An object without members
+/// is an empty text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Record<'b> {
     /// A user's traits.
     Profile {
-        /// All traits, as events show them.
+        /// All traits, as events contain them.
         traits: &'b str,
         /// The traits among them that Segment's Engage computed. An identify does not replace them.
         computed: &'b str,
@@ -57,7 +57,7 @@ pub(crate) enum Update {
     MergeComputed(String),
     /// Links an `anonymousId` to a `userId`, as JSON.
     LinkUserId(String),
-    /// Only notes that the user was seen.
+    /// Only updates when the user was last seen.
     Touch,
 }
 
@@ -69,7 +69,7 @@ pub(crate) enum OwnedRecord {
 }
 
 impl Update {
-    /// The record after this update. `None`: there is nothing to store.
+    /// Returns the record after this update. `None`: there is nothing to store.
     pub(crate) fn apply(&self, before: Option<Record<'_>>) -> Option<OwnedRecord> {
         let (traits, computed) = match before {
             Some(Record::Profile { traits, computed }) => (traits, computed),
@@ -95,7 +95,7 @@ impl Update {
 }
 
 impl OwnedRecord {
-    /// Bytes of its texts.
+    /// Returns the bytes of its texts.
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Profile { traits, computed } => traits.len().saturating_add(computed.len()),
@@ -111,8 +111,8 @@ impl OwnedRecord {
     }
 }
 
-/// The members of two JSON objects that Keen accepts, in one object. Of equal names the second's
-/// member stays. An empty text is an object without members.
+/// Merges two JSON objects that Keen accepts. Of equal names the second object's member is kept. An
+/// empty text is an object without members.
 pub(crate) fn merge_objects(first: &str, second: &str) -> String {
     let (Members(first_members), Members(second_members)) = (members(first), members(second));
     if second_members.is_empty() {
@@ -135,7 +135,7 @@ pub(crate) fn merge_objects(first: &str, second: &str) -> String {
     merged
 }
 
-/// A JSON object as Keen accepts it. Empty where it has no members, or is no object.
+/// Returns a JSON object as Keen accepts it. Empty if it has no members or is not an object.
 pub(crate) fn sanitize_object(object: &str) -> String {
     match read_value(object) {
         Some(value @ Value::Object(_)) => {

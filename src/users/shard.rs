@@ -1,7 +1,6 @@
 //! The records of many users as bytes, the most recently used first.
 //!
-//! A look-up reads over the other records without an allocation, and a change copies them as they
-//! are. A record:
+//! A lookup skips other records without allocating, and a change copies them unchanged. A record:
 //!
 //! ```text
 //! last_seen: u64 | key_hash: u64 | tag: u8 | is_user_id: u8
@@ -13,8 +12,8 @@
 
 use super::record::{IdKind, Record, UserKey};
 
-/// Most updates of one request: as many as a [`SeenAt`] can order. Segment takes 2,500 messages a
-/// batch.
+/// Maximum number of updates in one request, which is the number that a [`SeenAt`] can order.
+/// Segment accepts 2,500 messages per batch.
 pub(super) const MAX_UPDATES_PER_REQUEST: u64 = 0x1fff;
 
 /// When a user was last seen: microseconds since 1970, and in the lower 13 bits the index within a
@@ -32,10 +31,10 @@ impl SeenAt {
     }
 }
 
-/// What records take of the bounds.
+/// Users and bytes of records, as counted against the bounds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Usage {
-    /// Profiles. A link is none.
+    /// Number of profiles. Links do not count.
     pub(super) users: i64,
     /// Bytes, overhead included.
     pub(super) bytes: i64,
@@ -61,13 +60,13 @@ impl Usage {
         self.users > limit.users || self.bytes > limit.bytes
     }
 
-    /// Negative numbers become 0.
+    /// Replaces negative numbers by 0.
     pub(super) fn clamp_positive(self) -> Self {
         Self { users: self.users.max(0), bytes: self.bytes.max(0) }
     }
 }
 
-/// A record in a shard. Its texts are decoded on demand, since a look-up passes many other records.
+/// A record in a shard. Its texts are decoded on demand, since a lookup skips many records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry<'b> {
     pub(super) last_seen: SeenAt,
@@ -81,11 +80,11 @@ pub(super) struct Entry<'b> {
     bytes: &'b [u8],
 }
 
-/// What a record costs besides its bytes: its part of a shard's key, version and map node, and of
-/// the partition's usage.
+/// Bytes that a record costs in addition to its own: its part of a shard's key, version and map
+/// node, and of the partition's usage.
 const RECORD_OVERHEAD: usize = 32;
-/// Sizes are rounded up to a multiple of this, so that a small change does not change the usage,
-/// and saves a write of it.
+/// Sizes are rounded up to a multiple of this. A small change then leaves the usage unchanged,
+/// which saves a write.
 const SIZE_QUANTUM: usize = 32;
 
 impl<'b> Entry<'b> {
@@ -131,7 +130,8 @@ impl Shard {
         &self.0
     }
 
-    /// The records, the most recently used first. They end where the bytes are no record.
+    /// Returns the records, the most recently used first. Stops at the first bytes that are not a
+    /// record.
     pub(super) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         let mut rest = self.0.as_slice();
         std::iter::from_fn(move || {
@@ -145,7 +145,7 @@ impl Shard {
         self.entries().find(|entry| entry.is_of(user))
     }
 
-    /// The least recently used record.
+    /// Returns the least recently used record.
     pub(super) fn oldest(&self) -> Option<Entry<'_>> {
         self.entries().last()
     }
@@ -154,7 +154,7 @@ impl Shard {
         self.entries().fold(Usage::default(), |sum, entry| sum.saturating_add(entry.usage()))
     }
 
-    /// Puts a record first, in place of the user's old one. Records last seen before `cutoff` are
+    /// Puts a record first, and removes the user's old one. Records last seen before `cutoff` are
     /// removed.
     pub(super) fn put(
         &mut self,
@@ -198,7 +198,7 @@ fn encode(out: &mut Vec<u8>, user: &UserKey, last_seen: SeenAt, record: Record<'
     }
 }
 
-/// The first record, and the bytes after it.
+/// Decodes the first record. Also returns the bytes after it.
 fn decode(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
     let (last_seen, rest) = bytes.split_first_chunk::<8>()?;
     let (key_hash, rest) = rest.split_first_chunk::<8>()?;

@@ -10,21 +10,22 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 /// The key of the [`Layout`]. All other keys begin with it.
 pub(super) const LAYOUT_KEY: &str = "keen_edge.users";
 
-/// Any shard has room for some of the largest records.
+/// Minimum size of a shard, in bytes. Some of the largest records fit.
 const MIN_SHARD_BYTES: usize = 65_536;
 
-/// What all workers of a process agree on: `partition_count: u64 | seed: u64`, little-endian.
+/// The layout that all workers of a process use. Encoded as `partition_count: u64 | seed: u64`,
+/// little-endian.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Layout {
-    /// How many partitions there are. The keys of partitions and shards contain it.
+    /// Number of partitions. The keys of partitions and shards contain it.
     pub(super) partition_count: u64,
-    /// Seeds the hash that assigns ids to shards. A caller who knew it could choose ids that share
-    /// one shard, and evict the other users of that shard.
+    /// Seeds the hash that assigns ids to shards. A client that knew it could choose ids in one
+    /// shard and evict the other users of that shard.
     pub(super) seed: u64,
 }
 
 impl Layout {
-    /// Reads the layout, and its version. All zeros where there is none.
+    /// Reads the layout and its version. All zeros if there is none.
     pub(super) fn load(shared: &mut impl SharedData) -> (Self, Option<u32>) {
         let (bytes, version) = shared.get(LAYOUT_KEY);
         let mut numbers = bytes.as_chunks::<8>().0.iter().map(|number| u64::from_le_bytes(*number));
@@ -45,7 +46,7 @@ pub(super) struct ShardId {
 }
 
 impl ShardId {
-    /// The shard of a user.
+    /// Returns the shard of a user.
     pub(super) fn new(user: &UserKey, settings: UsersSettings, seed: u64) -> Self {
         let mut hasher = DefaultHasher::new();
         seed.hash(&mut hasher);
@@ -53,25 +54,25 @@ impl ShardId {
         let (hash, partitions) = (hasher.finish(), partition_count(settings));
         let partition = hash.checked_rem(partitions).unwrap_or(0);
         let rest = hash.checked_div(partitions).unwrap_or(0);
-        // In 64 bits: `usize` has 32 in the VM.
+        // Compute in 64 bits, since `usize` has 32 bits in the VM.
         let shards = u64::try_from(SHARDS).unwrap_or(1);
         let shard = rest.checked_rem(shards).and_then(|shard| usize::try_from(shard).ok());
         Self { partition, shard: shard.unwrap_or(0) }
     }
 
-    /// The key of the shard in shared data.
+    /// Returns the key of the shard in shared data.
     pub(super) fn key(self, settings: UsersSettings) -> String {
         format!("{}.{}", usage_key(settings, self.partition), self.shard)
     }
 }
 
-/// How many partitions a store with these settings has. Stores with different counts have no key in
-/// common.
+/// Returns the number of partitions of a store with these settings. Stores with different counts
+/// have no key in common.
 pub(crate) fn partition_count(settings: UsersSettings) -> u64 {
     settings.max_users.div_ceil(PARTITION_USERS).max(1)
 }
 
-/// What one partition may hold.
+/// Returns the maximum usage of one partition.
 pub(super) fn partition_quota(settings: UsersSettings) -> Usage {
     let share = |all: u64| {
         i64::try_from(all.checked_div(partition_count(settings)).unwrap_or(0)).unwrap_or(i64::MAX)
@@ -79,14 +80,15 @@ pub(super) fn partition_quota(settings: UsersSettings) -> Usage {
     Usage { users: share(settings.max_users), bytes: share(settings.max_bytes) }
 }
 
-/// Most bytes of one shard: four times its share of all bytes, which bounds what one look-up reads.
+/// Returns the maximum bytes of one shard: four times its share of all bytes. This bounds how much
+/// one lookup reads.
 pub(super) fn max_shard_bytes(settings: UsersSettings) -> usize {
     let shards = u64::try_from(SHARDS).unwrap_or(1).saturating_mul(partition_count(settings));
     let share = settings.max_bytes.checked_div(shards).unwrap_or(0).saturating_mul(4);
     usize::try_from(share).unwrap_or(usize::MAX).max(MIN_SHARD_BYTES)
 }
 
-/// The key of a partition's usage in shared data.
+/// Returns the key of a partition's usage in shared data.
 pub(super) fn usage_key(settings: UsersSettings, partition: u64) -> String {
     format!("{LAYOUT_KEY}.{}.{partition}", partition_count(settings))
 }

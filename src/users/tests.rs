@@ -40,7 +40,7 @@ fn identify(
     users.commit()
 }
 
-/// The user in an event at `now`, in a request of its own.
+/// Returns the user in an event at `now`, in a request of its own.
 fn shown(
     memory: &mut Memory,
     settings: config::UsersSettings,
@@ -58,7 +58,7 @@ fn shown(
     })
 }
 
-/// What all shards hold, and what the usage index says they hold: users and bytes.
+/// Returns users and bytes of all shards, and the same according to the usage index.
 fn held(memory: &Memory) -> ((i64, i64), (i64, i64)) {
     let (mut held, mut booked) = (shard::Usage::default(), shard::Usage::default());
     for (key, (value, _)) in memory {
@@ -143,7 +143,7 @@ fn computed_traits_outlast_next_identify() {
         of(&mut memory, r#"{"userId":"u"}"#),
         r#"{"userId":"u","traits":{"plan":"pro","big_spender":true}}"#
     );
-    // By the linked anonymousId, too.
+    // The same with the linked anonymousId.
     let by_visitor = audience(false).replace("userId", "anonymousId").replace("\"u\"", "\"a\"");
     identify(&mut memory, PLENTY, 3, &shop, &by_visitor);
     identify(&mut memory, PLENTY, 4, &shop, r#"{"userId":"u","traits":{"plan":"free"}}"#);
@@ -242,7 +242,7 @@ fn eviction_takes_least_recently_used_of_all_shards() {
         })
         .collect();
     assert_eq!(left, [1, 3, 4]);
-    // More than the bound in one request: its last users stay.
+    // More users than the bound in one request: the last ones stay.
     let mut users = UserTransaction::new(&mut memory, three, 20_000);
     for id in 100..150 {
         users.identify(&shop, &message(MessageType::Identify, &body(id)), None);
@@ -288,7 +288,7 @@ fn user_not_seen_for_ttl_is_removed() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
     identify(&mut memory, PLENTY, 1, &shop, r#"{"userId":"u","traits":{"n":1}}"#);
-    // Each event counts as seen, exact to the minute.
+    // Each event updates `last_seen`, exact to the minute.
     assert!(shown(&mut memory, PLENTY, 900_000, &shop, r#"{"userId":"u"}"#).is_some());
     assert!(shown(&mut memory, PLENTY, 1_800_000, &shop, r#"{"userId":"u"}"#).is_some());
     assert!(shown(&mut memory, PLENTY, 2_900_000, &shop, r#"{"userId":"u"}"#).is_none());
@@ -316,10 +316,10 @@ fn link_not_seen_for_ttl_is_removed() {
     let both = r#"{"userId":"u","anonymousId":"a","traits":{"n":1}}"#;
     identify(&mut memory, PLENTY, 1, &shop, both);
     let event = r#"{"anonymousId":"a"}"#;
-    // An event of the visitor is one of the user, too.
+    // An event of the visitor also counts as an event of the user.
     assert!(shown(&mut memory, PLENTY, 900_000, &shop, event).is_some());
     assert!(shown(&mut memory, PLENTY, 1_800_000, &shop, r#"{"userId":"u"}"#).is_some());
-    // The user is still known, but not by the visitor's id.
+    // The user is still stored, but no longer linked to the visitor's id.
     assert_eq!(shown(&mut memory, PLENTY, 2_000_000, &shop, event), None);
     assert!(shown(&mut memory, PLENTY, 2_000_000, &shop, r#"{"userId":"u"}"#).is_some());
 }
@@ -536,8 +536,8 @@ fn any_update() -> impl Strategy<Value = (u8, u8, Option<bool>, usize)> {
     (0_u8..40, 0_u8..10, proptest::option::of(any::<bool>()), 0_usize..60)
 }
 
-/// A call of user `user`, from the device `device` where there is one, with a trait that says whose
-/// it is.
+/// Returns a message of user `user`, with the `anonymousId` of `device` if it has one, and a trait
+/// that names the user.
 fn body(user: u8, device: u8, computed: Option<bool>, padding: usize) -> String {
     let ids = match (user, device) {
         (30.., _) => format!(r#""anonymousId":"a{user}""#),
@@ -555,9 +555,8 @@ fn body(user: u8, device: u8, computed: Option<bool>, padding: usize) -> String 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// With any updates in any order, and other workers in between: the bounds hold after every
-    /// single write, the usage index is right when all have committed, and no user has traits of
-    /// another.
+    /// For any updates in any order, with other workers in between, the bounds hold after every
+    /// write, the usage index is correct after all commits, and no user has another user's traits.
     #[test]
     fn bounds_hold_and_traits_stay_with_their_user(
         requests in proptest::collection::vec(

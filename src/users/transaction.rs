@@ -1,4 +1,4 @@
-//! One request's view of the users: its look-ups and updates, until
+//! One request's view of the users: its lookups and updates, until
 //! [`commit`](UserTransaction::commit).
 
 use super::record::{Record, Update, UserKey};
@@ -10,7 +10,7 @@ use super::{SharedData, User};
 use crate::config::UsersSettings;
 use std::collections::BTreeMap;
 
-/// Longest texts of a record, in bytes: half of what Segment accepts as one message.
+/// Maximum size of a record's texts, in bytes: half of what Segment accepts as one message.
 const MAX_RECORD_BYTES: usize = 16_384;
 /// Longest id, in bytes.
 const MAX_ID_BYTES: usize = 512;
@@ -19,21 +19,22 @@ const MAX_ID_BYTES: usize = 512;
 const EXACT_LRU_MAX_USERS: u64 = 1000;
 const TOUCH_INTERVAL_US: u64 = 60_000_000;
 
-/// What became of a request's updates.
+/// The outcome of a request's updates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CommitReport {
-    /// Updates that were stored, those aside that only note that a user was seen.
+    /// Updates that were stored, except those that only change `last_seen`.
     pub written: u64,
-    /// Records that were evicted for them, as the store was full.
+    /// Records that were evicted to store them.
     pub evicted: u64,
-    /// Updates that were not stored: too large, too many, or other workers kept writing to the same
-    /// shard.
+    /// Updates that were not stored: they were too large or too many, or other workers kept writing
+    /// to the same shard.
     pub rejected: u64,
-    /// Events without the traits of their user: those of the request were too many bytes.
+    /// Events that contain their user without traits, because the traits of the request had too
+    /// many bytes.
     pub traits_omitted: u64,
 }
 
-/// The users of all sources, as one request sees them.
+/// One request's view of the users of all sources.
 #[derive(Debug)]
 pub struct UserTransaction<'s, S> {
     pub(super) shared: &'s mut S,
@@ -55,14 +56,14 @@ pub struct UserTransaction<'s, S> {
 pub(super) struct LoadedShard {
     pub(super) shard: Shard,
     pub(super) version: Option<u32>,
-    /// What it held when it was read. `None`: the shard is unchanged.
+    /// Its usage when it was read. `None`: the shard is unchanged.
     pub(super) usage_at_load: Option<Usage>,
     /// The updates that changed it, to be applied again if another worker writes first.
     pub(super) updates: Vec<(UserKey, SeenAt, Update)>,
 }
 
 impl<'s, S: SharedData> UserTransaction<'s, S> {
-    /// Begins at `now_us`, in microseconds since 1970. Reads nothing yet.
+    /// Begins a transaction at `now_us`, in microseconds since 1970. Does not read shared data yet.
     pub fn new(shared: &'s mut S, settings: UsersSettings, now_us: u64) -> Self {
         Self {
             shared,
@@ -76,20 +77,20 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
         }
     }
 
-    /// Uses the seed that [`initialize`](Self::initialize) returned. Otherwise the first look-up
+    /// Uses the seed that [`initialize`](Self::initialize) returned. Otherwise the first lookup
     /// reads it.
     #[must_use]
     pub fn with_seed(self, seed: u64) -> Self {
         Self { seed: Some(seed), ..self }
     }
 
-    /// Creates the keys of the store that do not exist. To be called once by each worker, before
-    /// its first transaction, and only for a configuration that is in force: a store of another
-    /// size is emptied.
+    /// Creates the keys of the store that do not exist. Each worker calls it once, before its first
+    /// transaction, and only for a configuration that is in use, because a store of another size is
+    /// emptied.
     ///
-    /// `seed` must be a number that callers cannot know. Returns the one that all workers of the
-    /// process use: that of the first to get here. Compare-and-swap only protects keys that exist,
-    /// so two workers must not be in here at once.
+    /// `seed` must be a number that clients cannot know. Returns the seed that all workers of the
+    /// process use, which is the first worker's. Compare-and-swap only protects keys that exist, so
+    /// two workers must not run this concurrently.
     pub fn initialize(shared: &mut S, settings: UsersSettings, seed: u64) -> u64 {
         let count = partition_count(settings);
         let (before, version) = Layout::load(shared);
@@ -111,12 +112,12 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
         seed
     }
 
-    /// The traits of the user with that `userId`.
+    /// Returns the traits of the user with this `userId`.
     pub(crate) fn profile_for_user_id(&mut self, key_hash: u64, id: &str) -> Option<String> {
         self.load_profile(&UserKey::user_id(key_hash, id))
     }
 
-    /// The user with that `anonymousId`: the one it is linked to, else the anonymous visitor.
+    /// Returns the user with this `anonymousId`: the linked user, else the anonymous visitor.
     pub(crate) fn profile_for_anonymous_id(&mut self, key_hash: u64, id: &str) -> Option<User> {
         let visitor = UserKey::anonymous_id(key_hash, id);
         match self.load_link(&visitor) {
@@ -128,12 +129,12 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
         }
     }
 
-    /// The `userId`, as JSON, that an `anonymousId` is linked to.
+    /// Returns the `userId`, as JSON, that an `anonymousId` is linked to.
     pub(crate) fn resolve_link(&mut self, key_hash: u64, id: &str) -> Option<String> {
         self.load_link(&UserKey::anonymous_id(key_hash, id))
     }
 
-    /// Records an update. Later look-ups of this request see it.
+    /// Records an update. Later lookups of this request see it.
     pub(crate) fn record_update(&mut self, user: UserKey, update: Update) {
         if user.id.len() > MAX_ID_BYTES || self.update_count >= MAX_UPDATES_PER_REQUEST {
             self.report.rejected = self.report.rejected.saturating_add(1);
@@ -152,7 +153,7 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
         }
     }
 
-    /// Whether an event may show that many more bytes of traits. At most `max` for one request.
+    /// Charges the bytes of an event's traits. Returns false if one request would exceed `max`.
     pub(crate) fn charge_trait_bytes(&mut self, bytes: usize, max: usize) -> bool {
         let used = self.trait_bytes_used.saturating_add(bytes);
         if used <= max {
@@ -177,7 +178,7 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
         })
     }
 
-    /// What `select` takes of a record that has not expired. Notes that the user was seen.
+    /// Returns what `select` extracts from an unexpired record. Notes that the user was seen.
     fn load_record<T>(
         &mut self,
         user: &UserKey,
@@ -237,7 +238,7 @@ impl LoadedShard {
         Self { shard: Shard::from_bytes(bytes), version, ..Self::default() }
     }
 
-    /// How much more it holds than when it was read.
+    /// Returns the change of its usage since it was read.
     pub(super) fn delta(&self) -> Usage {
         self.shard.usage().saturating_sub(self.usage_at_load.unwrap_or_default())
     }
@@ -251,7 +252,8 @@ pub(super) struct Limits {
     shard_bytes: usize,
 }
 
-/// Applies an update to a shard. False: the update is too large, and less of it is stored.
+/// Applies an update to a shard. Returns false if the update is too large and only a part of it is
+/// stored.
 pub(super) fn apply(
     shard: &mut Shard,
     user: &UserKey,
@@ -266,7 +268,7 @@ pub(super) fn apply(
     let Some(mut after) = update.apply(before) else { return true };
     let fits = after.len() <= MAX_RECORD_BYTES;
     if !fits {
-        // Traits that are too large are dropped, and the earlier ones with them: they are outdated.
+        // Traits that are too large are dropped together with the earlier ones, which are outdated.
         let less = match update {
             Update::ReplaceTraits(_) => Update::ReplaceTraits(String::new()).apply(before),
             _ => Update::Touch.apply(before),
@@ -281,7 +283,8 @@ pub(super) fn apply(
     fits
 }
 
-/// The text of an id in JSON that Keen accepts: of a string its characters, of a number its digits.
+/// Returns the text of an id from JSON that Keen accepts: the characters of a string, or the digits
+/// of a number.
 pub(crate) fn json_to_text(json: &str) -> Option<String> {
     match json.as_bytes().first()? {
         b'"' => serde_json::from_slice(json.as_bytes()).ok(),

@@ -1,10 +1,10 @@
-//! How much all shards of a partition hold, and which shard holds the least recently used record.
+//! The usage of a partition's shards, and which shard may have the least recently used record.
 
 use super::shard::{SeenAt, Usage};
 
-/// Shards of a partition.
+/// Number of shards of a partition.
 pub(super) const SHARDS: usize = 512;
-/// Users of a full partition: some 32 a shard.
+/// Maximum number of users of a partition: about 32 per shard.
 pub(super) const PARTITION_USERS: u64 = 16_384;
 
 /// The usage of one partition, stored under one key:
@@ -14,7 +14,7 @@ pub(super) const PARTITION_USERS: u64 = 16_384;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PartitionUsage {
-    /// What the shards hold, and what is reserved for writes in progress.
+    /// Usage of the shards, including what is reserved for writes in progress.
     pub(super) used: Usage,
     /// For each shard, a lower bound of its oldest `last_seen`. Corrected when the shard is loaded.
     oldest_by_shard: Vec<SeenAt>,
@@ -50,7 +50,7 @@ impl PartitionUsage {
         }
     }
 
-    /// The shard where the least recently used record may be.
+    /// Returns the shard that may have the least recently used record.
     pub(super) fn oldest_shard(&self) -> usize {
         let oldest = self.oldest_by_shard.iter().enumerate().min_by_key(|(_, seen_at)| **seen_at);
         oldest.map_or(0, |(shard, _)| shard)
