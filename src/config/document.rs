@@ -6,10 +6,10 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::fmt;
 
-/// Reads a document. A member that appears twice is noted in `errors`; the later one counts.
+/// Parses a document. A duplicate member is reported in `errors`, and the later one counts.
 ///
-/// A Struct's wire form begins with 0x0a, white space to JSON, and its length byte may be a digit:
-/// whatever JSON's error is, the bytes may be a Struct.
+/// A Struct's wire form begins with 0x0a, which is white space in JSON, and its length byte may be
+/// a digit. After any JSON error the bytes may therefore be a Struct.
 pub(super) fn parse(bytes: &[u8], errors: &mut Vec<ConfigError>) -> Result<Value, ConfigError> {
     let mut duplicates = Vec::new();
     let mut pointer = String::new();
@@ -30,10 +30,9 @@ pub(super) fn parse(bytes: &[u8], errors: &mut Vec<ConfigError>) -> Result<Value
     }
 }
 
-/// Builds a [`Value`], and notes where a name appears twice in an object. Its depth is bounded by
-/// serde_json.
+/// Builds a [`Value`], and records duplicate names in objects. serde_json bounds its depth.
 struct UniqueNames<'p> {
-    /// Where the value is.
+    /// The JSON pointer of the value.
     pointer: &'p mut String,
     duplicates: &'p mut Vec<ConfigError>,
 }
@@ -117,7 +116,7 @@ impl<'de> Visitor<'de> for UniqueNames<'_> {
 mod tests {
     use super::*;
 
-    /// The depth that serde_json reads.
+    /// Maximum depth that serde_json reads.
     const MAX_DEPTH: usize = 127;
 
     fn parsed(text: &str) -> (Value, Vec<String>) {

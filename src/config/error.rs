@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, in a form that Envoy's log may hold.
+//! Configuration errors, in a form that is safe for Envoy's log.
 
 use std::fmt;
 
@@ -14,14 +14,14 @@ impl ConfigError {
         Self { pointer: pointer.to_owned(), message: message.into() }
     }
 
-    /// The JSON pointer of the setting. Of write keys it has the beginning only, and no control
-    /// characters.
+    /// Returns the JSON pointer of the setting. Write keys are shortened, and control characters
+    /// are replaced.
     #[must_use]
     pub fn pointer(&self) -> &str {
         &self.pointer
     }
 
-    /// The rule, and the value found.
+    /// Returns the rule and the value found.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
@@ -34,12 +34,12 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// Every mistake in a configuration. Displays one per line.
+/// All mistakes in a configuration. Displays one per line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigErrors(pub(super) Vec<ConfigError>);
 
 impl ConfigErrors {
-    /// The mistakes, one or more.
+    /// Returns the mistakes. There is at least one.
     pub fn iter(&self) -> std::slice::Iter<'_, ConfigError> {
         self.0.iter()
     }
@@ -66,14 +66,14 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// Characters of a name that a pointer shows.
+/// Maximum characters of a name in a pointer.
 const MAX_NAME_SHOWN: usize = 64;
-/// Characters of a value that an error shows.
+/// Maximum characters of a value in an error.
 const MAX_VALUE_SHOWN: usize = 40;
-/// A word of letters and digits of this length may be a key.
+/// Minimum length of a word of letters and digits that may be a key.
 const MIN_KEY_LENGTH: usize = 20;
 
-/// Appends a member's name to a JSON pointer (RFC 6901), as a log line may hold it.
+/// Appends a member's name to a JSON pointer (RFC 6901), in a form that is safe to log.
 pub(super) fn push_name(pointer: &mut String, name: &str) {
     // The names of /sources are write keys.
     let redacted =
@@ -82,7 +82,7 @@ pub(super) fn push_name(pointer: &mut String, name: &str) {
     pointer.push_str(&redacted.replace('~', "~0").replace('/', "~1"));
 }
 
-/// A value as an error shows it: in quotes, and cut where it may be a key.
+/// Returns a value for an error: in quotes, and shortened if it may be a key.
 pub(super) fn quoted(text: &str) -> String {
     let is_word = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
     let may_be_key = is_word && text.len() >= MIN_KEY_LENGTH;
@@ -90,7 +90,7 @@ pub(super) fn quoted(text: &str) -> String {
     format!("\"{shown}\"")
 }
 
-/// The beginning of a write key: at most 7 characters, and never more than half.
+/// Returns the beginning of a write key: at most 7 characters, and never more than half.
 fn redact_key(key: &str) -> String {
     let shown = key.chars().count().checked_div(2).unwrap_or(0).min(7);
     let mut short = without_control_chars(key, shown);

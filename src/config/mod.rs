@@ -1,10 +1,10 @@
-//! The filter's configuration: from what a person writes to what the filter runs on.
+//! Parses and checks the filter's configuration.
 //!
-//! A wrong configuration is refused as a whole, with every mistake: the JSON pointer of the
-//! setting, the rule, and the value found. Of write keys errors show the first characters only, of
-//! Keen keys nothing.
+//! An invalid configuration is rejected as a whole. The error lists every mistake: the JSON pointer
+//! of the setting, the rule, and the value found. Errors show only the first characters of write
+//! keys, and nothing of Keen keys.
 //!
-//! Settings are declared in [`schema`], once each.
+//! Each setting is declared once, in [`schema`].
 
 mod document;
 mod error;
@@ -24,16 +24,16 @@ pub use error::{ConfigError, ConfigErrors};
 pub use origin::OriginPattern;
 pub use source::{BrowserKeys, Destination, Mode, Source};
 
-/// Settings, ready to run on.
+/// A checked configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// `keen.authority`: the `Host` of calls to Keen.
+    /// `keen.authority`: the `Host` of callouts to Keen.
     pub authority: String,
-    /// `keen.timeoutMs`: the time limit of one call to Keen, start to end.
+    /// `keen.timeoutMs`: the time limit of one callout to Keen, from start to end.
     pub timeout_ms: u64,
-    /// `unknownSource: reject`: a call with an unknown write key gets 400.
+    /// `unknownSource: reject`: a request with an unknown write key gets a 400.
     pub reject_unknown_write_key: bool,
-    /// `intercept: forward`: Keen gets a copy, and the call continues to the route.
+    /// `intercept: forward`: Keen gets a copy, and the request continues to its route.
     pub mirror: bool,
     /// `pathPrefix`: begins with `/` and does not end with it.
     pub path_prefix: Option<String>,
@@ -43,9 +43,9 @@ pub struct Config {
     pub overflow: Option<OverflowSettings>,
     /// `users`
     pub users: UsersSettings,
-    /// `limits.bodyBytes`: bytes of a body after decompression.
+    /// `limits.bodyBytes`: maximum bytes of a body after decompression.
     pub max_body_bytes: usize,
-    /// `limits.messages`: messages of a body.
+    /// `limits.messages`: maximum number of messages in a body.
     pub max_messages: usize,
     /// `cors.allowOrigins`
     pub allow_origins: Vec<OriginPattern>,
@@ -53,64 +53,64 @@ pub struct Config {
     pub sdk_api_host: Option<String>,
     /// Sources, found by [`Config::source_index`].
     pub sources: Vec<Source>,
-    /// Keen projects that sources write to: one for each project, key and cluster.
+    /// Keen projects that sources write to: one per combination of project, key and cluster.
     pub destinations: Vec<Destination>,
-    /// Indexes of [`Config::sources`].
+    /// Indexes in [`Config::sources`].
     source_by_write_key: BTreeMap<String, usize>,
 }
 
-/// `delivery`: how events get to Keen. The default is what the documentation says.
+/// `delivery`: how events are delivered to Keen. The defaults are the documented ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeliverySettings {
-    /// `ack: accepted`: callers are answered at once, and their events delivered from memory.
+    /// `ack: accepted`: requests are answered at once, and their events are delivered from memory.
     pub ack_on_receipt: bool,
-    /// `holdMs`: the longest a caller waits, in milliseconds.
+    /// `holdMs`: the maximum time that a request waits, in milliseconds.
     pub max_wait_ms: u64,
-    /// `retries`: further attempts at Keen.
+    /// `retries`: maximum number of further attempts.
     pub max_retries: u32,
-    /// Concurrent calls to Keen, per worker.
+    /// Maximum number of concurrent callouts to Keen, per worker.
     pub max_in_flight: usize,
-    /// Events in one call.
+    /// Maximum number of events in one callout.
     pub max_batch_events: usize,
-    /// Bytes of events in one call.
+    /// Maximum bytes of events in one callout.
     pub max_batch_bytes: usize,
-    /// Bytes of events that wait, per worker.
+    /// Maximum bytes of pending events, per worker.
     pub max_pending_bytes: usize,
 }
 
-/// `overflow`: the queue for what Keen does not take.
+/// `overflow`: the queue for events that Keen does not accept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OverflowSettings {
     /// The Envoy cluster that reaches the queue.
     pub cluster: String,
     /// The `Host` of calls to the queue.
     pub authority: String,
-    /// The URL of the queue, which calls name in their bodies.
+    /// The URL of the queue, which the bodies of calls contain.
     pub queue_url: String,
     /// How long an event waits for Keen before it is handed to the queue, in milliseconds.
     pub after_ms: u64,
-    /// Bytes of one message of the queue.
+    /// Maximum bytes of one message of the queue.
     pub max_message_bytes: usize,
-    /// Also bring events from the queue to Keen.
+    /// Whether to deliver events from the queue to Keen.
     pub drain: bool,
     /// `misconfigured: reject`: events that Keen refuses with 401, 402, 403 or 404 are not handed
     /// to the queue.
     pub reject_misconfigured: bool,
 }
 
-/// `users`: bounds of what `rememberUsers` stores. The default is what the documentation says.
+/// `users`: bounds of the store for `rememberUsers`. The defaults are the documented ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UsersSettings {
-    /// Users of all sources.
+    /// Maximum number of users of all sources.
     pub max_users: u64,
-    /// Bytes of their traits.
+    /// Maximum bytes of their traits.
     pub max_bytes: u64,
     /// A user with no calls for this long is removed, in milliseconds.
     pub ttl_ms: u64,
 }
 
 impl Config {
-    /// Reads a configuration: JSON, or a `google.protobuf.Struct` in its wire form.
+    /// Parses a configuration: JSON, or a `google.protobuf.Struct` in its wire form.
     ///
     /// ```
     /// use keen_edge::config::Config;
@@ -132,7 +132,7 @@ impl Config {
     /// ```
     ///
     /// # Errors
-    /// Every mistake in it.
+    /// All mistakes in it.
     pub fn parse(bytes: &[u8]) -> Result<Self, ConfigErrors> {
         match Self::parse_with_defaults(bytes) {
             (Some(config), errors) if errors.is_empty() => Ok(config),
@@ -140,8 +140,8 @@ impl Config {
         }
     }
 
-    /// Reads a configuration for further checks: a setting with a mistake has its default, or is
-    /// empty. None where the bytes are no configuration at all.
+    /// Parses a configuration for further checks. A setting with a mistake gets its default, or is
+    /// empty. `None`: the bytes are not a configuration at all.
     #[must_use]
     pub fn parse_with_defaults(bytes: &[u8]) -> (Option<Self>, Vec<ConfigError>) {
         if bytes.is_empty() {
@@ -186,7 +186,7 @@ impl Config {
             source_by_write_key: BTreeMap::new(),
         };
         config.overflow = root.optional_section(&settings::OVERFLOW).map(|section| {
-            // Callers wait for holdMs only where they get Keen's answer.
+            // Requests wait for holdMs only if they are answered after Keen's reply.
             let callers_wait = !config.delivery.ack_on_receipt && !config.mirror;
             let max_after_ms = callers_wait.then_some(config.delivery.max_wait_ms);
             OverflowSettings::from_section(&section, max_after_ms)
@@ -218,7 +218,7 @@ impl Config {
         self.sources.iter().any(|source| source.remember_users)
     }
 
-    /// The index in [`Config::sources`] of the source with this write key.
+    /// Returns the index in [`Config::sources`] of the source with this write key.
     #[must_use]
     pub fn source_index(&self, write_key: &str) -> Option<usize> {
         self.source_by_write_key.get(write_key).copied()
@@ -247,7 +247,7 @@ impl Default for DeliverySettings {
 }
 
 impl OverflowSettings {
-    /// `max_after_ms`: `delivery.holdMs`, where callers wait that long.
+    /// `max_after_ms`: `delivery.holdMs`, if requests wait that long.
     fn from_section(section: &Section<'_>, max_after_ms: Option<u64>) -> Self {
         section.deny_unknown();
         let queue_url = section.text(&settings::QUEUE_URL);

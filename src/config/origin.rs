@@ -16,20 +16,20 @@ use super::reader::is_host_byte;
 pub enum OriginPattern {
     /// `*`
     Any,
-    /// One origin as browsers send it, `null` included.
+    /// One origin as browsers send it, or `null`.
     Exact(String),
-    /// `https://*.example.com`: the hosts below one.
+    /// `https://*.example.com`: the subdomains of a host.
     Subdomains {
         /// `https://`
         scheme: String,
-        /// `.example.com`, with its port where it has one.
+        /// `.example.com`, with its port if it has one.
         suffix: String,
     },
 }
 
 impl OriginPattern {
-    /// Reads `*`, `null`, or a scheme and a host in lower case, as browsers send them. The host may
-    /// begin with `*.`.
+    /// Parses `*`, `null`, or a scheme and a host in lower case, as browsers send them. The host
+    /// may begin with `*.`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         match text {

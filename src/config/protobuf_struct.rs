@@ -1,11 +1,11 @@
-//! `google.protobuf.Struct` in its wire form, which is what Envoy passes to the filter.
+//! Decodes a `google.protobuf.Struct` in its wire form, as Envoy passes it to the filter.
 
 use serde_json::{Map, Number, Value};
 
-/// Structs and lists inside each other, at most. A configuration has five levels.
+/// Maximum nesting depth of Structs and lists. A configuration has five levels.
 const MAX_DEPTH: usize = 128;
 
-/// Reads a Struct. `None` if the bytes are none.
+/// Decodes a Struct. `None` if the bytes are not a Struct.
 pub(super) fn decode(bytes: &[u8]) -> Option<Value> {
     decode_struct(bytes, 0)
 }
@@ -56,10 +56,10 @@ fn decode_value(bytes: &[u8], depth: usize) -> Option<Value> {
     Some(decoded)
 }
 
-/// A double is the only number that a Struct has: one that is whole counts as an integer. NaN and
-/// infinity are null.
+/// Converts a double, the only number type of a Struct. A whole number becomes an integer. NaN and
+/// infinity become null.
 fn number(number: f64) -> Value {
-    /// Every whole double below it is an `i64`.
+    /// Every smaller whole double is an exact `i64`.
     const LIMIT: f64 = 9_007_199_254_740_992.0;
     #[allow(clippy::cast_possible_truncation, reason = "whole, and below the limit")]
     if number.fract() == 0.0 && number.abs() <= LIMIT {

@@ -1,5 +1,5 @@
-//! Walks a configuration along the table of settings. A mistake is noted, and reading goes on with
-//! the default.
+//! Reads a configuration according to the table of settings. A mistake is recorded, and reading
+//! continues with the default.
 
 use super::error::{ConfigError, push_name, quoted};
 use super::origin::OriginPattern;
@@ -7,33 +7,33 @@ use super::schema::{Default, Kind, SETTINGS, Setting};
 use serde_json::{Map, Number, Value};
 use std::cell::RefCell;
 
-/// Bytes of a name, of a host, and of a path or URL, at most.
+/// Maximum bytes of a name, of a host, and of a path or URL.
 const MAX_NAME_BYTES: usize = 128;
 const MAX_HOST_BYTES: usize = 255;
 const MAX_URL_BYTES: usize = 1024;
-/// Bytes of a source's write key, at most: a longer key of a caller counts as absent.
+/// Maximum bytes of a source's write key. A longer key in a request counts as absent.
 const MAX_WRITE_KEY_BYTES: usize = 512;
 
 /// A section of a configuration.
 #[derive(Debug)]
 pub(super) struct Section<'v> {
-    /// Its pointer, for errors.
+    /// Its JSON pointer, for errors.
     pointer: String,
     /// Its pointer in the table of settings.
     schema_pointer: &'static str,
-    /// None where the section is absent or no object.
+    /// `None`: the section is absent or not an object.
     members: Option<&'v Map<String, Value>>,
-    /// Of the whole configuration.
+    /// The errors of the whole configuration.
     errors: &'v RefCell<Vec<ConfigError>>,
 }
 
 impl<'v> Section<'v> {
-    /// The whole of a configuration.
+    /// Returns the root section of a configuration.
     pub(super) fn root(value: &'v Value, errors: &'v RefCell<Vec<ConfigError>>) -> Self {
         Self::new(String::new(), "", Some(value), errors)
     }
 
-    /// A section of which nothing is set.
+    /// Returns a section without settings.
     pub(super) fn absent(section: &Setting, errors: &'v RefCell<Vec<ConfigError>>) -> Self {
         Self::new(section.pointer.to_owned(), section.pointer, None, errors)
     }
@@ -52,12 +52,12 @@ impl<'v> Section<'v> {
         section
     }
 
-    /// Notes a mistake in the section as a whole.
+    /// Records a mistake in the section as a whole.
     pub(super) fn refuse(&self, message: impl Into<String>) {
         self.errors.borrow_mut().push(ConfigError::new(&self.pointer, message));
     }
 
-    /// Notes a mistake in a setting.
+    /// Records a mistake in a setting.
     pub(super) fn refuse_setting(&self, setting: &Setting, message: impl Into<String>) {
         let error = ConfigError::new(&self.child_pointer(setting.name()), message);
         self.errors.borrow_mut().push(error);
@@ -68,12 +68,13 @@ impl<'v> Section<'v> {
         self.members.is_some_and(Map::is_empty)
     }
 
-    /// Whether a setting is present, right or wrong.
+    /// Whether a setting is present, valid or not.
     pub(super) fn has(&self, setting: &Setting) -> bool {
         self.members.is_some_and(|members| members.contains_key(setting.name()))
     }
 
-    /// Notes each member that is not in the table of settings, with the closest name that is.
+    /// Records each member that is not in the table of settings, and suggests the closest name in
+    /// the table.
     pub(super) fn deny_unknown(&self) {
         let known = || SETTINGS.iter().filter(|setting| setting.section() == self.schema_pointer);
         for name in self.members.iter().flat_map(|members| members.keys()) {
@@ -94,18 +95,18 @@ impl<'v> Section<'v> {
         }
     }
 
-    /// A section of this one.
+    /// Returns a subsection.
     pub(super) fn section(&self, section: &Setting) -> Self {
         let value = self.value(section);
         Self::new(self.child_pointer(section.name()), section.pointer, value, self.errors)
     }
 
-    /// A section of this one, where it is present.
+    /// Returns a subsection if it is present.
     pub(super) fn optional_section(&self, section: &Setting) -> Option<Self> {
         self.has(section).then(|| self.section(section))
     }
 
-    /// The sections that callers' write keys name.
+    /// Returns the sections of sources, by write key.
     pub(super) fn sources(&self, source: &'static Setting) -> Vec<(&'v str, Self)> {
         let members = self.members.into_iter().flatten();
         members
@@ -120,13 +121,13 @@ impl<'v> Section<'v> {
             .collect()
     }
 
-    /// The value of a [`Kind::Bool`].
+    /// Returns the value of a [`Kind::Bool`].
     pub(super) fn flag(&self, setting: &Setting) -> bool {
         let default = setting.default == Default::Bool(true);
         self.optional_flag(setting).unwrap_or(default)
     }
 
-    /// The value of a [`Kind::Bool`] whose default is decided elsewhere.
+    /// Returns the value of a [`Kind::Bool`] whose default is decided elsewhere.
     pub(super) fn optional_flag(&self, setting: &Setting) -> Option<bool> {
         let value = self.value(setting)?;
         let flag = value.as_bool();
@@ -137,7 +138,7 @@ impl<'v> Section<'v> {
         flag
     }
 
-    /// The value of a [`Kind::Integer`].
+    /// Returns the value of a [`Kind::Integer`].
     pub(super) fn integer(&self, setting: &Setting) -> u64 {
         let default = if let Default::Integer(number) = setting.default { number } else { 0 };
         let (Some(value), Kind::Integer { min, max }) = (self.value(setting), setting.kind) else {
@@ -153,23 +154,23 @@ impl<'v> Section<'v> {
         })
     }
 
-    /// The value of a [`Kind::Integer`] that counts what is in memory.
+    /// Returns the value of a [`Kind::Integer`] that is a size in memory.
     pub(super) fn size(&self, setting: &Setting) -> usize {
         usize::try_from(self.integer(setting)).unwrap_or(usize::MAX)
     }
 
-    /// The value of a setting with a text for a default. Where a required one is missing, empty.
+    /// Returns the value of a text setting, or its default. Empty if a required one is missing.
     pub(super) fn text(&self, setting: &Setting) -> String {
         let default = if let Default::Text(text) = setting.default { text } else { "" };
         self.optional_text(setting).unwrap_or_else(|| default.to_owned())
     }
 
-    /// Whether a [`Kind::OneOf`] is this word.
+    /// Whether a [`Kind::OneOf`] has this value.
     pub(super) fn is(&self, setting: &Setting, word: &str) -> bool {
         self.text(setting) == word
     }
 
-    /// The value of a setting that is a text.
+    /// Returns the value of a text setting.
     pub(super) fn optional_text(&self, setting: &Setting) -> Option<String> {
         match self.value(setting)? {
             Value::String(text) => match text_rule(setting.kind, text) {
@@ -187,7 +188,7 @@ impl<'v> Section<'v> {
         }
     }
 
-    /// The value of a [`Kind::Origins`].
+    /// Returns the value of a [`Kind::Origins`].
     pub(super) fn origins(&self, setting: &Setting) -> Vec<OriginPattern> {
         let Some(value) = self.value(setting) else {
             let Default::ListOf(text) = setting.default else { return Vec::new() };
@@ -219,7 +220,8 @@ impl<'v> Section<'v> {
         patterns
     }
 
-    /// The value of a setting, none where it is absent. Notes where it is required.
+    /// Returns the value of a setting, or `None` if it is absent. Records a mistake if it is
+    /// required.
     fn value(&self, setting: &Setting) -> Option<&'v Value> {
         let members = self.members?;
         let value = members.get(setting.name());
@@ -236,9 +238,9 @@ impl<'v> Section<'v> {
     }
 }
 
-/// The setting whose name is closest, if any is close: at most a third of the letters differ.
+/// Returns the setting with the closest name, if at most a third of the letters differ.
 fn closest<'s>(name: &str, known: impl Iterator<Item = &'s Setting>) -> Option<&'s Setting> {
-    // No setting has a name of half this length.
+    // All setting names are shorter than half this length.
     if name.len() > 64 {
         return None;
     }
@@ -251,7 +253,7 @@ fn closest<'s>(name: &str, known: impl Iterator<Item = &'s Setting>) -> Option<&
         .map(|(_, setting)| setting)
 }
 
-/// The rule that a source's write key breaks.
+/// Returns the rule that a source's write key violates.
 fn write_key_rule(key: &str) -> Option<&'static str> {
     if key.is_empty() {
         Some("a write key must not be empty")
@@ -266,7 +268,7 @@ fn write_key_rule(key: &str) -> Option<&'static str> {
     }
 }
 
-/// The rule that a text breaks, and what was found. Of a Keen key nothing is shown.
+/// Returns the rule that a text violates, and the value found. Never shows Keen keys.
 fn text_rule(kind: Kind, text: &str) -> Option<String> {
     let count = text.chars().count();
     match kind {
@@ -320,7 +322,7 @@ fn text_rule(kind: Kind, text: &str) -> Option<String> {
     }
 }
 
-/// Whether `b` may be in a host with a port; IPv6 is in brackets.
+/// Whether `b` may occur in a host with a port. IPv6 addresses are in brackets.
 pub(super) fn is_host_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']')
 }
@@ -347,7 +349,7 @@ fn is_path_prefix(text: &str) -> bool {
             .all(|segment| !segment.is_empty() && segment.bytes().all(is_path_byte))
 }
 
-/// The host of an `http` or `https` URL that has a path.
+/// Returns the host of an `http` or `https` URL that has a path.
 pub(super) fn host_of_url(url: &str) -> Option<&str> {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
     let (host, path) = rest.split_once('/')?;
@@ -355,10 +357,10 @@ pub(super) fn host_of_url(url: &str) -> Option<&str> {
     (is_host(host) && is_path).then_some(host)
 }
 
-/// A number as an error shows it, with three decimals at most. Printing any double would add 20 KB
-/// to the module.
+/// Formats a number for an error, with at most three decimals. The standard library's formatting of
+/// doubles would add 20 KB to the module.
 fn number_text(number: &Number) -> String {
-    /// Thousandths of a larger number are not exact.
+    /// Thousandths of larger numbers are not exact.
     const MAX_EXACT: f64 = 1e12;
     if let Some(integer) = number.as_i64() {
         return integer.to_string();
@@ -375,7 +377,7 @@ fn number_text(number: &Number) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// A whole number. A double counts where it is whole: Structs have no others.
+/// Returns a whole number. A whole double counts, because Structs only have doubles.
 fn whole_number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| {
         let number = value.as_f64().filter(|number| number.fract() == 0.0 && *number >= 0.0)?;
@@ -389,7 +391,7 @@ fn whole_number(value: &Value) -> Option<u64> {
     })
 }
 
-/// What a value is, in an error.
+/// Returns the name of a value's type, for an error.
 fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

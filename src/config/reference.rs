@@ -1,5 +1,5 @@
-//! The documentation of the settings, from their table: the JSON Schema, the README's table,
-//! `docs/configuration.md`.
+//! Generates the documentation of the settings from their table: the JSON Schema, the README's
+//! table, and `docs/configuration.md`.
 
 use super::schema::{Default, Kind, SENTENCES, SETTINGS, Setting};
 use serde_json::{Map, Value, json};
@@ -7,12 +7,12 @@ use serde_json::{Map, Value, json};
 /// A setting with its sentence.
 type Documented = (&'static Setting, &'static str);
 
-/// Every setting with its sentence, sections included, in the order of the documentation.
+/// Returns every setting with its sentence, sections included, in the order of the documentation.
 pub fn documented() -> impl Iterator<Item = Documented> {
     SETTINGS.iter().zip(SENTENCES.iter().map(|sentence| sentence.trim()))
 }
 
-/// The JSON Schema (draft 2020-12) of a configuration.
+/// Returns the JSON Schema (draft 2020-12) of a configuration.
 ///
 /// ```
 /// let schema = keen_edge::config::reference::json_schema();
@@ -26,7 +26,7 @@ pub fn json_schema() -> Value {
     schema.insert("description".into(), "The configuration of the filter.".into());
     schema.append(&mut section_schema(""));
     let mut schema = Value::from(schema);
-    // Whatever order of members serde_json is built with.
+    // The result must not depend on serde_json's feature `preserve_order`.
     schema.sort_all_objects();
     schema
 }
@@ -99,7 +99,7 @@ fn kind_schema(setting: &Setting) -> Map<String, Value> {
     if let Value::Object(schema) = schema { schema } else { Map::new() }
 }
 
-/// The README's table: the settings that most users change.
+/// Returns the README's table: the settings that most users change.
 #[must_use]
 pub fn readme_table() -> String {
     let mut table = "| setting | default | meaning |\n|---|---|---|\n".to_owned();
@@ -110,7 +110,7 @@ pub fn readme_table() -> String {
     table
 }
 
-/// The body of `docs/configuration.md`: every setting, section by section.
+/// Returns the body of `docs/configuration.md`: every setting, section by section.
 #[must_use]
 pub fn reference_tables() -> String {
     let mut text = String::new();
@@ -132,7 +132,7 @@ pub fn reference_tables() -> String {
     text
 }
 
-/// Whether a setting belongs to a section and is none itself.
+/// Whether a setting belongs to a section and is not a section itself.
 fn is_in(setting: &Setting, section: &str) -> bool {
     setting.kind != Kind::Section && setting.section() == section
 }

@@ -9,12 +9,12 @@ use std::fmt;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a setting of Segment's")]
 pub struct Source {
-    /// Its name in metrics and logs: `name`, else the first four characters of its write key.
+    /// The name in metrics and logs: `name`, else the first four characters of the write key.
     pub name: String,
-    /// The index of its destination in [`super::Config::destinations`].
+    /// Index of the destination in [`super::Config::destinations`].
     pub destination_index: usize,
-    /// A hash of its write key, which is the same in every configuration. Users are stored under
-    /// it.
+    /// A hash of the write key, which is the same in every configuration. It is part of the keys of
+    /// stored users.
     pub key_hash: u64,
     /// `mode`
     pub mode: Mode,
@@ -24,7 +24,7 @@ pub struct Source {
     pub audience_events: bool,
     /// `initialPageview`
     pub initial_pageview: bool,
-    /// `bundled`: the Keen keys that pages get, which then send to Keen themselves.
+    /// `bundled`: the Keen keys for pages that send to Keen themselves.
     pub bundled: Option<BrowserKeys>,
     /// `ipAddon`
     pub ip_addon: bool,
@@ -42,23 +42,23 @@ pub struct Source {
     pub track_named_pages: bool,
 }
 
-/// The Keen integration of Segment's whose events a source writes.
+/// The Segment integration whose events a source produces.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// Its server-side integration.
+    /// The server-side integration.
     #[default]
     Cloud,
-    /// Its browser integration.
+    /// The browser integration.
     Device,
 }
 
-/// A Keen project, the key to write to it, and the cluster that reaches it. Sources share equal
-/// ones.
+/// A Keen project, its write key, and the cluster that reaches it. Sources share equal
+/// destinations.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Destination {
     /// 24 hexadecimal characters.
     pub project_id: String,
-    /// The Keen write key. Absent: Envoy adds `Authorization` (credential injector).
+    /// The Keen write key. `None`: Envoy adds `Authorization` (credential injector).
     pub write_key: Option<String>,
     /// The Envoy cluster that reaches Keen.
     pub cluster: String,
@@ -90,10 +90,10 @@ impl fmt::Debug for BrowserKeys {
     }
 }
 
-/// Characters of a write key that its source's name has, where the source has no `name`.
+/// Number of characters of the write key that form the default name of a source.
 const KEY_CHARS_IN_NAME: usize = 4;
 
-/// Reads the source with the write key `key`. `cluster`: `keen.cluster`.
+/// Parses the source with the write key `key`. `cluster`: `keen.cluster`.
 pub(super) fn parse(section: &Section<'_>, key: &str, cluster: &str) -> (Source, Destination) {
     section.deny_unknown();
     let device = section.is(&settings::MODE, "device");
@@ -124,14 +124,14 @@ pub(super) fn parse(section: &Section<'_>, key: &str, cluster: &str) -> (Source,
     (source, destination)
 }
 
-/// The first characters of a key: four, and never more than half of it.
+/// Returns the first four characters of a key, but never more than half of it.
 fn default_name(key: &str) -> String {
     let shown = key.chars().count().checked_div(2).unwrap_or(0).clamp(1, KEY_CHARS_IN_NAME);
     let printable = |c: char| if c.is_ascii_graphic() { c } else { '_' };
     key.chars().take(shown).map(printable).collect()
 }
 
-/// The keys for pages: only where the source says `bundled: true`.
+/// Parses the keys for pages, which require `bundled: true`.
 fn parse_bundled(
     section: &Section<'_>,
     device: bool,

@@ -13,7 +13,7 @@ pub struct Event<'a> {
     pub destination: usize,
     /// Name of the collection.
     pub collection: &'a str,
-    /// The event as Keen takes it.
+    /// The event as Keen accepts it.
     pub json: &'a [u8],
 }
 
@@ -28,7 +28,7 @@ pub enum EventResult {
     Failed,
 }
 
-/// Size of one event that Keen accepts, in bytes. The same bound as
+/// Maximum size of one event that Keen accepts, in bytes. The same bound as
 /// [`event_writer::MAX_BYTES`](super::event_writer::MAX_BYTES).
 pub const MAX_EVENT_BYTES: usize = 900_000;
 
@@ -96,7 +96,7 @@ pub fn parse_reply(
     Ok(results)
 }
 
-/// A reply to a request of `expected`.
+/// A reply to a request with the collections `expected`.
 struct Reply<'a> {
     expected: &'a [(&'a str, usize)],
 }
@@ -123,7 +123,8 @@ impl<'de> Visitor<'de> for Reply<'_> {
         let mut found: Vec<Option<Vec<EventResult>>> = vec![None; self.expected.len()];
         let mut next = 0_usize;
         while let Some(CollectionName(name)) = map.next_key()? {
-            // Keen keeps the request's order, so that the search is short; it need not.
+            // Keen keeps the request's order, which makes the search short, but this is not
+            // guaranteed.
             let in_order = self.expected.get(next).is_some_and(|(expected, _)| *expected == name);
             let index = if in_order {
                 Some(next)
@@ -223,7 +224,7 @@ impl ResultItem<'_> {
     }
 }
 
-/// Whether metrics and logs may repeat the name of an error. Keen's names are words; anything else
+/// Whether an error name is safe for metrics and logs. Keen's names are single words; anything else
 /// may echo an event or a key.
 #[must_use]
 pub fn is_error_name(name: &str) -> bool {
@@ -277,7 +278,7 @@ mod tests {
             r#"{"b":[{"success":true}]}"#,
             r#"{"a":[{"success":1}]}"#,
             r#"{"a":[{"success":null}]}"#,
-            // Too many results: for which events are they?
+            // Too many results, which cannot be assigned to events.
             r#"{"a":[{"success":true},{"success":true}]}"#,
             r#"{"a":[{"success":true}],"a":[{"success":true}]}"#,
             // Bytes after the reply.

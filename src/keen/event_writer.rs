@@ -1,5 +1,5 @@
-//! One event, written member by member. Its callers give valid JSON and no name twice;
-//! [`super::sanitize`] makes it so.
+//! Writes one event, member by member. Callers must pass valid JSON without duplicate names, which
+//! [`super::sanitize`] ensures.
 //!
 //! ```
 //! use keen_edge::keen::event_writer::EventWriter;
@@ -12,8 +12,8 @@
 //! assert_eq!(out, br#"{"item": "T-Shirt", "price": 19.90,"userId":"u-17"}"#);
 //! ```
 
-/// The largest event that Keen takes (its documentation of limits); a larger one would cost those
-/// beside it a callout.
+/// Maximum size of an event, in bytes (Keen's documentation of limits). A larger one would cost its
+/// whole batch another callout.
 pub const MAX_BYTES: usize = 900_000;
 
 /// Writes one event at the end of a buffer.
@@ -31,7 +31,7 @@ impl<'o> EventWriter<'o> {
         Self { out, start }
     }
 
-    /// Copies members: what is between the braces of an object.
+    /// Copies members: the text between the braces of an object.
     pub fn members(&mut self, inside: &str) {
         if !inside.is_empty() {
             self.comma();
@@ -45,7 +45,7 @@ impl<'o> EventWriter<'o> {
         self.raw(name, |out| out.extend_from_slice(json.as_bytes()));
     }
 
-    /// Writes a member whose value `write` writes.
+    /// Writes a member whose value is written by `write`.
     #[inline]
     pub fn raw(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
         self.comma();

@@ -1,7 +1,7 @@
-//! The API Keen offers: legal names and values, events, bulk requests and their replies.
+//! Keen's API: valid names and values, events, bulk requests and their replies.
 //!
-//! Rules are those of Keen's write API 3.0 (keen.io/docs/api, "Record multiple events", and the
-//! texts of its errors).
+//! The rules are those of Keen's write API 3.0 (keen.io/docs/api, "Record multiple events", and its
+//! error messages).
 
 pub mod bulk;
 pub mod event_writer;

@@ -21,12 +21,12 @@ pub const MAX_PROPERTY: usize = 256;
 /// Longest uniqueness token, in characters.
 pub const MAX_TOKEN: usize = 64;
 
-/// A collection name that Keen accepts: at most 64 ASCII characters, no line break, no `_` at the
-/// start, no `.` at either end.
+/// Returns a collection name that Keen accepts: at most 64 ASCII characters, no line break, no `_`
+/// at the start, no `.` at either end.
 ///
-/// A valid name stays as it is. Any other is transliterated, and ends in `-` and the first 8 hex
-/// digits of the SHA-256 of the original, so that in practice two originals never share a
-/// collection.
+/// A valid name is unchanged. Any other name is transliterated, and gets a suffix of `-` and the
+/// first 8 hex digits of the SHA-256 of the original, so that in practice two originals never share
+/// a collection.
 #[must_use]
 pub fn collection_name(original: &str) -> Cow<'_, str> {
     if is_valid_collection_name(original) {
@@ -58,7 +58,7 @@ fn is_valid_collection_name(name: &str) -> bool {
         && !name.ends_with('.')
 }
 
-/// A property name that Keen accepts: 1 to 256 characters, each `.` replaced by `_`.
+/// Returns a property name that Keen accepts: 1 to 256 characters, each `.` replaced by `_`.
 #[must_use]
 pub fn property_name(original: &str) -> Cow<'_, str> {
     if original.is_empty() {
@@ -74,8 +74,8 @@ pub fn property_name(original: &str) -> Cow<'_, str> {
     if cut.contains('.') { Cow::Owned(cut.replace('.', "_")) } else { Cow::Borrowed(cut) }
 }
 
-/// A uniqueness token: the `messageId`, or its SHA-256 (64 hex digits) if it is longer than 64
-/// characters.
+/// Returns a uniqueness token: the `messageId`, or its SHA-256 (64 hex digits) if it is longer than
+/// 64 characters.
 #[must_use]
 pub fn uniqueness_token(message_id: &str) -> Cow<'_, str> {
     if message_id.len() <= MAX_TOKEN || message_id.chars().count() <= MAX_TOKEN {
@@ -85,7 +85,7 @@ pub fn uniqueness_token(message_id: &str) -> Cow<'_, str> {
     }
 }
 
-/// The first `digits` hex digits of the SHA-256 of `bytes`.
+/// Returns the first `digits` hex digits of the SHA-256 of `bytes`.
 #[must_use]
 pub fn sha256_hex(bytes: &[u8], digits: usize) -> String {
     let mut text = String::with_capacity(MAX_TOKEN);
@@ -96,7 +96,7 @@ pub fn sha256_hex(bytes: &[u8], digits: usize) -> String {
     text
 }
 
-/// The first 64 bits of the SHA-256 of `bytes`.
+/// Returns the first 64 bits of the SHA-256 of `bytes`.
 #[must_use]
 pub fn sha256_u64(bytes: &[u8]) -> u64 {
     Sha256::digest(bytes).first_chunk().map_or(0, |first| u64::from_be_bytes(*first))

@@ -1,27 +1,27 @@
 //! ASCII transliteration with any_ascii's data, repacked by `build.rs` to 50 KB. The tables of the
-//! crate `any_ascii` are 590 KB, which would be most of the module.
+//! crate `any_ascii` have 590 KB and would be most of the module.
 
 use flate2::read::DeflateDecoder;
 use std::io::Read;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-/// The readings of U+0080 to U+FFFF but for Hangul syllables, deflated.
+/// The readings of U+0080 to U+FFFF except Hangul syllables, deflated.
 static TEXT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/readings.z"));
 /// The index of the reading of each Han character, deflated.
 static HAN_INDEXES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/han_indexes.z"));
 
-/// Han characters: tens of thousands that share some hundred readings.
+/// Han characters: tens of thousands of characters that share a few hundred readings.
 const HAN: Range<usize> = 0x3400..0xa000;
 const FIRST: usize = 0x80;
 
-/// Constant data, unpacked on first use: most callers never send a name that is not ASCII, and
-/// unpacking it takes 500 KB of memory.
+/// Constant data, unpacked on first use. Most clients never send a name that is not ASCII, and
+/// unpacking takes 500 KB of memory.
 static READINGS: LazyLock<Readings> = LazyLock::new(|| Readings::unpack().unwrap_or_default());
 
 #[derive(Default)]
 struct Readings {
-    /// All readings, one a line.
+    /// All readings, one per line.
     text: String,
     /// The offset in `text` of the reading of each character, from U+0080 on.
     offsets: Vec<u32>,
@@ -51,7 +51,7 @@ impl Readings {
         Some(Self { text, offsets })
     }
 
-    /// The reading of a character. `None`: it has none.
+    /// Returns the reading of a character. `None`: it has none.
     fn get(&self, c: char) -> Option<&str> {
         let index = usize::try_from(u32::from(c)).ok()?.checked_sub(FIRST)?;
         let offset = usize::try_from(*self.offsets.get(index)?).ok()?;

@@ -50,7 +50,7 @@ fn mapped(config: &Config, message_type: Option<MessageType>, body: &str) -> Vec
         .collect()
 }
 
-/// Keen's rules, as the mock has them, on a bulk call with these events.
+/// Applies Keen's rules, as the mock implements them, to a bulk request with these events.
 fn keen_takes(events: &[(String, String)]) {
     for (collection, event) in events {
         let body = format!("{{{}:[{event}]}}", serde_json::to_string(collection).unwrap());
@@ -66,7 +66,7 @@ fn keen_takes(events: &[(String, String)]) {
     }
 }
 
-/// Runs a property on a thread with room for the trees of the deepest events.
+/// Runs a property on a thread whose stack is large enough for the trees of the deepest events.
 fn check<S: Strategy>(
     cases: u32,
     strategy: impl FnOnce() -> S + Send + 'static,
@@ -90,7 +90,7 @@ fn check<S: Strategy>(
     }
 }
 
-/// A track call whose parts the oracle knows.
+/// A track call from parts that the oracle knows.
 #[derive(Debug)]
 struct Track {
     properties: Option<Json>,
@@ -225,7 +225,7 @@ impl Track {
         }
         let (page_url, referrer) = self.page.clone().unwrap_or_default();
         let url = look_up(own, "url").map(|(_, url)| url.clone());
-        // A container is no address.
+        // A container is not an address.
         let url = url.filter(|url| {
             truthy(url) && !matches!(url, Json::Array(..) | Json::Object(..) | Json::Deep(..))
         });
@@ -263,7 +263,7 @@ impl Track {
         later_wins(event).into_iter().filter(|(name, _)| name != "keen").collect()
     }
 
-    /// The properties but for the `keen` object.
+    /// The properties except the `keen` object.
     fn left(&self, own: &[(Text, Json)], keen: Option<&(String, &Json)>) -> Vec<(Text, Json)> {
         own.iter()
             .filter(|(name, _)| keen.is_none_or(|(keen, _)| name.decoded() != *keen))
@@ -292,7 +292,8 @@ fn without_placeholder(json: Option<&Json>) -> Option<&Json> {
     json.filter(|json| matches!(json, Json::Null) || !matches!(legal(json, 1), Tree::Null))
 }
 
-/// What the context says; its `null`, and a placeholder, only where nothing else bears the name.
+/// Sets a value of the context. A `null` or a placeholder is set only if no other field has the
+/// name.
 fn overlay(event: &mut Vec<(String, Tree)>, name: &str, value: Option<&Json>) {
     match value {
         Some(value) if legal(value, 1) == Tree::Null && event.iter().any(|(n, _)| n == name) => {}
@@ -301,7 +302,7 @@ fn overlay(event: &mut Vec<(String, Tree)>, name: &str, value: Option<&Json>) {
     }
 }
 
-/// Blank, or one of Keen's placeholders.
+/// Whether a text is blank or one of Keen's placeholders.
 fn is_no_id(id: &str) -> bool {
     let blank = id.chars().all(|c| c.is_whitespace() || c.is_control());
     blank || id == "${keen.ip}" || id == "${keen.user_agent}"
@@ -339,7 +340,7 @@ fn a_track_call_becomes_what_the_document_says() {
         let token = keen.get("uniqueness_token").and_then(Tree::text).expect("a token");
         match track.message_id.as_ref().map(Text::decoded) {
             Some(id) if is_no_id(&id) => assert_eq!(token, "made"),
-            // A character that was replaced may have been any.
+            // A replaced character may have been any character.
             Some(_) if track.message_id.as_ref().unwrap().has_lone_surrogate() => {
                 assert!(token.len() == 64 && token != "made");
             }
@@ -468,7 +469,7 @@ fn depth_costs_no_stack() {
 #[test]
 fn an_event_over_keens_limit_stays_here_and_its_neighbours_go() {
     let config = config(json!({"trackNamedPages": false}));
-    // 900,000 bytes with all that the event holds beside them.
+    // 900,000 bytes including all other fields of the event.
     let padded = |bytes: usize| {
         let strings = vec!["x".repeat(9_000); bytes / 9_003];
         let used = 9_003 * strings.len();

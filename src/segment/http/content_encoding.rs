@@ -1,4 +1,4 @@
-//! Request bodies before their `Content-Encoding`.
+//! Decodes the `Content-Encoding` of request bodies.
 //!
 //! ```
 //! use keen_edge::segment::http::content_encoding::decode;
@@ -34,17 +34,17 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const GZIP_WINDOW_BITS: u8 = 15 + 16;
 /// Shortest deflate block with Huffman tables of its own, in bytes (RFC 1951, section 3.2.7).
 const MIN_TABLE_BYTES: usize = 11;
-/// Cost of a block that may have such tables, as the bytes of messages that cost the same to map.
+/// Cost of a block that may have such tables, in bytes of messages that take as long to map.
 const TABLE_COST: usize = 512;
-/// The same of any shorter step: another block, a member's header or trailer.
+/// Cost of any shorter step in the same unit: another block, a member's header or trailer.
 const SHORT_STEP_COST: usize = 64;
-/// What a body of any size may cost.
+/// Cost allowed for a body of any size.
 const MIN_COST: usize = 16 * TABLE_COST;
 
 /// Decodes a body of at most `max_bytes` decoded bytes.
 ///
-/// A name that is no content coding (`identity`, `UTF-8`, none at all) says nothing: the body is
-/// gzip where it begins as gzip does, otherwise it is taken as it is.
+/// A name that is not a content coding (`identity`, `UTF-8`, or none) is ignored. The body is then
+/// gzip if it begins with gzip's magic bytes, and otherwise used unchanged.
 ///
 /// # Errors
 /// `BodyTooLarge`, `UnsupportedEncoding` or `CorruptEncoding`.
@@ -75,14 +75,14 @@ pub fn decode<'a>(
     }
 }
 
-/// Inflates a gzip file: one or more members, one after the other (RFC 1952, section 2.2).
+/// Inflates a gzip file of one or more members (RFC 1952, section 2.2).
 ///
-/// A caller can write tens of thousands of empty members or blocks into a body, each of which costs
-/// as much as a whole message. So inflating stops at each block (which is why this is zlib-rs
-/// itself, not flate2), and a file whose blocks cost more than its bytes is rejected as corrupt.
-/// Encoders end a block after thousands of bytes, or when their caller flushes.
+/// A client can put tens of thousands of empty members or blocks into a body, each of which costs
+/// as much as a whole message. Therefore inflating stops at each block (which flate2 cannot do, so
+/// this uses zlib-rs directly), and a file whose blocks cost more than its bytes is rejected as
+/// corrupt. Encoders end a block after thousands of bytes, or when their caller flushes.
 fn gunzip(mut packed: &[u8], max_bytes: usize) -> Result<Vec<u8>, BadRequestReason> {
-    // One more byte than allowed, to notice it.
+    // One more byte than allowed, to detect a body over the limit.
     let max_room = max_bytes.saturating_add(1);
     let input_bytes = packed.len();
     let mut out = vec![0; input_bytes.saturating_mul(4).max(64).min(max_room)];
@@ -111,7 +111,7 @@ fn gunzip(mut packed: &[u8], max_bytes: usize) -> Result<Vec<u8>, BadRequestReas
             match status {
                 Ok(Status::StreamEnd) => break,
                 Ok(Status::Ok) => {}
-                // The file ends before its end, or is not gzip.
+                // The file is truncated, or is not gzip.
                 Ok(Status::BufError) | Err(_) => return Err(BadRequestReason::CorruptEncoding),
             }
         }
@@ -162,7 +162,7 @@ mod tests {
         for end in 0..packed.len() {
             assert_eq!(decode(&packed[..end], b"gzip", 100), CORRUPT, "{end}");
         }
-        // The length at the end is checked, too.
+        // The length in the trailer is also checked.
         let mut wrong = packed.clone();
         *wrong.last_mut().unwrap() = 1;
         assert_eq!(decode(&wrong, b"gzip", 100), CORRUPT);
@@ -226,7 +226,7 @@ mod tests {
         for end in 0..full.len() {
             assert_eq!(decode(&full[..end], b"gzip", 100), CORRUPT, "{end}");
         }
-        // With the checksum of the header.
+        // With a header checksum.
         let packed = gzip(b"[1,");
         let header = [&[0x1f, 0x8b, 8, 2], &packed[4..10]].concat();
         let mut crc = Crc::new();
@@ -255,7 +255,7 @@ mod tests {
         }
     }
 
-    /// Appends bits, the least significant first, as deflate has them (RFC 1951, section 3.1.1).
+    /// Appends bits, the least significant first, as deflate requires (RFC 1951, section 3.1.1).
     #[derive(Default)]
     struct Bits {
         bytes: Vec<u8>,
@@ -275,13 +275,13 @@ mod tests {
             }
         }
 
-        /// A gzip file of these blocks, which must be empty: checksum and length are 0.
+        /// Returns a gzip file of these blocks, which must be empty: checksum and length are 0.
         fn into_gzip(self) -> Vec<u8> {
             [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255][..], &self.bytes, &[0; 8]].concat()
         }
     }
 
-    /// `count` empty blocks, each with the standard Huffman tables.
+    /// Returns `count` empty blocks, each with the standard Huffman tables.
     fn empty_fixed_blocks(count: usize) -> Vec<u8> {
         let mut bits = Bits::default();
         for index in 1..=count {
@@ -292,7 +292,7 @@ mod tests {
         bits.into_gzip()
     }
 
-    /// `count` empty blocks, each with the smallest Huffman tables of its own.
+    /// Returns `count` empty blocks, each with the smallest Huffman tables of its own.
     fn empty_dynamic_blocks(count: usize) -> Vec<u8> {
         let mut bits = Bits::default();
         for index in 1..=count {

@@ -1,7 +1,8 @@
 //! CORS: which pages may read our responses (fetch.spec.whatwg.org, section 3.2).
 //!
 //! To a browser, a response without these headers is a network failure: it retries events that Keen
-//! has already stored, and cannot read `Retry-After`. So every response carries them, errors too.
+//! has already stored, and cannot read `Retry-After`. Therefore every response carries them,
+//! including errors.
 //!
 //! ```
 //! use keen_edge::config::OriginPattern;
@@ -20,15 +21,15 @@ pub type Headers<'a> = Vec<(&'static str, &'a str)>;
 
 /// The request headers that analytics-next sends, allowed where a preflight does not name any.
 const DEFAULT_ALLOW_HEADERS: &str = "authorization, content-type, x-retry-count";
-/// Longest header value, in bytes, that is sent back.
+/// Maximum length of a header value that is sent back, in bytes.
 const MAX_ECHOED_LEN: usize = 4096;
 
-/// The headers of a response to a request with this `Origin`.
+/// Returns the headers of a response to a request with this `Origin`.
 ///
 /// A value that could split a header is never sent back.
 #[must_use]
 pub fn headers<'a>(origin: Option<&'a str>, allowed: &[OriginPattern]) -> Headers<'a> {
-    // Without an origin too: a cache must not serve one page's response to another.
+    // Also without an origin: a cache must not serve one page's response to another.
     let mut headers = vec![("vary", "Origin")];
     if let Some(origin) = origin.filter(|origin| is_allowed(origin, allowed)) {
         headers.push(("access-control-allow-origin", origin));
@@ -38,8 +39,8 @@ pub fn headers<'a>(origin: Option<&'a str>, allowed: &[OriginPattern]) -> Header
     headers
 }
 
-/// The headers of the response to a preflight. `requested_headers`: its
-/// `Access-Control-Request-Headers`, sent back so that a customer's own headers are allowed.
+/// Returns the headers of the response to a preflight. `requested_headers`: its
+/// `Access-Control-Request-Headers`, which is sent back to allow custom headers.
 #[must_use]
 pub fn preflight<'a>(
     origin: Option<&'a str>,

@@ -1,4 +1,4 @@
-//! The page message that a browser's settings request stands for (`initialPageview`).
+//! The page message implied by a browser's settings request (`initialPageview`).
 //!
 //! ```
 //! use keen_edge::segment::http::initial_pageview::SettingsRequest;
@@ -29,16 +29,16 @@ pub struct SettingsRequest<'a> {
 }
 
 impl SettingsRequest<'_> {
-    /// The page message for a loaded page, as JSON, for the source with this write key. `None`: no
-    /// page was loaded.
+    /// Returns the page message for a loaded page, as JSON, for the source with this write key.
+    /// `None`: no page was loaded.
     ///
-    /// A browser names the page in `Referer`, or at least its origin in `Origin`. Phones and
-    /// servers send neither. No user has seen a page that is fetched in advance (`prefetch`,
-    /// `prerender`).
+    /// A browser sends the page in `Referer`, or at least its origin in `Origin`. Phones and
+    /// servers send neither. A prefetched page (`prefetch`, `prerender`) does not count, since no
+    /// user has seen it.
     #[must_use]
     pub fn page_message(&self, write_key: &str) -> Option<Vec<u8>> {
         let page = if self.referer.is_empty() { self.origin } else { self.referer };
-        // Pages without an address of their own (`data:`, sandboxed frames) have the origin `null`.
+        // Pages without a URL of their own (`data:`, sandboxed frames) have the origin `null`.
         let is_page = !page.is_empty() && page != b"null";
         if self.method != b"GET" || !is_page || self.is_prefetch() {
             return None;

@@ -1,4 +1,4 @@
-//! Messages in the address of an image
+//! Messages in the URL of an image
 //! (segment.com/docs/connections/sources/catalog/libraries/server/pixel-tracking-api).
 //!
 //! ```
@@ -20,13 +20,14 @@ pub const TRANSPARENT_GIF: &[u8] = &[
     0x01, 0x00, 0x01, 0x00, 0x00, 0x02, 0x01, 0x44, 0x00, 0x3b,
 ];
 
-/// Headers of the image. Each time it is shown is a message of its own, so no cache may keep it.
+/// Headers of the image. Each display is a separate message, so caches must not store it.
 pub const HEADERS: [(&str, &str); 2] = [
     ("content-type", "image/gif"),
     ("cache-control", "no-cache, no-store, must-revalidate, private"),
 ];
 
-/// Levels of dotted names that become objects. The rest of a deeper name stays one name.
+/// Maximum number of levels of a dotted name that become objects. The rest of a deeper name stays
+/// one name.
 const MAX_DEPTH: usize = 8;
 
 /// A field of the message.
@@ -38,11 +39,11 @@ enum Field {
     Object(BTreeMap<String, Field>),
 }
 
-/// The message in a query, as the JSON that a POST would carry.
+/// Returns the message in a query, as the JSON that a POST would contain.
 ///
-/// The parameter `data` holds it as JSON, or in base64: either alphabet, padded or not, with or
+/// The parameter `data` contains it as JSON or base64: either alphabet, padded or not, with or
 /// without line breaks. Without `data` each parameter is a field, and a dot in its name a level. A
-/// message that cannot be read is empty.
+/// message that cannot be parsed is empty.
 #[must_use]
 pub fn message(query: &str) -> Vec<u8> {
     let mut message = BTreeMap::new();
@@ -82,7 +83,7 @@ fn insert_path(message: &mut BTreeMap<String, Field>, name: &str, value: &str) {
         let Field::Object(inner) = field else { return };
         object = inner;
     }
-    // A query has only strings, but `integrations` takes booleans.
+    // A query only has strings, but `integrations` needs booleans.
     let value = match (path.first(), value) {
         (Some(&"integrations"), "true") => Field::Flag(true),
         (Some(&"integrations"), "false") => Field::Flag(false),

@@ -12,8 +12,8 @@
 use crate::config::{BrowserKeys, Source};
 use serde::Serialize;
 
-/// The response's headers. Browsers request the settings on each page load, and they change with
-/// the filter's configuration only. With `initialPageview` each request counts, so that no cache
+/// Returns the response's headers. Browsers request the settings on each page load, and they only
+/// change with the filter's configuration. With `initialPageview` each request counts, so no cache
 /// may answer it.
 #[must_use]
 pub fn response_headers(source: Option<&Source>) -> [(&'static str, &'static str); 2] {
@@ -22,13 +22,13 @@ pub fn response_headers(source: Option<&Source>) -> [(&'static str, &'static str
     [("content-type", "application/json"), ("cache-control", cache)]
 }
 
-/// The response's body, for the write key in the path.
+/// Returns the response's body for the write key in the path.
 ///
-/// SDKs send with `Segment.io.apiKey` from then on, to `api_host` where it is set. A sample rate of
-/// 0 turns their telemetry off. Keen is *unbundled*: reached through this filter, and therefore not
-/// among `integrations`. analytics-next fetches its integration loader from Segment's CDN as soon
-/// as there is another integration than `Segment.io`, and sends nothing before it has it. With
-/// `bundled` pages load Keen's integration themselves, and get its settings here.
+/// SDKs then use `Segment.io.apiKey` as their write key, and send to `api_host` if it is set. A
+/// sample rate of 0 turns their telemetry off. Keen is *unbundled*: reached through this filter,
+/// and therefore not among `integrations`. If there is any integration other than `Segment.io`,
+/// analytics-next fetches its integration loader from Segment's CDN, and sends nothing until it is
+/// loaded. With `bundled` pages load Keen's integration themselves, and get its settings here.
 #[must_use]
 pub fn response_body(write_key: &str, source: Option<&Source>, api_host: Option<&str>) -> Vec<u8> {
     let bundled = source.and_then(|source| Some((source, source.bundled.as_ref()?)));

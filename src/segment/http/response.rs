@@ -20,24 +20,24 @@ pub enum Response {
     Ok,
     /// 400: SDKs do not retry it.
     BadRequest(BadRequestReason),
-    /// 429: a bound of ours is reached. SDKs retry it.
+    /// 429: a limit of the filter is reached. SDKs retry it.
     TooManyRequests,
     /// 503: SDKs retry it.
     ServiceUnavailable(Unavailable),
 }
 
-/// Why a request is rejected for good.
+/// Why a request is rejected permanently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadRequestReason {
-    /// The body is not JSON, or not what Segment reads.
+    /// The body is not JSON, or not in Segment's format.
     MalformedJson,
-    /// A batch without `batch`, but with `messages`, the name that other vendors use.
+    /// The batch has `messages`, the name that other vendors use, instead of `batch`.
     NoBatch,
-    /// There is no write key, or no known one where `unknownSource` is `reject`.
+    /// The write key is missing, or unknown and `unknownSource` is `reject`.
     InvalidWriteKey,
     /// The body is larger than `limits.bodyBytes`.
     BodyTooLarge {
-        /// Its bytes. `None`: decoding stopped at the limit.
+        /// The bytes of the body. `None`: decoding stopped at the limit.
         bytes: Option<usize>,
         /// `limits.bodyBytes`
         limit: usize,
@@ -46,20 +46,20 @@ pub enum BadRequestReason {
     BufferLimit,
     /// The body has more messages than `limits.messages`.
     TooManyMessages {
-        /// Its messages.
+        /// Number of messages in the body.
         messages: usize,
         /// `limits.messages`
         limit: usize,
     },
     /// `Content-Encoding` names an encoding other than gzip.
     UnsupportedEncoding,
-    /// The gzip is cut or corrupt.
+    /// The gzip file is truncated or corrupt.
     CorruptEncoding,
-    /// One of Segment's paths, but not its method.
+    /// The path is one of Segment's, but the method is wrong.
     MethodNotAllowed,
 }
 
-/// Why a request is to be retried later.
+/// Why a request should be retried later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unavailable {
     /// Keen has not confirmed the events in time.
@@ -69,7 +69,7 @@ pub enum Unavailable {
 }
 
 impl BadRequestReason {
-    /// The name of the reason in metrics.
+    /// Returns the name of the reason in metrics.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
@@ -85,7 +85,7 @@ impl BadRequestReason {
         }
     }
 
-    /// A sentence for the caller. It begins with Segment's own message where Segment has one.
+    /// Returns a sentence for the client. It begins with Segment's own message, if Segment has one.
     #[must_use]
     pub fn message(&self) -> Cow<'static, str> {
         Cow::Borrowed(match *self {
@@ -117,7 +117,7 @@ impl BadRequestReason {
 }
 
 impl Response {
-    /// The HTTP status.
+    /// Returns the HTTP status.
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
@@ -128,7 +128,8 @@ impl Response {
         }
     }
 
-    /// The body: a JSON object with the members that SDKs read, spaced as Segment spaces it.
+    /// Returns the body: a JSON object with the members that SDKs read, with the same white space
+    /// as Segment's.
     #[must_use]
     pub fn body(&self) -> Cow<'static, str> {
         let (message, code) = match self {
@@ -149,7 +150,7 @@ impl Response {
         ))
     }
 
-    /// The headers: the content type, and after how many seconds a retry can succeed.
+    /// Returns the headers: the content type, and after how many seconds to retry.
     ///
     /// `X-RateLimit-Reset` is Segment's older name for `Retry-After` on a 429. analytics-next read
     /// it before it read `Retry-After`.
@@ -162,9 +163,9 @@ impl Response {
         }
     }
 
-    /// The response that replaces one of Envoy's own, while a request is read or awaits delivery: a
-    /// 413 over its buffer limit, a 408 or 504 over its timeouts. SDKs would retry a 413 forever,
-    /// and drop the events of a 408.
+    /// Returns the response that replaces one of Envoy's own while a request is read or awaits
+    /// delivery: a 413 for its buffer limit, a 408 or 504 for its timeouts. SDKs would retry a 413
+    /// forever, and drop the events of a 408.
     #[must_use]
     pub fn replacing_local_reply(status: Option<u16>) -> Self {
         match status {
@@ -180,7 +181,7 @@ impl Response {
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
-/// `number` with a comma after each three digits.
+/// Formats a number with thousands separators.
 fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();

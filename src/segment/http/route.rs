@@ -18,12 +18,13 @@ use crate::segment::message::MessageType;
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
-/// Longest path, without its query, that can be one of Segment's.
+/// Maximum length of a path of Segment's API without its query, in bytes.
 const MAX_PATH_BYTES: usize = 4096;
-/// Most segments of a path after `pathPrefix`: `v1/v1/projects/projects/{key}/settings`.
+/// Maximum number of segments of a path after `pathPrefix`:
+/// `v1/v1/projects/projects/{key}/settings`.
 const MAX_SEGMENTS: usize = 6;
 
-/// Who calls, by the form of the endpoint. The message itself can say otherwise
+/// The kind of client, according to the endpoint. The message itself can override it
 /// (`context.library`, `context.direct`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallerSide {
@@ -36,23 +37,24 @@ pub enum CallerSide {
 /// An endpoint of Segment's API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint<'a> {
-    /// Messages in the body.
+    /// The body contains messages.
     Ingest {
-        /// The type of the one message. `None`: a batch (`/v1/batch`, or its alias `/v1/import`).
+        /// The type of the single message. `None`: a batch (`/v1/batch`, or its alias
+        /// `/v1/import`).
         message_type: Option<MessageType>,
-        /// Who calls.
+        /// The kind of client.
         side: CallerSide,
     },
     /// The SDKs' own telemetry (`/v1/m`). It is answered 200 and dropped.
     Telemetry,
-    /// A message in the address of an image. The response is always the image.
+    /// A message in the URL of an image. The response is always the image.
     Pixel {
         /// The type that the path names. `None`: the path names no type, so there is no message.
         message_type: Option<MessageType>,
-        /// The query, which holds the message.
+        /// The query, which contains the message.
         query: &'a str,
     },
-    /// One of Segment's paths, but not its method. Segment answers 400, not 405.
+    /// The path is one of Segment's, but the method is wrong. Segment responds with 400, not 405.
     MethodNotAllowed,
     /// A CORS preflight.
     Preflight,
@@ -65,10 +67,10 @@ pub enum Endpoint<'a> {
 }
 
 impl<'a> Endpoint<'a> {
-    /// The endpoint of a request. `None`: not one of Segment's paths.
+    /// Returns the endpoint of a request. `None`: the path is not one of Segment's.
     ///
-    /// Empty path segments do not count, so doubled and trailing slashes change nothing. SDKs whose
-    /// host setting already holds a path produce doubled forms (`/v1/v1/batch`, `/v1/b/b`,
+    /// Empty path segments are ignored, so doubled and trailing slashes make no difference. SDKs
+    /// whose host setting already contains a path produce doubled forms (`/v1/v1/batch`, `/v1/b/b`,
     /// `/v1/batch/b`), and without `/v1` they request `/b`, `/m` and `/projects/{key}/settings`.
     /// `path_prefix` (`pathPrefix`) may precede any of these forms.
     ///
@@ -91,18 +93,19 @@ impl<'a> Endpoint<'a> {
             (b"OPTIONS", _) => Self::Preflight,
             (b"GET" | b"HEAD", settings @ Self::ProjectSettings { .. }) => settings,
             (b"GET", Self::Pixel { message_type, .. }) => {
-                // Envoy passes bytes that are not ASCII on. Such a query cannot hold a message.
+                // Envoy does not reject bytes that are not ASCII. Such a query cannot contain a
+                // message.
                 let query = query.split_first().map_or(&[][..], |(_, query)| query);
                 Self::Pixel { message_type, query: std::str::from_utf8(query).unwrap_or_default() }
             }
-            // Only a GET shows the image.
+            // Only a GET displays the image.
             (_, Self::Pixel { .. }) => Self::Pixel { message_type: None, query: "" },
             (b"POST", endpoint @ (Self::Ingest { .. } | Self::Telemetry)) => endpoint,
             _ => Self::MethodNotAllowed,
         })
     }
 
-    /// The endpoint of a path without query, whatever the method.
+    /// Returns the endpoint of a path without query, for any method.
     fn of_path(path: &'a str, path_prefix: Option<&str>) -> Option<Self> {
         let path = without_prefix(path, path_prefix.unwrap_or_default()).unwrap_or(path);
         let mut segments = [""; MAX_SEGMENTS];
@@ -119,7 +122,7 @@ impl<'a> Endpoint<'a> {
     }
 }
 
-/// The endpoint of the segments after `/v1`.
+/// Returns the endpoint of the segments after `/v1`.
 fn parse_v1<'a>(segments: &[&'a str]) -> Option<Endpoint<'a>> {
     let ingest = |message_type, side| Some(Endpoint::Ingest { message_type, side });
     match *segments {
@@ -131,7 +134,7 @@ fn parse_v1<'a>(segments: &[&'a str]) -> Option<Endpoint<'a>> {
         }
         ["pixel", _, ..] => Some(Endpoint::Pixel { message_type: None, query: "" }),
         ["projects", key, "settings"] | ["projects", "projects", key, "settings"] => {
-            // Bytes that are not UTF-8 become U+FFFD, which no write key holds.
+            // Bytes that are not UTF-8 become U+FFFD, which no write key contains.
             let key = percent_decode_str(key).decode_utf8_lossy();
             Some(Endpoint::ProjectSettings { write_key: write_key::trimmed(key) })
         }
@@ -171,7 +174,8 @@ fn non_empty_segments(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter(|segment| !segment.is_empty())
 }
 
-/// The rest of `path` after all segments of `prefix`; `None` where it does not begin with them.
+/// Returns the rest of `path` after all segments of `prefix`. `None` if it does not begin with
+/// them.
 fn without_prefix<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     let mut rest = path;
     for segment in non_empty_segments(prefix) {

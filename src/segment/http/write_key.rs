@@ -12,21 +12,21 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, Engine, GeneralPurpose, GeneralPurposeConfig};
 use std::borrow::Cow;
 
-/// Longest write key. Segment's have 32 characters.
+/// Maximum length of a write key, in bytes. Segment's have 32 characters.
 pub const MAX_BYTES: usize = 512;
-/// Longest base64 text of user name and password that is decoded.
+/// Maximum length of the base64 text of user name and password, in bytes.
 const MAX_CREDENTIALS_BYTES: usize = 4096;
 
-/// The write key in a text from outside: without surrounding white space. `None`: it is empty, or
-/// longer than [`MAX_BYTES`].
+/// Returns a write key without surrounding white space. `None`: it is empty, or longer than
+/// [`MAX_BYTES`].
 #[must_use]
 pub fn normalize(text: &str) -> Option<&str> {
     let key = text.trim();
     (!key.is_empty() && key.len() <= MAX_BYTES).then_some(key)
 }
 
-/// Whether a normalized text can be a write key at all: no white space, no colon, no control
-/// character, nothing that was not UTF-8.
+/// Whether a normalized text can be a write key: it has no white space, no colon, no control
+/// character, and no replaced bytes that were not UTF-8.
 #[must_use]
 pub fn is_well_formed(key: &str) -> bool {
     let is_valid =
@@ -34,10 +34,10 @@ pub fn is_well_formed(key: &str) -> bool {
     normalize(key) == Some(key) && key.chars().all(is_valid)
 }
 
-/// The user name of a Basic authorization: everything before its first colon.
+/// Returns the user name of a Basic authorization: everything before its first colon.
 ///
-/// `None`: another scheme (an OAuth `Bearer` token comes with the key in the body), text that is
-/// not base64 or not UTF-8, or no key.
+/// `None`: the scheme is different (requests with an OAuth `Bearer` token have the key in the
+/// body), the text is not base64 or not UTF-8, or there is no key.
 #[must_use]
 pub fn from_authorization(value: &[u8]) -> Option<String> {
     let (scheme, credentials) = value.trim_ascii().split_at_checked(6)?;
@@ -50,7 +50,7 @@ pub fn from_authorization(value: &[u8]) -> Option<String> {
     normalize(user).map(str::to_owned)
 }
 
-/// `key` without surrounding white space.
+/// Returns `key` without surrounding white space.
 pub(super) fn trimmed(key: Cow<'_, str>) -> Cow<'_, str> {
     match key {
         Cow::Borrowed(key) => Cow::Borrowed(key.trim()),
