@@ -104,6 +104,10 @@ const MAX_GROWTH_BYTES: usize = 65_536;
 const MAX_WRITE_KEY_BYTES: usize = 512;
 /// Of each so many bytes of a body one audience at most becomes an event: one identify may tell of thousands.
 const BYTES_PER_AUDIENCE_EVENT: usize = 600;
+/// Of each so many bytes of a body one trait that Engage computed is read; a message of Engage's has one, in some 400 bytes.
+const BYTES_PER_COMPUTED_TRAIT: usize = 100;
+/// Traits that any body may hold.
+const MIN_COMPUTED_TRAITS: usize = 64;
 /// Audiences that any body may hold.
 const MIN_AUDIENCE_EVENTS: usize = 8;
 
@@ -153,6 +157,12 @@ pub fn map_request<'c>(
         body_is_lossy: matches!(text, Cow::Owned(_)),
         body_hash: OnceCell::new(),
         request,
+        computed_traits_left: request
+            .body
+            .len()
+            .checked_div(BYTES_PER_COMPUTED_TRAIT)
+            .unwrap_or(0)
+            .saturating_add(MIN_COMPUTED_TRAITS),
         audience_events_left: request
             .body
             .len()
@@ -198,6 +208,8 @@ struct RequestMapper<'r, 's, T, S> {
     request: Request<'r>,
     /// The browser's page that all messages are of.
     batch_page: Option<PageTraits>,
+    /// Traits of Engage's identify messages that are still read.
+    computed_traits_left: usize,
     /// Audiences in identify messages that may still become events.
     audience_events_left: usize,
     token: T,
@@ -291,7 +303,9 @@ impl<T: FnMut() -> String, S: SharedData> RequestMapper<'_, '_, T, S> {
         if !source.remember_users && !source.audience_events {
             return;
         }
-        let computed = ComputedTraits::parse(message);
+        let computed = ComputedTraits::parse(message, self.computed_traits_left);
+        let count = computed.as_ref().map_or(0, |computed| computed.count);
+        self.computed_traits_left = self.computed_traits_left.saturating_sub(count);
         let ids = Ids::new(message, self.body_is_lossy);
         if source.remember_users {
             let is_of_page =

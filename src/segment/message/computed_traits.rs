@@ -19,14 +19,17 @@ pub struct ComputedTraits {
     pub traits: String,
     /// Audiences by such a name, and whether the user is in them.
     pub audiences: Vec<(String, bool)>,
+    /// How many traits were read.
+    pub count: usize,
 }
 
 impl ComputedTraits {
     /// Reads an identify message of Engage's. `None`: it is another's.
     ///
-    /// Computed is the trait that `computation_key` names, and whatever is true or false: Engage's other traits are ids.
+    /// Computed is the trait that `computation_key` names, and whatever is true or false: Engage's other traits are ids. Of
+    /// more than `max_traits` the rest is left out.
     #[must_use]
-    pub fn parse(message: &Message<'_>) -> Option<Self> {
+    pub fn parse(message: &Message<'_>, max_traits: usize) -> Option<Self> {
         let (Some(MessageType::Identify), Personas::Object { computation_key }) =
             (message.message_type, message.context.personas)
         else {
@@ -41,6 +44,10 @@ impl ComputedTraits {
         let mut out = Vec::new();
         if let Value::Object(traits) = message.traits {
             for_each_member(traits, &mut |name, value| {
+                if computed.count >= max_traits {
+                    return;
+                }
+                computed.count = computed.count.saturating_add(1);
                 let name = replace_surrogates(&name.0);
                 let snake = snake_case(&name);
                 let audience = if let Value::Bool(member) = value { Some(member) } else { None };
@@ -99,7 +106,7 @@ mod tests {
             r#"{"context": {"personas": {"computation_class": "trait", "computation_key": "Total Spend"}},
                 "traits": {"total_spend": 12.50, "Big Spender": true, "firstName": "a\"b"}}"#,
         );
-        let computed = ComputedTraits::parse(&message).unwrap();
+        let computed = ComputedTraits::parse(&message, 9).unwrap();
         assert_eq!(
             computed.traits,
             r#"{"total_spend":12.50,"big_spender":true,"firstName":"a\"b"}"#
@@ -113,9 +120,9 @@ mod tests {
             r#"{"traits": {"a": true}}"#,
             r#"{"context": {"personas": null}, "traits": {"a": true}}"#,
         ] {
-            assert_eq!(ComputedTraits::parse(&identify(body)), None, "{body}");
+            assert_eq!(ComputedTraits::parse(&identify(body), 9), None, "{body}");
         }
         let empty = identify(r#"{"context": {"personas": {}}, "traits": []}"#);
-        assert_eq!(ComputedTraits::parse(&empty), Some(ComputedTraits::default()));
+        assert_eq!(ComputedTraits::parse(&empty, 9), Some(ComputedTraits::default()));
     }
 }
