@@ -26,13 +26,13 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         explains: |case| matches!(case.field, "sent" | "traits") && case.names("Keen"),
     },
     Difference {
-        what: "no time, or null: when the call came",
+        what: "no time, or null: when the request came",
         reason: "the facade takes its own clock, and null for 1970",
         explains: |case| case.field == "timestamp" && case.is_received() && case.time().is_null(),
     },
     Difference {
-        what: "a time that cannot be read: when the call came",
-        reason: "the facade gives null, which Keen refuses",
+        what: "a time that cannot be read: when the request came",
+        reason: "the facade gives null, which Keen rejects",
         explains: |case| {
             case.field == "timestamp" && case.is_received() && case.facade == Some(&Value::Null)
         },
@@ -43,7 +43,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         explains: |case| case.is_received() && case.time_is_iso(),
     },
     Difference {
-        what: "a time that is neither ISO 8601 nor a count since 1970 is none",
+        what: "a time in none of the forms above is none",
         reason: "the facade hands it to JavaScript's Date, whose reading of it no standard gives",
         explains: |case| case.field == "timestamp" && case.is_received() && !case.time_is_iso(),
     },
@@ -104,7 +104,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "an hour without minutes is a time",
-        reason: "ISO 8601 allows it; the facade gives null, which Keen refuses",
+        reason: "ISO 8601 allows it; the facade gives null, which Keen rejects",
         explains: |case| {
             case.field == "timestamp" && case.time() == "2014-01-02T03" && !case.is_received()
         },
