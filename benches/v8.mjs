@@ -30,6 +30,7 @@ function start(path, body) {
     ['authorization', 'Basic d3JpdGVLZXk6'], ['user-agent', 'analytics-node/2.2.0'],
     ['x-request-id', '0b0f5c5a-6c1c-4fbe-8a55-8a7b1f2e9d3a'],
   ]);
+  const status = pairs([[':status', '200']]);
   const buffers = { 0: body, 7: config };
   const calls = [];
   const replies = new Map();
@@ -40,7 +41,8 @@ function start(path, body) {
   const bytes = () => new Uint8Array(filter.memory.buffer);
   const number = (at, value) => new DataView(filter.memory.buffer).setUint32(at, value, true);
   const give = (given, data, size) => {
-    const at = filter.malloc(given.length);
+    // The SDK names its allocator differently from builds that were written without it.
+    const at = (filter.proxy_on_memory_allocate ?? filter.malloc)(given.length);
     bytes().set(given, at);
     number(data, at);
     number(size, given.length);
@@ -62,7 +64,8 @@ function start(path, body) {
       return 0;
     },
     proxy_get_buffer_bytes: (which, from, most, data, size) => give(buffers[which], data, size),
-    proxy_get_header_map_pairs: (map, data, size) => give(headers, data, size),
+    // Map 6 is the response of a callout.
+    proxy_get_header_map_pairs: (map, data, size) => give(map === 6 ? status : headers, data, size),
     proxy_get_header_map_value: (map, name, length, data, size) =>
       Buffer.from(bytes().subarray(name, name + length)).toString() === ':status' ? give(Buffer.from('200'), data, size) : 1,
     proxy_get_shared_data: () => 1,
@@ -70,6 +73,8 @@ function start(path, body) {
     proxy_dequeue_shared_queue: () => 7,
     proxy_send_local_response: () => (answers++, 0),
     proxy_http_call(cluster, length, map, mapLength, at, size, trailers, trailersLength, timeout, token) {
+      // The filter checks at start-up whether it may make callouts, to a cluster that does not exist.
+      if (size === 0) return 2;
       number(token, ++tokens);
       calls.push([tokens, reply(at, size)]);
       return 0;
@@ -109,6 +114,7 @@ function start(path, body) {
     for (let id = first; id <= stream; id++) {
       filter.proxy_on_response_headers(id, 3, 0);
       filter.proxy_on_done(id);
+      filter.proxy_on_delete?.(id);
     }
     return [arrived - began, mapped - arrived, answered - mapped].map(Number);
   };

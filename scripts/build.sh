@@ -128,7 +128,7 @@ if has_binaryen; then
     wasm-metadce "${features[@]}" --graph-file target/exports.json "$linked" -o "$new" >/dev/null
     linked="$new"
   fi
-  wasm-opt -O3 "${features[@]}" "$linked" -o "$new"
+  wasm-opt -O3 -Oz "${features[@]}" "$linked" -o "$new"
 else
   say "not optimized: Debian's binaryen (wasm-opt, wasm-metadce) makes the module smaller and faster"
   cp "$linked" "$new"

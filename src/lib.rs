@@ -35,6 +35,7 @@ mod filter;
 pub mod json;
 pub mod keen;
 pub mod mapping;
+pub mod overflow;
 pub mod segment;
 pub mod users;
 

@@ -6,13 +6,23 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation
 )]
 
+#[path = "delivery/bad_events.rs"]
+mod bad_events;
+#[path = "delivery/middleboxes.rs"]
+mod middleboxes;
 #[path = "delivery/model.rs"]
 mod model;
+#[path = "delivery/simulation.rs"]
+mod simulation;
+#[path = "delivery/tenants.rs"]
+mod tenants;
 
 use keen_edge::config;
+use keen_edge::delivery::{HandoverOutcome, OverflowPolicy};
 use model::{Model, PROJECTS, STATUSES, ScriptedResponse, Step};
 use proptest::prelude::*;
 
@@ -33,10 +43,31 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(waits, events)| Step::Submit { waits, events }),
         5 => (any::<usize>(), response())
             .prop_map(|(which, response)| Step::Settle { which, response }),
+        2 => (any::<usize>(), handover_outcome())
+            .prop_map(|(which, outcome)| Step::SettleHandover { which, outcome }),
         1 => any::<usize>().prop_map(|which| Step::Disconnect { which }),
         3 => (0..400_u64).prop_map(|ms| Step::Pass { ms }),
         1 => (0..9_000_u64).prop_map(|ms| Step::Pass { ms }),
     ]
+}
+
+fn handover_outcome() -> impl Strategy<Value = HandoverOutcome> {
+    prop_oneof![
+        4 => Just(HandoverOutcome::Stored),
+        2 => Just(HandoverOutcome::Failed),
+        1 => Just(HandoverOutcome::Refused),
+    ]
+}
+
+prop_compose! {
+    fn overflow()(
+        after_ms in 0..6_000_u64,
+        max_body_bytes in 100..2_000_usize,
+        timeout_ms in 1..5_000_u64,
+        reject_misconfigured in any::<bool>(),
+    ) -> OverflowPolicy {
+        OverflowPolicy { after_ms, max_body_bytes, timeout_ms, reject_misconfigured }
+    }
 }
 
 prop_compose! {
@@ -64,10 +95,11 @@ proptest! {
     #[test]
     fn delivery_of_any_history_keeps_its_promises(
         settings in settings(),
+        overflow in proptest::option::of(overflow()),
         seed in any::<u64>(),
         steps in proptest::collection::vec(step(), 0..300),
     ) {
-        let mut model = Model::new(settings, seed);
+        let mut model = Model::new(settings, overflow, seed);
         for step in &steps {
             model.step(step);
         }
@@ -77,10 +109,11 @@ proptest! {
     #[test]
     fn drain_of_any_history_becomes_idle(
         settings in settings(),
+        overflow in proptest::option::of(overflow()),
         seed in any::<u64>(),
         steps in proptest::collection::vec(step(), 0..100),
     ) {
-        let mut model = Model::new(settings, seed);
+        let mut model = Model::new(settings, overflow, seed);
         for step in &steps {
             model.step(step);
         }

@@ -3,11 +3,10 @@
 
 #![allow(
     missing_docs,
-    unsafe_code,
     clippy::unwrap_used,
     clippy::panic,
     clippy::arithmetic_side_effects,
-    reason = "tests may fail loudly; an allocator is unsafe"
+    reason = "tests may fail loudly"
 )]
 
 use keen_edge::config::Config;
@@ -15,10 +14,9 @@ use keen_edge::mapping::{Client, EventBuffer, Request, map_request};
 use keen_edge::segment::http::CallerSide;
 use keen_edge::segment::message::MessageType;
 use keen_edge::users::UserTransaction;
+use peak_alloc::PeakAlloc;
 use serde_json::json;
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes for each byte of a body, and for each of its messages, as `src/config/schema.rs` has them.
 const MEMORY_PER_BODY_BYTE: usize = 32;
@@ -28,30 +26,8 @@ const OF_THE_BODY: usize = 6;
 const MAX_MESSAGES: usize = 25_000;
 const BODY_BYTES: usize = 1 << 18;
 
-/// The system's allocator, which counts.
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator as it is.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 /// A text of a body's size: `before`, `unit` again and again, `after`.
 fn filled(before: &str, unit: &str, after: &str) -> Vec<u8> {
@@ -136,8 +112,8 @@ fn memory_of_every_shape_of_body_stays_within_its_bound() {
         );
         let mut store = BTreeMap::new();
         UserTransaction::initialize(&mut store, config.users, 0);
-        let before = NOW.load(Ordering::Relaxed);
-        PEAK.store(before, Ordering::Relaxed);
+        let before = ALLOCATOR.current_usage();
+        ALLOCATOR.reset_peak_usage();
         let mut users = UserTransaction::new(&mut store, config.users, 1);
         let mut events = EventBuffer::new(config.delivery.max_pending_bytes);
         let request = Request {
@@ -152,7 +128,7 @@ fn memory_of_every_shape_of_body_stays_within_its_bound() {
         let stats = map_request(&config, request, client, token, &mut users, &mut events);
         drop(stats);
         users.commit();
-        let used = PEAK.load(Ordering::Relaxed) - before;
+        let used = ALLOCATOR.peak_usage() - before;
         println!("{name}: {:.1} bytes for each byte", used as f64 / body.len() as f64);
         let messages = if message_type.is_some() { 1 } else { MAX_MESSAGES };
         let bound =

@@ -5,6 +5,7 @@
 mod model;
 
 use keen_edge::config::DeliverySettings;
+use keen_edge::delivery::{HandoverOutcome, OverflowPolicy};
 use libfuzzer_sys::fuzz_target;
 use model::{Model, PROJECTS, STATUSES, ScriptedResponse, Step};
 
@@ -30,6 +31,14 @@ impl Bytes<'_> {
         }
     }
 
+    fn outcome(&mut self) -> HandoverOutcome {
+        match self.next() % 4 {
+            0 => HandoverOutcome::Failed,
+            1 => HandoverOutcome::Refused,
+            _ => HandoverOutcome::Stored,
+        }
+    }
+
     fn step(&mut self) -> Step {
         match self.next() {
             0..90 => {
@@ -38,7 +47,8 @@ impl Bytes<'_> {
                 Step::Submit { waits, events: (0..count).map(|_| event(self)).collect() }
             }
             90..190 => Step::Settle { which: self.next(), response: self.response() },
-            190..200 => Step::Disconnect { which: self.next() },
+            190..195 => Step::SettleHandover { which: self.next(), outcome: self.outcome() },
+            195..200 => Step::Disconnect { which: self.next() },
             200..245 => Step::Pass { ms: 2 * self.next() as u64 },
             _ => Step::Pass { ms: 40 * self.next() as u64 },
         }
@@ -48,16 +58,22 @@ impl Bytes<'_> {
 fuzz_target!(|data: &[u8]| {
     let mut bytes = Bytes(data);
     let settings = DeliverySettings {
-        retries: (bytes.next() % 6) as u32,
+        max_retries: (bytes.next() % 6) as u32,
         max_in_flight: 1 + bytes.next() % 4,
         max_batch_events: 1 + bytes.next() % 20,
         max_batch_bytes: 1 + 10 * bytes.next(),
         max_pending_bytes: 1000 + 100 * bytes.next(),
-        hold_ms: 1 + 40 * bytes.next() as u64,
+        max_wait_ms: 1 + 40 * bytes.next() as u64,
         ..DeliverySettings::default()
     };
     let drains = bytes.next() % 2 == 1;
-    let mut model = Model::new(settings, bytes.next() as u64);
+    let overflow = (bytes.next() % 2 == 1).then(|| OverflowPolicy {
+        after_ms: 20 * bytes.next() as u64,
+        max_body_bytes: 100 + 10 * bytes.next(),
+        timeout_ms: 1 + 20 * bytes.next() as u64,
+        reject_misconfigured: bytes.next() % 2 == 1,
+    });
+    let mut model = Model::new(settings, overflow, bytes.next() as u64);
     for _ in 0..500 {
         if bytes.0.is_empty() {
             break;

@@ -354,14 +354,23 @@ pub(super) fn host_of_url(url: &str) -> Option<&str> {
     (is_host(host) && is_path).then_some(host)
 }
 
-/// A number as an error shows it. Printing a double would add 20 KB to the module.
+/// A number as an error shows it, with three decimals at most. Printing any double would add 20 KB to the module.
 fn number_text(number: &Number) -> String {
-    let integer = number.as_u64().map(|n| n.to_string()).or(number.as_i64().map(|n| n.to_string()));
-    integer.unwrap_or_else(|| {
-        #[allow(clippy::cast_possible_truncation, reason = "a float's cast saturates")]
-        let floor = number.as_f64().map_or(0, |number| number.floor() as i64);
-        format!("a fraction above {floor}")
-    })
+    /// Thousandths of a larger number are not exact.
+    const MAX_EXACT: f64 = 1e12;
+    if let Some(integer) = number.as_i64() {
+        return integer.to_string();
+    }
+    let number = number.as_f64().unwrap_or(0.0);
+    if number.abs() > MAX_EXACT {
+        return if number < 0.0 { "a large negative number" } else { "a larger number" }.to_owned();
+    }
+    #[allow(clippy::cast_possible_truncation, reason = "far below the largest i64")]
+    let thousandths = (number * 1000.0) as i64;
+    let sign = if number < 0.0 { "-" } else { "" };
+    let thousandths = thousandths.unsigned_abs();
+    let text = format!("{sign}{}.{:03}", thousandths / 1000, thousandths % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// A whole number. A double counts where it is whole: Structs have no others.
@@ -387,5 +396,27 @@ fn type_name(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_shown_with_three_decimals_at_most() {
+        for (number, want) in [
+            ("1.5", "1.5"),
+            ("-0.25", "-0.25"),
+            ("7000.0", "7000"),
+            ("0.12345", "0.123"),
+            ("9223372036854775807", "9223372036854775807"),
+            ("18446744073709551615", "a larger number"),
+            ("1e300", "a larger number"),
+            ("-1e300", "a large negative number"),
+        ] {
+            assert_eq!(number_text(&serde_json::from_str(number).unwrap()), want);
+        }
     }
 }

@@ -18,12 +18,16 @@ pub(super) struct Batch {
     /// Waiters of its events. One whose events are not consecutive counts more than once.
     distinct_waiters: usize,
     last_waiter: Option<WaiterId>,
+    /// When its oldest event was submitted.
+    pub(super) since_ms: u64,
     /// Callouts made with it.
     pub(super) attempts: u32,
     /// Successful callouts of its project when it failed first. None: it has not failed.
     pub(super) successes_at_failure: Option<u64>,
     /// It is parked for no fault of its own, and other batches like it may join it.
     pub(super) is_mergeable: bool,
+    /// The overflow queue does not accept it.
+    pub(super) is_unstorable: bool,
 }
 
 /// Events of one collection.
@@ -68,6 +72,20 @@ impl Collection {
 /// Bytes that an event adds to the pending bytes.
 pub(super) fn event_cost(collection: &str, event: &[u8]) -> usize {
     collection.len().saturating_add(event.len()).saturating_add(EVENT_OVERHEAD)
+}
+
+/// Bytes that an event adds to a body that is stored, at most: its collection may begin with it. A character that the
+/// overflow queue does not accept takes 6 bytes there instead of 3.
+fn stored_bytes(collection: &str, event: &[u8]) -> usize {
+    // Quotes and brackets of the collection, whose name may need escapes, and commas.
+    let name = collection.len().saturating_mul(2).saturating_add(8);
+    let escapes = noncharacters(event).saturating_mul(3);
+    name.saturating_add(event.len()).saturating_add(escapes)
+}
+
+/// How often U+FFFE and U+FFFF occur in UTF-8 text.
+fn noncharacters(text: &[u8]) -> usize {
+    text.windows(3).filter(|bytes| matches!(bytes, [0xef, 0xbf, 0xbe | 0xbf])).count()
 }
 
 impl Batch {
@@ -124,6 +142,8 @@ impl Batch {
 
     /// Adds the events of another batch.
     pub(super) fn append(&mut self, other: &Self) {
+        self.since_ms = self.since_ms.min(other.since_ms);
+        self.attempts = self.attempts.max(other.attempts);
         for (name, waiter, event) in other.events() {
             self.push(waiter, name, event);
         }
@@ -184,8 +204,10 @@ impl Batch {
     /// A batch without events, with the same history.
     fn empty_copy(&self) -> Self {
         Self {
+            since_ms: self.since_ms,
             attempts: self.attempts,
             successes_at_failure: self.successes_at_failure,
+            is_unstorable: self.is_unstorable,
             ..Self::default()
         }
     }
@@ -232,6 +254,45 @@ impl Batch {
             .collect()
     }
 
+    /// The size of [`Batch::to_bulk_body`], at most, with [`stored_bytes`] for each event.
+    pub(super) fn max_body_bytes(&self) -> usize {
+        let sizes = self.events().map(|(name, _, event)| stored_bytes(name, event));
+        sizes.fold(2, usize::saturating_add)
+    }
+
+    /// Removes the events that do not fit into a body of `max_bytes` even alone, and returns them.
+    pub(super) fn take_larger_than(&mut self, max_bytes: usize) -> Self {
+        let is_larger =
+            |name: &str, event: &[u8]| stored_bytes(name, event).saturating_add(2) > max_bytes;
+        let mut larger = self.empty_copy();
+        if !self.events().any(|(name, _, event)| is_larger(name, event)) {
+            return larger;
+        }
+        let mut rest = self.empty_copy();
+        for (name, waiter, event) in self.events() {
+            let to = if is_larger(name, event) { &mut larger } else { &mut rest };
+            to.push(waiter, name, event);
+        }
+        *self = rest;
+        larger
+    }
+
+    /// Shortens it to a body of `max_bytes`, and returns the rest. None if it fits. Each event alone must fit.
+    pub(super) fn split_off(&mut self, max_bytes: usize) -> Option<Self> {
+        if self.max_body_bytes() <= max_bytes {
+            return None;
+        }
+        let (mut first, mut rest) = (self.empty_copy(), self.empty_copy());
+        let mut bytes = 2_usize;
+        for (name, waiter, event) in self.events() {
+            bytes = bytes.saturating_add(stored_bytes(name, event));
+            let to = if bytes <= max_bytes { &mut first } else { &mut rest };
+            to.push(waiter, name, event);
+        }
+        *self = first;
+        Some(rest)
+    }
+
     /// Its two halves, each with its history.
     pub(super) fn split(&self) -> (Self, Self) {
         let (mut first, mut second) = (self.empty_copy(), self.empty_copy());
@@ -240,5 +301,59 @@ impl Batch {
             half.push(waiter, name, event);
         }
         (first, second)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn split_of_a_batch_keeps_its_history() {
+        let mut batch = Batch { since_ms: 5, attempts: 3, ..Batch::default() };
+        batch.successes_at_failure = Some(7);
+        batch.is_unstorable = true;
+        for event in ["1", "2", "3"] {
+            batch.push(None, "a", event.as_bytes());
+        }
+        let (first, second) = batch.split();
+        assert_eq!((first.len(), second.len()), (1, 2));
+        for half in [first, second] {
+            assert_eq!((half.since_ms, half.attempts), (5, 3));
+            assert_eq!((half.successes_at_failure, half.is_unstorable), (Some(7), true));
+        }
+    }
+
+    #[test]
+    fn append_keeps_the_older_time_and_the_more_attempts() {
+        let mut batch = Batch { since_ms: 5, attempts: 1, ..Batch::default() };
+        batch.push(None, "a", b"1");
+        let mut other = Batch { since_ms: 3, attempts: 2, ..Batch::default() };
+        other.push(Some(1), "b", b"2");
+        batch.append(&other);
+        assert_eq!((batch.since_ms, batch.attempts, batch.len()), (3, 2, 2));
+        assert_eq!(batch.to_bulk_body(), br#"{"a":[1],"b":[2]}"#);
+        assert_eq!((batch.count(true), batch.count(false)), (1, 1));
+    }
+
+    #[test]
+    fn split_off_gives_bodies_within_the_bound() {
+        let mut batch = Batch::default();
+        for n in 0..100 {
+            let event = "\u{ffff}".repeat(n);
+            batch.push(None, if n % 2 == 0 { "a" } else { "b\"" }, event.as_bytes());
+        }
+        let larger = batch.take_larger_than(400);
+        assert!(!larger.is_empty());
+        let mut events = larger.len();
+        let mut rest = Some(batch);
+        while let Some(mut batch) = rest {
+            rest = batch.split_off(400);
+            assert!(!batch.is_empty());
+            let body = String::from_utf8(batch.to_bulk_body()).unwrap_or_default();
+            assert!(body.replace('\u{ffff}', "\\uffff").len() <= 400, "{}", body.len());
+            events += batch.len();
+        }
+        assert_eq!(events, 100);
     }
 }

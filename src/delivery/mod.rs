@@ -35,19 +35,26 @@
 mod backoff;
 mod batch;
 pub mod classify;
+mod fair_share;
+mod handover;
 mod monotonic_clock;
 mod project_queue;
+mod retry;
 
 pub use classify::{CalloutOutcome, CalloutResponse};
+pub use handover::{Handover, HandoverOutcome, HandoverReport, OverflowPolicy};
 pub use monotonic_clock::MonotonicClock;
 
 use crate::config;
 use crate::keen::bulk::{self, Event, EventResult};
 use backoff::Backoff;
 use batch::{Batch, event_cost};
+use fair_share::costs_by_project;
+use handover::{HandoverInFlight, Overflow};
 use project_queue::{Concurrency, ProjectQueue};
+use retry::{Failure, Settlement, requeue_split};
 use rustc_hash::FxHashMap;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::iter::{repeat, repeat_n};
 use std::mem::take;
 
@@ -56,12 +63,6 @@ pub type WaiterId = u32;
 /// A callout in flight.
 pub type CalloutId = u32;
 
-/// Longest pause before a retry while clients wait or fresh events arrive: how soon a recovery of Keen is noticed.
-const BACKOFF_MAX_MS: u64 = 1_000;
-/// Longest pause before the retry of a parked batch.
-const PARKED_BACKOFF_MAX_MS: u64 = 5_000;
-/// Longest `Retry-After` that is honoured.
-const RETRY_AFTER_MAX_MS: u64 = 60_000;
 /// Capacity that a delivered batch leaves to a later one, at most.
 const MAX_RECYCLED_BYTES: usize = 2_000_000;
 /// What a pending event occupies in addition to its bytes.
@@ -174,36 +175,6 @@ struct InFlight {
     parked: bool,
 }
 
-/// Why a batch is not delivered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failure {
-    /// Keen is unavailable; its `Retry-After` in milliseconds.
-    Unavailable(u64),
-    /// Keen failed on this batch.
-    ServerError,
-    /// Keen gave results, and failed on these events of the batch.
-    EventsFailed,
-    /// Keen rejects everything for the destination.
-    Misconfigured,
-    /// The request was rejected as a whole, and not for one event that is known.
-    Blocked,
-}
-
-/// What to do next with a batch that failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum RetryPlan {
-    /// Tell its waiters to retry. Events without a waiter stay, and are planned for again.
-    GiveUpWaiters,
-    /// Retry apart from the others.
-    Park,
-    /// Retry in halves.
-    Split,
-    /// Retry as it is, before all others.
-    Requeue,
-    /// Lose its events.
-    Drop,
-}
-
 /// The state machine.
 #[derive(Debug)]
 pub struct Delivery {
@@ -218,7 +189,10 @@ pub struct Delivery {
     in_flight: FxHashMap<CalloutId, InFlight>,
     /// Callouts in flight of healthy projects: only these count against `maxInFlight`.
     healthy_in_flight: usize,
-    next_callout_id: CalloutId,
+    handovers: FxHashMap<CalloutId, HandoverInFlight>,
+    /// None: there is no overflow queue.
+    overflow: Option<Overflow>,
+    last_callout_id: CalloutId,
     /// Where the search for the next callout begins: projects take turns.
     next_project: usize,
     /// The embedder runs a timer, so lingering for siblings is allowed.
@@ -253,7 +227,9 @@ impl Delivery {
             deadlines: VecDeque::new(),
             in_flight: FxHashMap::default(),
             healthy_in_flight: 0,
-            next_callout_id: 1,
+            handovers: FxHashMap::default(),
+            overflow: None,
+            last_callout_id: 0,
             next_project: 0,
             timer_enabled: false,
             lingering: false,
@@ -282,10 +258,22 @@ impl Delivery {
         if count == 0 {
             return Admission::Empty;
         }
-        if self.pending_bytes.saturating_add(cost) > self.settings.max_pending_bytes
-            && !self.make_room(waiter.is_some(), events.clone(), cost)
-        {
-            return Admission::Rejected;
+        let pending = self.pending_bytes.saturating_add(cost);
+        if pending > self.soft_limit() {
+            let limit = self.settings.max_pending_bytes;
+            if pending > limit && !self.make_room(waiter.is_some(), events.clone(), cost) {
+                return Admission::Rejected;
+            }
+            let costs = costs_by_project(events.clone());
+            if self.open_overflow(now).is_some()
+                && !self.is_within_share(&costs, self.soft_limit()).0
+            {
+                self.push_handover(waiter, events, now);
+                if let Some(waiter) = waiter {
+                    self.add_waiter(waiter, count, now);
+                }
+                return Admission::Admitted;
+            }
         }
         for Event { destination, collection, json } in events {
             self.charge(destination, event_cost(collection, json));
@@ -317,126 +305,6 @@ impl Delivery {
         }
     }
 
-    // === tenants ===
-
-    /// Counts bytes that become pending.
-    fn charge(&mut self, destination_index: usize, bytes: usize) {
-        let Some(project) = self.projects.get_mut(destination_index) else { return };
-        if project.pending_bytes == 0 {
-            self.active_projects = self.active_projects.saturating_add(1);
-        }
-        project.pending_bytes = project.pending_bytes.saturating_add(bytes);
-        self.pending_bytes = self.pending_bytes.saturating_add(bytes);
-    }
-
-    /// Counts bytes that are no longer pending.
-    fn release(&mut self, destination_index: usize, bytes: usize) {
-        let Some(project) = self.projects.get_mut(destination_index) else { return };
-        if project.pending_bytes > 0 && project.pending_bytes <= bytes {
-            self.active_projects = self.active_projects.saturating_sub(1);
-        }
-        project.pending_bytes = project.pending_bytes.saturating_sub(bytes);
-        self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
-    }
-
-    /// Displaces what other projects hold beyond their fair share, for a request of `cost` bytes that does not fit. False,
-    /// and nothing is displaced, if it has no claim to that much.
-    ///
-    /// A request within its projects' shares displaces events without a waiter first, then events with one. Any request of
-    /// a client displaces events without a waiter, if its projects are healthy.
-    fn make_room<'e>(
-        &mut self,
-        attended: bool,
-        events: impl Iterator<Item = Event<'e>>,
-        cost: usize,
-    ) -> bool {
-        let limit = self.settings.max_pending_bytes;
-        if cost > limit {
-            return false;
-        }
-        let mut costs: BTreeMap<usize, usize> = BTreeMap::new();
-        for event in events {
-            let of_project = costs.entry(event.destination).or_default();
-            *of_project = of_project.saturating_add(event_cost(event.collection, event.json));
-        }
-        let pending = |index: &usize| self.projects.get(*index).map_or(0, |p| p.pending_bytes);
-        let new = costs.keys().filter(|index| pending(index) == 0).count();
-        let share = limit.checked_div(self.active_projects.saturating_add(new)).unwrap_or(limit);
-        let is_within_share =
-            costs.iter().all(|(index, cost)| pending(index).saturating_add(*cost) <= share);
-        let is_healthy =
-            costs.keys().all(|index| self.projects.get(*index).is_some_and(|p| !p.is_unhealthy()));
-        let over_share = |p: &ProjectQueue| p.pending_bytes.saturating_sub(share);
-        if !is_within_share {
-            let displaceable =
-                self.projects.iter().map(|p| over_share(p).min(p.unattended_bytes()));
-            let displaceable = displaceable.fold(0, usize::saturating_add);
-            let room = limit.saturating_sub(self.pending_bytes).saturating_add(displaceable);
-            if !(attended && is_healthy) || room < cost {
-                return false;
-            }
-        }
-        let mut by_excess: Vec<(usize, usize)> =
-            self.projects.iter().map(over_share).zip(0..).collect();
-        by_excess.retain(|(excess, _)| *excess > 0);
-        let by_excess = BinaryHeap::from(by_excess).into_sorted_vec();
-        for unattended in [true, false] {
-            for (_, index) in by_excess.iter().rev() {
-                while self.pending_bytes.saturating_add(cost) > limit
-                    && self.projects.get(*index).is_some_and(|p| over_share(p) > 0)
-                    && (unattended || is_within_share)
-                {
-                    if !self.displace(*index, unattended) {
-                        break;
-                    }
-                }
-            }
-        }
-        self.pending_bytes.saturating_add(cost) <= limit
-    }
-
-    /// Displaces one batch of a project, or its part without waiters. False if it has none.
-    fn displace(&mut self, destination_index: usize, unattended: bool) -> bool {
-        let Some(project) = self.projects.get_mut(destination_index) else { return false };
-        let queued =
-            if unattended { project.displace_unattended() } else { project.displace_any() };
-        let batch = queued.or_else(|| {
-            // The callout goes on; nothing of its batch is settled by it any more.
-            let mut in_flight = self.in_flight.values_mut();
-            let found = in_flight.find(|callout| {
-                let batch = &callout.batch;
-                callout.destination_index == destination_index
-                    && !batch.is_empty()
-                    && !(unattended && batch.has_waiters())
-            });
-            found.map(|callout| take(&mut callout.batch))
-        });
-        let Some(batch) = batch else { return false };
-        self.release(destination_index, batch.pending_cost());
-        let counts = EventCounts {
-            unconfirmed: self.give_up_waiters(&batch, Ack::Unconfirmed),
-            displaced: batch.count(false),
-            dropped: 0,
-        };
-        self.add_unreported(destination_index, counts);
-        true
-    }
-
-    fn add_unreported(&mut self, destination_index: usize, counts: EventCounts) {
-        let Some(project) = self.projects.get_mut(destination_index) else { return };
-        let sum = &mut project.unreported;
-        sum.unconfirmed = sum.unconfirmed.saturating_add(counts.unconfirmed);
-        sum.displaced = sum.displaced.saturating_add(counts.displaced);
-        sum.dropped = sum.dropped.saturating_add(counts.dropped);
-    }
-
-    /// Events without a waiter that were lost since the last call because a request of another project, or of a client,
-    /// needed their room: index of the destination, and how many.
-    pub fn take_displaced(&mut self) -> Vec<(usize, u64)> {
-        let displaced = self.projects.iter_mut().map(|p| take(&mut p.unreported.displaced));
-        displaced.enumerate().filter(|(_, count)| *count > 0).collect()
-    }
-
     // === callouts ===
 
     /// The next callout to make now, if any. Call it until there is none.
@@ -459,6 +327,11 @@ impl Delivery {
         Concurrency { limit, available: self.healthy_in_flight < limit, share: share.max(1) }
     }
 
+    fn next_callout_id(&mut self) -> CalloutId {
+        self.last_callout_id = self.last_callout_id.wrapping_add(1);
+        self.last_callout_id
+    }
+
     /// Counts a project's callouts in flight anew: their number or its health may have changed.
     fn count_in_flight(&mut self, destination_index: usize) {
         let Some(project) = self.projects.get_mut(destination_index) else { return };
@@ -477,10 +350,7 @@ impl Delivery {
                 self.lingering |= project.is_lingering(now);
                 return None;
             };
-            // Clients whose deadline has passed were told to retry these.
-            let unconfirmed = self.discard(destination_index, &mut batch, |waiters, waiter| {
-                waiter.is_some_and(|waiter| !waiters.contains_key(&waiter))
-            });
+            let unconfirmed = self.discard_expired(destination_index, &mut batch);
             self.add_unreported(
                 destination_index,
                 EventCounts { unconfirmed, ..EventCounts::default() },
@@ -488,11 +358,15 @@ impl Delivery {
             let Some(latest) = latest_deadline(&batch, &self.waiters) else { continue };
             let project = self.projects.get_mut(destination_index)?;
             project.in_flight = project.in_flight.saturating_add(1);
-            let timeout_ms = latest.saturating_sub(now).clamp(1, self.timeout_ms);
+            let mut timeout_ms = latest.saturating_sub(now).clamp(1, self.timeout_ms);
+            if let Some(policy) = self.open_overflow(now).filter(|_| batch.has_waiters()) {
+                // A callout that hangs must leave time to hand its events over.
+                let left = batch.since_ms.saturating_add(policy.after_ms).saturating_sub(now);
+                timeout_ms = timeout_ms.min(left.max(handover::CALLOUT_MIN_MS));
+            }
             let body = batch.to_bulk_body();
-            let id = self.next_callout_id;
-            self.next_callout_id = self.next_callout_id.wrapping_add(1);
             let events = batch.len();
+            let id = self.next_callout_id();
             let in_flight = InFlight { destination_index, batch, started_ms: now, parked };
             self.in_flight.insert(id, in_flight);
             self.count_in_flight(destination_index);
@@ -641,120 +515,7 @@ impl Delivery {
         self.release(report.destination_index, batch.pending_cost());
     }
 
-    // === retry ===
-
-    /// Retries a batch after a backoff, without the events that are not to be retried.
-    fn schedule_retry(&mut self, settlement: &mut Settlement, failure: Failure) {
-        let Settlement { batch, parked, now, report } = settlement;
-        let (index, now) = (report.destination_index, *now);
-        let Some(project) = self.projects.get_mut(index) else { return };
-        if failure == Failure::EventsFailed && batch.is_empty() {
-            return;
-        }
-        let failures = match failure {
-            Failure::Unavailable(_) | Failure::ServerError => project.on_failure(*parked),
-            // Keen is up: the pause is for this batch.
-            Failure::EventsFailed if *parked => 1,
-            Failure::EventsFailed => batch.attempts.saturating_add(1),
-            Failure::Misconfigured | Failure::Blocked => {
-                project.on_rejecting();
-                report.destination_up = Some(false);
-                if *parked { project.on_failure(true) } else { 1 }
-            }
-        };
-        let max_ms = if *parked { PARKED_BACKOFF_MAX_MS } else { BACKOFF_MAX_MS };
-        let mut retry_at = now.saturating_add(self.backoff.pause_ms(failures, max_ms));
-        if let Failure::Unavailable(retry_after_ms) = failure {
-            let until = now.saturating_add(retry_after_ms.min(RETRY_AFTER_MAX_MS));
-            project.throttle_until(until);
-            retry_at = retry_at.max(until);
-        }
-        if *parked {
-            project.back_off_until(retry_at, true);
-        }
-        batch.attempts = batch.attempts.saturating_add(1);
-        batch.successes_at_failure.get_or_insert(project.successes());
-        while !batch.is_empty() {
-            let plan = self.plan_retry(index, batch, failure, *parked, retry_at);
-            if plan == RetryPlan::GiveUpWaiters {
-                let ack = if failure == Failure::Misconfigured {
-                    Ack::DestinationRejected
-                } else {
-                    Ack::Unconfirmed
-                };
-                report.unconfirmed =
-                    report.unconfirmed.saturating_add(self.give_up_waiters(batch, ack));
-                self.discard(index, batch, |_, waiter| waiter.is_some());
-                continue;
-            }
-            let Some(project) = self.projects.get_mut(index) else { return };
-            if plan == RetryPlan::Drop {
-                report.dropped = report.dropped.saturating_add(batch.count(false));
-                self.release(index, batch.pending_cost());
-                return;
-            }
-            report.retried = true;
-            let to_parked = *parked || plan == RetryPlan::Park;
-            project.back_off_until(retry_at, to_parked);
-            if plan == RetryPlan::Split {
-                project.record_split(now);
-                requeue_split(project, batch, to_parked);
-            } else if !to_parked {
-                project.push_front(take(batch), false);
-            } else if *parked || failure == Failure::ServerError {
-                project.park(take(batch));
-            } else {
-                project.park_merged(take(batch), &self.settings);
-            }
-            return;
-        }
-    }
-
-    /// Decides what to do with a batch that failed.
-    fn plan_retry(
-        &self,
-        destination_index: usize,
-        batch: &Batch,
-        failure: Failure,
-        parked: bool,
-        retry_at: u64,
-    ) -> RetryPlan {
-        let Some(project) = self.projects.get(destination_index) else { return RetryPlan::Drop };
-        let tries_left = batch.attempts <= self.settings.max_retries;
-        let is_rejected = matches!(failure, Failure::Misconfigured | Failure::Blocked);
-        if batch.has_waiters() {
-            let deadlines = batch.runs().filter_map(|(waiter, _, _)| self.waiters.get(&waiter?));
-            let in_time = deadlines
-                .map(|state| state.deadline_ms)
-                .max()
-                .is_some_and(|latest| latest > retry_at);
-            if is_rejected || !in_time {
-                return RetryPlan::GiveUpWaiters;
-            }
-        }
-        if !batch.has_waiters() && self.drain_deadline_ms.is_some_and(|end| end <= retry_at) {
-            return RetryPlan::Drop;
-        }
-        let repeated = batch.attempts > 1 || !tries_left;
-        let splits = match failure {
-            Failure::ServerError => repeated,
-            // No event is known to be the cause: only a batch that keeps failing is split.
-            Failure::Unavailable(_) | Failure::Blocked => parked,
-            Failure::EventsFailed | Failure::Misconfigured => false,
-        };
-        if splits && batch.len() > 1 && project.may_split(retry_at) {
-            return RetryPlan::Split;
-        }
-        if batch.has_waiters() && !tries_left {
-            return RetryPlan::GiveUpWaiters;
-        }
-        // Others were accepted meanwhile, so this event will be rejected again.
-        let others_accepted = batch.successes_at_failure.is_some_and(|n| project.successes() > n);
-        if failure == Failure::Blocked && batch.len() == 1 && !tries_left && others_accepted {
-            return RetryPlan::Drop;
-        }
-        if tries_left && !is_rejected { RetryPlan::Requeue } else { RetryPlan::Park }
-    }
+    // === waiters ===
 
     /// Tells the waiters of a batch to retry. Returns the number of their events.
     fn give_up_waiters(&mut self, batch: &Batch, ack: Ack) -> u64 {
@@ -762,6 +523,13 @@ impl Delivery {
             self.settle_events(waiter, count, ack);
         }
         batch.count(true)
+    }
+
+    /// Removes the events of waiters whose deadline has passed: their clients were told to retry. Returns how many.
+    fn discard_expired(&mut self, destination_index: usize, batch: &mut Batch) -> u64 {
+        self.discard(destination_index, batch, |waiters, waiter| {
+            waiter.is_some_and(|waiter| !waiters.contains_key(&waiter))
+        })
     }
 
     /// Removes events from a batch by their waiter. Returns how many.
@@ -777,8 +545,6 @@ impl Delivery {
         self.release(destination_index, cost.saturating_sub(batch.pending_cost()));
         u64::try_from(events.saturating_sub(batch.len())).unwrap_or(u64::MAX)
     }
-
-    // === waiters ===
 
     /// Events of a waiter have ended. Its ack is the worst of all its events.
     fn settle_events(&mut self, waiter: Option<WaiterId>, events: usize, ack: Ack) {
@@ -880,6 +646,7 @@ impl Delivery {
     pub fn is_idle(&self) -> bool {
         self.waiters.is_empty()
             && self.in_flight.is_empty()
+            && self.handovers.is_empty()
             && self.acks.is_empty()
             && self.projects.iter().all(|p| p.is_empty() && p.unreported == EventCounts::default())
     }
@@ -912,22 +679,6 @@ impl Delivery {
     pub fn pending_bytes_of(&self, destination_index: usize) -> usize {
         self.projects.get(destination_index).map_or(0, |project| project.pending_bytes)
     }
-}
-
-/// A callout that is being settled.
-#[derive(Debug)]
-struct Settlement {
-    batch: Batch,
-    parked: bool,
-    now: u64,
-    report: SettleReport,
-}
-
-/// Puts the halves of a batch where it was, to leave next.
-fn requeue_split(project: &mut ProjectQueue, batch: &Batch, parked: bool) {
-    let (first, second) = batch.split();
-    project.push_front(second, parked);
-    project.push_front(first, parked);
 }
 
 /// Whether Keen failed on every event, which is a failure of Keen and not of events.

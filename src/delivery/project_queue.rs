@@ -19,6 +19,8 @@ const SIBLING_WAIT_MS: u64 = 4;
 const MAX_CONSECUTIVE_SPLITS: u32 = 12;
 /// After [`MAX_CONSECUTIVE_SPLITS`], one more split is allowed each time this has passed.
 const SPLIT_INTERVAL_MS: u64 = 5_000;
+/// Batches that are looked through for one that the overflow queue accepts.
+const MAX_SCANNED_BATCHES: usize = 64;
 /// Requests of a single event that are rejected as a whole, with an error name, without a success in between. After that
 /// many the upstream rejects everything, and its error names say nothing of an event.
 const MAX_CONSECUTIVE_REJECTIONS: u32 = 8;
@@ -35,6 +37,8 @@ pub(super) struct ProjectQueue {
     parked: VecDeque<Batch>,
     parked_until_ms: u64,
     parked_failures: u32,
+    /// Batches for the overflow queue.
+    pub(super) handover: VecDeque<Batch>,
     pub(super) in_flight: usize,
     /// How many of `in_flight` count against `maxInFlight`: none while the project is unhealthy.
     pub(super) counted_in_flight: usize,
@@ -173,6 +177,7 @@ impl ProjectQueue {
             if !self.filling.is_recycled() {
                 self.filling = take(recycled);
             }
+            self.filling.since_ms = now;
         }
         if waiter.is_none() {
             self.unattended_bytes =
@@ -214,13 +219,17 @@ impl ProjectQueue {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.filling.is_empty() && self.sealed.is_empty() && self.parked.is_empty()
+        self.filling.is_empty()
+            && self.sealed.is_empty()
+            && self.parked.is_empty()
+            && self.handover.is_empty()
     }
 
     /// All queued batches.
     pub(super) fn take_all(&mut self) -> Vec<Batch> {
         self.unattended_bytes = 0;
         let queued = self.parked.drain(..).chain(self.sealed.drain(..));
+        let queued = queued.chain(self.handover.drain(..));
         queued.chain([take(&mut self.filling)]).collect()
     }
 
@@ -241,12 +250,75 @@ impl ProjectQueue {
     /// Removes a queued batch, the newest first.
     pub(super) fn displace_any(&mut self) -> Option<Batch> {
         let batch = if self.filling.is_empty() {
-            self.sealed.pop_back().or_else(|| self.parked.pop_back())?
+            let queued = self.sealed.pop_back().or_else(|| self.parked.pop_back());
+            let Some(queued) = queued else { return self.handover.pop_back() };
+            queued
         } else {
             take(&mut self.filling)
         };
         self.unattended_bytes = self.unattended_bytes.saturating_sub(batch.unattended_cost());
         Some(batch)
+    }
+
+    /// Moves a batch to the ones for the overflow queue: one whose oldest event has waited for `after_ms`, or, if
+    /// `is_unattended_due`, one without waiters. Returns its bytes. None if there is none.
+    pub(super) fn collect_handover(
+        &mut self,
+        now: u64,
+        after_ms: u64,
+        is_unattended_due: bool,
+    ) -> Option<usize> {
+        let is_due =
+            |batch: &Batch| !batch.is_unstorable && batch.since_ms.saturating_add(after_ms) <= now;
+        // What the overflow queue does not accept may be before what it does.
+        let due = |queue: &VecDeque<Batch>| queue.iter().take(MAX_SCANNED_BATCHES).position(is_due);
+        let batch = if let Some(index) = due(&self.parked) {
+            self.parked.remove(index)
+        } else if let Some(index) = due(&self.sealed) {
+            self.sealed.remove(index)
+        } else if !self.filling.is_empty() && is_due(&self.filling) {
+            Some(take(&mut self.filling))
+        } else {
+            None
+        };
+        let batch = if let Some(batch) = batch {
+            self.unattended_bytes = self.unattended_bytes.saturating_sub(batch.unattended_cost());
+            batch
+        } else {
+            let batch = is_unattended_due.then(|| self.displace_unattended())??;
+            if batch.is_unstorable {
+                self.park(batch);
+                return None;
+            }
+            batch
+        };
+        let bytes = batch.max_body_bytes();
+        self.handover.push_back(batch);
+        Some(bytes)
+    }
+
+    /// Takes a batch for the overflow queue, with as many of those after it as fit into a body of `max_bytes`.
+    pub(super) fn pop_handover(&mut self, max_bytes: usize) -> Option<Batch> {
+        let mut batch = self.handover.pop_front()?;
+        let mut bytes = batch.max_body_bytes();
+        while let Some(next) = self.handover.front() {
+            bytes = bytes.saturating_add(next.max_body_bytes());
+            if bytes > max_bytes {
+                break;
+            }
+            batch.append(next);
+            self.handover.pop_front();
+        }
+        Some(batch)
+    }
+
+    /// Whether nothing waits for a retry or for the overflow queue, and it is healthy or has no events.
+    pub(super) fn is_caught_up(&self, now: u64) -> bool {
+        (!self.is_unhealthy() || self.pending_bytes == 0)
+            && now >= self.throttled_until_ms
+            && self.sealed.is_empty()
+            && self.parked.is_empty()
+            && self.handover.is_empty()
     }
 
     pub(super) fn unattended_bytes(&self) -> usize {
@@ -324,5 +396,49 @@ impl ProjectQueue {
 
     pub(super) fn successes(&self) -> u64 {
         self.successes
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const CONCURRENCY: Concurrency = Concurrency { limit: 4, available: true, share: 4 };
+
+    #[test]
+    fn backoff_is_not_cut_short_by_a_smaller_one() {
+        let mut project = ProjectQueue::default();
+        project.push(None, "a", b"{}", &mut Batch::default(), 0);
+        project.back_off_until(200, false);
+        project.back_off_until(100, false);
+        assert!(!project.has_due_batch(199, CONCURRENCY));
+        assert!(project.has_due_batch(200, CONCURRENCY));
+    }
+
+    #[test]
+    fn health_after_a_success_is_good_again() {
+        for fail in [|p: &mut ProjectQueue| _ = p.on_failure(false), ProjectQueue::on_rejecting] {
+            let mut project = ProjectQueue::default();
+            assert!(!project.is_unhealthy());
+            fail(&mut project);
+            assert!(project.is_unhealthy());
+            project.on_success(false, 0);
+            assert!(!project.is_unhealthy());
+        }
+    }
+
+    #[test]
+    fn linger_grows_with_the_callouts_in_flight_and_their_latency() {
+        let mut project = ProjectQueue::default();
+        assert_eq!(project.linger_ms(4), LINGER_MIN_MS);
+        for _ in 0..40 {
+            project.on_settled(1_200);
+        }
+        project.in_flight = 2;
+        assert!((190..=200).contains(&project.linger_ms(4)), "{}", project.linger_ms(4));
+        project.in_flight = 4;
+        assert!((380..=400).contains(&project.linger_ms(4)), "{}", project.linger_ms(4));
+        assert_eq!(project.linger_ms(1), LINGER_MIN_MS);
     }
 }

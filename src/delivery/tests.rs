@@ -380,7 +380,7 @@ fn queued_events_at_the_drain_deadline_are_dropped_and_counted() {
     let mut m = machine(settings());
     m.submit_all(None, EVENT, 0);
     let callout = m.next_callout(0).unwrap();
-    m.settle(callout.id, CalloutOutcome::RetryAfter(60_000), 0);
+    m.settle(callout.id, CalloutOutcome::RetryAfter(10_000), 0);
     m.submit_all(None, &[(0, "a", "1"), (0, "a", "2")], 1);
     m.begin_drain(1);
     m.submit_all(Some(1), EVENT, 100);
@@ -533,10 +533,10 @@ fn retry_after_delays_the_next_callout() {
     // Longer than the client waits: it is told at once.
     m.settle(callout.id, CalloutOutcome::RetryAfter(3_600_000), 2001);
     assert_eq!(acks(&mut m), [(1, Ack::Unconfirmed)]);
-    // An hour is cut to a minute.
+    // An hour is cut to ten seconds.
     m.submit_all(None, EVENT, 3000);
-    assert_eq!(m.next_callout(62_000), None);
-    assert!(m.next_callout(62_001).is_some());
+    assert_eq!(m.next_callout(12_000), None);
+    assert!(m.next_callout(12_001).is_some());
 }
 
 #[test]
@@ -548,12 +548,12 @@ fn retry_after_is_not_cut_short_by_a_smaller_pause_or_a_success() {
     let second = m.next_callout(10).unwrap();
     m.submit_all(None, EVENT, 10);
     let third = m.next_callout(20).unwrap();
-    m.settle(first.id, CalloutOutcome::RetryAfter(30_000), 100);
+    m.settle(first.id, CalloutOutcome::RetryAfter(9_000), 100);
     m.settle(second.id, CalloutOutcome::RetryAfter(1_000), 100);
     m.settle(third.id, recorded(1), 100);
     m.submit_all(None, EVENT, 200);
-    assert_eq!(m.next_callout(30_099), None);
-    assert!(m.next_callout(30_100).is_some());
+    assert_eq!(m.next_callout(9_099), None);
+    assert!(m.next_callout(9_100).is_some());
 }
 
 #[test]
@@ -653,6 +653,14 @@ fn callouts_of_a_busy_project_leave_others_their_share() {
         m.settle(id, CalloutOutcome::RetryAfter(0), 1);
     }
     assert_eq!(std::iter::from_fn(|| m.next_callout(1)).count(), 2);
+    // It does not exceed its share itself, though healthy ones may.
+    for id in [5, 6, 7, 8] {
+        m.settle(id, recorded(1), 2);
+    }
+    let callouts: Vec<usize> =
+        std::iter::from_fn(|| m.next_callout(1_001)).map(|c| c.destination_index).collect();
+    assert_eq!(callouts.iter().filter(|index| **index == 0).count(), 2, "{callouts:?}");
+    assert_eq!(callouts.iter().filter(|index| **index == 1).count(), 4, "{callouts:?}");
 }
 
 #[test]
@@ -676,6 +684,37 @@ fn backoff_after_a_success_starts_anew() {
     m.submit_all(None, EVENT, now);
     let (pause, _) = pause_after(&mut m, 1, now);
     assert!((50..=100).contains(&pause), "{pause}");
+}
+
+#[test]
+fn backoff_after_a_success_of_another_callout_ends() {
+    let mut m = machine(config::DeliverySettings { max_batch_events: 1, ..settings() });
+    m.submit_all(None, &[(0, "a", "1"), (0, "a", "2"), (0, "a", "3")], 0);
+    let first = m.next_callout(0).unwrap();
+    let second = m.next_callout(0).unwrap();
+    m.settle(first.id, CalloutOutcome::RetryAfter(0), 1);
+    assert_eq!(m.next_callout(1), None);
+    m.settle(second.id, recorded(1), 2);
+    assert_eq!(m.next_callout(2).unwrap().body, first.body);
+}
+
+#[test]
+fn backoff_of_parked_batches_after_a_recovery_starts_anew() {
+    let mut m =
+        machine(config::DeliverySettings { max_retries: 0, max_batch_events: 1, ..settings() });
+    m.submit_all(None, &[(0, "a", "1"), (0, "a", "2")], 0);
+    let mut now = 0;
+    for _ in 0..20 {
+        let (callout, at) = next_callout_from(&mut m, now);
+        m.settle(callout.id, CalloutOutcome::RetryAfter(0), at);
+        now = at;
+    }
+    let (callout, now) = next_callout_from(&mut m, now);
+    m.settle(callout.id, recorded(1), now);
+    let callout = m.next_callout(now).unwrap();
+    m.settle(callout.id, CalloutOutcome::RetryAfter(0), now);
+    let (_, at) = next_callout_from(&mut m, now);
+    assert!((50..=100).contains(&(at - now)), "{}", at - now);
 }
 
 #[test]

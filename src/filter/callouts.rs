@@ -1,12 +1,14 @@
-//! HTTP requests to Keen that are in flight.
+//! HTTP requests to Keen and to the overflow queue that are in flight.
 
 use super::host::{self, Status};
-use crate::config::Destination;
+use crate::config::{Destination, OverflowSettings};
 use crate::delivery::{Callout, CalloutId};
+use crate::overflow::{self, Target, sqs};
 use std::collections::VecDeque;
 
-/// Bytes of Keen's reply that are read: 1,000 rejected events with their descriptions fit.
+/// Bytes of a reply that are read: 1,000 rejected events with their descriptions fit.
 const MAX_REPLY_BYTES: usize = 4_194_304;
+const USER_AGENT: (&str, &str) = ("user-agent", concat!("keen-edge/", env!("CARGO_PKG_VERSION")));
 
 /// The callouts of one worker.
 #[derive(Debug, Default)]
@@ -20,15 +22,19 @@ pub(super) struct Callouts {
 pub(super) struct InFlight {
     /// Envoy's name of it.
     token: u32,
-    /// Delivery's name of it.
-    pub(super) id: CalloutId,
-    /// Events in it.
-    pub(super) events: usize,
+    pub(super) origin: Origin,
     /// When it was dispatched, on the worker's clock.
     pub(super) dispatched_ms: u64,
 }
 
-/// Keen's reply.
+/// Which state machine has asked for a callout, and its name of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Origin {
+    Delivery { id: CalloutId, events: usize },
+    Overflow { id: overflow::CallId },
+}
+
+/// The reply to a callout.
 #[derive(Debug, Default)]
 pub(super) struct Reply {
     /// None where the callout ended without a reply.
@@ -47,27 +53,40 @@ impl Callouts {
         authority: &str,
         now: u64,
     ) -> Result<(), Status> {
-        let path = format!("/3.0/projects/{}/events", destination.project_id);
-        let mut headers = vec![
-            (":method", "POST"),
-            (":path", path.as_str()),
-            (":authority", authority),
-            ("content-type", "application/json"),
-            ("user-agent", concat!("keen-edge/", env!("CARGO_PKG_VERSION"))),
-        ];
-        headers.extend(destination.write_key.as_deref().map(|key| ("authorization", key)));
-        let token = host::dispatch_http_call(
-            &destination.cluster,
-            headers,
-            &callout.body,
-            callout.timeout_ms,
-        )?;
-        self.in_flight.push_back(InFlight {
-            token,
-            id: callout.id,
-            events: callout.events,
-            dispatched_ms: now,
-        });
+        let token = send_to_keen(destination, authority, &callout.body, callout.timeout_ms)?;
+        let origin = Origin::Delivery { id: callout.id, events: callout.events };
+        self.in_flight.push_back(InFlight { token, origin, dispatched_ms: now });
+        Ok(())
+    }
+
+    /// Sends a request of the overflow: to the queue, or events from the queue to Keen's `destination`.
+    pub(super) fn dispatch_overflow(
+        &mut self,
+        call: &overflow::Call,
+        settings: &OverflowSettings,
+        destination: Option<&Destination>,
+        authority: &str,
+        now: u64,
+    ) -> Result<(), Status> {
+        let token = match (call.target, destination) {
+            (Target::Queue(action), _) => {
+                let headers = vec![
+                    (":method", "POST"),
+                    (":path", "/"),
+                    (":authority", settings.authority.as_str()),
+                    ("content-type", sqs::CONTENT_TYPE),
+                    ("x-amz-target", action.target()),
+                    USER_AGENT,
+                ];
+                host::dispatch_http_call(&settings.cluster, headers, &call.body, call.timeout_ms)?
+            }
+            (Target::Keen { .. }, Some(destination)) => {
+                send_to_keen(destination, authority, &call.body, call.timeout_ms)?
+            }
+            (Target::Keen { .. }, None) => return Err(Status::NotFound),
+        };
+        let origin = Origin::Overflow { id: call.id };
+        self.in_flight.push_back(InFlight { token, origin, dispatched_ms: now });
         Ok(())
     }
 
@@ -77,6 +96,24 @@ impl Callouts {
         let callout = self.in_flight.remove(index)?;
         Some((callout, if has_headers { read_reply() } else { Reply::default() }))
     }
+}
+
+fn send_to_keen(
+    destination: &Destination,
+    authority: &str,
+    body: &[u8],
+    timeout_ms: u64,
+) -> Result<u32, Status> {
+    let path = format!("/3.0/projects/{}/events", destination.project_id);
+    let mut headers = vec![
+        (":method", "POST"),
+        (":path", path.as_str()),
+        (":authority", authority),
+        ("content-type", "application/json"),
+        USER_AGENT,
+    ];
+    headers.extend(destination.write_key.as_deref().map(|key| ("authorization", key)));
+    host::dispatch_http_call(&destination.cluster, headers, body, timeout_ms)
 }
 
 fn read_reply() -> Reply {

@@ -13,7 +13,7 @@ use crate::segment::message::MessageType;
 use proxy_wasm::traits::{self, Context};
 use proxy_wasm::types::Action;
 use std::cell::RefCell;
-use std::mem::replace;
+use std::mem::{replace, take};
 use std::rc::Rc;
 
 /// What the contexts of a request take in the VM, beside the headers that are kept of it.
@@ -83,9 +83,9 @@ impl HttpContext {
     }
 
     /// What to do with a request that has these headers. None: it is not Segment's.
-    fn classify_request(worker: &Worker, headers: RequestHeaders) -> Option<RequestKind> {
-        // The path is borrowed while the other headers move into the head.
-        let (method, path) = (headers.method.clone(), headers.path.clone());
+    fn classify_request(worker: &Worker, mut headers: RequestHeaders) -> Option<RequestKind> {
+        // The endpoint borrows the path while the other headers move into the head.
+        let (method, path) = (headers.method.clone(), take(&mut headers.path));
         Some(match Endpoint::parse(&method, &path, worker.config.path_prefix.as_deref())? {
             Endpoint::Ingest { message_type, side } => {
                 RequestKind::Ingest(headers.into_head(message_type, side, None))
@@ -142,7 +142,7 @@ impl HttpContext {
         let allow_origins = &worker.config.allow_origins;
         match kind {
             RequestKind::Ingest(head) => {
-                worker.set_form(self.id, std::mem::take(&mut self.form));
+                worker.set_form(self.id, take(&mut self.form));
                 self.state = State::AwaitingDelivery(worker.enqueue_request(QueuedRequest {
                     stream_id: self.id,
                     head,
@@ -280,12 +280,12 @@ impl Context for HttpContext {
 impl traits::HttpContext for HttpContext {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
         self.with_worker(|this, worker| {
-            let mut headers = RequestHeaders::new(host::request_headers());
+            let headers = RequestHeaders::new(host::request_headers());
             #[cfg(feature = "panic-switch")]
             panic_for_test(&headers);
             let content_length = headers.content_length;
             let form = ClientForm { origin: headers.origin.clone(), is_grpc: headers.is_grpc };
-            let Some(kind) = Self::classify_request(worker, std::mem::take(&mut headers)) else {
+            let Some(kind) = Self::classify_request(worker, headers) else {
                 return Action::Continue;
             };
             let mirror = worker.config.mirror;

@@ -6,7 +6,6 @@
 
 use super::host;
 use proxy_wasm::types::MetricType;
-use std::collections::BTreeMap;
 
 /// Longest value of a label.
 const MAX_LABEL_VALUE: usize = 64;
@@ -17,9 +16,9 @@ pub(super) struct Family {
     pub(super) name: &'static str,
     pub(super) kind: MetricType,
     pub(super) labels: &'static [&'static str],
-    /// One or two sentences for the document.
-    #[cfg_attr(not(test), allow(dead_code, reason = "a test compares it with the document"))]
-    pub(super) description: &'static str,
+    /// One or two sentences for the document. The module does not contain them.
+    #[cfg(test)]
+    description: &'static str,
 }
 
 macro_rules! families {
@@ -28,6 +27,7 @@ macro_rules! families {
             name: $name,
             kind: MetricType::$kind,
             labels: &[$($label),*],
+            #[cfg(test)]
             description: $description,
         };)+
 
@@ -70,6 +70,10 @@ families! {
         "Events sent to the overflow queue.";
     EVENTS_DRAINED = Counter "events_drained" []
         "Events brought from the overflow queue to Keen.";
+    EVENTS_DRAINED_REJECTED = Counter "events_drained_rejected" ["project", "error"]
+        "Events from the overflow queue that Keen rejected for their content.";
+    OVERFLOW_UP = Gauge "overflow_up" []
+        "0 when the last request to the overflow queue failed, else 1.";
     VALUES_SANITIZED = Counter "values_sanitized" []
         "Names and values that were changed because Keen would have rejected them.";
     CALLOUTS = Counter "callouts" ["project"]
@@ -114,7 +118,8 @@ struct Stat {
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     stats: Vec<Stat>,
-    by_name: BTreeMap<String, StatId>,
+    /// All of them, in the order of their names.
+    by_name: Vec<StatId>,
     /// Counters to flush.
     changed: Vec<StatId>,
 }
@@ -129,11 +134,13 @@ impl Registry {
             name.push('.');
             name.push_str(value);
         }
-        if let Some(id) = self.by_name.get(&name) {
-            return *id;
-        }
+        let name_of = |id: &StatId| self.stats.get(id.0).map_or("", |stat| stat.name.as_str());
+        let index = match self.by_name.binary_search_by(|id| name_of(id).cmp(&name)) {
+            Ok(index) => return self.by_name.get(index).copied().unwrap_or(StatId(0)),
+            Err(index) => index,
+        };
         let id = StatId(self.stats.len());
-        self.by_name.insert(name.clone(), id);
+        self.by_name.insert(index, id);
         self.stats.push(Stat { name, kind: family.kind, envoy_id: None, unflushed: 0 });
         id
     }

@@ -5,6 +5,7 @@
 //! changes them, so a configuration that is only being checked has no effect.
 
 use super::host;
+use crate::overflow::lease;
 
 /// The last id that [`next_process_unique_id`] returned.
 const LAST_ID: &str = "keen_edge.last_id";
@@ -52,6 +53,14 @@ pub(super) fn claim_destination(project_id: &str) -> bool {
         host::set_shared_data(&key, b"1", None);
     }
     is_new
+}
+
+/// True if the worker may bring events from that queue to Keen: one worker of the process at a time.
+pub(super) fn claim_drain_lease(queue_url: &str, worker_id: u64) -> bool {
+    let key = format!("keen_edge.drain_lease.{queue_url}");
+    let (value, version) = host::shared_data(&key);
+    let claimed = lease::claim(value.as_deref(), worker_id, host::unix_ms());
+    claimed.is_some_and(|value| host::set_shared_data(&key, &value, version))
 }
 
 /// Runs `act` while no other worker does. It must be short: the others wait.

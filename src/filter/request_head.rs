@@ -10,7 +10,7 @@ use std::borrow::Cow;
 /// A longer `Origin` is none: a browser's is a scheme, a host of at most 253 bytes and a port.
 const MAX_ORIGIN: usize = 4_096;
 /// `Referer` is cut there: Keen's URL parser gets what browsers show of an address.
-const MAX_REFERER: usize = 4_096;
+const MAX_REFERER: usize = 2_048;
 /// `User-Agent` is cut there.
 const MAX_USER_AGENT: usize = 1_024;
 /// A longer `Authorization` holds no write key of ours: a key has at most 512 bytes.

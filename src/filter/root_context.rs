@@ -59,8 +59,10 @@ impl traits::RootContext for RootContext {
                 self.worker = Some(Rc::new(RefCell::new(Worker::new(config, self.id))));
                 true
             }
-            Err(error) => {
-                log::error!("keen-edge: configuration refused: {error}");
+            Err(errors) => {
+                for error in &errors {
+                    log::error!("keen-edge: configuration refused: {error}");
+                }
                 false
             }
         }

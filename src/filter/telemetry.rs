@@ -7,8 +7,10 @@ use crate::config::Config;
 use crate::delivery::{ExpiryReport, Rejection, SettleReport};
 use crate::keen::event_writer::MAX_BYTES;
 use crate::mapping::{EventBuffer, MessageOutcome, RequestStats, SkipReason};
-use crate::segment::http::{Response, Unavailable};
+use crate::overflow::OverflowReport;
+use crate::segment::http::Response;
 use crate::users::CommitReport;
+use proxy_wasm::types::MetricType;
 
 /// A problem is logged once in this time.
 const LOG_INTERVAL_MS: u64 = 60_000;
@@ -104,7 +106,10 @@ impl Telemetry {
     /// worker knows already keeps its state. `worker_id` is unique in the process.
     pub(super) fn activate(&mut self, worker_id: u64) {
         self.pending.activate(worker_id);
-        for family in metrics::FAMILIES.iter().filter(|family| family.labels.is_empty()) {
+        // A gauge that is not set would be 0.
+        let is_zero_at_first =
+            |family: &&Family| family.labels.is_empty() && family.kind != MetricType::Gauge;
+        for family in metrics::FAMILIES.iter().filter(is_zero_at_first) {
             let stat = self.registry.stat(family, &[]);
             self.registry.define(stat);
         }
@@ -133,20 +138,18 @@ impl Telemetry {
         self.count(&metrics::REQUESTS_MIRROR_DROPPED, &[], 1);
     }
 
-    /// Counts a response, and why it is none of success. `overloaded`: a 429 for the bytes of requests held.
-    pub(super) fn count_response(&mut self, response: &Response, overloaded: bool) {
-        let (code, reason) = match response {
+    /// Counts a response, and the reason of one that is not 200.
+    pub(super) fn count_response(&mut self, response: &Response, reason: Option<&str>) {
+        let code = match response {
             Response::Ok => return self.registry.add(self.responses_ok, 1),
-            Response::BadRequest(reason) => ("400", reason.label()),
-            Response::TooManyRequests if overloaded => ("429", "overloaded"),
-            Response::TooManyRequests => ("429", "queue_full"),
-            Response::ServiceUnavailable(Unavailable::Unconfirmed) => ("503", "unconfirmed"),
-            Response::ServiceUnavailable(Unavailable::DestinationRejected) => {
-                ("503", "destination_rejected")
-            }
+            Response::BadRequest(_) => "400",
+            Response::TooManyRequests => "429",
+            Response::ServiceUnavailable(_) => "503",
         };
         self.count(&metrics::RESPONSES, &[code], 1);
-        self.count(&metrics::REQUESTS_REJECTED, &[reason], 1);
+        if let Some(reason) = reason {
+            self.count(&metrics::REQUESTS_REJECTED, &[reason], 1);
+        }
     }
 
     fn source(&mut self, index: Option<usize>) -> (&mut Registry, &mut SourceStats) {
@@ -295,6 +298,58 @@ impl Telemetry {
         }
     }
 
+    /// Counts what became of a request of the overflow, and logs problems. `status`: of the reply.
+    pub(super) fn record_overflow(&mut self, report: &OverflowReport, status: Option<u16>) {
+        self.count(&metrics::EVENTS_OVERFLOWED, &[], report.overflowed);
+        self.count(&metrics::EVENTS_DRAINED, &[], report.drained);
+        if let Some(up) = report.queue_up {
+            let stat = self.registry.stat(&metrics::OVERFLOW_UP, &[]);
+            self.registry.record(stat, u64::from(up));
+        }
+        if let Some(destination) = report.destination_index {
+            let id = self.project_id(destination);
+            for Rejection { collection, error } in &report.rejected {
+                let error = self.error_label(destination, error);
+                self.count(&metrics::EVENTS_DRAINED_REJECTED, &[&id, &error], 1);
+                self.warn(&error, || {
+                    format!("Keen rejected an event of collection {collection:?}: {error}")
+                });
+            }
+            if let Some(up) = report.destination_up {
+                self.set_destination_up(destination, up, status);
+            }
+        }
+        if let Some(error) = &report.error {
+            let name = error.name.as_deref().unwrap_or("no error name");
+            self.warn(&format!("overflow {name}"), || {
+                let status = error.status.map_or("no reply".to_owned(), |s| format!("status {s}"));
+                format!("the overflow queue does not accept a request: {status}, {name}")
+            });
+        }
+        for project in &report.unknown_projects {
+            self.warn("overflow project", || {
+                let project = label_value(project);
+                format!(
+                    "the overflow queue has messages of project {project}, which is not configured"
+                )
+            });
+        }
+        if report.malformed > 0 {
+            self.warn("overflow message", || {
+                "the overflow queue has messages that keen-edge has not written".to_owned()
+            });
+        }
+    }
+
+    /// Logs that a callout could not be dispatched.
+    pub(super) fn warn_no_callout(&mut self, cluster: &str, status: host::Status) {
+        self.warn(&format!("no callout to {cluster}"), || {
+            format!(
+                "cannot send through cluster {cluster:?}: {status:?}; is it defined, and has it endpoints?"
+            )
+        });
+    }
+
     /// Counts events whose time is over.
     pub(super) fn record_expiry(&mut self, report: &ExpiryReport) {
         for (destination, events) in &report.unconfirmed {
@@ -321,18 +376,21 @@ impl Telemetry {
     }
 
     fn count_rejected(&mut self, destination: usize, error: &str) {
-        let Some(project) = self.projects.get_mut(destination) else { return };
-        let error = label_value(error);
-        let label = if project.errors.contains(&error) {
-            error
-        } else if project.errors.len() < MAX_ERROR_LABELS {
-            project.errors.push(error.clone());
-            error
-        } else {
-            "other".to_owned()
-        };
-        let id = project.id.clone();
+        let (id, label) = (self.project_id(destination), self.error_label(destination, error));
         self.count(&metrics::EVENTS_REJECTED, &[&id, &label], 1);
+    }
+
+    /// Keen's name of an error as a label: a project has [`MAX_ERROR_LABELS`] at most, then `other`.
+    fn error_label(&mut self, destination: usize, error: &str) -> String {
+        let error = label_value(error);
+        match self.projects.get_mut(destination) {
+            Some(project) if project.errors.contains(&error) => error,
+            Some(project) if project.errors.len() < MAX_ERROR_LABELS => {
+                project.errors.push(error.clone());
+                error
+            }
+            _ => "other".to_owned(),
+        }
     }
 
     fn set_destination_up(&mut self, destination: usize, up: bool, status: Option<u16>) {

@@ -2,12 +2,12 @@
 
 use super::{host, process_state};
 use crate::config::UsersSettings;
-use crate::users::{SharedData, UserTransaction};
+use crate::users::{SharedData, UserTransaction, partition_count};
 
-/// Envoy's shared data, under keys of these settings.
+/// Envoy's shared data, under keys of a store of this size.
 ///
-/// Two filters of one process may have different bounds for users: each has a store of its own. Filters with equal bounds
-/// share one, in which users are kept apart by their sources.
+/// Two filters of one process may have bounds for users so different that their stores have different layouts: each has a
+/// store of its own. Others share one, in which users are kept apart by their sources.
 #[derive(Debug)]
 pub(super) struct UserStore {
     key_prefix: String,
@@ -15,7 +15,7 @@ pub(super) struct UserStore {
 
 impl UserStore {
     pub(super) fn new(settings: UsersSettings) -> Self {
-        Self { key_prefix: format!("{}.{}.", settings.max_users, settings.max_bytes) }
+        Self { key_prefix: format!("{}.", partition_count(settings)) }
     }
 
     /// Creates the store, unless another worker has. Only for a configuration that is in use. `seed` must be a number that

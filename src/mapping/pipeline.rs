@@ -102,7 +102,8 @@ const MAX_GROWTH: usize = 32;
 const MAX_GROWTH_BYTES: usize = 65_536;
 /// A write key is at most this long.
 const MAX_WRITE_KEY_BYTES: usize = 512;
-/// Of each so many bytes of a body one audience at most becomes an event: one identify may tell of thousands.
+/// Of each so many bytes of a body one audience at most becomes an event, beside the first one of each message: one
+/// identify may tell of thousands.
 const BYTES_PER_AUDIENCE_EVENT: usize = 600;
 /// Of each so many bytes of a body one trait that Engage computed is read; a message of Engage's has one, in some 400 bytes.
 const BYTES_PER_COMPUTED_TRAIT: usize = 100;
@@ -324,9 +325,12 @@ impl<T: FnMut() -> String, S: SharedData> RequestMapper<'_, '_, T, S> {
             None
         };
         let own_token = self.own_token(message, index);
-        for (name, entered) in audiences {
-            let Some(left) = self.audience_events_left.checked_sub(1) else { return };
-            self.audience_events_left = left;
+        for (position, (name, entered)) in audiences.into_iter().enumerate() {
+            // `limits.messages` bounds the first one of each message. Engage sends one a message.
+            if position > 0 {
+                let Some(left) = self.audience_events_left.checked_sub(1) else { return };
+                self.audience_events_left = left;
+            }
             let change = audience_change(&name, entered);
             let track = Message {
                 message_type: Some(MessageType::Track),

@@ -34,6 +34,7 @@ mod usage_index;
 use std::collections::BTreeMap;
 
 pub(crate) use record::{Update, UserKey, merge_objects, sanitize_object};
+pub(crate) use sharding::partition_count;
 pub(crate) use transaction::json_to_text;
 pub use transaction::{CommitReport, UserTransaction};
 

@@ -65,7 +65,8 @@ impl ShardId {
     }
 }
 
-pub(super) fn partition_count(settings: UsersSettings) -> u64 {
+/// How many partitions a store with these settings has. Stores with different counts have no key in common.
+pub(crate) fn partition_count(settings: UsersSettings) -> u64 {
     settings.max_users.div_ceil(PARTITION_USERS).max(1)
 }
 

@@ -2,8 +2,8 @@
 
 use keen_edge::config;
 use keen_edge::delivery::{
-    Ack, Admission, Callout, CalloutId, CalloutOutcome, CalloutResponse, Delivery, SettleReport,
-    WaiterId,
+    Ack, Admission, CalloutId, CalloutOutcome, CalloutResponse, Delivery, HandoverOutcome,
+    OverflowPolicy, SettleReport, WaiterId,
 };
 use keen_edge::keen::bulk::Event;
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +53,10 @@ pub enum Step {
         which: usize,
         response: ScriptedResponse,
     },
+    SettleHandover {
+        which: usize,
+        outcome: HandoverOutcome,
+    },
     Disconnect {
         which: usize,
     },
@@ -77,11 +81,12 @@ struct Ends {
     rejected: u64,
     unconfirmed: u64,
     dropped: u64,
+    overflowed: u64,
 }
 
 impl Ends {
     fn sum(&self) -> u64 {
-        self.delivered + self.rejected + self.unconfirmed + self.dropped
+        self.delivered + self.rejected + self.unconfirmed + self.dropped + self.overflowed
     }
 }
 
@@ -90,9 +95,11 @@ pub struct Model {
     settings: config::DeliverySettings,
     now: u64,
     events: Vec<OfferedEvent>,
-    /// Events for which Keen has given a final result.
+    /// Events for which Keen has given a final result, or which the overflow queue has stored.
     final_results: BTreeSet<usize>,
     in_flight: BTreeMap<CalloutId, (usize, Vec<usize>)>,
+    handovers: BTreeMap<CalloutId, (usize, Vec<usize>)>,
+    overflow: Option<OverflowPolicy>,
     deadlines: BTreeMap<WaiterId, u64>,
     connected: BTreeSet<WaiterId>,
     acks: BTreeMap<WaiterId, Ack>,
@@ -101,8 +108,15 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn new(settings: config::DeliverySettings, seed: u64) -> Self {
+    pub fn new(
+        settings: config::DeliverySettings,
+        overflow: Option<OverflowPolicy>,
+        seed: u64,
+    ) -> Self {
         let mut delivery = Delivery::new(settings, TIMEOUT_MS, PROJECTS, seed);
+        if let Some(policy) = overflow {
+            delivery.enable_overflow(policy);
+        }
         if seed.is_multiple_of(2) {
             delivery.enable_timer();
         }
@@ -113,6 +127,8 @@ impl Model {
             events: Vec::new(),
             final_results: BTreeSet::new(),
             in_flight: BTreeMap::new(),
+            handovers: BTreeMap::new(),
+            overflow,
             deadlines: BTreeMap::new(),
             connected: BTreeSet::new(),
             acks: BTreeMap::new(),
@@ -128,6 +144,12 @@ impl Model {
                 let ids: Vec<CalloutId> = self.in_flight.keys().copied().collect();
                 if !ids.is_empty() {
                     self.settle(ids[which % ids.len()], response);
+                }
+            }
+            Step::SettleHandover { which, outcome } => {
+                let ids: Vec<CalloutId> = self.handovers.keys().copied().collect();
+                if !ids.is_empty() {
+                    self.settle_handover(ids[which % ids.len()], *outcome);
                 }
             }
             Step::Disconnect { which } => {
@@ -200,22 +222,54 @@ impl Model {
             assert!((1..=TIMEOUT_MS).contains(&callout.timeout_ms));
             let limit = self.settings.max_in_flight;
             assert!(self.in_flight.len() < 2 * limit + PROJECTS, "too many callouts");
-            let ids = self.ids(&callout);
+            let ids = self.ids(callout.destination_index, &callout.body);
             assert!(!ids.is_empty() && ids.len() <= self.settings.max_batch_events);
             assert!(
                 ids.len() == 1
                     || callout.body.len() < self.settings.max_batch_bytes + 64 + 8 * ids.len()
             );
-            let mut in_flight = self.in_flight.values().flat_map(|(_, ids)| ids);
-            assert!(!in_flight.any(|id| ids.contains(id)), "in two callouts at once");
+            self.assert_not_in_flight(&ids);
             self.in_flight.insert(callout.id, (callout.destination_index, ids));
+        }
+        while let Some(handover) = self.delivery.next_handover(self.now) {
+            let policy = self.overflow.expect("a handover without an overflow queue");
+            assert!(handover.body.len() <= policy.max_body_bytes);
+            assert!((1..=policy.timeout_ms).contains(&handover.timeout_ms));
+            let ids = self.ids(handover.destination_index, &handover.body);
+            assert!(!ids.is_empty());
+            self.assert_not_in_flight(&ids);
+            self.handovers.insert(handover.id, (handover.destination_index, ids));
+            assert!(self.handovers.len() <= 4);
         }
     }
 
+    fn assert_not_in_flight(&self, ids: &[usize]) {
+        let in_flight = self.in_flight.values().chain(self.handovers.values());
+        // A displaced event is no longer of its callout, and ends there.
+        let mut in_flight = in_flight.flat_map(|(_, ids)| ids);
+        assert!(!in_flight.any(|id| ids.contains(id)), "in two callouts at once");
+    }
+
+    fn settle_handover(&mut self, handover: CalloutId, outcome: HandoverOutcome) {
+        let (destination, ids) = self.handovers.remove(&handover).unwrap();
+        if outcome == HandoverOutcome::Stored {
+            self.final_results.extend(&ids);
+        }
+        let report = self.delivery.settle_handover(handover, outcome, self.now);
+        assert_eq!(report.destination_index, destination);
+        let count = u64::try_from(ids.len()).unwrap();
+        let got = [report.overflowed, report.returned];
+        // None, if a request of another project has displaced them.
+        let want = [count, 0];
+        let want = if outcome == HandoverOutcome::Stored { want } else { [0, count] };
+        assert!(got == want || got == [0, 0], "{got:?}");
+        self.ends[destination].overflowed += report.overflowed;
+    }
+
     /// The events in a callout, in its order, each as it was offered.
-    fn ids(&self, callout: &Callout) -> Vec<usize> {
+    fn ids(&self, destination: usize, body: &[u8]) -> Vec<usize> {
         let body: BTreeMap<String, Vec<Box<serde_json::value::RawValue>>> =
-            serde_json::from_slice(&callout.body).unwrap();
+            serde_json::from_slice(body).unwrap();
         let mut ids = Vec::new();
         for (collection, events) in &body {
             let mut last: BTreeMap<Option<WaiterId>, usize> = BTreeMap::new();
@@ -226,11 +280,8 @@ impl Model {
                 let id = usize::try_from(id).unwrap();
                 let offered = &self.events[id];
                 assert_eq!(event.get(), offered.text, "an event has changed");
-                assert_eq!(
-                    (&offered.collection, offered.destination),
-                    (collection, callout.destination_index)
-                );
-                if offered.waiter.is_some() {
+                assert_eq!((&offered.collection, offered.destination), (collection, destination));
+                if offered.waiter.is_some() && self.overflow.is_none() {
                     let before = last.insert(offered.waiter, id);
                     assert!(before.is_none_or(|before| before < id), "out of its waiter's order");
                 }
@@ -315,6 +366,10 @@ impl Model {
             for callout in callouts {
                 self.settle(callout, &ScriptedResponse::Status(None, "", ""));
             }
+            let handovers: Vec<CalloutId> = self.handovers.keys().copied().collect();
+            for handover in handovers {
+                self.settle_handover(handover, HandoverOutcome::Failed);
+            }
             self.step(&Step::Pass { ms: 100 });
         }
         self.assert_rest();
@@ -329,6 +384,10 @@ impl Model {
             let callouts: Vec<CalloutId> = self.in_flight.keys().copied().collect();
             for callout in callouts {
                 self.settle(callout, &ScriptedResponse::Results(0));
+            }
+            let handovers: Vec<CalloutId> = self.handovers.keys().copied().collect();
+            for handover in handovers {
+                self.settle_handover(handover, HandoverOutcome::Stored);
             }
             self.step(&Step::Pass { ms: 100 });
         }

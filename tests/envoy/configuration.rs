@@ -28,6 +28,27 @@ async fn invalid_configuration_is_rejected_with_its_pointer() {
     }
 }
 
+#[tokio::test]
+async fn every_mistake_of_a_configuration_is_in_the_log() {
+    let mut config = harness::default_config();
+    config["keen"]["authority"] = json!("https://api.keen.io");
+    config["delivery"]["retrys"] = json!(3);
+    let source = config["sources"]["writeKey"].take();
+    config["sources"] = json!({"wk_4f1c00112233": source, "wk:4f1c00112233": source});
+    config["sources"]["wk_4f1c00112233"]["ipAddOn"] = json!(true);
+    let Err(error) = Envoy::builder().config(config).start().await else { panic!("was taken") };
+    let log = format!("{error:?}");
+    for want in [
+        "/keen/authority: must be a host without scheme and path, found",
+        "/delivery/retrys: unknown setting; did you mean retries?",
+        "/sources/wk_4f1c…/ipAddOn: unknown setting; did you mean ipAddon?",
+        "/sources/wk:4f1c…: a write key must not contain a colon",
+    ] {
+        assert!(log.contains(want), "{want}: {log}");
+    }
+    assert!(!log.contains("00112233") && !log.contains("ABCDEF0123456789"), "a key in the log");
+}
+
 /// Asserts that Envoy does not start, and that its log contains this.
 async fn refused(builder: harness::Builder, want: &str) {
     let Err(error) = builder.start().await else { panic!("taken: {want}") };

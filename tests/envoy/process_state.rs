@@ -31,11 +31,12 @@ async fn update_refused_for_another_filter_changes_nothing() {
     s.envoy
         .update_patched(&config, |listener| {
             let filters = listener.pointer_mut(HTTP_FILTERS).unwrap().as_array_mut().unwrap();
-            let unknown = json!({"name": "unknown", "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault",
-                "max_active_faults": "no number",
+            // Envoy creates the filters in order, and this one has a rule: more than 0 bytes.
+            let invalid = json!({"name": "buffer", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer",
+                "max_request_bytes": 0,
             }});
-            filters.insert(1, unknown);
+            filters.insert(1, invalid);
         })
         .unwrap();
     s.until("Envoy refuses the update", async || {

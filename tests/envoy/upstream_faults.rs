@@ -82,7 +82,7 @@ async fn unreachable_cluster_is_answered_503() {
     env.until("nothing is pending", || async { env.stat("pending_bytes").await == 0 }).await;
     assert!(env.stat("callouts").await <= 5 * 6, "{} callouts", env.stat("callouts").await);
     let log = env.envoy.log();
-    assert!(log.contains("cannot call Keen through cluster \"missing\""), "{log}");
+    assert!(log.contains("cannot send through cluster \"missing\""), "{log}");
     assert_eq!(env.keen.events().len(), unreachable.len());
     env.envoy.no_panic_in_log();
 }
@@ -195,7 +195,7 @@ async fn large_batch_is_split_and_each_event_is_settled() {
     assert!(
         env.envoy
             .log()
-            .contains("Keen refused an event of collection \"c1\": InvalidPropertyValueError")
+            .contains("Keen rejected an event of collection \"c1\": InvalidPropertyValueError")
     );
     // 413 three times: split until it fits.
     env.keen.fault(Fault::status(413).times(3));

@@ -269,40 +269,6 @@ async fn any_traits_are_stored_as_sent() {
 }
 
 #[tokio::test]
-async fn missing_shared_data_keeps_users_per_worker() {
-    let mut config = harness::default_config();
-    config["sources"]["writeKey"]["rememberUsers"] = json!(true);
-    let keen = MockKeen::start(Options::default()).await.unwrap();
-    let envoy = Envoy::builder()
-        .keen(keen.addr())
-        .config(config)
-        .concurrency(1)
-        .patch(|bootstrap| {
-            let allowed = "/vm_config/capability_restriction_config/allowed_capabilities";
-            let allowed = harness::keen_edge(bootstrap)
-                .pointer_mut(allowed)
-                .unwrap()
-                .as_object_mut()
-                .unwrap();
-            assert!(allowed.remove("proxy_get_shared_data").is_some());
-            assert!(allowed.remove("proxy_set_shared_data").is_some());
-        })
-        .start()
-        .await
-        .unwrap();
-    let env = TestEnv { envoy, keen, client: reqwest::Client::new() };
-    assert_eq!(
-        env.post("/v1/identify", json!({"userId": "u", "traits": {"plan": "pro"}}).to_string())
-            .await,
-        ok()
-    );
-    assert_eq!(env.post("/v1/track", json!({"userId": "u", "event": "e"}).to_string()).await, ok());
-    assert_eq!(users(&env, "e"), [json!({"userId": "u", "traits": {"plan": "pro"}})]);
-    assert!(env.envoy.log().contains("each worker remembers users by itself"));
-    env.envoy.no_panic_in_log();
-}
-
-#[tokio::test]
 async fn users_survive_configuration_update() {
     let mut config = harness::default_config();
     config["sources"]["writeKey"]["rememberUsers"] = json!(true);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// A filter that panics if a request has the header `x-keen-edge-panic`.
-async fn setting() -> TestEnv {
+async fn test_env() -> TestEnv {
     let wasm = harness::root().join("target/keen_edge_panic_switch.wasm");
     assert!(wasm.is_file(), "run `scripts/build.sh panic-switch`");
     let keen = MockKeen::start(Options::default()).await.unwrap();
@@ -28,7 +28,7 @@ async fn setting() -> TestEnv {
 
 #[tokio::test]
 async fn failed_vm_restarts_and_waiters_are_ended() {
-    let env = setting().await;
+    let env = test_env().await;
     assert_eq!(env.post("/v1/track", track("before")).await, ok());
     env.keen.fault(Fault::hang().forever());
     let waiting = (0..10).map(|i| {
@@ -78,7 +78,7 @@ fn release_build_has_no_panic_switch() {
 /// Envoy keeps gauges when a VM fails. Its successor takes off what the VM had reported, and sets nothing anew.
 #[tokio::test]
 async fn gauges_after_a_vm_failed_are_right_again() {
-    let env = setting().await;
+    let env = test_env().await;
     env.keen.fault(Fault::status(403).times(1));
     assert_eq!(env.post("/v1/track", track("down")).await.0, 503);
     env.until("the destination is down", async || {

@@ -288,7 +288,7 @@ fn full_queue_is_processed_at_once() {
     let refused = vm.post("/v1/track", b"{");
     let streams: Vec<StreamId> = (0..200).map(|_| vm.post("/v1/track", TRACK)).collect();
     let events =
-        vec![String::from_utf8(TRACK.to_vec()).unwrap().replace('{', r#"{"type":"track","#); 3_000];
+        vec![String::from_utf8(TRACK.to_vec()).unwrap().replace('{', r#"{"type":"track","#); 2_400];
     let large = vm.post("/v1/batch", format!(r#"{{"batch":[{}]}}"#, events.join(",")).as_bytes());
     let mut sent = 0;
     while vm.response(large).is_none() {
@@ -296,7 +296,7 @@ fn full_queue_is_processed_at_once() {
         sent += vm.confirm().len();
     }
     vm.turn();
-    assert_eq!(sent, 3_200);
+    assert_eq!(sent, 2_600);
     assert_eq!(status(&vm, refused), 400);
     assert!(streams.iter().all(|id| status(&vm, *id) == 200));
 }

@@ -433,20 +433,18 @@ impl Envoy {
         kilobytes.unwrap_or(0) * 1024
     }
 
-    /// CPU time so far, user and kernel, with a resolution of 10 ms.
+    /// CPU time of all threads so far, user and kernel.
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        // The program's name is in parentheses and may contain any character.
-        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let ticks: u64 = after_name
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|t| t.parse::<u64>().ok())
-            .sum();
-        // Linux reports hundredths of a second to user space.
-        Duration::from_millis(ticks * 10)
+        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.pid)) else {
+            return Duration::ZERO;
+        };
+        let nanoseconds = threads.flatten().filter_map(|thread| {
+            // The first field is the time on a CPU.
+            let schedstat = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            schedstat.split_whitespace().next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(nanoseconds.sum())
     }
 
     /// The exit status, if Envoy has stopped.

@@ -1,0 +1,147 @@
+//! Fair shares of the pending bytes: what a project holds beyond its share gives way to others.
+
+use super::batch::event_cost;
+use super::project_queue::ProjectQueue;
+use super::{Ack, Delivery, EventCounts};
+use crate::keen::bulk::Event;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::mem::take;
+
+impl Delivery {
+    /// Counts bytes that become pending.
+    pub(super) fn charge(&mut self, destination_index: usize, bytes: usize) {
+        let Some(project) = self.projects.get_mut(destination_index) else { return };
+        if project.pending_bytes == 0 {
+            self.active_projects = self.active_projects.saturating_add(1);
+        }
+        project.pending_bytes = project.pending_bytes.saturating_add(bytes);
+        self.pending_bytes = self.pending_bytes.saturating_add(bytes);
+    }
+
+    /// Counts bytes that are no longer pending.
+    pub(super) fn release(&mut self, destination_index: usize, bytes: usize) {
+        let Some(project) = self.projects.get_mut(destination_index) else { return };
+        if project.pending_bytes > 0 && project.pending_bytes <= bytes {
+            self.active_projects = self.active_projects.saturating_sub(1);
+        }
+        project.pending_bytes = project.pending_bytes.saturating_sub(bytes);
+        self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
+    }
+
+    /// Whether each project would be within its fair share of `limit` with these costs; and that share.
+    pub(super) fn is_within_share(
+        &self,
+        costs: &BTreeMap<usize, usize>,
+        limit: usize,
+    ) -> (bool, usize) {
+        let pending = |index: &usize| self.projects.get(*index).map_or(0, |p| p.pending_bytes);
+        let new = costs.keys().filter(|index| pending(index) == 0).count();
+        let share = limit.checked_div(self.active_projects.saturating_add(new)).unwrap_or(limit);
+        let mut totals = costs.iter().map(|(index, cost)| pending(index).saturating_add(*cost));
+        (totals.all(|total| total <= share), share)
+    }
+
+    /// Displaces what other projects hold beyond their fair share, for a request of `cost` bytes that does not fit. False,
+    /// and nothing is displaced, if it has no claim to that much.
+    ///
+    /// A request within its projects' shares displaces events without a waiter first, then events with one. Any request of
+    /// a client displaces events without a waiter, if its projects are healthy.
+    pub(super) fn make_room<'e>(
+        &mut self,
+        attended: bool,
+        events: impl Iterator<Item = Event<'e>>,
+        cost: usize,
+    ) -> bool {
+        let limit = self.settings.max_pending_bytes;
+        if cost > limit {
+            return false;
+        }
+        let costs = costs_by_project(events);
+        let (is_within_share, share) = self.is_within_share(&costs, limit);
+        let is_healthy =
+            costs.keys().all(|index| self.projects.get(*index).is_some_and(|p| !p.is_unhealthy()));
+        let over_share = |p: &ProjectQueue| p.pending_bytes.saturating_sub(share);
+        if !is_within_share {
+            let displaceable =
+                self.projects.iter().map(|p| over_share(p).min(p.unattended_bytes()));
+            let displaceable = displaceable.fold(0, usize::saturating_add);
+            let room = limit.saturating_sub(self.pending_bytes).saturating_add(displaceable);
+            if !(attended && is_healthy) || room < cost {
+                return false;
+            }
+        }
+        let mut by_excess: Vec<(usize, usize)> =
+            self.projects.iter().map(over_share).zip(0..).collect();
+        by_excess.retain(|(excess, _)| *excess > 0);
+        // The standard library's sorts are several kilobytes of the module; the heap is there.
+        let by_excess = BinaryHeap::from(by_excess).into_sorted_vec();
+        for unattended in [true, false] {
+            for (_, index) in by_excess.iter().rev() {
+                while self.pending_bytes.saturating_add(cost) > limit
+                    && self.projects.get(*index).is_some_and(|p| over_share(p) > 0)
+                    && (unattended || is_within_share)
+                {
+                    if !self.displace(*index, unattended) {
+                        break;
+                    }
+                }
+            }
+        }
+        self.pending_bytes.saturating_add(cost) <= limit
+    }
+
+    /// Displaces one batch of a project, or its part without waiters. False if it has none.
+    pub(super) fn displace(&mut self, destination_index: usize, unattended: bool) -> bool {
+        let Some(project) = self.projects.get_mut(destination_index) else { return false };
+        let queued =
+            if unattended { project.displace_unattended() } else { project.displace_any() };
+        let batch = queued.or_else(|| {
+            // The callout goes on; nothing of its batch is settled by it any more.
+            let mut in_flight = self.in_flight.values_mut();
+            let found = in_flight.find(|callout| {
+                let batch = &callout.batch;
+                callout.destination_index == destination_index
+                    && !batch.is_empty()
+                    && !(unattended && batch.has_waiters())
+            });
+            found.map(|callout| take(&mut callout.batch))
+        });
+        let batch = batch.or_else(|| self.displace_handover(destination_index, unattended));
+        let Some(batch) = batch else { return false };
+        self.release(destination_index, batch.pending_cost());
+        let counts = EventCounts {
+            unconfirmed: self.give_up_waiters(&batch, Ack::Unconfirmed),
+            displaced: batch.count(false),
+            dropped: 0,
+        };
+        self.add_unreported(destination_index, counts);
+        true
+    }
+
+    pub(super) fn add_unreported(&mut self, destination_index: usize, counts: EventCounts) {
+        let Some(project) = self.projects.get_mut(destination_index) else { return };
+        let sum = &mut project.unreported;
+        sum.unconfirmed = sum.unconfirmed.saturating_add(counts.unconfirmed);
+        sum.displaced = sum.displaced.saturating_add(counts.displaced);
+        sum.dropped = sum.dropped.saturating_add(counts.dropped);
+    }
+
+    /// Events without a waiter that were lost since the last call because a request of another project, or of a client,
+    /// needed their room: index of the destination, and how many.
+    pub fn take_displaced(&mut self) -> Vec<(usize, u64)> {
+        let displaced = self.projects.iter_mut().map(|p| take(&mut p.unreported.displaced));
+        displaced.enumerate().filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+/// What a request's events would occupy, by project.
+pub(super) fn costs_by_project<'e>(
+    events: impl Iterator<Item = Event<'e>>,
+) -> BTreeMap<usize, usize> {
+    let mut costs: BTreeMap<usize, usize> = BTreeMap::new();
+    for event in events {
+        let cost = costs.entry(event.destination).or_default();
+        *cost = cost.saturating_add(event_cost(event.collection, event.json));
+    }
+    costs
+}

@@ -1,0 +1,381 @@
+//! Brings messages from the queue to Keen: receives them, sends their events, and deletes what Keen has confirmed.
+//!
+//! A message is sent only while its destination is healthy and caught up. A batch that Keen fails on is split within its
+//! message. A message with an event that Keen does not take is left to the queue's redrive policy; its other events are at
+//! Keen by then.
+
+use super::message::{self, MessageError, StoredEvent};
+use super::sqs::ReceivedMessage;
+use crate::delivery::{CalloutOutcome, Rejection};
+use crate::keen::bulk::{self, EventResult};
+use std::collections::VecDeque;
+use std::ops::Range;
+
+/// Messages that are sent to Keen at once, at most. The first is sent alone; each message that Keen takes adds one.
+const MAX_WINDOW: usize = 8;
+/// An empty queue is asked this often, which is also the longest that SQS waits for a message.
+pub(super) const IDLE_RECEIVE_MS: u64 = 20_000;
+/// The first pause after a failure. Each further failure doubles it.
+const PAUSE_MIN_MS: u64 = 1_000;
+const PAUSE_MAX_MS: u64 = 30_000;
+/// Splits within a message without a success in between.
+const MAX_CONSECUTIVE_SPLITS: u32 = 12;
+/// Attempts to delete a message. One that is not deleted is received again, and Keen recognizes its events.
+const MAX_DELETE_ATTEMPTS: u32 = 3;
+/// `DeleteMessage` requests at once.
+const MAX_DELETES: usize = 4;
+
+/// A message that was received, and whose events are not all confirmed.
+#[derive(Debug)]
+pub(super) struct Pending {
+    receipt_handle: String,
+    pub(super) destination_index: usize,
+    events: Vec<StoredEvent>,
+    /// Nothing of it is sent later: the queue then gives it to another reader.
+    send_before_ms: u64,
+    /// Parts that are not sent yet, the next one last.
+    segments: Vec<Range<usize>>,
+    consecutive_splits: u32,
+    /// Keen does not take one of its events.
+    has_failed: bool,
+}
+
+impl Pending {
+    /// The next part to send: its range, and the body of the bulk request.
+    fn next_segment(&mut self) -> Option<(Range<usize>, Vec<u8>)> {
+        let segment = self.segments.pop()?;
+        let events = self.events.get(segment.clone()).unwrap_or_default();
+        let mut collections: Vec<(&str, Vec<u8>)> = Vec::new();
+        for of_collection in events.chunk_by(|a, b| a.collection == b.collection) {
+            let texts: Vec<&str> = of_collection.iter().map(|event| event.json.as_str()).collect();
+            let name = of_collection.first().map_or("", |event| event.collection.as_str());
+            collections.push((name, texts.join(",").into_bytes()));
+        }
+        let capacity = collections.iter().map(|(name, text)| name.len().saturating_add(text.len()));
+        let capacity = capacity.fold(64, usize::saturating_add);
+        let collections = collections.iter().map(|(name, text)| (*name, text.as_slice()));
+        Some((segment, bulk::body(collections, capacity)))
+    }
+
+    /// The collections of a part, and how many events each has.
+    pub(super) fn expected_results(&self, segment: &Range<usize>) -> Vec<(&str, usize)> {
+        let events = self.events.get(segment.clone()).unwrap_or_default();
+        let collections = events.chunk_by(|a, b| a.collection == b.collection);
+        collections
+            .filter_map(|events| Some((events.first()?.collection.as_str(), events.len())))
+            .collect()
+    }
+}
+
+/// A part of a message at Keen.
+#[derive(Debug)]
+pub(super) struct Sending {
+    pub(super) pending: Pending,
+    pub(super) segment: Range<usize>,
+}
+
+/// What a reply came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Events that Keen has.
+    pub(super) drained: u64,
+    /// Events that Keen rejected for their content.
+    pub(super) rejected: Vec<Rejection>,
+    /// The message is left in the queue.
+    pub(super) is_left: bool,
+    /// Keen has given results.
+    pub(super) is_destination_up: bool,
+}
+
+/// What received messages came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Received {
+    /// Of a project that is not configured, or unreadable. They stay for the queue's redrive policy.
+    pub(super) unknown_projects: Vec<String>,
+    pub(super) malformed: u64,
+}
+
+/// A pause after failures, which grows with each further one.
+#[derive(Debug, Clone, Default)]
+struct Pause {
+    failures: u32,
+    until_ms: u64,
+}
+
+impl Pause {
+    fn extend(&mut self, now: u64) {
+        let pause = PAUSE_MIN_MS.saturating_mul(1_u64.wrapping_shl(self.failures.min(16)));
+        self.failures = self.failures.saturating_add(1);
+        self.until_ms = now.saturating_add(pause.min(PAUSE_MAX_MS));
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Drain {
+    /// Until then this worker holds the lease.
+    leased_until_ms: u64,
+    next_receive_ms: u64,
+    is_receiving: bool,
+    /// The queue has failed, or gave nothing of use.
+    pause: Pause,
+    /// Keen has failed, by index of the destination.
+    destination_pauses: Vec<Pause>,
+    /// Messages that are sent at once.
+    window: usize,
+    waiting: VecDeque<Pending>,
+    sending: usize,
+    deletes: VecDeque<(String, u32)>,
+    deleting: usize,
+    is_stopped: bool,
+}
+
+impl Drain {
+    pub(super) fn new(destinations: usize) -> Self {
+        Self {
+            leased_until_ms: 0,
+            next_receive_ms: 0,
+            is_receiving: false,
+            pause: Pause::default(),
+            destination_pauses: vec![Pause::default(); destinations],
+            window: 1,
+            waiting: VecDeque::new(),
+            sending: 0,
+            deletes: VecDeque::new(),
+            deleting: 0,
+            is_stopped: false,
+        }
+    }
+
+    pub(super) fn set_lease(&mut self, until_ms: u64) {
+        self.leased_until_ms = until_ms;
+    }
+
+    pub(super) fn has_lease(&self, now: u64) -> bool {
+        now < self.leased_until_ms && !self.is_stopped
+    }
+
+    /// When the lease should be renewed, at the latest.
+    pub(super) fn leased_until_ms(&self) -> u64 {
+        self.leased_until_ms
+    }
+
+    /// Receives no more messages. What is being sent is finished.
+    pub(super) fn stop(&mut self) {
+        self.is_stopped = true;
+        self.waiting.clear();
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.is_stopped
+    }
+
+    /// Whether nothing is in flight but a `ReceiveMessage`, which nothing depends on.
+    pub(super) fn is_idle(&self) -> bool {
+        self.sending == 0 && self.deleting == 0 && self.deletes.is_empty()
+    }
+
+    /// The next message to delete, if any: its receipt handle, and how often that was tried.
+    pub(super) fn next_delete(&mut self) -> Option<(String, u32)> {
+        if self.deleting >= MAX_DELETES {
+            return None;
+        }
+        let next = self.deletes.pop_front()?;
+        self.deleting = self.deleting.saturating_add(1);
+        Some(next)
+    }
+
+    pub(super) fn on_deleted(&mut self, receipt_handle: String, attempts: u32, deleted: bool) {
+        self.deleting = self.deleting.saturating_sub(1);
+        let attempts = attempts.saturating_add(1);
+        if !deleted && attempts < MAX_DELETE_ATTEMPTS {
+            self.deletes.push_back((receipt_handle, attempts));
+        }
+    }
+
+    /// The next part of a message to send to Keen, if any. `is_ready`: whether a destination is healthy and caught up.
+    pub(super) fn next_send(
+        &mut self,
+        is_ready: impl Fn(usize) -> bool,
+        now: u64,
+    ) -> Option<(Sending, Vec<u8>)> {
+        // The others are given to another reader, or to this one later.
+        self.waiting.retain(|pending| now < pending.send_before_ms);
+        if self.sending >= self.window {
+            return None;
+        }
+        let index = self.waiting.iter().position(|pending| is_ready(pending.destination_index))?;
+        let pending = self.waiting.remove(index)?;
+        self.send(pending)
+    }
+
+    fn send(&mut self, mut pending: Pending) -> Option<(Sending, Vec<u8>)> {
+        let (segment, body) = pending.next_segment()?;
+        self.sending = self.sending.saturating_add(1);
+        Some((Sending { pending, segment }, body))
+    }
+
+    /// Whether to receive messages now.
+    pub(super) fn is_receive_due(&self, is_ready: impl Fn(usize) -> bool, now: u64) -> bool {
+        self.has_lease(now)
+            && !self.is_receiving
+            && self.waiting.is_empty()
+            && now >= self.pause.until_ms
+            && now >= self.next_receive_ms
+            && (0..self.destination_pauses.len())
+                .any(|index| !self.is_paused(index, now) && is_ready(index))
+    }
+
+    /// How many messages to ask for. While Keen fails one is enough to find out whether it still does: each time that a
+    /// message is received counts towards the queue's redrive policy.
+    pub(super) fn receive_size(&self, max_messages: usize) -> usize {
+        let is_failing = self.destination_pauses.iter().any(|pause| pause.failures > 0);
+        if is_failing { 1 } else { max_messages }
+    }
+
+    fn is_paused(&self, destination_index: usize, now: u64) -> bool {
+        self.destination_pauses.get(destination_index).is_none_or(|pause| now < pause.until_ms)
+    }
+
+    pub(super) fn on_receiving(&mut self, now: u64) {
+        self.is_receiving = true;
+        self.next_receive_ms = now.saturating_add(IDLE_RECEIVE_MS);
+    }
+
+    /// Takes what was received. None: the queue has failed. `send_before_ms`: until when it may be sent.
+    pub(super) fn on_received(
+        &mut self,
+        messages: Option<Vec<ReceivedMessage>>,
+        destination: impl Fn(&str) -> Option<usize>,
+        send_before_ms: u64,
+        now: u64,
+    ) -> Received {
+        self.is_receiving = false;
+        let mut received = Received::default();
+        let Some(messages) = messages else {
+            self.pause.extend(now);
+            return received;
+        };
+        let is_empty = messages.is_empty();
+        for ReceivedMessage { receipt_handle, body } in messages {
+            let message = match message::parse(&body) {
+                Ok(message) => message,
+                Err(MessageError::Malformed | MessageError::Version(_)) => {
+                    received.malformed = received.malformed.saturating_add(1);
+                    continue;
+                }
+            };
+            let Some(destination_index) = destination(&message.project_id) else {
+                received.unknown_projects.push(message.project_id);
+                continue;
+            };
+            if self.is_stopped || self.is_paused(destination_index, now) {
+                continue;
+            }
+            let events = message.events;
+            self.waiting.push_back(Pending {
+                receipt_handle,
+                destination_index,
+                segments: std::iter::once(0..events.len()).collect(),
+                events,
+                send_before_ms,
+                consecutive_splits: 0,
+                has_failed: false,
+            });
+        }
+        if !self.waiting.is_empty() {
+            // There may be more. It is received once this is sent.
+            self.next_receive_ms = now;
+            self.pause = Pause::default();
+        } else if !is_empty {
+            // Nothing of use: ask less and less often.
+            self.pause.extend(now);
+        }
+        received
+    }
+
+    /// Settles a part of a message, and sends the next one.
+    pub(super) fn on_sent(
+        &mut self,
+        sending: Sending,
+        outcome: CalloutOutcome,
+        now: u64,
+    ) -> (Progress, Option<(Sending, Vec<u8>)>) {
+        let Sending { mut pending, segment } = sending;
+        self.sending = self.sending.saturating_sub(1);
+        let mut progress = Progress::default();
+        let is_single = segment.len() <= 1;
+        match outcome {
+            CalloutOutcome::Results(results) => {
+                pending.consecutive_splits = 0;
+                progress.is_destination_up = true;
+                if let Some(pause) = self.destination_pauses.get_mut(pending.destination_index) {
+                    *pause = Pause::default();
+                }
+                let events = pending.events.get(segment).unwrap_or_default();
+                for (event, result) in events.iter().zip(results) {
+                    match result {
+                        EventResult::Recorded => {
+                            progress.drained = progress.drained.saturating_add(1);
+                        }
+                        EventResult::Rejected(error) => progress
+                            .rejected
+                            .push(Rejection { collection: event.collection.clone(), error }),
+                        EventResult::Failed => pending.has_failed = true,
+                    }
+                }
+            }
+            CalloutOutcome::Rejected(Some(error)) if is_single => {
+                let events = pending.events.get(segment).unwrap_or_default();
+                progress.rejected.extend(events.iter().map(|event| Rejection {
+                    collection: event.collection.clone(),
+                    error: error.clone(),
+                }));
+            }
+            CalloutOutcome::ServerError
+            | CalloutOutcome::PayloadTooLarge
+            | CalloutOutcome::Rejected(_)
+                if is_single && pending.consecutive_splits < MAX_CONSECUTIVE_SPLITS =>
+            {
+                pending.has_failed = true;
+                pending.consecutive_splits = pending.consecutive_splits.saturating_add(1);
+            }
+            CalloutOutcome::ServerError
+            | CalloutOutcome::PayloadTooLarge
+            | CalloutOutcome::Rejected(_)
+                if pending.consecutive_splits < MAX_CONSECUTIVE_SPLITS =>
+            {
+                pending.consecutive_splits = pending.consecutive_splits.saturating_add(1);
+                let middle = segment.start.saturating_add(segment.len() >> 1);
+                pending.segments.extend([middle..segment.end, segment.start..middle]);
+            }
+            _ => {
+                // The destination is not healthy: its messages are left for a while.
+                self.waiting.retain(|other| other.destination_index != pending.destination_index);
+                self.window = (self.window >> 1).max(1);
+                if let Some(pause) = self.destination_pauses.get_mut(pending.destination_index) {
+                    pause.extend(now);
+                    if let CalloutOutcome::RetryAfter(ms) = outcome {
+                        pause.until_ms =
+                            pause.until_ms.max(now.saturating_add(ms.min(PAUSE_MAX_MS)));
+                    }
+                }
+                progress.is_left = true;
+                return (progress, None);
+            }
+        }
+        if pending.segments.is_empty() {
+            if pending.has_failed {
+                progress.is_left = true;
+            } else {
+                self.deletes.push_back((pending.receipt_handle, 0));
+            }
+            self.window = self.window.saturating_add(1).min(MAX_WINDOW);
+            return (progress, None);
+        }
+        if now >= pending.send_before_ms {
+            progress.is_left = true;
+            return (progress, None);
+        }
+        (progress, self.send(pending))
+    }
+}

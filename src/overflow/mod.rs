@@ -1,0 +1,356 @@
+//! An outage of any length: events that Keen does not take go to a queue, and come back to Keen by themselves.
+//!
+//! A pure state machine beside [`Delivery`], which decides what is handed over. It makes [calls](Overflow::next_call) to the
+//! queue, and to Keen for events that come back; the embedder dispatches them, and gives it the
+//! [responses](Overflow::on_response). The queue speaks Amazon SQS's JSON protocol ([`sqs`]); a message holds one project's
+//! events ([`message`]).
+//!
+//! - An event is acknowledged only after the queue has confirmed its message.
+//! - A message is deleted only after Keen has given a final result for each of its events.
+//! - One worker of a process drains the queue at a time ([`lease`]).
+
+mod drain;
+pub mod lease;
+pub mod message;
+pub mod sqs;
+
+use crate::config::OverflowSettings;
+use crate::delivery::classify::classify;
+use crate::delivery::{
+    CalloutId, CalloutResponse, Delivery, HandoverOutcome, OverflowPolicy, Rejection,
+};
+use drain::{Drain, IDLE_RECEIVE_MS, Sending};
+use rustc_hash::FxHashMap;
+use sqs::{Action, SqsError};
+
+/// A call in flight.
+pub type CallId = u32;
+
+/// The longest time of one `SendMessage` or `DeleteMessage`.
+const QUEUE_TIMEOUT_MS: u64 = 3_000;
+/// The longest time of one `ReceiveMessage` in addition to the time that the queue waits.
+const RECEIVE_MARGIN_MS: u64 = 5_000;
+/// Bytes of messages that are received at once: they are in memory until they are sent.
+const MAX_RECEIVED_BYTES: usize = 2_097_152;
+/// A received message is sent to Keen in parts, each within the callout's time. The queue hides it for this many of them.
+const VISIBLE_AFTER_CALLOUTS: u64 = 12;
+/// A worker without the lease asks for it this often.
+const LEASE_RETRY_MS: u64 = 10_000;
+
+/// Where a call goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// `POST /` to the queue, with [`sqs::CONTENT_TYPE`] and the action's [target](Action::target).
+    Queue(Action),
+    /// A bulk request to the project of a destination, as delivery makes them.
+    Keen {
+        /// Index of the configuration's destination.
+        destination_index: usize,
+    },
+}
+
+/// A call to make.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Call {
+    /// To give its response with.
+    pub id: CallId,
+    /// Where it goes.
+    pub target: Target,
+    /// The request's body.
+    pub body: Vec<u8>,
+    /// How long it may take.
+    pub timeout_ms: u64,
+}
+
+/// What a call came to, for metrics and logs.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct OverflowReport {
+    /// Index of the configuration's destination whose events the counts are of. None for other calls.
+    pub destination_index: Option<usize>,
+    /// Events that the queue has stored.
+    pub overflowed: u64,
+    /// Events that the queue did not store, and that wait for Keen again.
+    pub returned: u64,
+    /// Events from the queue that Keen has.
+    pub drained: u64,
+    /// Events from the queue that Keen rejected for their content.
+    pub rejected: Vec<Rejection>,
+    /// Messages that Keen did not take completely: they stay in the queue.
+    pub left: u64,
+    /// Keen accepts events for this destination. None if the call does not tell.
+    pub destination_up: Option<bool>,
+    /// Whether the queue can be reached. None if the call was not to the queue.
+    pub queue_up: Option<bool>,
+    /// Why the queue did not take a request.
+    pub error: Option<SqsError>,
+    /// Projects of received messages that are not configured: the messages stay in the queue.
+    pub unknown_projects: Vec<String>,
+    /// Received messages that are unreadable: they stay in the queue.
+    pub malformed: u64,
+}
+
+#[derive(Debug)]
+enum InFlight {
+    Send { handover: CalloutId },
+    Receive,
+    Delete { receipt_handle: String, attempts: u32 },
+    Keen(Box<Sending>),
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Overflow {
+    queue_url: String,
+    policy: OverflowPolicy,
+    max_received: usize,
+    visibility_s: u64,
+    keen_timeout_ms: u64,
+    /// Project ids, by index of the configuration's destination.
+    projects: Vec<String>,
+    /// None: this filter does not drain the queue.
+    drain: Option<Drain>,
+    in_flight: FxHashMap<CallId, InFlight>,
+    last_id: CallId,
+    next_lease_check_ms: u64,
+    /// Further parts of messages that are being sent.
+    continued: Vec<(Sending, Vec<u8>)>,
+}
+
+impl Overflow {
+    /// `projects`: the project ids of the configuration's destinations. `keen_timeout_ms`: the longest time of a callout to
+    /// Keen.
+    #[must_use]
+    pub fn new(settings: &OverflowSettings, projects: Vec<String>, keen_timeout_ms: u64) -> Self {
+        let visibility_ms = keen_timeout_ms.saturating_mul(VISIBLE_AFTER_CALLOUTS);
+        let max_received = MAX_RECEIVED_BYTES.checked_div(settings.max_message_bytes).unwrap_or(1);
+        Self {
+            queue_url: settings.queue_url.clone(),
+            policy: OverflowPolicy {
+                after_ms: settings.after_ms,
+                max_body_bytes: settings.max_message_bytes.saturating_sub(message::ENVELOPE_BYTES),
+                timeout_ms: QUEUE_TIMEOUT_MS,
+                reject_misconfigured: settings.reject_misconfigured,
+            },
+            max_received: max_received.clamp(1, sqs::MAX_RECEIVED_MESSAGES),
+            visibility_s: visibility_ms.checked_div(1_000).unwrap_or(0).clamp(30, 43_200),
+            keen_timeout_ms,
+            drain: settings.drain.then(|| Drain::new(projects.len())),
+            projects,
+            in_flight: FxHashMap::default(),
+            last_id: 0,
+            next_lease_check_ms: 0,
+            continued: Vec::new(),
+        }
+    }
+
+    /// To enable handing over in delivery with.
+    #[must_use]
+    pub fn policy(&self) -> OverflowPolicy {
+        self.policy
+    }
+
+    // === lease ===
+
+    /// Whether to claim or renew the lease now: see [`lease::claim`]. The answer goes to [`Overflow::on_lease`].
+    pub fn is_lease_due(&mut self, now: u64) -> bool {
+        let Some(drain) = self.drain.as_ref().filter(|drain| !drain.is_stopped()) else {
+            return false;
+        };
+        let half = lease::LEASE_MS >> 1;
+        let is_due =
+            now >= self.next_lease_check_ms && now.saturating_add(half) >= drain.leased_until_ms();
+        if is_due {
+            self.next_lease_check_ms = now.saturating_add(LEASE_RETRY_MS);
+        }
+        is_due
+    }
+
+    /// Whether this worker holds the lease now.
+    pub fn on_lease(&mut self, is_held: bool, now: u64) {
+        if let Some(drain) = &mut self.drain {
+            drain.set_lease(if is_held { now.saturating_add(lease::LEASE_MS) } else { 0 });
+        }
+    }
+
+    // === calls ===
+
+    /// The next call to make now, if any. Call it until there is none.
+    pub fn next_call(&mut self, delivery: &mut Delivery, now: u64) -> Option<Call> {
+        while let Some(handover) = delivery.next_handover(now) {
+            let project = self.projects.get(handover.destination_index);
+            let text = project.and_then(|project| message::encode(project, &handover.body));
+            let Some(text) = text else {
+                delivery.settle_handover(handover.id, HandoverOutcome::Refused, now);
+                continue;
+            };
+            let body = sqs::send_message(&self.queue_url, &text);
+            let in_flight = InFlight::Send { handover: handover.id };
+            let target = Target::Queue(Action::SendMessage);
+            return Some(self.call(in_flight, target, body, handover.timeout_ms));
+        }
+        self.next_drain_call(delivery, now)
+    }
+
+    fn next_drain_call(&mut self, delivery: &Delivery, now: u64) -> Option<Call> {
+        let drain = self.drain.as_mut()?;
+        if let Some((receipt_handle, attempts)) = drain.next_delete() {
+            let body = sqs::delete_message(&self.queue_url, &receipt_handle);
+            let in_flight = InFlight::Delete { receipt_handle, attempts };
+            let target = Target::Queue(Action::DeleteMessage);
+            return Some(self.call(in_flight, target, body, QUEUE_TIMEOUT_MS));
+        }
+        let next = self.continued.pop().or_else(|| {
+            drain.next_send(|destination_index| delivery.is_caught_up(destination_index, now), now)
+        });
+        if let Some((sending, body)) = next {
+            let destination_index = sending.pending.destination_index;
+            let in_flight = InFlight::Keen(Box::new(sending));
+            let target = Target::Keen { destination_index };
+            return Some(self.call(in_flight, target, body, self.keen_timeout_ms));
+        }
+        if !drain.is_receive_due(|index| delivery.is_caught_up(index, now), now) {
+            return None;
+        }
+        drain.on_receiving(now);
+        let wait_s = IDLE_RECEIVE_MS.checked_div(1_000).unwrap_or(0);
+        let max_messages = drain.receive_size(self.max_received);
+        let body = sqs::receive_message(&self.queue_url, max_messages, wait_s, self.visibility_s);
+        let target = Target::Queue(Action::ReceiveMessage);
+        let timeout_ms = IDLE_RECEIVE_MS.saturating_add(RECEIVE_MARGIN_MS);
+        Some(self.call(InFlight::Receive, target, body, timeout_ms))
+    }
+
+    fn call(
+        &mut self,
+        in_flight: InFlight,
+        target: Target,
+        body: Vec<u8>,
+        timeout_ms: u64,
+    ) -> Call {
+        self.last_id = self.last_id.wrapping_add(1);
+        self.in_flight.insert(self.last_id, in_flight);
+        Call { id: self.last_id, target, body, timeout_ms }
+    }
+
+    /// A call could not be made.
+    pub fn on_dispatch_failed(
+        &mut self,
+        call: CallId,
+        delivery: &mut Delivery,
+        now: u64,
+    ) -> OverflowReport {
+        self.on_response(call, CalloutResponse::default(), delivery, now)
+    }
+
+    /// Takes the response to a call.
+    pub fn on_response(
+        &mut self,
+        call: CallId,
+        response: CalloutResponse<'_>,
+        delivery: &mut Delivery,
+        now: u64,
+    ) -> OverflowReport {
+        let CalloutResponse { status, reply, .. } = response;
+        let mut report = OverflowReport::default();
+        match self.in_flight.remove(&call) {
+            None => {}
+            Some(InFlight::Send { handover }) => {
+                let result = sqs::parse_send_reply(status, reply);
+                let outcome = match &result {
+                    Ok(()) => HandoverOutcome::Stored,
+                    Err(error) if error.is_refusal() => HandoverOutcome::Refused,
+                    Err(_) => HandoverOutcome::Failed,
+                };
+                report.queue_up = Some(outcome != HandoverOutcome::Failed);
+                report.error = result.err();
+                let settled = delivery.settle_handover(handover, outcome, now);
+                report.destination_index = Some(settled.destination_index);
+                report.overflowed = settled.overflowed;
+                report.returned = settled.returned;
+            }
+            Some(InFlight::Receive) => self.on_received(status, reply, &mut report, now),
+            Some(InFlight::Delete { receipt_handle, attempts }) => {
+                let result = sqs::parse_delete_reply(status, reply);
+                report.queue_up = Some(result.is_ok());
+                if let Some(drain) = &mut self.drain {
+                    drain.on_deleted(receipt_handle, attempts, result.is_ok());
+                }
+                report.error = result.err();
+            }
+            Some(InFlight::Keen(sending)) => {
+                self.on_sent(*sending, response, &mut report, now);
+                if let (Some(true), Some(index)) = (report.destination_up, report.destination_index)
+                {
+                    delivery.on_destination_up(index, now);
+                }
+            }
+        }
+        report
+    }
+
+    fn on_received(
+        &mut self,
+        status: Option<u16>,
+        reply: &[u8],
+        report: &mut OverflowReport,
+        now: u64,
+    ) {
+        let Some(drain) = &mut self.drain else { return };
+        let result = sqs::parse_receive_reply(status, reply);
+        report.queue_up = Some(result.is_ok());
+        let (messages, error) = match result {
+            Ok(messages) => (Some(messages), None),
+            Err(error) => (None, Some(error)),
+        };
+        report.error = error;
+        // A callout that begins just before then ends before the queue gives the message to another reader.
+        let hidden_ms = self.visibility_s.saturating_mul(1_000);
+        let reserve_ms = self.keen_timeout_ms.saturating_add(RECEIVE_MARGIN_MS);
+        let send_before_ms = now.saturating_add(hidden_ms.saturating_sub(reserve_ms));
+        let projects = &self.projects;
+        let destination = |id: &str| projects.iter().position(|project| project == id);
+        let received = drain.on_received(messages, destination, send_before_ms, now);
+        report.unknown_projects = received.unknown_projects;
+        report.malformed = received.malformed;
+    }
+
+    fn on_sent(
+        &mut self,
+        sending: Sending,
+        response: CalloutResponse<'_>,
+        report: &mut OverflowReport,
+        now: u64,
+    ) {
+        let Some(drain) = &mut self.drain else { return };
+        report.destination_index = Some(sending.pending.destination_index);
+        let expected = sending.pending.expected_results(&sending.segment);
+        let outcome = classify(response, &expected, 0);
+        let (progress, next) = drain.on_sent(sending, outcome, now);
+        report.drained = progress.drained;
+        report.rejected = progress.rejected;
+        report.left = u64::from(progress.is_left);
+        report.destination_up = progress.is_destination_up.then_some(true);
+        self.continued.extend(next);
+    }
+
+    // === state ===
+
+    /// Begins a graceful shutdown: receives no more messages, and finishes what is being sent.
+    pub fn begin_drain(&mut self) {
+        if let Some(drain) = &mut self.drain {
+            drain.stop();
+        }
+    }
+
+    /// Whether no call is in flight that something depends on. Handovers are delivery's.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.continued.is_empty() && self.drain.as_ref().is_none_or(Drain::is_idle)
+    }
+
+    /// Whether this filter drains the queue, so that a timer must run though nothing is pending: every second is enough.
+    #[must_use]
+    pub fn needs_timer(&self) -> bool {
+        self.drain.as_ref().is_some_and(|drain| !drain.is_stopped())
+    }
+}
