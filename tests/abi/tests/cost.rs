@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 /// Sizes of the sweep.
 const SMALL: usize = 8_192;
 const LARGE: usize = 2 * SMALL;
-/// A body of twice the size costs at most so many times as much, and two ordinary batches more: it may pass a limit, such as
+/// A body of twice the size costs at most so many times as much, and four ordinary batches more: it may pass a limit, such as
 /// that of a string, and cost more from there on.
 const MAX_GROWTH: f64 = 2.5;
 /// A body costs at most so many times the fuel of an ordinary batch of its size. Fuel weighs brackets and numbers two to three
@@ -297,7 +297,7 @@ fn cost_of_any_body_is_a_small_multiple_of_an_ordinary_batchs_and_grows_with_its
         if ratio > MAX_RATIO {
             wrong.push(format!("{ratio:.1} times an ordinary batch: {name}"));
         }
-        if large > MAX_GROWTH * small + 2.0 * ordinary {
+        if large > MAX_GROWTH * small + 4.0 * ordinary {
             wrong.push(format!("{:.2} times as much at twice the size: {name}", large / small));
         }
     }
