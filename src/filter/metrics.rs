@@ -71,6 +71,10 @@ families! {
         "Events sent to the overflow queue.";
     EVENTS_DRAINED = Counter "events_drained" []
         "Events brought from the overflow queue to Keen.";
+    EVENTS_DRAINED_REJECTED = Counter "events_drained_rejected" ["project", "error"]
+        "Events from the overflow queue that Keen rejected for their content.";
+    OVERFLOW_UP = Gauge "overflow_up" []
+        "0 when the last request to the overflow queue failed, else 1.";
     VALUES_SANITIZED = Counter "values_sanitized" []
         "Names and values that were changed because Keen would have rejected them.";
     CALLOUTS = Counter "callouts" ["project"]

@@ -6,6 +6,7 @@
 //! no effect.
 
 use super::host;
+use crate::overflow::lease;
 
 /// The last id that [`next_process_unique_id`] returned.
 const LAST_ID: &str = "keen_edge.last_id";
@@ -55,6 +56,15 @@ pub(super) fn claim_destination(project_id: &str) -> bool {
         host::set_shared_data(&key, b"1", None);
     }
     is_new
+}
+
+/// Claims or renews the lease to drain the queue. Returns whether this worker holds it. One worker
+/// of the process holds it at a time.
+pub(super) fn claim_drain_lease(queue_url: &str, worker_id: u64) -> bool {
+    let key = format!("keen_edge.drain_lease.{queue_url}");
+    let (value, version) = host::shared_data(&key);
+    let claimed = lease::claim(value.as_deref(), worker_id, host::unix_ms());
+    claimed.is_some_and(|value| host::set_shared_data(&key, &value, version))
 }
 
 /// Runs `act` under the process-wide lock. `act` must be short, since other workers wait.

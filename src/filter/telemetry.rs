@@ -7,8 +7,10 @@ use crate::config::Config;
 use crate::delivery::{ExpiryReport, Rejection, SettleReport};
 use crate::keen::event_writer::MAX_BYTES;
 use crate::mapping::{EventBuffer, MessageOutcome, RequestStats, SkipReason};
+use crate::overflow::OverflowReport;
 use crate::segment::http::Response;
 use crate::users::CommitReport;
+use proxy_wasm::types::MetricType;
 
 /// Each kind of problem is logged at most once in this time.
 const LOG_INTERVAL_MS: u64 = 60_000;
@@ -105,7 +107,10 @@ impl Telemetry {
     /// that another worker already uses keeps its state. `worker_id` is unique in the process.
     pub(super) fn activate(&mut self, worker_id: u64) {
         self.pending.activate(worker_id);
-        for family in metrics::FAMILIES.iter().filter(|family| family.labels.is_empty()) {
+        // A gauge that is defined but not set would be 0.
+        let is_zero_at_first =
+            |family: &&Family| family.labels.is_empty() && family.kind != MetricType::Gauge;
+        for family in metrics::FAMILIES.iter().filter(is_zero_at_first) {
             let stat = self.registry.stat(family, &[]);
             self.registry.define(stat);
         }
@@ -297,6 +302,58 @@ impl Telemetry {
         }
     }
 
+    /// Counts the result of an overflow call, and logs problems. `status`: status of the reply.
+    pub(super) fn record_overflow(&mut self, report: &OverflowReport, status: Option<u16>) {
+        self.count(&metrics::EVENTS_OVERFLOWED, &[], report.overflowed);
+        self.count(&metrics::EVENTS_DRAINED, &[], report.drained);
+        if let Some(up) = report.queue_up {
+            let stat = self.registry.stat(&metrics::OVERFLOW_UP, &[]);
+            self.registry.record(stat, u64::from(up));
+        }
+        if let Some(destination) = report.destination_index {
+            let id = self.project_id(destination);
+            for Rejection { collection, error } in &report.rejected {
+                let error = self.error_label(destination, error);
+                self.count(&metrics::EVENTS_DRAINED_REJECTED, &[&id, &error], 1);
+                self.warn(&error, || {
+                    format!("Keen rejected an event of collection {collection:?}: {error}")
+                });
+            }
+            if let Some(up) = report.destination_up {
+                self.set_destination_up(destination, up, status);
+            }
+        }
+        if let Some(error) = &report.error {
+            let name = error.name.as_deref().unwrap_or("no error name");
+            self.warn(&format!("overflow {name}"), || {
+                let status = error.status.map_or("no reply".to_owned(), |s| format!("status {s}"));
+                format!("the overflow queue does not accept a request: {status}, {name}")
+            });
+        }
+        for project in &report.unknown_projects {
+            self.warn("overflow project", || {
+                let project = label_value(project);
+                format!(
+                    "the overflow queue has messages of project {project}, which is not configured"
+                )
+            });
+        }
+        if report.malformed > 0 {
+            self.warn("overflow message", || {
+                "the overflow queue has messages that keen-edge has not written".to_owned()
+            });
+        }
+    }
+
+    /// Logs that a callout could not be dispatched.
+    pub(super) fn warn_no_callout(&mut self, cluster: &str, status: host::Status) {
+        self.warn(&format!("no callout to {cluster}"), || {
+            format!(
+                "cannot send through cluster {cluster:?}: {status:?}; is it defined, and does it have endpoints?"
+            )
+        });
+    }
+
     /// Counts events and waiters that have expired.
     pub(super) fn record_expiry(&mut self, report: &ExpiryReport) {
         for (destination, events) in &report.unconfirmed {
@@ -323,18 +380,22 @@ impl Telemetry {
     }
 
     fn count_rejected(&mut self, destination: usize, error: &str) {
-        let Some(project) = self.projects.get_mut(destination) else { return };
-        let error = label_value(error);
-        let label = if project.errors.contains(&error) {
-            error
-        } else if project.errors.len() < MAX_ERROR_LABELS {
-            project.errors.push(error.clone());
-            error
-        } else {
-            "other".to_owned()
-        };
-        let id = project.id.clone();
+        let (id, label) = (self.project_id(destination), self.error_label(destination, error));
         self.count(&metrics::EVENTS_REJECTED, &[&id, &label], 1);
+    }
+
+    /// Returns Keen's error name as a label. A project has at most [`MAX_ERROR_LABELS`] of them;
+    /// further names become `other`.
+    fn error_label(&mut self, destination: usize, error: &str) -> String {
+        let error = label_value(error);
+        match self.projects.get_mut(destination) {
+            Some(project) if project.errors.contains(&error) => error,
+            Some(project) if project.errors.len() < MAX_ERROR_LABELS => {
+                project.errors.push(error.clone());
+                error
+            }
+            _ => "other".to_owned(),
+        }
     }
 
     fn set_destination_up(&mut self, destination: usize, up: bool, status: Option<u16>) {

@@ -1,6 +1,6 @@
 //! State shared by the requests of one worker.
 
-use super::callouts::Callouts;
+use super::callouts::{Callouts, Origin};
 use super::host;
 use super::process_state;
 use super::request_queue::{QueuedRequest, RequestMapper, RequestQueue, RequestSeq};
@@ -9,6 +9,7 @@ use super::telemetry::{DropReason, Telemetry};
 use super::wake::{FAST_TICK_MS, SLOW_TICK_MS, TICK_MS, Waker};
 use crate::config::Config;
 use crate::delivery::{Admission, Callout, CalloutResponse, Delivery, MonotonicClock, WaiterId};
+use crate::overflow::{Call, Overflow, Target};
 use crate::segment::http::{Response, Unavailable};
 use std::mem::replace;
 
@@ -32,6 +33,10 @@ pub(super) struct Worker {
     queue: RequestQueue,
     mapper: RequestMapper,
     delivery: Delivery,
+    /// `None`: the configuration has no overflow queue.
+    overflow: Option<Overflow>,
+    /// Unique in the process. 0 until the worker is active.
+    worker_id: u64,
     callouts: Callouts,
     responses: PendingResponses,
     telemetry: Telemetry,
@@ -49,6 +54,15 @@ impl Worker {
         let mut waker = Waker::default();
         // The first tick activates the worker, unless a request has done so before.
         waker.ensure_ticking();
+        let mut delivery =
+            Delivery::new(config.delivery, config.timeout_ms, config.destinations.len(), seed);
+        let overflow = config.overflow.as_ref().map(|settings| {
+            let projects = config.destinations.iter().map(|d| d.project_id.clone()).collect();
+            Overflow::new(settings, projects, config.timeout_ms)
+        });
+        if let Some(overflow) = &overflow {
+            delivery.enable_overflow(overflow.policy());
+        }
         Self {
             held_bytes: 0,
             root_id,
@@ -57,12 +71,9 @@ impl Worker {
             clock: MonotonicClock::default(),
             queue: RequestQueue::default(),
             mapper: RequestMapper::new(&config),
-            delivery: Delivery::new(
-                config.delivery,
-                config.timeout_ms,
-                config.destinations.len(),
-                seed,
-            ),
+            delivery,
+            overflow,
+            worker_id: 0,
             callouts: Callouts::default(),
             responses: PendingResponses::default(),
             telemetry: Telemetry::new(&config),
@@ -82,6 +93,7 @@ impl Worker {
         }
         self.active = true;
         let worker_id = process_state::next_process_unique_id();
+        self.worker_id = worker_id;
         self.waker.register(worker_id);
         self.mapper.activate(&self.config, worker_id);
         self.telemetry.activate(worker_id);
@@ -256,6 +268,7 @@ impl Worker {
         self.process_queue(self.root_id);
         let expired = self.delivery.expire(now, u64::from(TICK_MS));
         self.telemetry.record_expiry(&expired);
+        self.claim_drain_lease(now);
         self.dispatch(now);
         for (destination, events) in self.delivery.take_displaced() {
             self.telemetry.count_dropped(destination, DropReason::NoCapacity, events);
@@ -267,7 +280,9 @@ impl Worker {
             self.others_pending = self.telemetry.flush(self.delivery.pending_bytes());
         }
         self.waker.set_tick_period(match (idle, self.delivery.is_lingering()) {
-            (true, _) if self.others_pending && !self.draining => SLOW_TICK_MS,
+            (true, _) if !self.draining && (self.others_pending || self.drains_overflow()) => {
+                SLOW_TICK_MS
+            }
             (true, _) => 0,
             (_, true) => FAST_TICK_MS,
             (_, false) => TICK_MS,
@@ -284,6 +299,9 @@ impl Worker {
         self.process_queue(self.root_id);
         let now = self.advance_clock();
         self.delivery.begin_drain(now);
+        if let Some(overflow) = &mut self.overflow {
+            overflow.begin_drain();
+        }
         self.telemetry.flush(self.delivery.pending_bytes());
         let idle = self.is_idle();
         if !idle {
@@ -295,25 +313,49 @@ impl Worker {
 
     /// Whether no request is queued or waiting, and no event is pending or in flight.
     fn is_idle(&self) -> bool {
-        self.delivery.is_idle() && self.responses.is_empty() && self.queue.is_empty()
+        self.delivery.is_idle()
+            && self.overflow.as_ref().is_none_or(Overflow::is_idle)
+            && self.responses.is_empty()
+            && self.queue.is_empty()
+    }
+
+    fn drains_overflow(&self) -> bool {
+        self.overflow.as_ref().is_some_and(Overflow::needs_timer)
+    }
+
+    /// Claims or renews the lease to drain the queue, if that is due.
+    fn claim_drain_lease(&mut self, now: u64) {
+        if let (Some(overflow), Some(settings)) = (&mut self.overflow, &self.config.overflow)
+            && overflow.is_lease_due(now)
+        {
+            let is_held = process_state::claim_drain_lease(&settings.queue_url, self.worker_id);
+            overflow.on_lease(is_held, now);
+        }
     }
 
     /// Envoy's callout `token` has ended.
     pub(super) fn on_callout_response(&mut self, token: u32, has_headers: bool) {
         let Some((callout, reply)) = self.callouts.take(token, has_headers) else { return };
         let now = self.advance_clock();
-        let outcome = self.delivery.classify(
-            callout.id,
-            CalloutResponse {
-                status: reply.status,
-                reply: &reply.body,
-                retry_after: &reply.retry_after,
-            },
-            host::unix_ms(),
-        );
-        let report = self.delivery.settle(callout.id, outcome, now);
-        self.telemetry.record_callout(now.saturating_sub(callout.dispatched_ms), callout.events);
-        self.telemetry.record_settlement(&report, reply.status);
+        let response = CalloutResponse {
+            status: reply.status,
+            reply: &reply.body,
+            retry_after: &reply.retry_after,
+        };
+        match callout.origin {
+            Origin::Delivery { id, events } => {
+                let outcome = self.delivery.classify(id, response, host::unix_ms());
+                let report = self.delivery.settle(id, outcome, now);
+                self.telemetry.record_callout(now.saturating_sub(callout.dispatched_ms), events);
+                self.telemetry.record_settlement(&report, reply.status);
+            }
+            Origin::Overflow { id } => {
+                if let Some(overflow) = &mut self.overflow {
+                    let report = overflow.on_response(id, response, &mut self.delivery, now);
+                    self.telemetry.record_overflow(&report, reply.status);
+                }
+            }
+        }
         self.process_queue(self.root_id);
         self.dispatch(now);
     }
@@ -322,6 +364,11 @@ impl Worker {
     fn dispatch(&mut self, now: u64) {
         while let Some(callout) = self.delivery.next_callout(now) {
             self.dispatch_callout(&callout, now);
+        }
+        while let Some(call) =
+            self.overflow.as_mut().and_then(|overflow| overflow.next_call(&mut self.delivery, now))
+        {
+            self.dispatch_overflow_call(&call, now);
         }
         self.send_responses();
         if self.delivery.is_lingering() {
@@ -343,6 +390,28 @@ impl Worker {
         }
     }
 
+    fn dispatch_overflow_call(&mut self, call: &Call, now: u64) {
+        let (Some(overflow), Some(settings)) = (&mut self.overflow, &self.config.overflow) else {
+            return;
+        };
+        let destination = match call.target {
+            Target::Keen { destination_index } => {
+                self.telemetry.count_callout(destination_index);
+                self.config.destinations.get(destination_index)
+            }
+            Target::Queue(_) => None,
+        };
+        let authority = &self.config.authority;
+        let dispatched =
+            self.callouts.dispatch_overflow(call, settings, destination, authority, now);
+        if let Err(status) = dispatched {
+            let cluster = destination.map_or(&settings.cluster, |d| &d.cluster);
+            self.telemetry.warn_no_callout(cluster, status);
+            let report = overflow.on_dispatch_failed(call.id, &mut self.delivery, now);
+            self.telemetry.record_overflow(&report, None);
+        }
+    }
+
     fn dispatch_callout(&mut self, callout: &Callout, now: u64) {
         let Some(destination) = self.config.destinations.get(callout.destination_index) else {
             return;
@@ -351,12 +420,7 @@ impl Worker {
         let authority = &self.config.authority;
         let dispatched = self.callouts.dispatch(callout, destination, authority, now);
         if let Err(status) = dispatched {
-            let cluster = destination.cluster.clone();
-            self.telemetry.warn(&format!("no callout to {cluster}"), || {
-                format!(
-                    "cannot send to Keen through cluster {cluster:?}: {status:?}; is it defined, and does it have endpoints?"
-                )
-            });
+            self.telemetry.warn_no_callout(&destination.cluster, status);
             let report = self.delivery.on_dispatch_failed(callout.id, now);
             self.telemetry.record_settlement(&report, None);
         }

@@ -212,7 +212,7 @@ impl<S: SharedData> UserTransaction<'_, S> {
         message: &Message<'_>,
         page: Option<&mut PageTraits>,
     ) {
-        let computed = ComputedTraits::parse(message);
+        let computed = ComputedTraits::parse(message, usize::MAX);
         identify(self, source, message, computed.as_ref(), &Ids::new(message, false), page);
     }
 

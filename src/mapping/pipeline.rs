@@ -105,9 +105,14 @@ const MAX_GROWTH: usize = 32;
 const MAX_GROWTH_BYTES: usize = 65_536;
 /// Maximum length of a write key, in bytes.
 const MAX_WRITE_KEY_BYTES: usize = 512;
-/// At most one audience per this many bytes of the body becomes an event, since one identify may
-/// contain thousands.
+/// At most one audience per this many bytes of the body becomes an event, in addition to the first
+/// one of each message. One identify may contain thousands.
 const BYTES_PER_AUDIENCE_EVENT: usize = 600;
+/// At most one of Engage's traits per this many bytes of the body is read. A message from Engage
+/// has one, in about 400 bytes.
+const BYTES_PER_COMPUTED_TRAIT: usize = 100;
+/// Number of Engage's traits read from a body of any size.
+const MIN_COMPUTED_TRAITS: usize = 64;
 /// Number of audience events allowed for a body of any size.
 const MIN_AUDIENCE_EVENTS: usize = 8;
 
@@ -157,6 +162,12 @@ pub fn map_request<'c>(
         body_is_lossy: matches!(text, Cow::Owned(_)),
         body_hash: OnceCell::new(),
         request,
+        computed_traits_left: request
+            .body
+            .len()
+            .checked_div(BYTES_PER_COMPUTED_TRAIT)
+            .unwrap_or(0)
+            .saturating_add(MIN_COMPUTED_TRAITS),
         audience_events_left: request
             .body
             .len()
@@ -203,6 +214,8 @@ struct RequestMapper<'r, 's, T, S> {
     request: Request<'r>,
     /// Traits of the page that all messages come from, if the request is a batch of a browser.
     batch_page: Option<PageTraits>,
+    /// How many more traits of Engage's identify messages may be read.
+    computed_traits_left: usize,
     /// How many more audiences may become events.
     audience_events_left: usize,
     token: T,
@@ -296,7 +309,9 @@ impl<T: FnMut() -> String, S: SharedData> RequestMapper<'_, '_, T, S> {
         if !source.remember_users && !source.audience_events {
             return;
         }
-        let computed = ComputedTraits::parse(message);
+        let computed = ComputedTraits::parse(message, self.computed_traits_left);
+        let count = computed.as_ref().map_or(0, |computed| computed.count);
+        self.computed_traits_left = self.computed_traits_left.saturating_sub(count);
         let ids = Ids::new(message, self.body_is_lossy);
         if source.remember_users {
             let is_of_page =
@@ -315,9 +330,13 @@ impl<T: FnMut() -> String, S: SharedData> RequestMapper<'_, '_, T, S> {
             None
         };
         let own_token = self.own_token(message, index);
-        for (name, entered) in audiences {
-            let Some(left) = self.audience_events_left.checked_sub(1) else { return };
-            self.audience_events_left = left;
+        for (position, (name, entered)) in audiences.into_iter().enumerate() {
+            // `limits.messages` bounds the first audience of each message. Engage sends one per
+            // message.
+            if position > 0 {
+                let Some(left) = self.audience_events_left.checked_sub(1) else { return };
+                self.audience_events_left = left;
+            }
             let change = audience_change(&name, entered);
             let track = Message {
                 message_type: Some(MessageType::Track),

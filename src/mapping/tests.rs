@@ -413,8 +413,18 @@ fn audience_events_are_bounded_by_the_bodys_size() {
         json!({"type": "identify", "userId": "u", "context": {"personas": {}}, "traits": traits});
     let body = body.to_string();
     let mapped = shop.map(&body);
-    assert!(mapped.events.len() <= body.len() / 600 + 8, "{} events", mapped.events.len());
+    assert!(mapped.events.len() <= body.len() / 600 + 9, "{} events", mapped.events.len());
     assert!(mapped.events.len() > 50);
+}
+
+/// Engage sends an audience's members in batches, with one identify of about 330 bytes per member.
+#[test]
+fn each_identify_of_a_batch_gives_its_audience_event() {
+    let mut shop = fixture(json!({"audienceEvents": true}));
+    let batch: Vec<Value> = (0..500)
+        .map(|i| json!({"type": "identify", "userId": format!("u{i}"), "context": {"personas": {}}, "traits": {"vip": true}}))
+        .collect();
+    assert_eq!(shop.map(json!({"batch": batch}).to_string()).events.len(), 500);
 }
 
 #[test]

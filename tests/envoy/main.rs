@@ -21,6 +21,7 @@ mod intercept_forward;
 mod malicious_input;
 mod memory;
 mod metrics;
+mod overflow;
 mod pixel;
 mod poison;
 mod process_state;

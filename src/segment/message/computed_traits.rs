@@ -20,15 +20,17 @@ pub struct ComputedTraits {
     pub traits: String,
     /// Audiences by their snake_case name, and whether the user is in them.
     pub audiences: Vec<(String, bool)>,
+    /// Number of traits that were read.
+    pub count: usize,
 }
 
 impl ComputedTraits {
     /// Parses an identify message. `None`: it is not from Engage.
     ///
     /// A trait is computed if `computation_key` names it or its value is a boolean. Engage's other
-    /// traits are ids.
+    /// traits are ids. At most `max_traits` are read; the rest is ignored.
     #[must_use]
-    pub fn parse(message: &Message<'_>) -> Option<Self> {
+    pub fn parse(message: &Message<'_>, max_traits: usize) -> Option<Self> {
         let (Some(MessageType::Identify), Personas::Object { computation_key }) =
             (message.message_type, message.context.personas)
         else {
@@ -43,6 +45,10 @@ impl ComputedTraits {
         let mut out = Vec::new();
         if let Value::Object(traits) = message.traits {
             for_each_member(traits, &mut |name, value| {
+                if computed.count >= max_traits {
+                    return;
+                }
+                computed.count = computed.count.saturating_add(1);
                 let name = replace_surrogates(&name.0);
                 let snake = snake_case(&name);
                 let audience = if let Value::Bool(member) = value { Some(member) } else { None };
@@ -101,7 +107,7 @@ mod tests {
             r#"{"context": {"personas": {"computation_class": "trait", "computation_key": "Total Spend"}},
                 "traits": {"total_spend": 12.50, "Big Spender": true, "firstName": "a\"b"}}"#,
         );
-        let computed = ComputedTraits::parse(&message).unwrap();
+        let computed = ComputedTraits::parse(&message, 9).unwrap();
         assert_eq!(
             computed.traits,
             r#"{"total_spend":12.50,"big_spender":true,"firstName":"a\"b"}"#
@@ -115,9 +121,9 @@ mod tests {
             r#"{"traits": {"a": true}}"#,
             r#"{"context": {"personas": null}, "traits": {"a": true}}"#,
         ] {
-            assert_eq!(ComputedTraits::parse(&identify(body)), None, "{body}");
+            assert_eq!(ComputedTraits::parse(&identify(body), 9), None, "{body}");
         }
         let empty = identify(r#"{"context": {"personas": {}}, "traits": []}"#);
-        assert_eq!(ComputedTraits::parse(&empty), Some(ComputedTraits::default()));
+        assert_eq!(ComputedTraits::parse(&empty, 9), Some(ComputedTraits::default()));
     }
 }
