@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// One mistake in a configuration, and where.
+/// One mistake in a configuration, with its location.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     pointer: String,

@@ -41,7 +41,7 @@ pub enum Kind {
     Origins,
 }
 
-/// What applies where a setting is absent.
+/// What applies if a setting is absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Default {
     /// The setting must be present.
@@ -100,8 +100,8 @@ macro_rules! settings {
         /// Every setting, sections included, in the order of the documentation.
         pub const SETTINGS: &[Setting] = &[$($name),+];
 
-        /// The sentence on each setting of [`SETTINGS`], in its order. Apart from it, so that the
-        /// module leaves it out.
+        /// The sentence on each setting of [`SETTINGS`], in its order. It is a separate constant,
+        /// so that the module does not contain it.
         pub(super) const SENTENCES: &[&str] = &[$(concat!($($doc),+)),+];
     };
     (@is_common common) => { true };
@@ -111,19 +111,19 @@ macro_rules! settings {
 /// The linear memory that Envoy gives a VM (`PROXY_WASM_HOST_MAX_WASM_MEMORY_SIZE_BYTES`). An
 /// allocation beyond it ends the VM.
 const VM_BYTES: u64 = 1 << 30;
-/// Bytes of memory for each byte of a body, at worst: the body as it came, inflated, repaired
-/// (three bytes for one that is not UTF-8), and a buffer that grows; an index entry for each member
-/// of 5 bytes (`"":0,`); the events.
+/// Maximum bytes of memory per byte of a body: the received body, inflated, decoded (three bytes
+/// for one that is not UTF-8), and in a growing buffer; an index entry per member of 5 bytes
+/// (`"":0,`); and the events.
 const MEMORY_PER_BODY_BYTE: u64 = 32;
-/// Bytes of memory for each message of a body, at worst.
+/// Maximum bytes of memory per message of a body.
 const MEMORY_PER_MESSAGE: u64 = 2048;
 /// Half of the VM for the body that is being processed: 16 MiB. `tests/memory.rs` measures both.
 const MAX_BODY_BYTES: u64 = VM_BYTES / 2 / MEMORY_PER_BODY_BYTE;
 /// A quarter of the VM for its messages, rounded down.
 const MAX_MESSAGES: u64 = 100_000;
 const _: () = assert!(MAX_MESSAGES * MEMORY_PER_MESSAGE <= VM_BYTES / 4);
-/// A quarter of the VM for the events that wait: a buffer may be twice what it holds, while it
-/// grows.
+/// A quarter of the VM for pending events, since a growing buffer may be twice as large as its
+/// content.
 const MAX_PENDING_BYTES: u64 = VM_BYTES / 4;
 /// Ten minutes, in milliseconds.
 const TEN_MINUTES: u64 = 600_000;

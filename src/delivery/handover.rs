@@ -45,7 +45,7 @@ pub struct Handover {
     pub timeout_ms: u64,
 }
 
-/// What a handover came to.
+/// The outcome of a handover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HandoverOutcome {
     /// The queue has stored the events.

@@ -47,7 +47,7 @@ pub(super) struct ProjectQueue {
     pub(super) pending_bytes: usize,
     /// The part of `pending_bytes` that is queued and has no waiter.
     unattended_bytes: usize,
-    /// Failed callouts without a success in between, parked batches apart.
+    /// Consecutive failed callouts, not counting those of parked batches.
     failures: u32,
     /// Backoff: no callout leaves before this time.
     retry_at_ms: u64,

@@ -84,7 +84,7 @@ fn linger_after_acks_waits_for_siblings() {
     assert!(!m.is_lingering());
     m.settle(callout.id, recorded(4), 20);
     assert_eq!(m.next_callout(20), None);
-    assert!(!m.is_lingering(), "nothing is there to leave");
+    assert!(!m.is_lingering(), "no events are queued");
     // Only one of them sends again: it lingers only briefly.
     send(&mut m, 7..=7, 21);
     assert_eq!(m.next_callout(23), None);
@@ -925,7 +925,7 @@ fn submission_within_its_share_displaces_waiters_of_others() {
     }
     let callout = m.next_callout(0).unwrap();
     assert_eq!(m.submit_all(None, &[(0, "a", &big)], 0), Admission::Admitted);
-    // All were in one callout. It goes on, but settles nothing.
+    // All were in one callout. It continues, but settles nothing.
     let mut unconfirmed = acks(&mut m);
     unconfirmed.sort_unstable();
     assert_eq!(unconfirmed, (1..=11).map(|waiter| (waiter, Ack::Unconfirmed)).collect::<Vec<_>>());

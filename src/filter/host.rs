@@ -198,7 +198,7 @@ pub(super) fn dispatch_http_call(
     body: &[u8],
     timeout_ms: u64,
 ) -> Result<u32, Status> {
-    // Envoy takes 0 for "no timeout".
+    // 0 means "no timeout" to Envoy.
     let timeout = Duration::from_millis(timeout_ms.clamp(1, u64::from(u32::MAX)));
     hostcalls::dispatch_http_call(cluster, headers, Some(body), Vec::new(), timeout)
 }

@@ -208,7 +208,7 @@ mod tests {
             head.heap_bytes(),
             MAX_CONTENT_ENCODING + MAX_REFERER + MAX_REQUEST_ID + MAX_USER_AGENT
         );
-        assert!(head.referer.capacity() == MAX_REFERER, "what is cut is freed");
+        assert!(head.referer.capacity() == MAX_REFERER, "a cut value keeps no spare capacity");
     }
 
     #[test]

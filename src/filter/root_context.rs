@@ -77,7 +77,7 @@ impl traits::RootContext for RootContext {
     fn create_http_context(&self, id: u32) -> Option<Box<dyn traits::HttpContext>> {
         if self.worker.is_none() && !self.warned_unconfigured.replace(true) {
             log::error!(
-                "keen-edge has no configuration and lets every request pass: is proxy_on_configure among Envoy's \
+                "keen-edge has no configuration, so all requests pass through: is proxy_on_configure in Envoy's \
                  allowed_capabilities?"
             );
         }

@@ -340,7 +340,7 @@ impl Telemetry {
         }
         if report.malformed > 0 {
             self.warn("overflow message", || {
-                "the overflow queue has messages that keen-edge has not written".to_owned()
+                "the overflow queue has messages that were not written by keen-edge".to_owned()
             });
         }
     }

@@ -118,9 +118,9 @@ fn is_valid_container(text: &str) -> bool {
     ValidSeed(&mut Vec::new()).deserialize(&mut deserializer).is_ok()
 }
 
-/// Returns a hash that replaces a name where many are compared. SipHash makes equal hashes
-/// infeasible to construct in number. The hashes are stored in ordered containers, so hashes chosen
-/// to be similar cost nothing extra.
+/// Returns a hash that replaces a name if many names are compared. It is SipHash, for which many
+/// names with one hash are hard to find. The hashes are kept in ordered containers, so similar
+/// hashes cost nothing extra.
 fn name_hash(name: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(name);

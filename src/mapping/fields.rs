@@ -124,7 +124,7 @@ impl<'m> EventFields<'m> {
             Some(json) => json.len() > 2 && json.starts_with('"'),
             None => match properties.get(field) {
                 Value::String(text) => !text.raw().is_empty(),
-                // A number that Keen cannot hold becomes a string.
+                // A number that Keen cannot store becomes a string.
                 number @ Value::Number(_) => !is_valid(number),
                 _ => false,
             },

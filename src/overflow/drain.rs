@@ -20,7 +20,7 @@ pub(super) const IDLE_RECEIVE_MS: u64 = 20_000;
 /// The first pause after a failure. Each further failure doubles it.
 const PAUSE_MIN_MS: u64 = 1_000;
 const PAUSE_MAX_MS: u64 = 30_000;
-/// Splits within a message without a success in between.
+/// Maximum number of consecutive splits within a message.
 const MAX_CONSECUTIVE_SPLITS: u32 = 12;
 /// Maximum attempts to delete a message. A message that is not deleted is received again, and Keen
 /// recognizes its events as duplicates.

@@ -39,7 +39,7 @@ const VISIBLE_AFTER_CALLOUTS: u64 = 12;
 /// Interval at which a worker without the lease tries to claim it.
 const LEASE_RETRY_MS: u64 = 10_000;
 
-/// Where a call goes.
+/// The target of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// `POST /` to the queue, with [`sqs::CONTENT_TYPE`] and the action's [target](Action::target).
@@ -56,7 +56,7 @@ pub enum Target {
 pub struct Call {
     /// The id to pass with its response.
     pub id: CallId,
-    /// Where it goes.
+    /// Its target.
     pub target: Target,
     /// The request's body.
     pub body: Vec<u8>,

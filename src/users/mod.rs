@@ -11,7 +11,7 @@
 //! | `record` | the record of one user, and how an update changes it |
 //! | `shard` | the records of many users as bytes, the most recently used first |
 //! | `sharding` | which shard an id belongs to, and the keys in shared data |
-//! | `usage_index` | how much all shards hold, and where the oldest record is |
+//! | `usage_index` | usage of all shards, and which shard may have the oldest record |
 //! | `transaction` | one request's look-ups and updates |
 //! | `commit` | writes the updates by compare-and-swap, within the bounds |
 //!

@@ -80,7 +80,7 @@ pub fn decode<'a>(
 /// A client can put tens of thousands of empty members or blocks into a body, each of which costs
 /// as much as a whole message. Therefore inflating stops at each block (which flate2 cannot do, so
 /// this uses zlib-rs directly), and a file whose blocks cost more than its bytes is rejected as
-/// corrupt. Encoders end a block after thousands of bytes, or when their caller flushes.
+/// corrupt. Encoders end a block after thousands of bytes, or on a flush.
 fn gunzip(mut packed: &[u8], max_bytes: usize) -> Result<Vec<u8>, BadRequestReason> {
     // One more byte than allowed, to detect a body over the limit.
     let max_room = max_bytes.saturating_add(1);

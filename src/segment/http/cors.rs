@@ -19,7 +19,8 @@ use crate::config::OriginPattern;
 /// Response headers.
 pub type Headers<'a> = Vec<(&'static str, &'a str)>;
 
-/// The request headers that analytics-next sends, allowed where a preflight does not name any.
+/// The request headers that analytics-next sends. They are allowed if a preflight does not name
+/// any.
 const DEFAULT_ALLOW_HEADERS: &str = "authorization, content-type, x-retry-count";
 /// Maximum length of a header value that is sent back, in bytes.
 const MAX_ECHOED_LEN: usize = 4096;
