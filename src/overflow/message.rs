@@ -7,8 +7,8 @@
 //!
 //! The tokens make a replay harmless: Keen recognizes the events. The project is named by its id,
 //! so that a message outlives a change of the configuration. A message contains only characters
-//! that SQS accepts: `#x9 | #xA | #xD | #x20-#xD7FF |
-//! #xE000-#xFFFD | #x10000-#x10FFFF` (Amazon SQS API Reference, `SendMessage`).
+//! that SQS accepts (Amazon SQS API Reference, `SendMessage`):
+//! `#x9 | #xA | #xD | #x20-#xD7FF | #xE000-#xFFFD | #x10000-#x10FFFF`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
