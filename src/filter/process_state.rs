@@ -11,7 +11,7 @@ use crate::overflow::lease;
 const LAST_ID: &str = "keen_edge.last_id";
 /// The [`Entry`]s of all workers that have pending bytes.
 const PENDING: &str = "keen_edge.pending_bytes";
-/// When [`with_lock`] was entered, in milliseconds since 1970; 0 while nobody is in it.
+/// When [`with_lock`] was entered, in milliseconds since 1970; 0 while it is free.
 const LOCK: &str = "keen_edge.lock";
 const KEYS: [&str; 3] = [LAST_ID, PENDING, LOCK];
 /// Attempts at a compare-and-swap before it is given up. Each failure means that another worker succeeded.

@@ -244,7 +244,7 @@ impl Worker {
         self.responses.remove(waiter);
     }
 
-    /// The root context has been woken.
+    /// Envoy has called `on_queue_ready`.
     pub(super) fn on_wake(&mut self) {
         self.activate();
         self.waker.on_wake();
