@@ -1,5 +1,5 @@
 //! A small proxy-wasm 0.2.1 host that runs the built filter without Envoy: any order of callbacks, any failure of a
-//! host call, a clock that stands still, and a count of every instruction and host call.
+//! host call, a clock that only the test moves, and a count of every instruction and host call.
 //!
 //! ```no_run
 //! let mut vm = abi::Vm::builder().start().unwrap();
@@ -78,7 +78,7 @@ impl Builder {
     }
 
     /// The filter's configuration as Envoy hands a `google.protobuf.Struct` over: in its wire form.
-    /// [`harness::default_config`], that of `envoy.yaml`, unless given.
+    /// [`harness::default_config`], that of `envoy.yaml`, by default.
     pub fn config(mut self, config: &Value) -> Self {
         self.configuration = structure::encode(config);
         self
@@ -482,7 +482,7 @@ impl Vm {
         ended
     }
 
-    /// Whether the root context, asked to end, has said that it is done.
+    /// Whether the root context has called `proxy_done`.
     #[must_use]
     pub fn ended(&self) -> bool {
         self.store.data().done

@@ -19,7 +19,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use std::collections::BTreeMap;
 
-/// What the host's clock stands at when the module starts: 2026-11-24T00:00:00Z.
+/// The host's clock when the module starts: 2026-11-24T00:00:00Z.
 const NOW: i64 = 1_795_478_400_000;
 const AGENT: &[u8] = b"Mozilla/5.0";
 

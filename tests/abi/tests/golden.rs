@@ -9,7 +9,7 @@ use abi::Vm;
 use cases::Received;
 use serde_json::Value;
 
-/// Where the host says that requests come from, and what its clock stands at.
+/// The client's address and the clock of the host.
 const RECEIVED: Received<'_> = Received {
     address: "203.0.113.7",
     between: ["2026-11-24T00:00:00.000Z", "2026-11-24T00:00:00.000Z"],

@@ -54,6 +54,8 @@ fn cost(vm: &mut Vm, act: impl FnOnce(&mut Vm)) -> (u64, u64, u64) {
 #[test]
 fn source_without_users_reads_no_shared_data() {
     let mut vm = vm(&json!({}));
+    // The first request takes the configuration into use.
+    post(&mut vm, "/v1/track", &track(0));
     let (reads, writes, _) = cost(&mut vm, |vm| {
         post(vm, "/v1/identify", &identify(1));
         post(vm, "/v1/track", &track(1));
