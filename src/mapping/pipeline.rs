@@ -110,7 +110,7 @@ const MAX_WRITE_KEY_BYTES: usize = 512;
 const BYTES_PER_AUDIENCE_EVENT: usize = 600;
 /// At most one of Engage's traits per this many bytes of the body is read. A message from Engage
 /// has one, in about 400 bytes.
-const BYTES_PER_COMPUTED_TRAIT: usize = 100;
+const BYTES_PER_COMPUTED_TRAIT: usize = 64;
 /// Number of Engage's traits read from a body of any size.
 const MIN_COMPUTED_TRAITS: usize = 64;
 /// Number of audience events allowed for a body of any size.

@@ -117,8 +117,6 @@ impl Queue {
                 json!({"MessageId": handle.to_string()})
             }
             "amazonsqs.receivemessage" => {
-                let is_hidden =
-                    |received: &Option<Instant>| received.is_some_and(|at| at.elapsed() < HIDDEN);
                 let free = messages.iter_mut().find(|(_, message)| is_visible(message));
                 let free = free.map(|(handle, (body, received))| {
                     *received = Some(Instant::now());
