@@ -169,7 +169,11 @@ pub(crate) async fn another_build(upstream: SocketAddr, build: &str) -> Result<R
         .ok_or_else(|| format!("--builds expects name=path, found {build}"))?;
     let wasm = std::path::absolute(path).map_err(|error| format!("{path}: {error}"))?;
     Row::envoy(name, "another build of keen-edge", upstream, true, move |bootstrap| {
-        keen_edge(bootstrap)["vm_config"]["code"] = local(&wasm);
+        let vm = &mut keen_edge(bootstrap)["vm_config"];
+        vm["code"] = local(&wasm);
+        // Builds without the SDK read single headers.
+        let allowed = &mut vm["capability_restriction_config"]["allowed_capabilities"];
+        allowed["proxy_get_header_map_value"] = json!({});
     })
     .await
 }
