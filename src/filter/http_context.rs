@@ -87,8 +87,8 @@ impl HttpContext {
     /// Decides what to do with a request that has these headers. `None`: it is not for Segment's
     /// API.
     fn classify_request(worker: &Worker, mut headers: RequestHeaders) -> Option<RequestKind> {
-        // The endpoint borrows the path while the other headers move into the head.
-        let (method, path) = (headers.method.clone(), take(&mut headers.path));
+        // The path is borrowed while the other headers move into the head.
+        let (method, path) = (take(&mut headers.method), take(&mut headers.path));
         Some(match Endpoint::parse(&method, &path, worker.config.path_prefix.as_deref())? {
             Endpoint::Ingest { message_type, side } => {
                 RequestKind::Ingest(headers.into_head(message_type, side, None))
@@ -111,7 +111,7 @@ impl HttpContext {
                 RequestKind::Preflight { requested_headers }
             }
             Endpoint::ProjectSettings { write_key } => {
-                plan_settings_reply(worker, &write_key, headers)
+                plan_settings_reply(worker, &write_key, &method, headers)
             }
         })
     }
@@ -236,7 +236,12 @@ impl HttpContext {
 
 /// Prepares the settings document for the source with write key `key`, and the page event that the
 /// request implies.
-fn plan_settings_reply(worker: &Worker, key: &str, headers: RequestHeaders) -> RequestKind {
+fn plan_settings_reply(
+    worker: &Worker,
+    key: &str,
+    method: &[u8],
+    headers: RequestHeaders,
+) -> RequestKind {
     if !write_key::is_well_formed(key) {
         return RequestKind::RespondWith(Response::BadRequest(BadRequestReason::InvalidWriteKey));
     }
@@ -245,7 +250,7 @@ fn plan_settings_reply(worker: &Worker, key: &str, headers: RequestHeaders) -> R
         config.source_index(key).and_then(|index| config.sources.get(index));
     let message = source.filter(|source| source.initial_pageview).and_then(|_| {
         let request = SettingsRequest {
-            method: &headers.method,
+            method,
             referer: &headers.referer,
             origin: headers.origin.as_deref().unwrap_or_default().as_bytes(),
             sec_purpose: &[headers.sec_purpose.as_slice(), &headers.purpose].concat(),
