@@ -33,11 +33,14 @@ async fn overflow_without_its_build_is_rejected() {
     assert!(error.contains("use keen_edge_overflow.wasm"), "{error}");
 }
 
+/// The body of a message, and when it was received last.
+type Message = (Value, Option<Instant>);
+
 /// A queue that speaks Amazon SQS's JSON protocol, as far as the filter uses it.
 #[derive(Clone, Default)]
 struct Queue {
     /// By receipt handle; and when each was received last.
-    messages: Arc<Mutex<BTreeMap<u64, (Value, Option<Instant>)>>>,
+    messages: Arc<Mutex<BTreeMap<u64, Message>>>,
     /// Answers 500 to everything.
     is_down: Arc<Mutex<bool>>,
 }
@@ -134,7 +137,7 @@ impl Queue {
     }
 }
 
-fn is_visible((_, received): &(Value, Option<Instant>)) -> bool {
+fn is_visible((_, received): &Message) -> bool {
     received.is_none_or(|at| at.elapsed() >= HIDDEN)
 }
 
