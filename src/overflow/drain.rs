@@ -5,12 +5,11 @@
 //! on is split within its message. A message with an event that Keen does not accept is left to the
 //! queue's redrive policy after its other events have been delivered.
 
-use super::message::{self, MessageError, StoredEvent};
+use super::message;
 use super::sqs::ReceivedMessage;
-use crate::delivery::{CalloutOutcome, Rejection};
-use crate::keen::bulk::{self, EventResult};
+use crate::delivery::{Batch, CalloutOutcome, Rejection};
+use crate::keen::bulk::EventResult;
 use std::collections::VecDeque;
-use std::ops::Range;
 
 /// Maximum number of messages sent to Keen concurrently. The first one is sent alone; each message
 /// that Keen accepts adds one.
@@ -33,48 +32,20 @@ const MAX_DELETES: usize = 4;
 pub(super) struct Pending {
     receipt_handle: String,
     pub(super) destination_index: usize,
-    events: Vec<StoredEvent>,
     /// No part is sent after this time, since the queue then gives the message to another reader.
     send_before_ms: u64,
     /// Parts that are not sent yet, the next one last.
-    segments: Vec<Range<usize>>,
+    parts: Vec<Batch>,
     consecutive_splits: u32,
     /// Keen does not accept one of its events.
     has_failed: bool,
-}
-
-impl Pending {
-    /// Returns the next part to send: its range, and the body of the bulk request.
-    fn next_segment(&mut self) -> Option<(Range<usize>, Vec<u8>)> {
-        let segment = self.segments.pop()?;
-        let events = self.events.get(segment.clone()).unwrap_or_default();
-        let mut collections: Vec<(&str, Vec<u8>)> = Vec::new();
-        for of_collection in events.chunk_by(|a, b| a.collection == b.collection) {
-            let texts: Vec<&str> = of_collection.iter().map(|event| event.json.as_str()).collect();
-            let name = of_collection.first().map_or("", |event| event.collection.as_str());
-            collections.push((name, texts.join(",").into_bytes()));
-        }
-        let capacity = collections.iter().map(|(name, text)| name.len().saturating_add(text.len()));
-        let capacity = capacity.fold(64, usize::saturating_add);
-        let collections = collections.iter().map(|(name, text)| (*name, text.as_slice()));
-        Some((segment, bulk::body(collections, capacity)))
-    }
-
-    /// Returns the collections of a part, and how many events each has.
-    pub(super) fn expected_results(&self, segment: &Range<usize>) -> Vec<(&str, usize)> {
-        let events = self.events.get(segment.clone()).unwrap_or_default();
-        let collections = events.chunk_by(|a, b| a.collection == b.collection);
-        collections
-            .filter_map(|events| Some((events.first()?.collection.as_str(), events.len())))
-            .collect()
-    }
 }
 
 /// A part of a message that is being sent to Keen.
 #[derive(Debug)]
 pub(super) struct Sending {
     pub(super) pending: Pending,
-    pub(super) segment: Range<usize>,
+    pub(super) part: Batch,
 }
 
 /// The result of a reply from Keen.
@@ -215,9 +186,10 @@ impl Drain {
     }
 
     fn send(&mut self, mut pending: Pending) -> Option<(Sending, Vec<u8>)> {
-        let (segment, body) = pending.next_segment()?;
+        let part = pending.parts.pop()?;
+        let body = part.to_bulk_body();
         self.sending = self.sending.saturating_add(1);
-        Some((Sending { pending, segment }, body))
+        Some((Sending { pending, part }, body))
     }
 
     /// Whether to receive messages now.
@@ -265,26 +237,25 @@ impl Drain {
         };
         let is_empty = messages.is_empty();
         for ReceivedMessage { receipt_handle, body } in messages {
-            let message = match message::parse(&body) {
-                Ok(message) => message,
-                Err(MessageError::Malformed | MessageError::Version(_)) => {
-                    received.malformed = received.malformed.saturating_add(1);
-                    continue;
-                }
+            let mut events = Batch::default();
+            let project_id = message::parse(&body, &mut |collection, event| {
+                events.push(None, collection, event.as_bytes());
+            });
+            let Some(project_id) = project_id else {
+                received.malformed = received.malformed.saturating_add(1);
+                continue;
             };
-            let Some(destination_index) = destination(&message.project_id) else {
-                received.unknown_projects.push(message.project_id);
+            let Some(destination_index) = destination(&project_id) else {
+                received.unknown_projects.push(project_id.into_owned());
                 continue;
             };
             if self.is_stopped || self.is_paused(destination_index, now) {
                 continue;
             }
-            let events = message.events;
             self.waiting.push_back(Pending {
                 receipt_handle,
                 destination_index,
-                segments: std::iter::once(0..events.len()).collect(),
-                events,
+                parts: vec![events],
                 send_before_ms,
                 consecutive_splits: 0,
                 has_failed: false,
@@ -308,10 +279,10 @@ impl Drain {
         outcome: CalloutOutcome,
         now: u64,
     ) -> (Progress, Option<(Sending, Vec<u8>)>) {
-        let Sending { mut pending, segment } = sending;
+        let Sending { mut pending, part } = sending;
         self.sending = self.sending.saturating_sub(1);
         let mut progress = Progress::default();
-        let is_single = segment.len() <= 1;
+        let is_single = part.len() <= 1;
         match outcome {
             CalloutOutcome::Results(results) => {
                 pending.consecutive_splits = 0;
@@ -319,25 +290,26 @@ impl Drain {
                 if let Some(pause) = self.destination_pauses.get_mut(pending.destination_index) {
                     *pause = Pause::default();
                 }
-                let events = pending.events.get(segment).unwrap_or_default();
-                for (event, result) in events.iter().zip(results) {
-                    match result {
-                        EventResult::Recorded => {
-                            progress.drained = progress.drained.saturating_add(1);
+                let mut results = results.into_iter();
+                for (_, collection, count) in part.runs() {
+                    for result in results.by_ref().take(count) {
+                        match result {
+                            EventResult::Recorded => {
+                                progress.drained = progress.drained.saturating_add(1);
+                            }
+                            EventResult::Rejected(error) => progress
+                                .rejected
+                                .push(Rejection { collection: collection.to_owned(), error }),
+                            EventResult::Failed => pending.has_failed = true,
                         }
-                        EventResult::Rejected(error) => progress
-                            .rejected
-                            .push(Rejection { collection: event.collection.clone(), error }),
-                        EventResult::Failed => pending.has_failed = true,
                     }
                 }
             }
             CalloutOutcome::Rejected(Some(error)) if is_single => {
-                let events = pending.events.get(segment).unwrap_or_default();
-                progress.rejected.extend(events.iter().map(|event| Rejection {
-                    collection: event.collection.clone(),
-                    error: error.clone(),
-                }));
+                for (_, collection, _) in part.runs() {
+                    let collection = collection.to_owned();
+                    progress.rejected.push(Rejection { collection, error: error.clone() });
+                }
             }
             CalloutOutcome::ServerError
             | CalloutOutcome::PayloadTooLarge
@@ -353,8 +325,8 @@ impl Drain {
                 if pending.consecutive_splits < MAX_CONSECUTIVE_SPLITS =>
             {
                 pending.consecutive_splits = pending.consecutive_splits.saturating_add(1);
-                let middle = segment.start.saturating_add(segment.len() >> 1);
-                pending.segments.extend([middle..segment.end, segment.start..middle]);
+                let (first, second) = part.split();
+                pending.parts.extend([second, first]);
             }
             _ => {
                 // The destination is unhealthy, so its messages are left for a while.
@@ -371,7 +343,7 @@ impl Drain {
                 return (progress, None);
             }
         }
-        if pending.segments.is_empty() {
+        if pending.parts.is_empty() {
             if pending.has_failed {
                 progress.is_left = true;
             } else {

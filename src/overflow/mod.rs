@@ -21,7 +21,6 @@ use crate::delivery::{
     CalloutId, CalloutResponse, Delivery, HandoverOutcome, OverflowPolicy, Rejection,
 };
 use drain::{Drain, IDLE_RECEIVE_MS, Sending};
-use rustc_hash::FxHashMap;
 use sqs::{Action, SqsError};
 
 /// The id of a call in flight.
@@ -111,7 +110,8 @@ pub struct Overflow {
     projects: Vec<String>,
     /// `None`: this filter does not drain the queue.
     drain: Option<Drain>,
-    in_flight: FxHashMap<CallId, InFlight>,
+    /// There are only a few.
+    in_flight: Vec<(CallId, InFlight)>,
     last_id: CallId,
     next_lease_check_ms: u64,
     /// Next parts of messages that are being sent.
@@ -138,7 +138,7 @@ impl Overflow {
             keen_timeout_ms,
             drain: settings.drain.then(|| Drain::new(projects.len())),
             projects,
-            in_flight: FxHashMap::default(),
+            in_flight: Vec::new(),
             last_id: 0,
             next_lease_check_ms: 0,
             continued: Vec::new(),
@@ -231,7 +231,7 @@ impl Overflow {
         timeout_ms: u64,
     ) -> Call {
         self.last_id = self.last_id.wrapping_add(1);
-        self.in_flight.insert(self.last_id, in_flight);
+        self.in_flight.push((self.last_id, in_flight));
         Call { id: self.last_id, target, body, timeout_ms }
     }
 
@@ -255,7 +255,8 @@ impl Overflow {
     ) -> OverflowReport {
         let CalloutResponse { status, reply, .. } = response;
         let mut report = OverflowReport::default();
-        match self.in_flight.remove(&call) {
+        let index = self.in_flight.iter().position(|(id, _)| *id == call);
+        match index.map(|index| self.in_flight.swap_remove(index).1) {
             None => {}
             Some(InFlight::Send { handover }) => {
                 let result = sqs::parse_send_reply(status, reply);
@@ -327,7 +328,7 @@ impl Overflow {
     ) {
         let Some(drain) = &mut self.drain else { return };
         report.destination_index = Some(sending.pending.destination_index);
-        let expected = sending.pending.expected_results(&sending.segment);
+        let expected = sending.part.expected_results();
         let outcome = classify(response, &expected, 0);
         let (progress, next) = drain.on_sent(sending, outcome, now);
         report.drained = progress.drained;
