@@ -9,7 +9,6 @@ use super::message;
 use super::sqs::ReceivedMessage;
 use crate::delivery::{Batch, CalloutOutcome, Rejection};
 use crate::keen::bulk::EventResult;
-use std::collections::VecDeque;
 
 /// Maximum number of messages sent to Keen concurrently. The first one is sent alone; each message
 /// that Keen accepts adds one.
@@ -97,9 +96,9 @@ pub(super) struct Drain {
     destination_pauses: Vec<Pause>,
     /// Number of messages that may be sent concurrently.
     window: usize,
-    waiting: VecDeque<Pending>,
+    waiting: Vec<Pending>,
     sending: usize,
-    deletes: VecDeque<(String, u32)>,
+    deletes: Vec<(String, u32)>,
     deleting: usize,
     is_stopped: bool,
 }
@@ -113,9 +112,9 @@ impl Drain {
             pause: Pause::default(),
             destination_pauses: vec![Pause::default(); destinations],
             window: 1,
-            waiting: VecDeque::new(),
+            waiting: Vec::new(),
             sending: 0,
-            deletes: VecDeque::new(),
+            deletes: Vec::new(),
             deleting: 0,
             is_stopped: false,
         }
@@ -155,7 +154,7 @@ impl Drain {
         if self.deleting >= MAX_DELETES {
             return None;
         }
-        let next = self.deletes.pop_front()?;
+        let next = self.deletes.pop()?;
         self.deleting = self.deleting.saturating_add(1);
         Some(next)
     }
@@ -164,7 +163,7 @@ impl Drain {
         self.deleting = self.deleting.saturating_sub(1);
         let attempts = attempts.saturating_add(1);
         if !deleted && attempts < MAX_DELETE_ATTEMPTS {
-            self.deletes.push_back((receipt_handle, attempts));
+            self.deletes.push((receipt_handle, attempts));
         }
     }
 
@@ -181,7 +180,7 @@ impl Drain {
             return None;
         }
         let index = self.waiting.iter().position(|pending| is_ready(pending.destination_index))?;
-        let pending = self.waiting.remove(index)?;
+        let pending = self.waiting.remove(index);
         self.send(pending)
     }
 
@@ -252,7 +251,7 @@ impl Drain {
             if self.is_stopped || self.is_paused(destination_index, now) {
                 continue;
             }
-            self.waiting.push_back(Pending {
+            self.waiting.push(Pending {
                 receipt_handle,
                 destination_index,
                 parts: vec![events],
@@ -347,7 +346,7 @@ impl Drain {
             if pending.has_failed {
                 progress.is_left = true;
             } else {
-                self.deletes.push_back((pending.receipt_handle, 0));
+                self.deletes.push((pending.receipt_handle, 0));
             }
             self.window = self.window.saturating_add(1).min(MAX_WINDOW);
             return (progress, None);
