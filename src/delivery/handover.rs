@@ -306,10 +306,11 @@ impl Delivery {
     }
 
     /// Whether events from the queue may be sent for a destination: it is healthy, and none of its
-    /// own events waits for a retry or a handover. An unhealthy destination may be tried while it
-    /// has no events of its own.
+    /// own events waits for a retry, a handover or a free callout. An unhealthy destination may be
+    /// tried while it has no events of its own.
     #[must_use]
     pub fn is_caught_up(&self, destination_index: usize, now: u64) -> bool {
-        self.projects.get(destination_index).is_some_and(|project| project.is_caught_up(now))
+        self.healthy_in_flight < self.settings.max_in_flight
+            && self.projects.get(destination_index).is_some_and(|project| project.is_caught_up(now))
     }
 }

@@ -694,7 +694,7 @@ impl Delivery {
 }
 
 /// Whether Keen failed on every event, which is a failure of Keen and not of events.
-fn is_failure(results: &[EventResult]) -> bool {
+pub(crate) fn is_failure(results: &[EventResult]) -> bool {
     !results.is_empty() && results.iter().all(|result| *result == EventResult::Failed)
 }
 

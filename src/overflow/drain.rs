@@ -3,11 +3,12 @@
 //!
 //! A message is sent only while its destination is healthy and caught up. A batch that Keen fails
 //! on is split within its message. A message with an event that Keen does not accept is left to the
-//! queue's redrive policy after its other events have been delivered.
+//! queue's redrive policy after its other events have been delivered. While Keen is away a received
+//! message is held and sent again, since each receipt counts towards the redrive policy.
 
 use super::message;
 use super::sqs::ReceivedMessage;
-use crate::delivery::{Batch, CalloutOutcome, Rejection};
+use crate::delivery::{Batch, CalloutOutcome, Rejection, is_failure};
 use crate::keen::bulk::EventResult;
 
 /// Maximum number of messages sent to Keen concurrently. The first one is sent alone; each message
@@ -25,6 +26,17 @@ const MAX_CONSECUTIVE_SPLITS: u32 = 12;
 const MAX_DELETE_ATTEMPTS: u32 = 3;
 /// Maximum number of concurrent `DeleteMessage` requests.
 const MAX_DELETES: usize = 4;
+/// Maximum number of messages held for destinations that are down.
+const MAX_HELD: usize = 10;
+/// During an outage a received message is hidden for as long as the outage has lasted, but not
+/// longer than this, in seconds: an outage of days does not use up the message's receipts.
+const MAX_VISIBILITY_S: u64 = 3_600;
+/// Consecutive requests of a single event that are rejected with an error name. After this many
+/// without a success the upstream counts as rejecting everything, as in
+/// [`delivery`](crate::delivery).
+const MAX_CONSECUTIVE_REJECTIONS: u32 = 8;
+/// Maximum number of projects that are remembered as not configured, so that each is reported once.
+const MAX_UNKNOWN_PROJECTS: usize = 64;
 
 /// A received message with unconfirmed events.
 #[derive(Debug)]
@@ -36,8 +48,12 @@ pub(super) struct Pending {
     /// Parts that are not sent yet, the next one last.
     parts: Vec<Batch>,
     consecutive_splits: u32,
+    /// Single events that Keen has failed on since its last results.
+    failed: Vec<Batch>,
     /// Keen does not accept one of its events.
     has_failed: bool,
+    /// Keen has given results for one of its parts.
+    has_results: bool,
 }
 
 /// A part of a message that is being sent to Keen.
@@ -63,8 +79,8 @@ pub(super) struct Progress {
 /// The result of a `ReceiveMessage`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Received {
-    /// Projects of messages that are not configured. The messages are left to the queue's redrive
-    /// policy.
+    /// Projects of messages that are not configured and have not been reported before. The messages
+    /// are left to the queue's redrive policy.
     pub(super) unknown_projects: Vec<String>,
     pub(super) malformed: u64,
 }
@@ -73,12 +89,17 @@ pub(super) struct Received {
 #[derive(Debug, Clone, Default)]
 struct Pause {
     failures: u32,
+    /// The first of the consecutive failures.
+    since_ms: u64,
     until_ms: u64,
 }
 
 impl Pause {
     fn extend(&mut self, now: u64) {
         let pause = PAUSE_MIN_MS.saturating_mul(1_u64.wrapping_shl(self.failures.min(16)));
+        if self.failures == 0 {
+            self.since_ms = now;
+        }
         self.failures = self.failures.saturating_add(1);
         self.until_ms = now.saturating_add(pause.min(PAUSE_MAX_MS));
     }
@@ -94,6 +115,9 @@ pub(super) struct Drain {
     pause: Pause,
     /// Pauses after Keen has failed, by destination index.
     destination_pauses: Vec<Pause>,
+    /// Consecutive rejections of a single event, by destination index.
+    rejections: Vec<u32>,
+    unknown_projects: Vec<String>,
     /// Number of messages that may be sent concurrently.
     window: usize,
     waiting: Vec<Pending>,
@@ -111,6 +135,8 @@ impl Drain {
             is_receiving: false,
             pause: Pause::default(),
             destination_pauses: vec![Pause::default(); destinations],
+            rejections: vec![0; destinations],
+            unknown_projects: Vec::new(),
             window: 1,
             waiting: Vec::new(),
             sending: 0,
@@ -179,7 +205,9 @@ impl Drain {
         if self.sending >= self.window {
             return None;
         }
-        let index = self.waiting.iter().position(|pending| is_ready(pending.destination_index))?;
+        let index = self.waiting.iter().position(|pending| {
+            !self.is_paused(pending.destination_index, now) && is_ready(pending.destination_index)
+        })?;
         let pending = self.waiting.remove(index);
         self.send(pending)
     }
@@ -195,19 +223,29 @@ impl Drain {
     pub(super) fn is_receive_due(&self, is_ready: impl Fn(usize) -> bool, now: u64) -> bool {
         self.has_lease(now)
             && !self.is_receiving
-            && self.waiting.is_empty()
+            && self.waiting.len() < MAX_HELD
+            && self.waiting.iter().all(|pending| self.is_paused(pending.destination_index, now))
             && now >= self.pause.until_ms
             && now >= self.next_receive_ms
             && (0..self.destination_pauses.len())
                 .any(|index| !self.is_paused(index, now) && is_ready(index))
     }
 
-    /// Returns how many messages to request. While Keen fails, a single message is enough to check
-    /// whether it is up again, and each receipt of a message counts towards the queue's redrive
-    /// policy.
-    pub(super) fn receive_size(&self, max_messages: usize) -> usize {
-        let is_failing = self.destination_pauses.iter().any(|pause| pause.failures > 0);
-        if is_failing { 1 } else { max_messages }
+    /// Returns how many messages to request, and for how many seconds to hide them. While Keen
+    /// fails, a single message is enough to check whether it is up again, and each receipt of a
+    /// message counts towards the queue's redrive policy.
+    pub(super) fn receive_size(
+        &self,
+        max_messages: usize,
+        visibility_s: u64,
+        now: u64,
+    ) -> (usize, u64) {
+        let failing = self.destination_pauses.iter().filter(|pause| pause.failures > 0);
+        let Some(since_ms) = failing.map(|pause| pause.since_ms).min() else {
+            return (max_messages, visibility_s);
+        };
+        let outage_s = now.saturating_sub(since_ms).checked_div(1_000).unwrap_or(0);
+        (1, outage_s.min(MAX_VISIBILITY_S).max(visibility_s))
     }
 
     fn is_paused(&self, destination_index: usize, now: u64) -> bool {
@@ -234,7 +272,7 @@ impl Drain {
             self.pause.extend(now);
             return received;
         };
-        let is_empty = messages.is_empty();
+        let (is_empty, mut is_usable) = (messages.is_empty(), false);
         for ReceivedMessage { receipt_handle, body } in messages {
             let mut events = Batch::default();
             let project_id = message::parse(&body, &mut |collection, event| {
@@ -245,10 +283,16 @@ impl Drain {
                 continue;
             };
             let Some(destination_index) = destination(&project_id) else {
-                received.unknown_projects.push(project_id.into_owned());
+                let project_id = project_id.into_owned();
+                if self.unknown_projects.len() < MAX_UNKNOWN_PROJECTS
+                    && !self.unknown_projects.contains(&project_id)
+                {
+                    self.unknown_projects.push(project_id.clone());
+                    received.unknown_projects.push(project_id);
+                }
                 continue;
             };
-            if self.is_stopped || self.is_paused(destination_index, now) {
+            if self.is_stopped {
                 continue;
             }
             self.waiting.push(Pending {
@@ -257,10 +301,13 @@ impl Drain {
                 parts: vec![events],
                 send_before_ms,
                 consecutive_splits: 0,
+                failed: Vec::new(),
                 has_failed: false,
+                has_results: false,
             });
+            is_usable |= !self.is_paused(destination_index, now);
         }
-        if !self.waiting.is_empty() {
+        if is_usable {
             // There may be more messages. They are received once these are sent.
             self.next_receive_ms = now;
             self.pause = Pause::default();
@@ -281,13 +328,21 @@ impl Drain {
         let Sending { mut pending, part } = sending;
         self.sending = self.sending.saturating_sub(1);
         let mut progress = Progress::default();
+        let destination = pending.destination_index;
         let is_single = part.len() <= 1;
         match outcome {
-            CalloutOutcome::Results(results) => {
+            CalloutOutcome::Results(results) if !is_failure(&results) => {
                 pending.consecutive_splits = 0;
+                pending.has_results = true;
+                // Keen accepts others.
+                pending.has_failed |= !pending.failed.is_empty();
+                pending.failed.clear();
                 progress.is_destination_up = true;
-                if let Some(pause) = self.destination_pauses.get_mut(pending.destination_index) {
+                if let Some(pause) = self.destination_pauses.get_mut(destination) {
                     *pause = Pause::default();
+                }
+                if let Some(rejections) = self.rejections.get_mut(destination) {
+                    *rejections = 0;
                 }
                 let mut results = results.into_iter();
                 for (_, collection, count) in part.runs() {
@@ -304,51 +359,52 @@ impl Drain {
                     }
                 }
             }
-            CalloutOutcome::Rejected(Some(error)) if is_single => {
+            CalloutOutcome::Rejected(Some(error))
+                if is_single && self.is_verdict_on_event(destination) =>
+            {
+                pending.has_results = true;
                 for (_, collection, _) in part.runs() {
                     let collection = collection.to_owned();
                     progress.rejected.push(Rejection { collection, error: error.clone() });
                 }
             }
-            CalloutOutcome::ServerError
-            | CalloutOutcome::PayloadTooLarge
-            | CalloutOutcome::Rejected(_)
-                if is_single && pending.consecutive_splits < MAX_CONSECUTIVE_SPLITS =>
-            {
-                pending.has_failed = true;
-                pending.consecutive_splits = pending.consecutive_splits.saturating_add(1);
-            }
-            CalloutOutcome::ServerError
+            CalloutOutcome::Results(_)
+            | CalloutOutcome::ServerError
             | CalloutOutcome::PayloadTooLarge
             | CalloutOutcome::Rejected(_)
                 if pending.consecutive_splits < MAX_CONSECUTIVE_SPLITS =>
             {
                 pending.consecutive_splits = pending.consecutive_splits.saturating_add(1);
-                let (first, second) = part.split();
-                pending.parts.extend([second, first]);
+                if is_single {
+                    pending.failed.push(part);
+                } else {
+                    let (first, second) = part.split();
+                    pending.parts.extend([second, first]);
+                }
             }
             _ => {
-                // The destination is unhealthy, so its messages are left for a while.
-                self.waiting.retain(|other| other.destination_index != pending.destination_index);
-                self.window = (self.window >> 1).max(1);
-                if let Some(pause) = self.destination_pauses.get_mut(pending.destination_index) {
-                    pause.extend(now);
-                    if let CalloutOutcome::RetryAfter(ms) = outcome {
-                        pause.until_ms =
-                            pause.until_ms.max(now.saturating_add(ms.min(PAUSE_MAX_MS)));
-                    }
-                }
-                progress.is_left = true;
+                let retry_after_ms = match outcome {
+                    CalloutOutcome::RetryAfter(ms) => ms.min(PAUSE_MAX_MS),
+                    _ => 0,
+                };
+                self.pause_destination(destination, now.saturating_add(retry_after_ms), now);
+                pending.parts.append(&mut pending.failed);
+                pending.parts.push(part);
+                self.waiting.push(pending);
                 return (progress, None);
             }
         }
         if pending.parts.is_empty() {
-            if pending.has_failed {
-                progress.is_left = true;
-            } else {
+            progress.is_left = pending.has_failed || !pending.failed.is_empty();
+            if !progress.is_left {
                 self.deletes.push((pending.receipt_handle, 0));
             }
-            self.window = self.window.saturating_add(1).min(MAX_WINDOW);
+            if pending.has_results {
+                self.window = self.window.saturating_add(1).min(MAX_WINDOW);
+            } else {
+                // Keen fails on all of its events, and perhaps on those of all messages.
+                self.pause_destination(destination, now, now);
+            }
             return (progress, None);
         }
         if now >= pending.send_before_ms {
@@ -356,5 +412,23 @@ impl Drain {
             return (progress, None);
         }
         (progress, self.send(pending))
+    }
+
+    /// Whether a named rejection of a single event is about that event. Counts it.
+    fn is_verdict_on_event(&mut self, destination_index: usize) -> bool {
+        let Some(rejections) = self.rejections.get_mut(destination_index) else { return false };
+        *rejections = rejections.saturating_add(1);
+        *rejections <= MAX_CONSECUTIVE_REJECTIONS
+    }
+
+    /// Notes that a destination is down. Callouts that fail together count as one failure.
+    fn pause_destination(&mut self, destination_index: usize, retry_at_ms: u64, now: u64) {
+        self.window = (self.window >> 1).max(1);
+        if let Some(pause) = self.destination_pauses.get_mut(destination_index) {
+            if now >= pause.until_ms {
+                pause.extend(now);
+            }
+            pause.until_ms = pause.until_ms.max(retry_at_ms);
+        }
     }
 }

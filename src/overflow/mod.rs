@@ -84,7 +84,8 @@ pub struct OverflowReport {
     pub queue_up: Option<bool>,
     /// Why the queue rejected a request.
     pub error: Option<SqsError>,
-    /// Projects of received messages that are not configured. The messages stay in the queue.
+    /// Projects of received messages that are not configured, each reported once. The messages stay
+    /// in the queue.
     pub unknown_projects: Vec<String>,
     /// Number of received messages that are unreadable. They stay in the queue.
     pub malformed: u64,
@@ -93,7 +94,7 @@ pub struct OverflowReport {
 #[derive(Debug)]
 enum InFlight {
     Send { handover: CalloutId },
-    Receive,
+    Receive { hidden_s: u64 },
     Delete { receipt_handle: String, attempts: u32 },
     Keen(Box<Sending>),
 }
@@ -216,11 +217,12 @@ impl Overflow {
         }
         drain.on_receiving(now);
         let wait_s = IDLE_RECEIVE_MS.checked_div(1_000).unwrap_or(0);
-        let max_messages = drain.receive_size(self.max_received);
-        let body = sqs::receive_message(&self.queue_url, max_messages, wait_s, self.visibility_s);
+        let (max_messages, hidden_s) =
+            drain.receive_size(self.max_received, self.visibility_s, now);
+        let body = sqs::receive_message(&self.queue_url, max_messages, wait_s, hidden_s);
         let target = Target::Queue(Action::ReceiveMessage);
         let timeout_ms = IDLE_RECEIVE_MS.saturating_add(RECEIVE_MARGIN_MS);
-        Some(self.call(InFlight::Receive, target, body, timeout_ms))
+        Some(self.call(InFlight::Receive { hidden_s }, target, body, timeout_ms))
     }
 
     fn call(
@@ -272,7 +274,9 @@ impl Overflow {
                 report.overflowed = settled.overflowed;
                 report.returned = settled.returned;
             }
-            Some(InFlight::Receive) => self.on_received(status, reply, &mut report, now),
+            Some(InFlight::Receive { hidden_s }) => {
+                self.on_received(status, reply, hidden_s, &mut report, now);
+            }
             Some(InFlight::Delete { receipt_handle, attempts }) => {
                 let result = sqs::parse_delete_reply(status, reply);
                 report.queue_up = Some(result.is_ok());
@@ -296,6 +300,7 @@ impl Overflow {
         &mut self,
         status: Option<u16>,
         reply: &[u8],
+        hidden_s: u64,
         report: &mut OverflowReport,
         now: u64,
     ) {
@@ -309,7 +314,7 @@ impl Overflow {
         report.error = error;
         // A callout that begins just before this time ends before the queue gives the message to
         // another reader.
-        let hidden_ms = self.visibility_s.saturating_mul(1_000);
+        let hidden_ms = hidden_s.saturating_mul(1_000);
         let reserve_ms = self.keen_timeout_ms.saturating_add(RECEIVE_MARGIN_MS);
         let send_before_ms = now.saturating_add(hidden_ms.saturating_sub(reserve_ms));
         let projects = &self.projects;
