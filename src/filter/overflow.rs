@@ -82,7 +82,7 @@ mod without {
             match *self {}
         }
 
-        pub(in crate::filter) fn begin_drain(&mut self) {
+        pub(in crate::filter) fn begin_drain(&mut self, _: u64) -> bool {
             match *self {}
         }
 

@@ -33,6 +33,7 @@ pub(super) fn create_keys() {
     KEYS.into_iter().for_each(create_key);
 }
 
+#[cfg(feature = "overflow")]
 /// Creates the key of [`claim_drain_lease`] for a queue, if it does not exist.
 pub(super) fn create_drain_lease(queue_url: &str) {
     create_key(&drain_lease_key(queue_url));
@@ -76,6 +77,11 @@ pub(super) fn claim_drain_lease(queue_url: &str, worker_id: u64) -> bool {
     let (value, version) = host::shared_data(&key);
     let claimed = lease::claim(value.as_deref(), worker_id, host::unix_ms());
     claimed.is_some_and(|value| host::set_shared_data(&key, &value, version))
+}
+
+/// Gives up the lease, which this worker holds, so that the next configuration drains at once.
+pub(super) fn release_drain_lease(queue_url: &str) {
+    host::set_shared_data(&drain_lease_key(queue_url), &[], None);
 }
 
 /// Runs `act` under the process-wide lock. `act` must be short, since other workers wait.

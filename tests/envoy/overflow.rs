@@ -6,7 +6,6 @@ use mock_keen::{Fault, MockKeen, Options};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,13 +13,6 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// How long a received message is hidden. The filter asks for a minute, which is too long for a test.
 const HIDDEN: Duration = Duration::from_secs(1);
-
-/// The build of the filter that has the overflow queue.
-fn wasm() -> PathBuf {
-    let wasm = harness::root().join("target/keen_edge_overflow.wasm");
-    assert!(wasm.is_file(), "run `make build-overflow`");
-    wasm
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn overflow_without_its_build_is_rejected() {
@@ -170,7 +162,7 @@ async fn env() -> (TestEnv, Queue) {
     };
     let builder = Envoy::builder()
         .keen(keen.addr())
-        .wasm(wasm())
+        .wasm(harness::overflow_wasm_path().unwrap())
         .config(config)
         .concurrency(2)
         .patch(add_cluster);

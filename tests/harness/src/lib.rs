@@ -23,6 +23,7 @@ pub use bootstrap::{
 };
 pub use dynamic::Dynamic;
 pub use envoy::{Builder, Envoy, EventTotals, StartError};
+pub use process::spawn;
 
 use std::{
     path::{Path, PathBuf},
@@ -81,6 +82,15 @@ pub fn wasm_path() -> Result<PathBuf, String> {
         }
         _ => Ok(path),
     }
+}
+
+/// The path of the module with the overflow queue.
+///
+/// # Errors
+/// The module is missing.
+pub fn overflow_wasm_path() -> Result<PathBuf, String> {
+    let path = root().join("target/keen_edge_overflow.wasm");
+    if path.is_file() { Ok(path) } else { Err("run `make build-overflow`".to_owned()) }
 }
 
 fn modified(path: &Path) -> Option<std::time::SystemTime> {
