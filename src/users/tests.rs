@@ -347,10 +347,7 @@ fn users_with_ids_chosen_for_one_shard_are_not_evicted() {
     let body =
         |id: &str| format!(r#"{{"userId":"{id}","traits":{{"t":"{}"}}}}"#, "x".repeat(2_000));
     let crowded = |seed: u64| {
-        let shard = |id: &String| {
-            let user = UserKey::user_id(1, id.as_str());
-            sharding::ShardId::new(&user, PLENTY, seed)
-        };
+        let shard = |id: &String| sharding::ShardId::new(UserKey::user_id(1, id), PLENTY, seed);
         let first = shard(&"u0".to_owned());
         (0..200_000).map(|n| format!("u{n}")).filter(|id| shard(id) == first).take(50).collect()
     };
