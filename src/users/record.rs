@@ -69,7 +69,7 @@ pub(crate) enum OwnedRecord {
 
 impl OwnedRecord {
     /// Returns the record after `updates`, which are applied together: the cost is linear in their
-    /// bytes and those of the record. `None`: there is nothing to store.
+    /// bytes and those of the record. `None`: it stays as it was.
     ///
     /// Merging with the record costs its bytes of `merge_bytes_left`. An update is rejected if that
     /// is not enough, or if the record would be too large. Rejected traits remove the earlier ones,
@@ -79,35 +79,29 @@ impl OwnedRecord {
         updates: &[Update],
         merge_bytes_left: &mut usize,
     ) -> (Option<Self>, u64) {
-        let is_link = |update: &Update| matches!(update, Update::LinkUserId(_));
-        let (before, updates) = match updates.iter().rposition(is_link) {
-            Some(index) => {
-                let (until, rest) = updates.split_at(index.saturating_add(1));
-                match (until.last(), rest.is_empty()) {
-                    (Some(Update::LinkUserId(user_id)), true) => {
-                        return (Some(Self::Link(user_id.clone())), 0);
-                    }
-                    _ => (None, rest),
-                }
-            }
-            None => (before, updates),
-        };
-        if updates.is_empty() {
-            return (before.map(Record::to_owned), 0);
-        }
-        let (old_traits, old_computed) = match before {
-            Some(Record::Profile { traits, computed }) => (traits, computed),
-            _ => ("", ""),
-        };
+        let mut before = before;
+        let mut link = None;
         let mut replacement = None;
         let mut merged = Vec::new();
         for update in updates {
             match update {
                 Update::ReplaceTraits(traits) => replacement = Some(traits.as_str()),
                 Update::MergeComputed(traits) => merged.push(traits.as_str()),
-                Update::LinkUserId(_) => {}
+                Update::LinkUserId(user_id) => {
+                    (before, replacement) = (None, None);
+                    merged.clear();
+                    link = Some(user_id);
+                }
             }
         }
+        let unchanged = || link.map(|user_id| Self::Link(user_id.clone()));
+        if replacement.is_none() && merged.is_empty() {
+            return (unchanged(), 0);
+        }
+        let (old_traits, old_computed) = match before {
+            Some(Record::Profile { traits, computed }) => (traits, computed),
+            _ => ("", ""),
+        };
         let is_merge = !old_computed.is_empty() || !merged.is_empty();
         let cost = if is_merge { old_traits.len().saturating_add(old_computed.len()) } else { 0 };
         let left = merge_bytes_left.checked_sub(cost);
@@ -136,7 +130,7 @@ impl OwnedRecord {
             } else {
                 rejected = rejected.saturating_add(u64::try_from(merged.len()).unwrap_or(0));
                 if replacement.is_none() {
-                    return (before.map(Record::to_owned), rejected);
+                    return (unchanged(), rejected);
                 }
             }
         }
@@ -147,17 +141,6 @@ impl OwnedRecord {
         match self {
             Self::Profile { traits, computed } => Record::Profile { traits, computed },
             Self::Link(user_id) => Record::Link(user_id),
-        }
-    }
-}
-
-impl Record<'_> {
-    fn to_owned(self) -> OwnedRecord {
-        match self {
-            Self::Profile { traits, computed } => {
-                OwnedRecord::Profile { traits: traits.to_owned(), computed: computed.to_owned() }
-            }
-            Self::Link(user_id) => OwnedRecord::Link(user_id.to_owned()),
         }
     }
 }
@@ -268,7 +251,9 @@ mod tests {
     }
 
     fn updated(before: Option<&OwnedRecord>, updates: &[Update]) -> (Option<OwnedRecord>, u64) {
-        OwnedRecord::updated(before.map(OwnedRecord::as_record), updates, &mut usize::MAX.clone())
+        let record = before.map(OwnedRecord::as_record);
+        let (after, rejected) = OwnedRecord::updated(record, updates, &mut usize::MAX.clone());
+        (after.or_else(|| before.cloned()), rejected)
     }
 
     #[test]
@@ -309,6 +294,9 @@ mod tests {
         let want = (profile(r#"{"c":1}"#, r#"{"c":1}"#), 0);
         assert_eq!(updated(before.as_ref(), &updates), want);
         assert_eq!(updated(linked.0.as_ref(), &updates[1..]), want);
+        // A rejected update leaves the link as it is.
+        let updates = [link("\"v\""), merge(&format!("{{\"b\":\"{}\"}}", "x".repeat(9_000)))];
+        assert_eq!(updated(before.as_ref(), &updates), (linked.0, 1));
     }
 
     #[test]
@@ -335,9 +323,9 @@ mod tests {
             (bytes - 1, [replace(r#"{"c":1}"#)], only_computed, 1),
             (bytes - 1, [merge(r#"{"vip":false}"#)], before.clone(), 1),
         ] {
-            let after = before.as_ref().map(OwnedRecord::as_record);
-            let after = OwnedRecord::updated(after, &updates, &mut left);
-            assert_eq!(after, (want, rejected));
+            let record = before.as_ref().map(OwnedRecord::as_record);
+            let (after, found) = OwnedRecord::updated(record, &updates, &mut left);
+            assert_eq!((after.or_else(|| before.clone()), found), (want, rejected));
             assert_eq!(left, if rejected == 0 { 0 } else { bytes - 1 });
         }
         // Without computed traits nothing is merged, so it costs nothing.

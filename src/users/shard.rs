@@ -112,7 +112,7 @@ impl<'b> Entry<'b> {
     }
 
     fn is_of(&self, user: UserKey<'_>) -> bool {
-        self.key_hash == user.key_hash && self.id_kind == user.kind && self.id == user.id.as_bytes()
+        self.id == user.id.as_bytes() && self.id_kind == user.kind && self.key_hash == user.key_hash
     }
 }
 
@@ -228,29 +228,26 @@ fn encode(out: &mut Vec<u8>, user: UserKey<'_>, last_seen: SeenAt, record: Recor
     }
 }
 
+/// Bytes before the texts of a record.
+const HEADER_BYTES: usize = 30;
+
 /// Decodes the first record of `bytes`, which is at `offset` in its shard.
+#[inline]
 fn decode(bytes: &[u8], offset: usize) -> Option<Entry<'_>> {
-    let (last_seen, rest) = bytes.split_first_chunk::<8>()?;
-    let (key_hash, rest) = rest.split_first_chunk::<8>()?;
-    let (&[tag, is_user_id], rest) = rest.split_first_chunk::<2>()?;
-    let length = |rest: &mut &[u8]| {
-        let (length, after) = rest.split_first_chunk::<4>().map(|(l, after)| (*l, after))?;
-        *rest = after;
-        usize::try_from(u32::from_le_bytes(length)).ok()
-    };
-    let mut rest = rest;
-    let lengths = [length(&mut rest)?, length(&mut rest)?, length(&mut rest)?];
-    let mut text = |length: usize| {
-        let (text, after) = rest.split_at_checked(length)?;
-        rest = after;
-        Some(text)
-    };
-    let [id, traits, computed] = lengths;
-    let (id, traits, computed) = (text(id)?, text(traits)?, text(computed)?);
+    let (header, texts) = bytes.split_first_chunk::<HEADER_BYTES>()?;
+    let (numbers, rest) = header.split_at(16);
+    let mut numbers = numbers.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
+    let (flags, lengths) = rest.split_at(2);
+    let mut lengths = lengths.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
+    let mut length = || usize::try_from(lengths.next().unwrap_or(0)).ok();
+    let (id, rest) = texts.split_at_checked(length()?)?;
+    let (traits, rest) = rest.split_at_checked(length()?)?;
+    let (computed, rest) = rest.split_at_checked(length()?)?;
+    let &[tag @ (TAG_PROFILE | TAG_LINK), is_user_id] = flags else { return None };
     Some(Entry {
-        last_seen: SeenAt(u64::from_le_bytes(*last_seen)),
-        key_hash: u64::from_le_bytes(*key_hash),
-        tag: matches!(tag, TAG_PROFILE | TAG_LINK).then_some(tag)?,
+        last_seen: SeenAt(numbers.next().unwrap_or(0)),
+        key_hash: numbers.next().unwrap_or(0),
+        tag,
         id_kind: if is_user_id == 1 { IdKind::UserId } else { IdKind::AnonymousId },
         id,
         traits,

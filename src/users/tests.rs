@@ -51,11 +51,7 @@ fn shown(
     let mut users = UserTransaction::new(memory, settings, now * 1000);
     let user = users.user_for_event(of, &message(MessageType::Track, body), None);
     users.commit();
-    user.map(|user| {
-        let mut out = Vec::new();
-        user.write(&mut out);
-        String::from_utf8(out).unwrap()
-    })
+    user.map(|user| user.to_json())
 }
 
 /// Returns users and bytes of all shards, and the same according to the usage index.

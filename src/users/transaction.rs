@@ -14,11 +14,14 @@ use std::collections::BTreeMap;
 const MAX_ID_BYTES: usize = 512;
 /// A request may merge traits with stored ones of `MERGE_GROWTH` times the bytes of its body plus
 /// [`MIN_MERGE_BYTES`], which is the size of two of the largest records.
-const MERGE_GROWTH: usize = 4;
+const MERGE_GROWTH: usize = 2;
 const MIN_MERGE_BYTES: usize = 32_768;
-/// Maximum bytes of stored traits in the events of one request. Without it, a request of many short
-/// events could expand into a thousand times its size.
-const MAX_TRAIT_BYTES_PER_REQUEST: usize = 4_194_304;
+/// The events of a request may contain stored traits of `TRAIT_GROWTH` times the bytes of its body
+/// plus [`MIN_TRAIT_BYTES`], and at most [`MAX_TRAIT_BYTES`]. Without a bound, a request of many
+/// short events could expand into a thousand times its size.
+const TRAIT_GROWTH: usize = 8;
+const MIN_TRAIT_BYTES: usize = 65_536;
+const MAX_TRAIT_BYTES: usize = 4_194_304;
 /// Up to this many users, each event updates `last_seen`, so that eviction is in exact order. With
 /// more users `last_seen` is exact to [`TOUCH_INTERVAL_US`], which saves a write for most events.
 const EXACT_LRU_MAX_USERS: u64 = 1000;
@@ -71,7 +74,7 @@ pub(super) struct Budget {
 impl Budget {
     /// Allows the merging of any number of records.
     pub(super) const ANY_MERGES: Self = Self {
-        trait_bytes: MAX_TRAIT_BYTES_PER_REQUEST,
+        trait_bytes: MAX_TRAIT_BYTES,
         merge_bytes: usize::MAX,
         traits_omitted: 0,
         rejected: 0,
@@ -204,10 +207,12 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
         seed
     }
 
-    /// Bounds what the request may cost by the bytes of its body.
-    pub(crate) fn limit_merges(&mut self, body_bytes: usize) {
+    /// Bounds what the request may cost, by the bytes of its body.
+    pub(crate) fn limit_by_body(&mut self, body_bytes: usize) {
         self.budget.merge_bytes =
             body_bytes.saturating_mul(MERGE_GROWTH).saturating_add(MIN_MERGE_BYTES);
+        let traits = body_bytes.saturating_mul(TRAIT_GROWTH).saturating_add(MIN_TRAIT_BYTES);
+        self.budget.trait_bytes = traits.min(MAX_TRAIT_BYTES);
     }
 
     /// Returns the traits of the user with this `userId`, for an event.
@@ -378,7 +383,9 @@ impl LoadedShard {
         let before = user.record(&self.shard);
         let (record, rejected) = OwnedRecord::updated(before, updates, &mut budget.merge_bytes);
         user.applied = user.updates.len();
-        user.updated = record;
+        if record.is_some() {
+            user.updated = record;
+        }
         budget.rejected = budget.rejected.saturating_add(rejected);
     }
 
