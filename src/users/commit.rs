@@ -21,6 +21,15 @@ const EMPTY_SHARD_LEAD_US: u64 = 1_000_000;
 impl<S: SharedData> UserTransaction<'_, S> {
     /// Writes the updates, within the bounds.
     pub fn commit(mut self) -> CommitReport {
+        if !self.loaded.is_empty() {
+            self.commit_shards();
+        }
+        self.report.rejected = self.report.rejected.saturating_add(self.budget.rejected);
+        self.report.traits_omitted = self.budget.traits_omitted;
+        self.report
+    }
+
+    fn commit_shards(&mut self) {
         let limits = self.limits();
         for loaded in self.loaded.values_mut() {
             loaded.apply_changes(limits, &mut self.budget);
@@ -31,9 +40,6 @@ impl<S: SharedData> UserTransaction<'_, S> {
         for partition in partitions {
             self.commit_partition(partition);
         }
-        self.report.rejected = self.report.rejected.saturating_add(self.budget.rejected);
-        self.report.traits_omitted = self.budget.traits_omitted;
-        self.report
     }
 
     fn commit_partition(&mut self, partition: u64) {
