@@ -82,13 +82,18 @@ impl User {
     /// Returns the user as JSON: `{"userId":…,"traits":{…}}`, without empty members.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let traits = self.traits.as_str();
-        match (&self.id, traits.is_empty()) {
-            (Some(id), true) => ["{\"userId\":", id, "}"].concat(),
-            (Some(id), false) => ["{\"userId\":", id, ",\"traits\":", traits, "}"].concat(),
-            (None, false) => ["{\"traits\":", traits, "}"].concat(),
-            (None, true) => "{}".to_owned(),
+        let mut json = String::with_capacity(self.traits.len().saturating_add(64));
+        let members =
+            [("{\"userId\":", self.id.as_deref()), ("{\"traits\":", Some(self.traits.as_str()))];
+        for (name, value) in members {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                let name = if json.is_empty() { name } else { ",\"traits\":" };
+                json.push_str(name);
+                json.push_str(value);
+            }
         }
+        json.push_str(if json.is_empty() { "{}" } else { "}" });
+        json
     }
 
     /// Whether the user has neither id nor traits.

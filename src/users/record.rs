@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 const MAX_RECORD_BYTES: usize = 16_384;
 
 /// The kind of an id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(crate) enum IdKind {
+    #[default]
     UserId,
     AnonymousId,
 }
@@ -104,37 +105,37 @@ impl OwnedRecord {
         };
         let is_merge = !old_computed.is_empty() || !merged.is_empty();
         let cost = if is_merge { old_traits.len().saturating_add(old_computed.len()) } else { 0 };
-        let left = merge_bytes_left.checked_sub(cost);
-        *merge_bytes_left = left.unwrap_or(*merge_bytes_left);
-        let fits = |traits: &str, computed: &str| {
-            left.is_some() && traits.len().saturating_add(computed.len()) <= MAX_RECORD_BYTES
-        };
-        let mut rejected = 0_u64;
-        let mut computed = old_computed.to_owned();
-        let mut traits = match replacement {
-            Some(new) if fits(new, old_computed) => merge_objects(new, old_computed),
-            Some(_) => {
-                rejected = 1;
-                computed.clone()
-            }
-            None => old_traits.to_owned(),
-        };
-        if !merged.is_empty() {
-            let new = merge_all(&merged);
-            let (all, all_computed) = match left {
-                Some(_) => (merge_objects(&traits, &new), merge_objects(&computed, &new)),
-                None => Default::default(),
+        let is_affordable = cost <= *merge_bytes_left;
+        if is_affordable {
+            *merge_bytes_left = merge_bytes_left.saturating_sub(cost);
+        }
+        // The profile with these computed traits, unless it is too large.
+        let profile = |new_computed: &str| {
+            let computed = merge_objects(old_computed, new_computed);
+            let traits = match replacement {
+                Some(traits) => merge_objects(traits, &computed),
+                None => merge_objects(old_traits, new_computed),
             };
-            if fits(&all, &all_computed) {
-                (traits, computed) = (all, all_computed);
-            } else {
-                rejected = rejected.saturating_add(u64::try_from(merged.len()).unwrap_or(0));
-                if replacement.is_none() {
-                    return (unchanged(), rejected);
-                }
+            let fits = traits.len().saturating_add(computed.len()) <= MAX_RECORD_BYTES;
+            fits.then_some(Self::Profile { traits, computed })
+        };
+        let count = u64::try_from(merged.len()).unwrap_or(0);
+        let mut found = None;
+        if is_affordable {
+            found = profile(&merge_all(&merged)).map(|profile| (profile, 0));
+            if found.is_none() && replacement.is_some() {
+                found = profile("").map(|profile| (profile, count));
             }
         }
-        (Some(Self::Profile { traits, computed }), rejected)
+        match found {
+            Some((profile, rejected)) => (Some(profile), rejected),
+            None if replacement.is_none() => (unchanged(), count),
+            None => {
+                let computed = old_computed.to_owned();
+                let profile = Self::Profile { traits: computed.clone(), computed };
+                (Some(profile), count.saturating_add(1))
+            }
+        }
     }
 
     pub(crate) fn as_record(&self) -> Record<'_> {

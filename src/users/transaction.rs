@@ -103,7 +103,7 @@ pub(super) struct LoadedShard {
 }
 
 /// A user that this request has looked up.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct LoadedUser {
     key_hash: u64,
     kind: IdKind,
@@ -121,20 +121,6 @@ struct LoadedUser {
 }
 
 impl LoadedUser {
-    fn new(user: UserKey<'_>) -> Self {
-        Self {
-            key_hash: user.key_hash,
-            kind: user.kind,
-            id: user.id.to_owned(),
-            stored: None,
-            updated: None,
-            last_seen: SeenAt::default(),
-            is_changed: false,
-            updates: Vec::new(),
-            applied: 0,
-        }
-    }
-
     fn key(&self) -> UserKey<'_> {
         UserKey { key_hash: self.key_hash, kind: self.kind, id: &self.id }
     }
@@ -336,7 +322,9 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
         let loaded = self.load(ShardId::new(user, self.settings, seed));
         let found = loaded.users.iter().position(|known| known.key() == user);
         let index = found.unwrap_or_else(|| {
-            let mut user = LoadedUser::new(user);
+            let UserKey { key_hash, kind, id } = user;
+            let id = id.to_owned();
+            let mut user = LoadedUser { key_hash, kind, id, ..LoadedUser::default() };
             user.find(&loaded.shard, cutoff);
             loaded.users.push(user);
             loaded.users.len().saturating_sub(1)
@@ -367,10 +355,12 @@ impl LoadedShard {
 
     /// Notes that a user was seen at `seen_at`, which is later than all other users.
     fn touch(&mut self, index: usize, seen_at: SeenAt) -> Option<&mut LoadedUser> {
-        self.users.get_mut(..=index)?.rotate_right(1);
-        let user = self.users.first_mut()?;
-        (user.last_seen, user.is_changed) = (seen_at, true);
-        Some(user)
+        if index >= self.users.len() {
+            return None;
+        }
+        let user = self.users.remove(index);
+        self.users.insert(0, LoadedUser { last_seen: seen_at, is_changed: true, ..user });
+        self.users.first_mut()
     }
 
     /// Applies the updates of a user that have not been applied.
