@@ -23,6 +23,7 @@ pub use bootstrap::{
 };
 pub use dynamic::Dynamic;
 pub use envoy::{Builder, Envoy, EventTotals, StartError};
+pub use process::spawn;
 
 use std::{
     path::{Path, PathBuf},
