@@ -27,6 +27,7 @@ mod poison;
 mod process_state;
 mod recorded_requests;
 mod segment_api;
+mod smoke;
 mod tenants;
 mod upstream_faults;
 mod users;
