@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 /// Near `limits.bodyBytes` of envoy.yaml, after decompression.
-const BODY_BYTES: usize = 520_000;
-const MAX_RATIO: f64 = 6.0;
+pub(super) const BODY_BYTES: usize = 520_000;
+pub(super) const MAX_RATIO: f64 = 6.0;
 /// Repetitions of the ordinary batch, and of each other body.
 const ORDINARY_REPEATS: u32 = 40;
 const REPEATS: u32 = 4;
@@ -25,7 +25,7 @@ impl Body {
 }
 
 /// A batch as an SDK sends it: tracks of some 700 bytes.
-fn ordinary_batch() -> String {
+pub(super) fn ordinary_batch() -> String {
     let mut batch = Vec::new();
     let mut bytes = 0;
     while bytes < BODY_BYTES - 2_000 {

@@ -16,11 +16,11 @@ pub const MAX_BYTES: usize = 512;
 /// Maximum length of the base64 text of user name and password, in bytes.
 const MAX_CREDENTIALS_BYTES: usize = 4096;
 
-/// Returns a write key without surrounding white space. `None`: it is empty, or longer than
-/// [`MAX_BYTES`].
+/// Returns a write key without surrounding white space and control characters. `None`: it is empty,
+/// or longer than [`MAX_BYTES`].
 #[must_use]
 pub fn normalize(text: &str) -> Option<&str> {
-    let key = text.trim();
+    let key = text.trim_matches(|c: char| c.is_whitespace() || c.is_control());
     (!key.is_empty() && key.len() <= MAX_BYTES).then_some(key)
 }
 
@@ -107,7 +107,9 @@ mod tests {
     #[test]
     fn from_authorization_key_is_trimmed_and_bounded() {
         assert_eq!(basic(" writeKey\n:").as_deref(), Some("writeKey"));
+        assert_eq!(basic("\0writeKey\u{1f} :").as_deref(), Some("writeKey"));
         assert_eq!(basic(" \t:"), None);
+        assert_eq!(basic("\0\u{7f}:"), None);
         assert_eq!(basic(&"k".repeat(MAX_BYTES)).map(|key| key.len()), Some(MAX_BYTES));
         assert_eq!(basic(&"k".repeat(MAX_BYTES + 1)), None);
         assert_eq!(basic(&format!("k:{}", "p".repeat(100_000))), None);
