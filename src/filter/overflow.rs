@@ -6,12 +6,16 @@
 use crate::config::Config;
 
 #[cfg(feature = "overflow")]
+use super::process_state;
+
+#[cfg(feature = "overflow")]
 pub(super) use crate::overflow::Overflow;
 
 /// Returns the queue of the configuration, if it has one.
 #[cfg(feature = "overflow")]
 pub(super) fn start(config: &Config) -> Option<Overflow> {
     let settings = config.overflow.as_ref()?;
+    process_state::create_drain_lease(&settings.queue_url);
     let projects = config.destinations.iter().map(|d| d.project_id.clone()).collect();
     Some(Overflow::new(settings, projects, config.timeout_ms))
 }
