@@ -2,7 +2,6 @@
 
 use super::callouts::{Callouts, Origin};
 use super::host;
-use super::overflow::{self, Overflow};
 use super::process_state;
 use super::request_queue::{QueuedRequest, RequestMapper, RequestQueue, RequestSeq};
 use super::responses::{self, ClientForm, MAX_RESPONSES_PER_CALLBACK, PendingResponses};
@@ -10,8 +9,8 @@ use super::telemetry::{DropReason, Telemetry};
 use super::wake::{FAST_TICK_MS, SLOW_TICK_MS, TICK_MS, Waker};
 use crate::config::Config;
 use crate::delivery::{Admission, Callout, CalloutResponse, Delivery, MonotonicClock, WaiterId};
-use crate::overflow::{Call, Target};
-use crate::segment::http::{Overload, Response, Unavailable};
+use crate::overflow::{Call, Overflow, Target};
+use crate::segment::http::{self, Response, Unavailable};
 use std::mem::replace;
 
 /// Maximum bytes held for requests that are read or wait. Above it new requests get a 429. Bodies
@@ -58,7 +57,11 @@ impl Worker {
         waker.ensure_ticking();
         let mut delivery =
             Delivery::new(config.delivery, config.timeout_ms, config.destinations.len(), seed);
-        let overflow = overflow::start(&config);
+        let overflow = config.overflow.as_ref().map(|settings| {
+            process_state::create_drain_lease(&settings.queue_url);
+            let projects = config.destinations.iter().map(|d| d.project_id.clone()).collect();
+            Overflow::new(settings, projects, config.timeout_ms)
+        });
         if let Some(overflow) = &overflow {
             delivery.enable_overflow(overflow.policy());
         }
@@ -177,7 +180,7 @@ impl Worker {
         }
         match admission {
             Admission::Empty => Some(Response::Ok),
-            Admission::Rejected => Some(Response::TooManyRequests(Overload::QueueFull)),
+            Admission::Rejected => Some(Response::TooManyRequests(http::Overload::QueueFull)),
             Admission::Admitted => (!waits).then_some(Response::Ok),
         }
     }
