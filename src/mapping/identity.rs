@@ -42,9 +42,29 @@ impl<'a> Id<'a> {
     }
 }
 
-/// Whether `text` contains only white space and control characters.
+/// Whether `text` contains only characters that cannot be seen: white space, control characters and
+/// the invisible characters of Unicode (`Default_Ignorable_Code_Point` in UAX #44) that texts have.
 pub(super) fn is_blank(text: &str) -> bool {
-    text.chars().all(|c| c.is_whitespace() || c.is_control())
+    text.chars().all(|c| {
+        c.is_whitespace()
+            || c.is_control()
+            || matches!(
+                c,
+                '\u{ad}'
+                    | '\u{34f}'
+                    | '\u{61c}'
+                    | '\u{115f}'..='\u{1160}'
+                    | '\u{180e}'
+                    | '\u{200b}'..='\u{200f}'
+                    | '\u{202a}'..='\u{202e}'
+                    | '\u{2060}'..='\u{206f}'
+                    | '\u{2800}'
+                    | '\u{3164}'
+                    | '\u{feff}'
+                    | '\u{ffa0}'
+                    | '\u{e0000}'..='\u{e0fff}'
+            )
+    })
 }
 
 /// The ids of a message.
@@ -231,6 +251,9 @@ mod tests {
             "\"\"",
             "\" \"",
             r#""\t\u0000""#,
+            r#""\u001f\u007f\u0085\u00a0\u3000""#,
+            r#""\u200b\ufeff\u2060\u00ad""#,
+            "\"\u{200b}\u{feff}\u{2800}\u{e0020}\"",
             "null",
             "0",
             "false",
