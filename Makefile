@@ -8,6 +8,8 @@ LOCKED := $(if $(filter true,$(CI)),--locked)
 # Everything a test needs: the filter, an Envoy and a Chromium.
 TEST_ENV = envoy="$$(scripts/envoy.sh)" && chromium="$$(scripts/chromium.sh)" && \
 	ENVOY="$$envoy" CHROMIUM="$$chromium" KEEN_EDGE_WASM="$(WASM)"
+# The files of tests/deploy/tests whose tools build in minutes.
+DEPLOY_TESTS := func_e
 
 .PHONY: help
 help: ## List the commands
@@ -29,11 +31,19 @@ run: ## Run Envoy with envoy.yaml and a mock Keen until Ctrl-C (PORT, KEEN_PORT,
 test: build ## Run all tests that need no SDK, many of them in a real Envoy
 	@scripts/build.sh panic-switch
 	@scripts/build.sh overflow
-	@$(TEST_ENV) cargo test $(LOCKED) --workspace --exclude clients --exclude facade
+	@$(TEST_ENV) cargo test $(LOCKED) --workspace --exclude clients --exclude deploy --exclude facade
 
 .PHONY: test-clients
 test-clients: build ## Run unmodified Segment SDKs through Envoy to the mock Keen
 	@$(TEST_ENV) cargo test $(LOCKED) --package clients --package facade
+
+.PHONY: test-deploy
+test-deploy: build ## Check the files in deploy/ with the tools that build in minutes
+	@$(TEST_ENV) cargo test $(LOCKED) --package deploy $(DEPLOY_TESTS:%=--test %)
+
+.PHONY: test-deploy-full
+test-deploy-full: build ## Check all files in deploy/; builds every tool (half an hour the first time)
+	@$(TEST_ENV) cargo test $(LOCKED) --package deploy
 
 .PHONY: bench
 bench: build ## Compare cost with the alternatives (BENCH_ARGS="--rounds 9"); writes target/bench.json

@@ -1,0 +1,220 @@
+//! What the tests of `deploy/` share: tools, processes, free ports.
+//!
+//! `scripts/deploy-tools.sh` builds the tools in `target/deploy-tools`. Each test works in a directory of its own
+//! below `target/tmp`.
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+/// The path of a tool, which is built if it is missing. The script reports its progress on stderr.
+///
+/// # Panics
+/// The tool cannot be built.
+#[must_use]
+pub fn tool(name: &str) -> PathBuf {
+    let script = harness::root().join("scripts/deploy-tools.sh");
+    let output = Command::new(&script).arg(name).stderr(Stdio::inherit()).output();
+    let output = output.unwrap_or_else(|error| panic!("{}: {error}", script.display()));
+    assert!(output.status.success(), "scripts/deploy-tools.sh {name} failed; see above");
+    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+}
+
+/// An empty directory `target/tmp/deploy-<name>`. It stays there for debugging.
+///
+/// # Panics
+/// It cannot be created.
+#[must_use]
+pub fn fresh_dir(name: &str) -> PathBuf {
+    let dir = harness::root().join("target/tmp").join(format!("deploy-{name}"));
+    match fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            panic!("{}: {error}", dir.display())
+        }
+        _ => {}
+    }
+    fs::create_dir_all(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    dir
+}
+
+/// A port on 127.0.0.1 that was free a moment ago.
+///
+/// # Panics
+/// The system has none.
+#[must_use]
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// Runs a command to its end.
+///
+/// # Panics
+/// It cannot be started.
+#[must_use]
+pub fn run(command: &mut Command) -> Finished {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    Finished { shown: format!("{command:?}"), output }
+}
+
+/// A command that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    shown: String,
+    output: Output,
+}
+
+impl Finished {
+    /// Whether the exit code is 0.
+    #[must_use]
+    pub fn succeeded(&self) -> bool {
+        self.output.status.success()
+    }
+
+    /// Standard output.
+    #[must_use]
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.output.stdout).into_owned()
+    }
+
+    /// Standard output and standard error.
+    #[must_use]
+    pub fn all_output(&self) -> String {
+        format!("{}{}", self.stdout(), String::from_utf8_lossy(&self.output.stderr))
+    }
+
+    /// Standard output of a command that must succeed.
+    ///
+    /// # Panics
+    /// The exit code is not 0.
+    #[track_caller]
+    #[must_use]
+    pub fn expect_success(self) -> String {
+        assert!(self.succeeded(), "{}: {}\n{}", self.shown, self.output.status, self.all_output());
+        self.stdout()
+    }
+
+    /// Standard output and standard error of a command that must fail.
+    ///
+    /// # Panics
+    /// The exit code is 0.
+    #[track_caller]
+    #[must_use]
+    pub fn expect_failure(self) -> String {
+        assert!(!self.succeeded(), "{} succeeded:\n{}", self.shown, self.all_output());
+        self.all_output()
+    }
+}
+
+/// A process in the background with its output in a file. It is killed when this value is dropped, and when the test
+/// process ends.
+#[derive(Debug)]
+pub struct Background {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Background {
+    /// Starts `command` with its output in `log`.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    #[must_use]
+    pub fn start(command: &Command, log: &Path) -> Self {
+        let out =
+            fs::File::create(log).unwrap_or_else(|error| panic!("{}: {error}", log.display()));
+        let err = out.try_clone().expect("a second handle of the log");
+        // util-linux's setpriv lets the kernel end the process with this one.
+        let mut started = Command::new("setpriv");
+        started.args(["--pdeathsig", "TERM", "--"]).arg(command.get_program());
+        started.args(command.get_args());
+        if let Some(dir) = command.get_current_dir() {
+            started.current_dir(dir);
+        }
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => started.env(name, value),
+                None => started.env_remove(name),
+            };
+        }
+        started.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
+        let child = started.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        Self { child, log: log.to_owned() }
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The output so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read(&self.log)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// Waits until something listens on a port of 127.0.0.1.
+    ///
+    /// # Panics
+    /// The process ends before that, or `limit` passes.
+    pub async fn listens(&mut self, port: u16, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        while tokio::net::TcpStream::connect(addr).await.is_err() {
+            self.assert_running();
+            assert!(Instant::now() < deadline, "nothing listens on {addr}:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until the output contains `text`.
+    ///
+    /// # Panics
+    /// The process ends before that, or `limit` passes.
+    pub async fn logs(&mut self, text: &str, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while !self.log().contains(text) {
+            self.assert_running();
+            assert!(Instant::now() < deadline, "no {text:?} in the output:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Sends SIGTERM and waits for the end; after 15 s SIGKILL.
+    pub fn terminate(&mut self) {
+        if self.has_ended() {
+            return;
+        }
+        let _ = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status();
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while !self.has_ended() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Whether the process has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().ok().flatten().is_some()
+    }
+
+    fn assert_running(&mut self) {
+        assert!(!self.has_ended(), "the process has ended:\n{}", self.log());
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.terminate();
+    }
+}

@@ -1,0 +1,1 @@
+//! `func-e run -c envoy.yaml`, as README shows it.
