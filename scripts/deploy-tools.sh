@@ -21,34 +21,39 @@ case "$tool" in
   *) die "scripts/deploy-tools.sh func-e | crane | registry | helm | kubectl-validate | compose-check" ;;
 esac
 
-has go || apt_install golang-go
-mkdir -p "$home/bin"
-# Tests run in parallel, and each may call this script. One build at a time: two would share the same cores.
-if has flock; then
-  exec 9>"$home/build.lock"
-  flock 9
-fi
 recipe="$package@$version"
 if [ -n "$wrapper" ]; then recipe="$(cat "$wrapper"/* | sha256sum)"; fi
-if [ ! -x "$home/bin/$tool" ] || [ "$(cat "$home/bin/$tool.recipe" 2>/dev/null)" != "$recipe" ]; then
+is_built() { [ -x "$home/bin/$tool" ] && [ "$(cat "$home/bin/$tool.recipe" 2>/dev/null)" = "$recipe" ]; }
+
+build() {
+  has go || apt_install golang-go
   export GOMODCACHE="$home/go-mod" GOCACHE="$home/go-cache" GOBIN="$home/bin"
   # By default go makes the module cache read-only, and rm fails.
   export GOFLAGS=-modcacherw CGO_ENABLED=0
-  started=$SECONDS
-  say "building $tool${version:+ $version} from the Go module proxy into target/deploy-tools"
-  build=(go install -v -trimpath -ldflags "-s -w" "$package${version:+@$version}")
+  local started=$SECONDS log="$home/$tool.log"
+  local command=(go install -v -trimpath -ldflags "-s -w" "$package${version:+@$version}")
   if [ -n "$wrapper" ]; then
     cd "$wrapper"
-    build=(go build -v -trimpath -ldflags "-s -w" -o "$home/bin/$tool" .)
+    command=(go build -v -trimpath -ldflags "-s -w" -o "$home/bin/$tool" .)
   fi
-  log="$home/$tool.log"
+  say "building $tool${version:+ $version} from the Go module proxy into target/deploy-tools"
   # go prints one line for each package that it compiles.
-  if ! "${build[@]}" 2>&1 </dev/null | tee "$log" | awk -v tool="$tool" \
+  if ! "${command[@]}" 2>&1 </dev/null | tee "$log" | awk -v tool="$tool" \
     '!/^go: / && ++compiled % 200 == 0 { print tool ": " compiled " packages compiled"; fflush() }' >&2; then
     tail -n 20 "$log" >&2
     die "go could not build $tool; the end of its output is above"
   fi
   echo "$recipe" >"$home/bin/$tool.recipe"
   say "$tool: built in $((SECONDS - started)) s"
+}
+
+mkdir -p "$home/bin"
+if ! is_built; then
+  # Tests run in parallel, and each may call this script. Two builds at a time would share the same cores.
+  if has flock; then
+    exec 9>"$home/build.lock"
+    flock 9
+  fi
+  is_built || build
 fi
 echo "$home/bin/$tool"

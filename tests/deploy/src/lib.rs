@@ -52,6 +52,88 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("its address").port()
 }
 
+/// The ports of a copy of `envoy.yaml`.
+#[derive(Debug, Clone, Copy)]
+pub struct Ports {
+    /// The listener for SDKs.
+    pub listener: u16,
+    /// Envoy's admin interface.
+    pub admin: u16,
+    /// Keen.
+    pub keen: u16,
+}
+
+impl Ports {
+    /// Free ports for Envoy, and the port of a running mock of Keen.
+    #[must_use]
+    pub fn free(keen: SocketAddr) -> Self {
+        Self { listener: free_port(), admin: free_port(), keen: keen.port() }
+    }
+
+    /// Replaces the three ports in the text of `envoy.yaml`, or of a file that has the same ones.
+    ///
+    /// # Panics
+    /// The text does not have each of them once.
+    #[must_use]
+    pub fn replace_in(&self, yaml: &str) -> String {
+        let ports = [("8080", self.listener), ("9901", self.admin), ("8089", self.keen)];
+        ports.iter().fold(yaml.to_owned(), |text, (shipped, port)| {
+            let shipped = format!("port_value: {shipped}");
+            assert_eq!(text.matches(&shipped).count(), 1, "{shipped} in\n{text}");
+            text.replace(&shipped, &format!("port_value: {port}"))
+        })
+    }
+}
+
+/// The text of a file of the repository.
+///
+/// # Panics
+/// It cannot be read.
+#[must_use]
+pub fn read(path: &str) -> String {
+    let path = harness::root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Sends a track call of source `writeKey` and waits until the mock of Keen has its event.
+///
+/// # Panics
+/// The answer is not 200, or Keen does not get the event.
+pub async fn assert_delivers(port: u16, keen: &mock_keen::MockKeen) {
+    let events = keen.events().len();
+    let sent = reqwest::Client::new()
+        .post(format!("http://127.0.0.1:{port}/v1/track"))
+        .basic_auth("writeKey", Some(""))
+        .timeout(Duration::from_secs(20))
+        .body(r#"{"userId": "u1", "event": "Deployed", "properties": {"n": 1}}"#)
+        .send()
+        .await;
+    let answer = sent.unwrap_or_else(|error| panic!("port {port}: {error}"));
+    assert_eq!(answer.status().as_u16(), 200);
+    let stored = keen.wait_for_events(events + 1, Duration::from_secs(5)).await;
+    stored.unwrap_or_else(|_| panic!("no event in Keen"));
+    assert_eq!(keen.events()[events].collection, "Deployed");
+}
+
+/// Waits until Envoy's admin interface reports that it is live.
+///
+/// # Panics
+/// The process ends, or 60 s pass.
+pub async fn wait_until_live(process: &mut Background, admin_port: u16) {
+    let client = reqwest::Client::new();
+    let url = format!("http://127.0.0.1:{admin_port}/ready");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let answer = client.get(&url).timeout(Duration::from_secs(2)).send().await;
+        if answer.is_ok_and(|answer| answer.status().as_u16() == 200) {
+            return;
+        }
+        process.assert_running();
+        assert!(Instant::now() < deadline, "Envoy is not live:\n{}", process.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// Runs a command to its end.
 ///
 /// # Panics
