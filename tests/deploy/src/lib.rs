@@ -3,6 +3,8 @@
 //! `scripts/deploy-tools.sh` builds the tools in `target/deploy-tools`. Each test works in a directory of its own
 //! below `target/tmp`.
 
+pub mod container_config;
+
 use std::{
     fs, io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -23,6 +25,36 @@ pub fn tool(name: &str) -> PathBuf {
     let output = output.unwrap_or_else(|error| panic!("{}: {error}", script.display()));
     assert!(output.status.success(), "scripts/deploy-tools.sh {name} failed; see above");
     PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+}
+
+/// The path of the program `keen-edge`, which is built if needed.
+///
+/// # Panics
+/// It cannot be built.
+#[must_use]
+pub fn keen_edge_program() -> PathBuf {
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--package", "keen-edge-cli", "--message-format", "json"]);
+    let built = run(build.current_dir(harness::root())).expect_success();
+    let messages = built.lines().filter_map(|line| serde_json::from_str(line).ok());
+    let executable =
+        |message: serde_json::Value| Some(PathBuf::from(message["executable"].as_str()?));
+    messages.filter_map(executable).last().unwrap_or_else(|| panic!("no executable in\n{built}"))
+}
+
+/// Asserts that a file that is made from others is up to date. `UPDATE_DEPLOY=1` rewrites it.
+///
+/// # Panics
+/// It is not, or it cannot be written.
+pub fn assert_generated(path: &str, expected: &str) {
+    let file = harness::root().join(path);
+    if std::env::var_os("UPDATE_DEPLOY").is_some() {
+        fs::write(&file, expected).unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+    assert!(
+        fs::read_to_string(&file).is_ok_and(|found| found == expected),
+        "{path} is out of date; run this test with UPDATE_DEPLOY=1"
+    );
 }
 
 /// An empty directory `target/tmp/deploy-<name>`. It stays there for debugging.
