@@ -3,7 +3,9 @@
 //! `scripts/deploy-tools.sh` builds the tools in `target/deploy-tools`. Each test works in a directory of its own
 //! below `target/tmp`.
 
+pub mod chart_schema;
 pub mod container_config;
+pub mod kubernetes;
 
 use std::{
     fs, io,
