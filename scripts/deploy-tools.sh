@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds a tool that the tests of deploy/ use, from the Go module proxy, and prints its path in target/deploy-tools/bin:
-# scripts/deploy-tools.sh func-e | crane | registry | helm | kubectl-validate | compose-check
+# scripts/deploy-tools.sh func-e | crane | registry | helm | kubectl-validate | compose-check | istioctl | envoy-gateway
 #
 # A tool is built once; its version is in the table below. The Go caches are in target/deploy-tools, too.
 set -euo pipefail
@@ -16,9 +16,14 @@ case "$tool" in
   kubectl-validate)
     package=sigs.k8s.io/kubectl-validate version=v0.0.5-0.20250915070809-d2f2d68fba09
     ;;
+  # Istio tags no Go module; this commit is of version 1.31.
+  istioctl)
+    package=istio.io/istio/istioctl/cmd/istioctl version=v0.0.0-20260827124520-eed52ebb66ad
+    ;;
+  envoy-gateway) package=github.com/envoyproxy/gateway/cmd/envoy-gateway version=v1.9.1 ;;
   # A program of this repository around a library, in tests/deploy/tools/<tool>.
   compose-check) package=. version= wrapper="$root/tests/deploy/tools/$tool" ;;
-  *) die "scripts/deploy-tools.sh func-e | crane | registry | helm | kubectl-validate | compose-check" ;;
+  *) die "scripts/deploy-tools.sh: no tool '$tool'; the head of the script lists them" ;;
 esac
 
 has go || apt_install golang-go

@@ -3,6 +3,11 @@
 //! `scripts/deploy-tools.sh` builds the tools in `target/deploy-tools`. Each test works in a directory of its own
 //! below `target/tmp`.
 
+pub mod document;
+pub mod envoy;
+pub mod generated;
+pub mod load;
+
 use std::{
     fs, io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
