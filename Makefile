@@ -9,7 +9,7 @@ LOCKED := $(if $(filter true,$(CI)),--locked)
 TEST_ENV = envoy="$$(scripts/envoy.sh)" && chromium="$$(scripts/chromium.sh)" && \
 	ENVOY="$$envoy" CHROMIUM="$$chromium" KEEN_EDGE_WASM="$(WASM)"
 # The files of tests/deploy/tests whose tools build in minutes.
-DEPLOY_TESTS := func_e containers kubernetes
+DEPLOY_TESTS := containers drain ecds func_e generated kubernetes
 
 .PHONY: help
 help: ## List the commands
@@ -26,6 +26,10 @@ build-overflow: ## Build the filter with the overflow queue: target/keen_edge_ov
 .PHONY: run
 run: ## Run Envoy with envoy.yaml and a mock Keen until Ctrl-C (PORT, KEEN_PORT, ADMIN_PORT)
 	@scripts/run.sh
+
+.PHONY: drain
+drain: ## Stop the Envoy of `make run`, or another one, without losing a call (ADMIN_PORT, DRAIN_ARGS)
+	@scripts/drain.sh --admin "127.0.0.1:$${ADMIN_PORT:-9901}" $(DRAIN_ARGS)
 
 .PHONY: test
 test: build ## Run all tests that need no SDK, many of them in a real Envoy

@@ -92,13 +92,13 @@ measure() {
   done <<<"$text"
 }
 
-left() { printf '%s' "$requests requests, $connections connections, $pending bytes of events"; }
+left() { printf '%s' "requests: $requests, connections: $connections, bytes of events: $pending"; }
 
 measure || {
   say "no answer from Envoy's admin interface at $admin"
   exit 2
 }
-say "Envoy at $admin has $(left)"
+say "Envoy at $admin: $(left)"
 started=$SECONDS
 # From now on health checks fail, and each response closes its connection.
 post /healthcheck/fail || { say "POST /healthcheck/fail failed" && exit 2; }
@@ -120,7 +120,7 @@ done
 
 result=0
 if [ "$requests" -gt 0 ] || [ "$pending" -gt 0 ]; then
-  say "still $(left) after $((SECONDS - started)) s"
+  say "not drained after $((SECONDS - started)) s: $(left)"
   result=1
 else
   # Connections without a request may be closed.

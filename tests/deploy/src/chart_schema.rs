@@ -40,7 +40,7 @@ pub fn from_config_schema(config: &Value) -> Value {
     let mut schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Values of the chart keen-edge",
-        "description": "Generated: UPDATE_DEPLOY=1 cargo test -p deploy --test helm chart_files",
+        "description": "Generated: UPDATE_DEPLOY=1 cargo test -p deploy --test generated",
         "type": "object",
         "additionalProperties": false,
         "required": ["sources"],

@@ -1,8 +1,9 @@
 //! `deploy/container` and `deploy/compose`: images that buildah builds, and the Compose file.
 
+use deploy::generated::read;
 use deploy::{
-    Background, Ports, assert_delivers, assert_generated, container_config, free_port, fresh_dir,
-    keen_edge_program, read, run, tool, wait_until_live,
+    Background, Ports, assert_delivers, container_config, free_port, fresh_dir, keen_edge_program,
+    run, tool, wait_until_live,
 };
 use mock_keen::{MockKeen, Options, WRITE_KEY};
 use serde_json::{Value, json};
@@ -77,15 +78,6 @@ fn wasm() -> Vec<u8> {
     let built = harness::root().join("target/keen_edge.wasm");
     assert_eq!(fs::canonicalize(harness::wasm_path().unwrap()).unwrap(), built, "KEEN_EDGE_WASM");
     fs::read(built).unwrap()
-}
-
-#[test]
-fn container_configurations_are_envoy_yaml_with_the_changes_of_a_container() {
-    let container = container_config::from_envoy_yaml(&read("envoy.yaml"));
-    assert_generated("deploy/container/envoy.yaml", &container);
-    assert_generated("deploy/kubernetes/gateway/envoy.yaml", &container);
-    let sidecar = container_config::for_sidecar(&container);
-    assert_generated("deploy/kubernetes/sidecar/envoy.yaml", &sidecar);
 }
 
 #[test]

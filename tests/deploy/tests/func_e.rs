@@ -1,6 +1,8 @@
 //! `func-e run -c envoy.yaml`, as README shows it.
 
-use deploy::{Background, Ports, assert_delivers, fresh_dir, read, run, tool, wait_until_live};
+use deploy::{
+    Background, Ports, assert_delivers, fresh_dir, generated::read, run, tool, wait_until_live,
+};
 use mock_keen::{MockKeen, Options};
 use std::{fs, os::unix::fs::symlink, path::Path, process::Command, time::Duration};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -1,8 +1,9 @@
 //! `deploy/helm/keen-edge`: the chart, its values and what it renders.
 
+use deploy::generated::read;
 use deploy::{
-    Background, Finished, Ports, assert_delivers, assert_generated, chart_schema, container_config,
-    fresh_dir, keen_edge_program, kubernetes, read, run, tool, wait_until_live,
+    Background, Finished, Ports, assert_delivers, fresh_dir, keen_edge_program, kubernetes, run,
+    tool, wait_until_live,
 };
 use mock_keen::{MockKeen, Options, PROJECT, Project, WRITE_KEY};
 use serde_json::{Value, json};
@@ -39,14 +40,6 @@ fn envoy_configuration(rendered: &str) -> String {
     let objects = kubernetes::documents(rendered);
     let map = kubernetes::object(&objects, "ConfigMap", "edge-keen-edge");
     map["data"]["envoy.yaml"].as_str().unwrap().to_owned()
-}
-
-#[test]
-fn chart_files_are_made_from_envoy_yaml_and_the_schema_of_the_configuration() {
-    let container = container_config::from_envoy_yaml(&read("envoy.yaml"));
-    assert_generated(&format!("{CHART}/files/envoy.yaml"), &container);
-    let schema = chart_schema::from_config_schema(&harness::yaml(&read("config.schema.json")));
-    assert_generated(&format!("{CHART}/values.schema.json"), &format!("{schema:#}\n"));
 }
 
 #[test]

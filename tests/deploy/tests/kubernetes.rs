@@ -1,6 +1,6 @@
 //! `deploy/kubernetes`: what `kubectl apply -k` would apply, checked with the schemas of Kubernetes.
 
-use deploy::{container_config::KEY_FILE, fresh_dir, kubernetes, read, run, tool};
+use deploy::{container_config::KEY_FILE, fresh_dir, generated::read, kubernetes, run, tool};
 use serde_json::Value;
 use std::{fs, path::Path, process::Command};
 
