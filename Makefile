@@ -49,6 +49,10 @@ test-deploy: build ## Check the files in deploy/ with the tools that build in mi
 test-deploy-full: build ## Check all files in deploy/; builds every tool (half an hour the first time)
 	@$(TEST_ENV) cargo test $(LOCKED) --package deploy
 
+.PHONY: dist
+dist: build ## Leave a release in dist/: filter, checksum, OCI layout, Helm chart, schema, SBOM
+	@scripts/dist.sh
+
 .PHONY: bench
 bench: build ## Compare cost with the alternatives (BENCH_ARGS="--rounds 9"); writes target/bench.json
 	@scripts/bench.sh $(BENCH_ARGS)

@@ -45,7 +45,10 @@ pub fn keen_edge_program() -> PathBuf {
     let messages = built.lines().filter_map(|line| serde_json::from_str(line).ok());
     let executable =
         |message: serde_json::Value| Some(PathBuf::from(message["executable"].as_str()?));
-    messages.filter_map(executable).last().unwrap_or_else(|| panic!("no executable in\n{built}"))
+    messages
+        .filter_map(executable)
+        .next_back()
+        .unwrap_or_else(|| panic!("no executable in\n{built}"))
 }
 
 /// An empty directory `target/tmp/deploy-<name>`. It stays there for debugging.
