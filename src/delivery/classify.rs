@@ -91,7 +91,8 @@ struct ErrorReply<'a> {
 
 /// Returns Keen's error name, if the reply has one.
 fn error_code(reply: &[u8]) -> Option<String> {
-    let name = serde_json::from_slice::<ErrorReply<'_>>(reply).ok()?.error_code?;
+    let reply = std::str::from_utf8(reply).ok()?;
+    let name = serde_json::from_str::<ErrorReply<'_>>(reply).ok()?.error_code?;
     bulk::is_error_name(&name).then(|| name.into_owned())
 }
 

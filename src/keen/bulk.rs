@@ -90,7 +90,8 @@ pub fn parse_reply(
     reply: &[u8],
     expected: &[(&str, usize)],
 ) -> Result<Vec<EventResult>, serde_json::Error> {
-    let mut deserializer = serde_json::Deserializer::from_slice(reply);
+    let reply = std::str::from_utf8(reply).map_err(serde_json::Error::custom)?;
+    let mut deserializer = serde_json::Deserializer::from_str(reply);
     let results = Reply { expected }.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(results)
