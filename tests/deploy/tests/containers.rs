@@ -108,6 +108,22 @@ fn container_configurations_pass_envoy_and_keen_edge_check() {
     }
 }
 
+/// The command that the test runs, in the files that show it.
+#[test]
+fn documents_show_the_commands_of_the_tests() {
+    let filter =
+        "buildah bud --timestamp 0 -f deploy/container/Dockerfile.filter -t keen-edge-filter .";
+    let image = "docker build -f deploy/container/Dockerfile -t keen-edge .";
+    for (document, command) in [
+        ("docs/deploying.md", filter),
+        ("deploy/container/Dockerfile.filter", filter),
+        ("docs/deploying.md", image),
+        ("deploy/container/Dockerfile", image),
+    ] {
+        assert!(read(document).contains(command), "{document}: {command}");
+    }
+}
+
 #[tokio::test]
 async fn filter_image_is_reproducible_and_comes_back_from_a_registry() {
     let wasm = wasm();

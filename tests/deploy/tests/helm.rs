@@ -149,6 +149,19 @@ fn rendered_configuration_passes_envoy_and_keen_edge_check() {
     }
 }
 
+#[test]
+fn values_of_the_document_render_a_valid_configuration() {
+    let document = read("docs/deploying.md");
+    let (_, section) = document.split_once("\n## Helm\n").unwrap();
+    let (_, block) = section.split_once("```yaml\n").unwrap();
+    let values = harness::yaml(block.split_once("```").unwrap().0);
+    let dir = fresh_dir("helm-document");
+    let file = dir.join("envoy.yaml");
+    fs::write(&file, envoy_configuration(&template(&dir, &values).expect_success())).unwrap();
+    let check = run(Command::new(keen_edge_program()).args(["check", "--strict"]).arg(&file));
+    assert!(check.succeeded(), "{}", check.all_output());
+}
+
 /// Replaces the paths in the pod by those of this machine.
 fn local_files(text: &str, keys: &Path) -> String {
     text.replace("/etc/envoy/keen_edge.wasm", &harness::wasm_path().unwrap().to_string_lossy())

@@ -106,6 +106,19 @@ fn objects_fit_each_other_and_the_configuration_of_envoy() {
 }
 
 #[test]
+fn documents_create_the_secret_that_the_pods_mount() {
+    let create = "create secret generic keen-edge-keys --from-literal=keen_write_key=";
+    for name in ["gateway", "sidecar"] {
+        let apply = format!("kubectl apply -k deploy/kubernetes/{name}");
+        for file in ["docs/deploying.md", &format!("deploy/kubernetes/{name}/kustomization.yaml")] {
+            let text = read(file);
+            assert!(text.contains(create) && text.contains(&apply), "{file}");
+        }
+    }
+    assert!(KEY_FILE.ends_with("/keen_write_key"));
+}
+
+#[test]
 fn changed_configuration_starts_new_pods() {
     let copy = fresh_dir("kubernetes-changed");
     let gateway = harness::root().join("deploy/kubernetes/gateway");
