@@ -89,6 +89,12 @@ else
   options+=("-Zbuild-std=std,panic_abort")
 fi
 
+# Panics name their source files. Without the paths of this machine the module is the same wherever it is built.
+"${cargo[@]}" fetch --quiet ${CI:+--locked} --target "$triple"
+remap="'--remap-path-prefix=$root=keen-edge'"
+for registry in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do remap+=",'--remap-path-prefix=$registry='"; done
+options+=(--config "target.$triple.rustflags=[$remap]")
+
 if [ "$verb" = clippy ]; then
   exec "${cargo[@]}" clippy "${options[@]}" --target-dir "$out" -- -D warnings
 fi
