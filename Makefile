@@ -9,7 +9,7 @@ LOCKED := $(if $(filter true,$(CI)),--locked)
 TEST_ENV = envoy="$$(scripts/envoy.sh)" && chromium="$$(scripts/chromium.sh)" && \
 	ENVOY="$$envoy" CHROMIUM="$$chromium" KEEN_EDGE_WASM="$(WASM)"
 # The files of tests/deploy/tests whose tools build in minutes.
-DEPLOY_TESTS := drain ecds func_e generated
+DEPLOY_TESTS := containers drain ecds func_e generated
 
 .PHONY: help
 help: ## List the commands

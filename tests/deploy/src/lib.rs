@@ -3,6 +3,7 @@
 //! `scripts/deploy-tools.sh` builds the tools in `target/deploy-tools`. Each test works in a directory of its own
 //! below `target/tmp`.
 
+pub mod container_config;
 pub mod document;
 pub mod envoy;
 pub mod generated;
@@ -30,6 +31,36 @@ pub fn tool(name: &str) -> PathBuf {
     PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
 }
 
+/// The path of the program `keen-edge`, which is built if needed.
+///
+/// # Panics
+/// It cannot be built.
+#[must_use]
+pub fn keen_edge_program() -> PathBuf {
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--package", "keen-edge-cli", "--message-format", "json"]);
+    let built = run(build.current_dir(harness::root())).expect_success();
+    let messages = built.lines().filter_map(|line| serde_json::from_str(line).ok());
+    let executable =
+        |message: serde_json::Value| Some(PathBuf::from(message["executable"].as_str()?));
+    messages.filter_map(executable).last().unwrap_or_else(|| panic!("no executable in\n{built}"))
+}
+
+/// Asserts that a file that is made from others is up to date. `UPDATE_DEPLOY=1` rewrites it.
+///
+/// # Panics
+/// It is not, or it cannot be written.
+pub fn assert_generated(path: &str, expected: &str) {
+    let file = harness::root().join(path);
+    if std::env::var_os("UPDATE_DEPLOY").is_some() {
+        fs::write(&file, expected).unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+    assert!(
+        fs::read_to_string(&file).is_ok_and(|found| found == expected),
+        "{path} is out of date; run this test with UPDATE_DEPLOY=1"
+    );
+}
+
 /// An empty directory `target/tmp/deploy-<name>`. It stays there for debugging.
 ///
 /// # Panics
@@ -55,6 +86,88 @@ pub fn fresh_dir(name: &str) -> PathBuf {
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("its address").port()
+}
+
+/// The ports of a copy of `envoy.yaml`.
+#[derive(Debug, Clone, Copy)]
+pub struct Ports {
+    /// The listener for SDKs.
+    pub listener: u16,
+    /// Envoy's admin interface.
+    pub admin: u16,
+    /// Keen.
+    pub keen: u16,
+}
+
+impl Ports {
+    /// Free ports for Envoy, and the port of a running mock of Keen.
+    #[must_use]
+    pub fn free(keen: SocketAddr) -> Self {
+        Self { listener: free_port(), admin: free_port(), keen: keen.port() }
+    }
+
+    /// Replaces the three ports in the text of `envoy.yaml`, or of a file that has the same ones.
+    ///
+    /// # Panics
+    /// The text does not have each of them once.
+    #[must_use]
+    pub fn replace_in(&self, yaml: &str) -> String {
+        let ports = [("8080", self.listener), ("9901", self.admin), ("8089", self.keen)];
+        ports.iter().fold(yaml.to_owned(), |text, (shipped, port)| {
+            let shipped = format!("port_value: {shipped}");
+            assert_eq!(text.matches(&shipped).count(), 1, "{shipped} in\n{text}");
+            text.replace(&shipped, &format!("port_value: {port}"))
+        })
+    }
+}
+
+/// The text of a file of the repository.
+///
+/// # Panics
+/// It cannot be read.
+#[must_use]
+pub fn read(path: &str) -> String {
+    let path = harness::root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Sends a track call of source `writeKey` and waits until the mock of Keen has its event.
+///
+/// # Panics
+/// The answer is not 200, or Keen does not get the event.
+pub async fn assert_delivers(port: u16, keen: &mock_keen::MockKeen) {
+    let events = keen.events().len();
+    let sent = reqwest::Client::new()
+        .post(format!("http://127.0.0.1:{port}/v1/track"))
+        .basic_auth("writeKey", Some(""))
+        .timeout(Duration::from_secs(20))
+        .body(r#"{"userId": "u1", "event": "Deployed", "properties": {"n": 1}}"#)
+        .send()
+        .await;
+    let answer = sent.unwrap_or_else(|error| panic!("port {port}: {error}"));
+    assert_eq!(answer.status().as_u16(), 200);
+    let stored = keen.wait_for_events(events + 1, Duration::from_secs(5)).await;
+    stored.unwrap_or_else(|_| panic!("no event in Keen"));
+    assert_eq!(keen.events()[events].collection, "Deployed");
+}
+
+/// Waits until Envoy's admin interface reports that it is live.
+///
+/// # Panics
+/// The process ends, or 60 s pass.
+pub async fn wait_until_live(process: &mut Background, admin_port: u16) {
+    let client = reqwest::Client::new();
+    let url = format!("http://127.0.0.1:{admin_port}/ready");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let answer = client.get(&url).timeout(Duration::from_secs(2)).send().await;
+        if answer.is_ok_and(|answer| answer.status().as_u16() == 200) {
+            return;
+        }
+        process.assert_running();
+        assert!(Instant::now() < deadline, "Envoy is not live:\n{}", process.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Runs a command to its end.
