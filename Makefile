@@ -19,10 +19,6 @@ help: ## List the commands
 build: ## Build the filter: target/keen_edge.wasm
 	@scripts/build.sh
 
-.PHONY: build-overflow
-build-overflow: ## Build the filter with the overflow queue: target/keen_edge_overflow.wasm
-	@scripts/build.sh overflow
-
 .PHONY: run
 run: ## Run Envoy with envoy.yaml and a mock Keen until Ctrl-C (PORT, KEEN_PORT, ADMIN_PORT)
 	@scripts/run.sh
@@ -34,7 +30,6 @@ drain: ## Stop the Envoy of `make run`, or another one, without losing a call (A
 .PHONY: test
 test: build ## Run all tests that need no SDK, many of them in a real Envoy
 	@scripts/build.sh panic-switch
-	@scripts/build.sh overflow
 	@$(TEST_ENV) cargo test $(LOCKED) --workspace --exclude clients --exclude deploy --exclude facade
 
 .PHONY: test-clients
