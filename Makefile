@@ -9,11 +9,11 @@ LOCKED := $(if $(filter true,$(CI)),--locked)
 TEST_ENV = envoy="$$(scripts/envoy.sh)" && chromium="$$(scripts/chromium.sh)" && \
 	ENVOY="$$envoy" CHROMIUM="$$chromium" KEEN_EDGE_WASM="$(WASM)"
 # The files of tests/deploy/tests whose tools build in minutes.
-DEPLOY_TESTS := containers drain ecds func_e generated
+DEPLOY_TESTS := containers drain ecds func_e generated kubernetes
 
 .PHONY: help
 help: ## List the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 
 .PHONY: build
 build: ## Build the filter: target/keen_edge.wasm
@@ -43,6 +43,10 @@ test-deploy: build ## Check the files in deploy/ with the tools that build in mi
 .PHONY: test-deploy-full
 test-deploy-full: build ## Check all files in deploy/; builds every tool (half an hour the first time)
 	@$(TEST_ENV) cargo test $(LOCKED) --package deploy
+
+.PHONY: dist
+dist: build ## Leave a release in dist/: filter, checksum, OCI layout, Helm chart, schema, SBOM
+	@scripts/dist.sh
 
 .PHONY: bench
 bench: build ## Compare cost with the alternatives (BENCH_ARGS="--rounds 9"); writes target/bench.json

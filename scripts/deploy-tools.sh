@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs a tool that the tests of deploy/ use, and prints its path: scripts/deploy-tools.sh TOOL, one of func-e, crane,
-# helm, kustomize, kubectl-validate, compose-check, kubernetes-validate, buildah, istioctl and envoy-gateway.
+# Installs a tool that the tests of deploy/ use, and prints its path:
+# scripts/deploy-tools.sh func-e | crane | helm | kustomize | kubectl-validate | compose-check | kubernetes-validate | buildah |
+# istioctl | envoy-gateway
 #
 # Most are built from the Go module proxy into target/deploy-tools/bin, once, with the Go caches beside it. The table below
 # has the versions.
@@ -24,7 +25,7 @@ case "$tool" in
     ;;
   envoy-gateway) package=github.com/envoyproxy/gateway/cmd/envoy-gateway version=v1.9.1 ;;
   # A program of this repository around a library, in tests/deploy/tools/<tool>.
-  compose-check) package=. version= wrapper="$root/tests/deploy/tools/$tool" ;;
+  compose-check) package=. version='' wrapper="$root/tests/deploy/tools/$tool" ;;
   # From PyPI, with the schemas of Kubernetes 1.25 to 1.37.
   kubernetes-validate) package=kubernetes-validate version=1.37.0 ;;
   # From Debian.
@@ -83,13 +84,18 @@ build() {
   say "$tool: built in $((SECONDS - started)) s"
 }
 
-mkdir -p "$home/bin"
-if ! is_built; then
-  # Tests run in parallel, and each may call this script. Two builds at a time would share the same cores.
-  if has flock; then
-    exec 9>"$home/build.lock"
-    flock 9
+main() {
+  mkdir -p "$home/bin"
+  if ! is_built; then
+    # Tests run in parallel, and each may call this script. Two builds at a time would share the same cores.
+    if has flock; then
+      exec 9>"$home/build.lock"
+      flock 9
+    fi
+    is_built || build
   fi
-  is_built || build
-fi
-echo "$home/bin/$tool"
+  echo "$home/bin/$tool"
+}
+
+main
+exit

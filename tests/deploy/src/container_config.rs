@@ -11,7 +11,7 @@ pub const KEY_FILE: &str = "/etc/keen-edge/keys/keen_write_key";
 const HEAD: &str = "\
 # Envoy with keen-edge in a container: envoy.yaml with the listener on all addresses, Keen itself as the destination, the Keen
 # write key in a file of its own, and a port for probes and metrics. Change the sources. The other lines are explained there.
-# Generated from envoy.yaml: UPDATE_DEPLOY=1 cargo test -p deploy --test containers container_configuration
+# Generated from envoy.yaml: UPDATE_DEPLOY=1 cargo test -p deploy --test generated
 ";
 
 /// What kubelet and Prometheus reach. The admin interface itself stays on loopback.
@@ -110,8 +110,8 @@ pub fn from_envoy_yaml(envoy_yaml: &str) -> String {
             format!("          common_http_protocol_options: {{idle_timeout: 30s}}\n{INJECTOR}"),
         ),
         (
-            "# Do not expose this port: anyone who reaches it can stop Envoy. To stop without losing callers: POST /healthcheck/fail,\n# POST /drain_listeners?graceful&skip_exit, wait for holdMs, POST /quitquitquit.\n",
-            "# Do not expose this port: anyone who reaches it can stop Envoy. /usr/local/bin/keen-edge-drain stops it without losing\n# callers.\n"
+            "scripts/drain.sh stops it without losing callers.",
+            "keen-edge-drain stops it without losing callers."
                 .to_owned(),
         ),
     ];

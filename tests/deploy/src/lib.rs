@@ -3,10 +3,12 @@
 //! `scripts/deploy-tools.sh` builds the tools in `target/deploy-tools`. Each test works in a directory of its own
 //! below `target/tmp`.
 
+pub mod chart_schema;
 pub mod container_config;
 pub mod document;
 pub mod envoy;
 pub mod generated;
+pub mod kubernetes;
 pub mod load;
 
 use std::{
@@ -43,22 +45,10 @@ pub fn keen_edge_program() -> PathBuf {
     let messages = built.lines().filter_map(|line| serde_json::from_str(line).ok());
     let executable =
         |message: serde_json::Value| Some(PathBuf::from(message["executable"].as_str()?));
-    messages.filter_map(executable).last().unwrap_or_else(|| panic!("no executable in\n{built}"))
-}
-
-/// Asserts that a file that is made from others is up to date. `UPDATE_DEPLOY=1` rewrites it.
-///
-/// # Panics
-/// It is not, or it cannot be written.
-pub fn assert_generated(path: &str, expected: &str) {
-    let file = harness::root().join(path);
-    if std::env::var_os("UPDATE_DEPLOY").is_some() {
-        fs::write(&file, expected).unwrap_or_else(|error| panic!("{path}: {error}"));
-    }
-    assert!(
-        fs::read_to_string(&file).is_ok_and(|found| found == expected),
-        "{path} is out of date; run this test with UPDATE_DEPLOY=1"
-    );
+    messages
+        .filter_map(executable)
+        .next_back()
+        .unwrap_or_else(|| panic!("no executable in\n{built}"))
 }
 
 /// An empty directory `target/tmp/deploy-<name>`. It stays there for debugging.
@@ -119,16 +109,6 @@ impl Ports {
             text.replace(&shipped, &format!("port_value: {port}"))
         })
     }
-}
-
-/// The text of a file of the repository.
-///
-/// # Panics
-/// It cannot be read.
-#[must_use]
-pub fn read(path: &str) -> String {
-    let path = harness::root().join(path);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// Sends a track call of source `writeKey` and waits until the mock of Keen has its event.

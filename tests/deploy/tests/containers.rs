@@ -1,8 +1,9 @@
 //! `deploy/container` and `deploy/compose`: images that buildah builds, and the Compose file.
 
+use deploy::generated::read;
 use deploy::{
-    Background, Ports, assert_delivers, assert_generated, container_config, free_port, fresh_dir,
-    keen_edge_program, read, run, tool, wait_until_live,
+    Background, Ports, assert_delivers, container_config, free_port, fresh_dir, keen_edge_program,
+    run, tool, wait_until_live,
 };
 use mock_keen::{MockKeen, Options, WRITE_KEY};
 use serde_json::{Value, json};
@@ -80,15 +81,6 @@ fn wasm() -> Vec<u8> {
 }
 
 #[test]
-fn container_configurations_are_envoy_yaml_with_the_changes_of_a_container() {
-    let container = container_config::from_envoy_yaml(&read("envoy.yaml"));
-    assert_generated("deploy/container/envoy.yaml", &container);
-    assert_generated("deploy/kubernetes/gateway/envoy.yaml", &container);
-    let sidecar = container_config::for_sidecar(&container);
-    assert_generated("deploy/kubernetes/sidecar/envoy.yaml", &sidecar);
-}
-
-#[test]
 fn container_configurations_pass_envoy_and_keen_edge_check() {
     let dir = fresh_dir("container-check");
     fs::write(dir.join("keen_write_key"), WRITE_KEY).unwrap();
@@ -113,6 +105,22 @@ fn container_configurations_pass_envoy_and_keen_edge_check() {
         let mut validate = Command::new(harness::envoy_path().unwrap());
         let validated = run(validate.args(["--mode", "validate", "-c"]).arg(file));
         assert!(validated.succeeded(), "{shipped}: {}", validated.all_output());
+    }
+}
+
+/// The command that the test runs, in the files that show it.
+#[test]
+fn documents_show_the_commands_of_the_tests() {
+    let filter =
+        "buildah bud --timestamp 0 -f deploy/container/Dockerfile.filter -t keen-edge-filter .";
+    let image = "docker build -f deploy/container/Dockerfile -t keen-edge .";
+    for (document, command) in [
+        ("docs/deploying.md", filter),
+        ("deploy/container/Dockerfile.filter", filter),
+        ("docs/deploying.md", image),
+        ("deploy/container/Dockerfile", image),
+    ] {
+        assert!(read(document).contains(command), "{document}: {command}");
     }
 }
 

@@ -1,6 +1,8 @@
 //! `func-e run -c envoy.yaml`, as README shows it.
 
-use deploy::{Background, Ports, assert_delivers, fresh_dir, read, run, tool, wait_until_live};
+use deploy::{
+    Background, Ports, assert_delivers, fresh_dir, generated::read, run, tool, wait_until_live,
+};
 use mock_keen::{MockKeen, Options};
 use std::{fs, os::unix::fs::symlink, path::Path, process::Command, time::Duration};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -70,6 +72,9 @@ async fn func_e_run_with_envoy_yaml_delivers_an_event() {
     let versions = serve_versions(versions_json()).await;
     let mut command = func_e(&dir, &versions);
     command.args(["run", "-c", "envoy.yaml"]);
+    for document in ["README.md", "docs/deploying.md"] {
+        assert!(read(document).contains("func-e run -c envoy.yaml"), "{document}");
+    }
     let mut func_e = Background::start(&command, &dir.join("func-e.log"));
     wait_until_live(&mut func_e, ports.admin).await;
     assert_delivers(ports.listener, &keen).await;

@@ -4,6 +4,7 @@ use deploy::generated::{
     UPDATE, as_value, assert_up_to_date, block, cluster, envoy_yaml, filter,
     filter_for_control_plane, indented, read, with_block,
 };
+use deploy::{chart_schema, container_config};
 
 /// The first lines of a generated file.
 fn header(what: &str, source: &str) -> String {
@@ -149,4 +150,20 @@ fn patches_of_istio_and_envoy_gateway_contain_the_filter_of_envoy_yaml() {
         let text = between_marks(&text, "cluster", &as_value(&cluster()));
         assert_up_to_date(path, &text);
     }
+}
+
+#[test]
+fn container_configurations_are_envoy_yaml_with_the_changes_of_a_container() {
+    let container = container_config::from_envoy_yaml(&read("envoy.yaml"));
+    assert_up_to_date("deploy/container/envoy.yaml", &container);
+    assert_up_to_date("deploy/kubernetes/gateway/envoy.yaml", &container);
+    assert_up_to_date("deploy/helm/keen-edge/files/envoy.yaml", &container);
+    let sidecar = container_config::for_sidecar(&container);
+    assert_up_to_date("deploy/kubernetes/sidecar/envoy.yaml", &sidecar);
+}
+
+#[test]
+fn schema_of_the_charts_values_has_the_settings_of_the_configuration() {
+    let schema = chart_schema::from_config_schema(&harness::yaml(&read("config.schema.json")));
+    assert_up_to_date("deploy/helm/keen-edge/values.schema.json", &format!("{schema:#}\n"));
 }
