@@ -107,10 +107,52 @@ pub fn filter() -> String {
     block(&envoy_yaml(), "- name: keen_edge")
 }
 
-/// The cluster `keen` as an item of `clusters`.
+/// The filter as an item of `http_filters`, for a control plane that knows Envoy's API of 1.39 and older:
+/// `capability_restriction_config` is a field of the plugin there, and of its VM since 1.40.
+///
+/// # Panics
+/// `envoy.yaml` has other lines around that field.
+#[must_use]
+pub fn filter_for_control_plane() -> String {
+    let text = filter();
+    let (start, end) = ("# The callbacks that Envoy runs", "# An invalid configuration");
+    assert!(text.contains(start) && text.contains(end), "{text}");
+    let mut moved = false;
+    let mut out = String::new();
+    for line in text.lines() {
+        if line.trim().starts_with(start) {
+            moved = true;
+            let indent = " ".repeat(indent_of(line) - 2);
+            out.push_str(&format!(
+                "{indent}# In vm_config since Envoy 1.40, which also takes it from here.\n"
+            ));
+        }
+        moved &= !line.trim().starts_with(end);
+        out.push_str(if moved { line.get(2..).unwrap_or_default() } else { line });
+        out.push('\n');
+    }
+    out
+}
+
+/// The cluster `keen` as an item of `clusters`, for Keen itself instead of the mock: its address, and its TLS, which is
+/// a comment in `envoy.yaml`.
+///
+/// # Panics
+/// `envoy.yaml` has another address, or no such comment.
 #[must_use]
 pub fn cluster() -> String {
-    block(&envoy_yaml(), "- name: keen")
+    let text = block(&envoy_yaml(), "- name: keen");
+    let local = "address: 127.0.0.1, port_value: 8089";
+    assert!(text.contains(local) && text.contains("# transport_socket:"), "{text}");
+    let text = text.replace(local, "address: api.keen.io, port_value: 443");
+    let mut in_comment = false;
+    let lines =
+        text.lines().filter(|line| !line.contains("# This is the mock Keen.")).map(|line| {
+            in_comment = line.trim() == "# transport_socket:"
+                || in_comment && line.trim_start().starts_with("#   ");
+            if in_comment { line.replacen("# ", "", 1) } else { line.to_owned() }
+        });
+    lines.map(|line| line + "\n").collect()
 }
 
 /// The same block as a value instead of an item of a list: without `- `.

@@ -115,10 +115,12 @@ impl TestEnv {
     }
 }
 
-/// The directory of the program `keen-edge`, which is built if need be.
+/// The directory of the program `keen-edge`, which is built if need be: with the features of `make test`, whose build is
+/// used again.
 fn keen_edge() -> PathBuf {
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--package", "keen-edge-cli", "--bin", "keen-edge"]);
+    build.args(["build", "--quiet", "--workspace", "--bin", "keen-edge"]);
+    build.args(["clients", "deploy", "facade"].map(|name| format!("--exclude={name}")));
     let _ = run(build.current_dir(harness::root())).expect_success();
     let test = std::env::current_exe().unwrap();
     // target/debug/deps/<this test>

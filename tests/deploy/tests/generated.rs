@@ -1,7 +1,8 @@
 //! The files of `deploy/` that repeat parts of `envoy.yaml` are up to date.
 
 use deploy::generated::{
-    UPDATE, as_value, assert_up_to_date, block, envoy_yaml, filter, indented, read, with_block,
+    UPDATE, as_value, assert_up_to_date, block, cluster, envoy_yaml, filter,
+    filter_for_control_plane, indented, read, with_block,
 };
 use deploy::{chart_schema, container_config};
 
@@ -126,6 +127,29 @@ fn remote_code_bootstrap_is_envoy_yaml_with_the_module_on_a_server() {
         + ARTIFACTS
         + after;
     assert_up_to_date("deploy/remote-code/envoy.yaml", &text);
+}
+
+/// Replaces what is between `<mark>:start` and `<mark>:end` in a file, with the indentation of the first of these.
+fn between_marks(text: &str, mark: &str, new: &str) -> String {
+    let start = format!("# {mark}:start");
+    let end = format!("# {mark}:end");
+    let line = text.lines().find(|line| line.trim() == start);
+    let line = line.unwrap_or_else(|| panic!("no line {start:?}"));
+    let (before, rest) = text.split_once(&format!("{line}\n")).expect("the first mark");
+    let spaces = line.len() - line.trim_start().len();
+    let last = format!("{}{end}\n", " ".repeat(spaces));
+    let (_, after) = rest.split_once(&last).unwrap_or_else(|| panic!("no line {end:?}"));
+    format!("{before}{line}\n{}{last}{after}", indented(new, spaces))
+}
+
+/// Files around the filter and the cluster of `envoy.yaml`, which stand between marks.
+#[test]
+fn patches_of_istio_and_envoy_gateway_contain_the_filter_of_envoy_yaml() {
+    for path in ["deploy/istio/envoyfilter.yaml", "deploy/envoy-gateway/keen-edge.yaml"] {
+        let text = between_marks(&read(path), "filter", &as_value(&filter_for_control_plane()));
+        let text = between_marks(&text, "cluster", &as_value(&cluster()));
+        assert_up_to_date(path, &text);
+    }
 }
 
 #[test]
