@@ -33,7 +33,6 @@ pub(super) fn create_keys() {
     KEYS.into_iter().for_each(create_key);
 }
 
-#[cfg(feature = "overflow")]
 /// Creates the key of [`claim_drain_lease`] for a queue, if it does not exist.
 pub(super) fn create_drain_lease(queue_url: &str) {
     create_key(&drain_lease_key(queue_url));

@@ -2,7 +2,6 @@
 
 use super::callouts::{Callouts, Origin};
 use super::host;
-use super::overflow::{self, Overflow};
 use super::process_state;
 use super::request_queue::{QueuedRequest, RequestMapper, RequestQueue, RequestSeq};
 use super::responses::{self, ClientForm, MAX_RESPONSES_PER_CALLBACK, PendingResponses};
@@ -10,8 +9,8 @@ use super::telemetry::{DropReason, Telemetry};
 use super::wake::{FAST_TICK_MS, SLOW_TICK_MS, TICK_MS, Waker};
 use crate::config::Config;
 use crate::delivery::{Admission, Callout, CalloutResponse, Delivery, MonotonicClock, WaiterId};
-use crate::overflow::{Call, Target};
-use crate::segment::http::{Response, Unavailable};
+use crate::overflow::{Call, Overflow, Target};
+use crate::segment::http::{self, Response, Unavailable};
 use std::mem::replace;
 
 /// Maximum bytes held for requests that are read or wait. Above it new requests get a 429. Bodies
@@ -29,6 +28,7 @@ pub(super) struct Worker {
     /// Whether the configuration is in use: see [`Self::activate`].
     active: bool,
     response_capability_checked: bool,
+    buffer_limit_logged: bool,
     /// Clock of deadlines and backoffs.
     clock: MonotonicClock,
     queue: RequestQueue,
@@ -57,7 +57,11 @@ impl Worker {
         waker.ensure_ticking();
         let mut delivery =
             Delivery::new(config.delivery, config.timeout_ms, config.destinations.len(), seed);
-        let overflow = overflow::start(&config);
+        let overflow = config.overflow.as_ref().map(|settings| {
+            process_state::create_drain_lease(&settings.queue_url);
+            let projects = config.destinations.iter().map(|d| d.project_id.clone()).collect();
+            Overflow::new(settings, projects, config.timeout_ms)
+        });
         if let Some(overflow) = &overflow {
             delivery.enable_overflow(overflow.policy());
         }
@@ -66,6 +70,7 @@ impl Worker {
             root_id,
             active: false,
             response_capability_checked: false,
+            buffer_limit_logged: false,
             clock: MonotonicClock::default(),
             queue: RequestQueue::default(),
             mapper: RequestMapper::new(&config),
@@ -94,7 +99,7 @@ impl Worker {
         self.worker_id = worker_id;
         self.waker.register(worker_id);
         self.mapper.activate(&self.config, worker_id);
-        self.telemetry.activate(worker_id);
+        self.telemetry.activate(worker_id, self.config.delivery.max_pending_bytes);
     }
 
     /// Counts a request on Segment's paths.
@@ -175,7 +180,7 @@ impl Worker {
         }
         match admission {
             Admission::Empty => Some(Response::Ok),
-            Admission::Rejected => Some(Response::TooManyRequests),
+            Admission::Rejected => Some(Response::TooManyRequests(http::Overload::QueueFull)),
             Admission::Admitted => (!waits).then_some(Response::Ok),
         }
     }
@@ -198,9 +203,8 @@ impl Worker {
 
     /// Responds to the effective context.
     pub(super) fn respond(&mut self, response: Response, form: &ClientForm) {
-        let reason = responses::reason(&response, self.is_overloaded());
-        self.telemetry.count_response(&response, reason);
-        responses::send(response, reason, form, &self.config.allow_origins);
+        self.telemetry.count_response(&response);
+        responses::send(response, form, &self.config.allow_origins);
     }
 
     /// Replaces Envoy's own response: a 413 for its buffer limit, or a 408 for its timeout. SDKs
@@ -209,10 +213,23 @@ impl Worker {
         if form.is_grpc {
             // The original status is lost in gRPC's form.
             let response = Response::ServiceUnavailable(Unavailable::Unconfirmed);
-            self.telemetry.count_response(&response, responses::reason(&response, false));
+            self.telemetry.count_response(&response);
             host::restore_status(response.status());
         } else {
             self.respond(Response::replacing_local_reply(host::response_status()), form);
+        }
+    }
+
+    /// Logs once that Envoy's buffer limit is too low, if that is why Envoy rejects a request whose
+    /// body is being read. `read_bytes`: the bytes of its body that have arrived.
+    pub(super) fn check_buffer_limit(&mut self, read_bytes: usize) {
+        let limit = self.config.max_body_bytes;
+        if !self.buffer_limit_logged && read_bytes < limit && host::response_status() == Some(413) {
+            self.buffer_limit_logged = true;
+            log::warn!(
+                "Envoy refused a body after {read_bytes} bytes: per_connection_buffer_limit_bytes of the \
+                 listener is below limits.bodyBytes ({limit}); raise it, or events are lost"
+            );
         }
     }
 

@@ -14,17 +14,6 @@ use tokio::net::{TcpListener, TcpStream};
 /// How long a received message is hidden. The filter asks for a minute, which is too long for a test.
 const HIDDEN: Duration = Duration::from_secs(1);
 
-#[tokio::test(flavor = "multi_thread")]
-async fn overflow_without_its_build_is_rejected() {
-    let mut config = harness::default_config();
-    config["overflow"] =
-        json!({"cluster": "queue", "queueUrl": "http://queue.example/1/keen-edge"});
-    let error =
-        Envoy::builder().config(config).start().await.expect_err("no overflow in this build");
-    let error = format!("{error:?} {error}");
-    assert!(error.contains("use keen_edge_overflow.wasm"), "{error}");
-}
-
 /// The body of a message, and when it was received last.
 type Message = (Value, Option<Instant>);
 
@@ -160,12 +149,8 @@ async fn env() -> (TestEnv, Queue) {
             }}]}]},
         }));
     };
-    let builder = Envoy::builder()
-        .keen(keen.addr())
-        .wasm(harness::overflow_wasm_path().unwrap())
-        .config(config)
-        .concurrency(2)
-        .patch(add_cluster);
+    let builder =
+        Envoy::builder().keen(keen.addr()).config(config).concurrency(2).patch(add_cluster);
     let envoy = builder.start().await.unwrap_or_else(|error| panic!("{error:?}"));
     (TestEnv { envoy, keen, client: reqwest::Client::new() }, queue)
 }

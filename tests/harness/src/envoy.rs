@@ -194,7 +194,7 @@ impl Builder {
             args.extend(["--component-log-level", levels]);
         }
         let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
-        let child = process::spawn(&program, &args, &envs, &files.log)
+        let child = process::spawn_with_env(&program, &args, &envs, &files.log)
             .map_err(|error| StartError::before_start(format!("{}: {error}", program.display())))?;
         let mut envoy = Envoy {
             pid: child.id(),

@@ -19,7 +19,7 @@ mod process;
 
 pub use bootstrap::{
     CONFIG_POINTER, access_logs, default_config, downstream_tls, envoy_yaml, keen_edge, routes,
-    yaml,
+    with_insertions, yaml,
 };
 pub use dynamic::Dynamic;
 pub use envoy::{Builder, Envoy, EventTotals, StartError};
@@ -82,15 +82,6 @@ pub fn wasm_path() -> Result<PathBuf, String> {
         }
         _ => Ok(path),
     }
-}
-
-/// The path of the module with the overflow queue.
-///
-/// # Errors
-/// The module is missing.
-pub fn overflow_wasm_path() -> Result<PathBuf, String> {
-    let path = root().join("target/keen_edge_overflow.wasm");
-    if path.is_file() { Ok(path) } else { Err("run `make build-overflow`".to_owned()) }
 }
 
 fn modified(path: &Path) -> Option<std::time::SystemTime> {

@@ -19,8 +19,13 @@ type Request = (Command, mpsc::Sender<io::Result<Child>>);
 /// nothing.
 ///
 /// # Errors
-/// The log cannot be created, or the program cannot be started.
-pub fn spawn(
+/// The program cannot be started, or `log` not be written.
+pub fn spawn(program: &Path, args: &[String], log: &Path) -> io::Result<Child> {
+    spawn_with_env(program, args, &[], log)
+}
+
+/// As [`spawn`], with these environment variables in addition.
+pub(crate) fn spawn_with_env(
     program: &Path,
     args: &[String],
     envs: &[(String, String)],

@@ -59,7 +59,7 @@ impl ElasticMq {
             "org.elasticmq.server.Main".to_owned(),
         ];
         let log = self.dir.join("log");
-        let child = harness::spawn(Path::new("java"), &args, &[], &log);
+        let child = harness::spawn(Path::new("java"), &args, &log);
         let child = child.unwrap_or_else(|error| panic!("java: {error}"));
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(Server(child));
         let begun = Instant::now();

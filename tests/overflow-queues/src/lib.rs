@@ -50,8 +50,7 @@ pub fn sqs_cluster(queue: SocketAddr) -> Value {
 
 /// An Envoy with two workers, whose queue is at this address.
 pub fn builder(keen: SocketAddr, queue: SocketAddr, config: Value) -> Builder {
-    let wasm = harness::overflow_wasm_path().unwrap_or_else(|error| panic!("{error}"));
-    Envoy::builder().keen(keen).wasm(wasm).config(config).concurrency(2).patch(move |yaml| {
+    Envoy::builder().keen(keen).config(config).concurrency(2).patch(move |yaml| {
         if let Some(clusters) = yaml["static_resources"]["clusters"].as_array_mut() {
             clusters.push(sqs_cluster(queue));
         }
