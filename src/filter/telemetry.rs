@@ -315,6 +315,8 @@ impl Telemetry {
     /// Counts the result of an overflow call, and logs problems. `status`: status of the reply.
     pub(super) fn record_overflow(&mut self, report: &OverflowReport, status: Option<u16>) {
         self.count(&metrics::EVENTS_OVERFLOWED, &[], report.overflowed);
+        self.count(&metrics::EVENTS_OVERFLOW_FAILED, &[], report.returned);
+        self.count(&metrics::OVERFLOW_MESSAGES_LEFT, &[], report.left);
         self.count(&metrics::EVENTS_DRAINED, &[], report.drained);
         if let Some(up) = report.queue_up {
             self.record(&metrics::OVERFLOW_UP, &[], u64::from(up));

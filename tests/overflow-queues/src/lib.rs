@@ -21,7 +21,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 /// The project of `envoy.yaml`.
-pub const PROJECT: &str = "9181bcd23843312d87000000";
+pub const PROJECT: &str = "5181bcd23843312d87000000";
 
 /// The filter's configuration: that of `envoy.yaml`, with this `overflow`.
 #[must_use]
