@@ -17,10 +17,6 @@ help: ## List the commands
 build: ## Build the filter: target/keen_edge.wasm
 	@scripts/build.sh
 
-.PHONY: build-overflow
-build-overflow: ## Build the filter with the overflow queue: target/keen_edge_overflow.wasm
-	@scripts/build.sh overflow
-
 .PHONY: run
 run: ## Run Envoy with envoy.yaml and a mock Keen until Ctrl-C (PORT, KEEN_PORT, ADMIN_PORT)
 	@scripts/run.sh
@@ -28,7 +24,6 @@ run: ## Run Envoy with envoy.yaml and a mock Keen until Ctrl-C (PORT, KEEN_PORT,
 .PHONY: test
 test: build ## Run all tests that need no SDK, many of them in a real Envoy
 	@scripts/build.sh panic-switch
-	@scripts/build.sh overflow
 	@$(TEST_ENV) cargo test $(LOCKED) --workspace --exclude clients --exclude facade --exclude observability
 
 # The oldest version that PyPI has, and one between it and the one of `make test`. PyPI's 1.38.3 has no V8.
@@ -44,7 +39,6 @@ test-envoy-versions: build ## Run a smoke suite on other versions of Envoy (ENVO
 .PHONY: test-observability
 test-observability: build ## Ask a real Prometheus every query of dashboard and alerts; receive spans in a real collector
 	@scripts/build.sh panic-switch
-	@scripts/build.sh overflow
 	@envoy="$$(scripts/envoy.sh)" && ENVOY="$$envoy" KEEN_EDGE_WASM="$(WASM)" cargo test $(LOCKED) --package observability
 
 .PHONY: test-clients

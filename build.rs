@@ -12,9 +12,12 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     let dir = env::var("OUT_DIR").unwrap_or_default();
     let (text, han_indexes) = readings();
-    for (name, bytes, level) in [("readings.z", text, 10), ("han_indexes.z", han_indexes, 1)] {
-        let packed = miniz_oxide::deflate::compress_to_vec(&bytes, level);
-        if let Err(error) = fs::write(Path::new(&dir).join(name), packed) {
+    for (name, bytes) in [("readings.z", text), ("han_indexes.z", han_indexes)] {
+        let mut packed = Vec::new();
+        let format = zopfli::Format::Deflate;
+        let written = zopfli::compress(zopfli::Options::default(), format, &bytes[..], &mut packed)
+            .and_then(|()| fs::write(Path::new(&dir).join(name), packed));
+        if let Err(error) = written {
             println!("cargo:warning={name}: {error}");
             std::process::exit(1);
         }

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Builds the filter: target/keen_edge.wasm. `scripts/build.sh clippy` lints it as it is built, for wasm32.
 # `scripts/build.sh panic-switch` builds one that a request can end, for a test: target/keen_edge_panic_switch.wasm.
-# `scripts/build.sh overflow` builds the filter with the overflow queue: target/keen_edge_overflow.wasm.
 # `scripts/build.sh build PACKAGE` builds another one of this workspace: target/PACKAGE.wasm.
 #
 # WASM_TOOLCHAIN=rustup  the Rust on the PATH, with rustup's wasm32 target
@@ -22,7 +21,7 @@ if [ "$verb" = clippy ]; then debian_packages+=(rust-web-clippy); fi
 target_dir="${CARGO_TARGET_DIR:-$root/target}"
 
 options=(--package "$package" --lib --release --target "$triple")
-if [ "$verb" = panic-switch ] || [ "$verb" = overflow ]; then
+if [ "$verb" = panic-switch ]; then
   options+=(--features "$verb")
   built="keen_edge_${verb//-/_}.wasm"
   # A target directory of its own, so that the filter proper is not built anew each time.
@@ -89,6 +88,12 @@ else
     CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=wasm-ld-22 /usr/bin/cargo)
   options+=("-Zbuild-std=std,panic_abort")
 fi
+
+# Panics name their source files. Without the paths of this machine the module is the same wherever it is built.
+"${cargo[@]}" fetch --quiet ${CI:+--locked} --target "$triple"
+remap="'--remap-path-prefix=$root=keen-edge'"
+for registry in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do remap+=",'--remap-path-prefix=$registry='"; done
+options+=(--config "target.$triple.rustflags=[$remap]")
 
 if [ "$verb" = clippy ]; then
   exec "${cargo[@]}" clippy "${options[@]}" --target-dir "$out" -- -D warnings

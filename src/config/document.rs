@@ -13,7 +13,9 @@ use std::fmt;
 pub(super) fn parse(bytes: &[u8], errors: &mut Vec<ConfigError>) -> Result<Value, ConfigError> {
     let mut duplicates = Vec::new();
     let mut pointer = String::new();
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    // Up to the first byte that is not UTF-8, where the JSON error is then reported.
+    let text = bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    let mut deserializer = serde_json::Deserializer::from_str(text);
     let seed = UniqueNames { pointer: &mut pointer, duplicates: &mut duplicates };
     let parsed =
         seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));

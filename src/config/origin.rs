@@ -37,7 +37,8 @@ impl OriginPattern {
             "null" => return Some(Self::Exact(text.to_owned())),
             _ => {}
         }
-        let (scheme, host) = text.split_once("://")?;
+        let (scheme, rest) = text.split_once(':')?;
+        let host = rest.strip_prefix("//")?;
         let suffix = host.strip_prefix('*');
         let plain_host = suffix.map_or(Some(host), |suffix| suffix.strip_prefix('.'))?;
         let is_scheme = !scheme.is_empty()

@@ -221,7 +221,7 @@ settings! {
     /// Bytes of events that wait, per worker, all projects; over it callers get 429.
     MAX_PENDING: "/delivery/maxPendingBytes", integer(1, MAX_PENDING_BYTES), number(16_777_216);
 
-    /// A queue for what Keen does not take: Amazon SQS, or what speaks its JSON protocol. Needs the build of `make build-overflow`.
+    /// A queue for what Keen does not take: Amazon SQS, or what speaks its JSON protocol.
     OVERFLOW: "/overflow", Section, Described("no queue"), common;
     /// The Envoy cluster that reaches the queue and signs the calls.
     OVERFLOW_CLUSTER: "/overflow/cluster", Name, Required;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 const MAX_RECYCLED_COLLECTIONS: usize = 64;
 
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub(crate) struct Batch {
     /// Collections by name, which is their order in the request.
     collections: BTreeMap<Box<str>, Collection>,
     events: usize,
@@ -93,11 +93,11 @@ fn noncharacters(text: &[u8]) -> usize {
 }
 
 impl Batch {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.events
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.events == 0
     }
 
@@ -128,7 +128,7 @@ impl Batch {
         self.unattended_cost
     }
 
-    pub(super) fn push(&mut self, waiter: Option<WaiterId>, collection: &str, event: &[u8]) {
+    pub(crate) fn push(&mut self, waiter: Option<WaiterId>, collection: &str, event: &[u8]) {
         self.events = self.events.saturating_add(1);
         self.bytes = self.bytes.saturating_add(collection.len()).saturating_add(event.len());
         if waiter.is_none() {
@@ -155,7 +155,7 @@ impl Batch {
 
     /// Runs of consecutive events with the same waiter, in the request's order: waiter, collection,
     /// number of events.
-    pub(super) fn runs(&self) -> impl Iterator<Item = (Option<WaiterId>, &str, usize)> {
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (Option<WaiterId>, &str, usize)> {
         self.collections.iter().flat_map(|(name, collection)| {
             let runs = collection.events.chunk_by(|a, b| a.waiter == b.waiter);
             runs.filter_map(|run| Some((run.first()?.waiter, name.as_ref(), run.len())))
@@ -246,7 +246,7 @@ impl Batch {
         Self { collections: self.collections, ..Self::default() }
     }
 
-    pub(super) fn to_bulk_body(&self) -> Vec<u8> {
+    pub(crate) fn to_bulk_body(&self) -> Vec<u8> {
         let collections = self
             .non_empty_collections()
             .map(|(name, collection)| (name, collection.text.as_slice()));
@@ -256,7 +256,7 @@ impl Batch {
     }
 
     /// Returns the request's collections and how many events each has.
-    pub(super) fn expected_results(&self) -> Vec<(&str, usize)> {
+    pub(crate) fn expected_results(&self) -> Vec<(&str, usize)> {
         self.non_empty_collections()
             .map(|(name, collection)| (name, collection.events.len()))
             .collect()
@@ -304,7 +304,7 @@ impl Batch {
     }
 
     /// Returns its two halves, each with its history.
-    pub(super) fn split(&self) -> (Self, Self) {
+    pub(crate) fn split(&self) -> (Self, Self) {
         let (mut first, mut second) = (self.empty_copy(), self.empty_copy());
         for (index, (name, waiter, event)) in self.events().enumerate() {
             let half = if index < self.events >> 1 { &mut first } else { &mut second };

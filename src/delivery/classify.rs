@@ -1,9 +1,8 @@
 //! Classifies how a callout ended. The status may come from Keen, from a proxy before it, or from
 //! Envoy: a callout that Envoy fails ends with 503, with 504, or without a status.
 
+use crate::json::{self, Value};
 use crate::keen::bulk::{self, EventResult};
-use serde::Deserialize;
-use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 /// The outcome of a callout.
@@ -82,17 +81,12 @@ fn retry_after_ms(retry_after: &[u8], unix_ms: u64) -> u64 {
     pause.map_or(0, |pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// The part of Keen's error reply that is read. Its `message` may echo a key.
-#[derive(Deserialize)]
-struct ErrorReply<'a> {
-    #[serde(borrow, default)]
-    error_code: Option<Cow<'a, str>>,
-}
-
-/// Returns Keen's error name, if the reply has one.
+/// Returns Keen's error name, if the reply has one. Its `message` may echo a key.
 fn error_code(reply: &[u8]) -> Option<String> {
-    let name = serde_json::from_slice::<ErrorReply<'_>>(reply).ok()?.error_code?;
-    bulk::is_error_name(&name).then(|| name.into_owned())
+    let reply = std::str::from_utf8(reply).ok()?;
+    let Value::Object(reply) = json::read_value(reply)? else { return None };
+    let Value::String(name) = json::member(reply, "error_code") else { return None };
+    Some(name.decode().into_owned()).filter(|name| bulk::is_error_name(name))
 }
 
 #[cfg(test)]

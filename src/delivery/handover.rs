@@ -70,6 +70,7 @@ pub struct HandoverReport {
 /// A handover in flight.
 #[derive(Debug)]
 pub(super) struct HandoverInFlight {
+    id: CalloutId,
     destination_index: usize,
     batch: Batch,
 }
@@ -205,7 +206,7 @@ impl Delivery {
             let id = self.next_callout_id();
             let timeout_ms = latest.saturating_sub(now).clamp(1, policy.timeout_ms);
             let body = batch.to_bulk_body();
-            self.handovers.insert(id, HandoverInFlight { destination_index, batch });
+            self.handovers.push(HandoverInFlight { id, destination_index, batch });
             return Some(Handover { id, destination_index, body, timeout_ms });
         }
     }
@@ -218,10 +219,11 @@ impl Delivery {
         outcome: HandoverOutcome,
         now: u64,
     ) -> HandoverReport {
-        let Some(HandoverInFlight { destination_index, batch }) = self.handovers.remove(&handover)
+        let Some(index) = self.handovers.iter().position(|in_flight| in_flight.id == handover)
         else {
             return HandoverReport::default();
         };
+        let HandoverInFlight { destination_index, batch, .. } = self.handovers.swap_remove(index);
         let events = u64::try_from(batch.len()).unwrap_or(u64::MAX);
         let report = HandoverReport { destination_index, ..HandoverReport::default() };
         if let Some(overflow) = &mut self.overflow {
@@ -265,7 +267,7 @@ impl Delivery {
         destination_index: usize,
         unattended: bool,
     ) -> Option<Batch> {
-        let mut handovers = self.handovers.values_mut();
+        let mut handovers = self.handovers.iter_mut();
         let found = handovers.find(|handover| {
             handover.destination_index == destination_index
                 && !handover.batch.is_empty()
@@ -304,10 +306,11 @@ impl Delivery {
     }
 
     /// Whether events from the queue may be sent for a destination: it is healthy, and none of its
-    /// own events waits for a retry or a handover. An unhealthy destination may be tried while it
-    /// has no events of its own.
+    /// own events waits for a retry, a handover or a free callout. An unhealthy destination may be
+    /// tried while it has no events of its own.
     #[must_use]
     pub fn is_caught_up(&self, destination_index: usize, now: u64) -> bool {
-        self.projects.get(destination_index).is_some_and(|project| project.is_caught_up(now))
+        self.healthy_in_flight < self.settings.max_in_flight
+            && self.projects.get(destination_index).is_some_and(|project| project.is_caught_up(now))
     }
 }

@@ -43,6 +43,7 @@ mod monotonic_clock;
 mod project_queue;
 mod retry;
 
+pub(crate) use batch::Batch;
 pub use classify::{CalloutOutcome, CalloutResponse};
 pub use handover::{Handover, HandoverOutcome, HandoverReport, OverflowPolicy};
 pub use monotonic_clock::MonotonicClock;
@@ -50,7 +51,7 @@ pub use monotonic_clock::MonotonicClock;
 use crate::config;
 use crate::keen::bulk::{self, Event, EventResult};
 use backoff::Backoff;
-use batch::{Batch, event_cost};
+use batch::event_cost;
 use fair_share::costs_by_project;
 use handover::{HandoverInFlight, Overflow};
 use project_queue::{Concurrency, ProjectQueue};
@@ -196,7 +197,7 @@ pub struct Delivery {
     in_flight: FxHashMap<CalloutId, InFlight>,
     /// Callouts in flight of healthy projects: only these count against `maxInFlight`.
     healthy_in_flight: usize,
-    handovers: FxHashMap<CalloutId, HandoverInFlight>,
+    handovers: Vec<HandoverInFlight>,
     /// `None`: there is no overflow queue.
     overflow: Option<Overflow>,
     last_callout_id: CalloutId,
@@ -234,7 +235,7 @@ impl Delivery {
             deadlines: VecDeque::new(),
             in_flight: FxHashMap::default(),
             healthy_in_flight: 0,
-            handovers: FxHashMap::default(),
+            handovers: Vec::new(),
             overflow: None,
             last_callout_id: 0,
             next_project: 0,
@@ -696,7 +697,7 @@ impl Delivery {
 }
 
 /// Whether Keen failed on every event, which is a failure of Keen and not of events.
-fn is_failure(results: &[EventResult]) -> bool {
+pub(crate) fn is_failure(results: &[EventResult]) -> bool {
     !results.is_empty() && results.iter().all(|result| *result == EventResult::Failed)
 }
 

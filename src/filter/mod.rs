@@ -12,7 +12,6 @@
 //! | `callouts` | HTTP requests to Keen |
 //! | `telemetry` | metrics and the rate-limited log |
 //! | `wake` | when the root context runs next |
-//! | `overflow` | the overflow queue, in builds that have it |
 //! | `process_state` | state that all workers of the process share |
 //! | `user_store` | the store of users in Envoy's shared data |
 //! | `host` | the host calls |
@@ -26,7 +25,6 @@ mod callouts;
 mod host;
 mod http_context;
 mod metrics;
-mod overflow;
 mod process_state;
 mod request_head;
 mod request_queue;

@@ -30,12 +30,19 @@ const STALE_MS: u64 = 3_000;
 
 /// Creates the keys of this module that do not exist.
 pub(super) fn create_keys() {
-    for key in KEYS {
-        let (value, version) = host::shared_data(key);
-        // Also if the key exists, because this call tries the capability. The value does not
-        // change.
-        host::set_shared_data(key, &value.unwrap_or_default(), version);
-    }
+    KEYS.into_iter().for_each(create_key);
+}
+
+/// Creates the key of [`claim_drain_lease`] for a queue, if it does not exist.
+pub(super) fn create_drain_lease(queue_url: &str) {
+    create_key(&drain_lease_key(queue_url));
+}
+
+fn create_key(key: &str) {
+    let (value, version) = host::shared_data(key);
+    // Also if the key exists, because this call tries the capability. The value does not
+    // change.
+    host::set_shared_data(key, &value.unwrap_or_default(), version);
 }
 
 /// Returns an id that is unique in this process.
@@ -58,10 +65,14 @@ pub(super) fn claim_destination(project_id: &str) -> bool {
     is_new
 }
 
+fn drain_lease_key(queue_url: &str) -> String {
+    ["keen_edge.drain_lease.", queue_url].concat()
+}
+
 /// Claims or renews the lease to drain the queue. Returns whether this worker holds it. One worker
 /// of the process holds it at a time.
 pub(super) fn claim_drain_lease(queue_url: &str, worker_id: u64) -> bool {
-    let key = format!("keen_edge.drain_lease.{queue_url}");
+    let key = drain_lease_key(queue_url);
     let (value, version) = host::shared_data(&key);
     let claimed = lease::claim(value.as_deref(), worker_id, host::unix_ms());
     claimed.is_some_and(|value| host::set_shared_data(&key, &value, version))

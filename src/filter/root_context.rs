@@ -1,8 +1,8 @@
 //! `RootContext`: one per worker and configuration.
 
+use super::host;
 use super::http_context::HttpContext;
 use super::worker::Worker;
-use super::{host, overflow};
 use crate::config::Config;
 use proxy_wasm::traits::{self, Context};
 use proxy_wasm::types::ContextType;
@@ -55,10 +55,6 @@ impl traits::RootContext for RootContext {
         }
         match Config::parse(&host::configuration()) {
             Ok(config) => {
-                if let Some(error) = overflow::unsupported(&config) {
-                    log::error!("keen-edge: configuration refused: {error}");
-                    return false;
-                }
                 let sources = config.sources.len();
                 log::info!("keen-edge {} serves {sources} source(s)", env!("CARGO_PKG_VERSION"));
                 self.worker = Some(Rc::new(RefCell::new(Worker::new(config, self.id))));

@@ -217,7 +217,7 @@ impl Telemetry {
         for _ in 0..outcome.oversized {
             self.count_rejected(destination, "TooLarge");
         }
-        self.warn("TooLarge", || {
+        self.warn("TooLarge", &|| {
             format!("an event is larger than the {MAX_BYTES} bytes that Keen accepts")
         });
     }
@@ -301,7 +301,7 @@ impl Telemetry {
         }
         for Rejection { collection, error } in &report.rejected {
             self.count_rejected(destination, error);
-            self.warn(error, || {
+            self.warn(error, &|| {
                 format!("Keen rejected an event of collection {collection:?}: {error}")
             });
         }
@@ -324,7 +324,7 @@ impl Telemetry {
             for Rejection { collection, error } in &report.rejected {
                 let error = self.error_label(destination, error);
                 self.count(&metrics::EVENTS_DRAINED_REJECTED, &[&id, &error], 1);
-                self.warn(&error, || {
+                self.warn(&error, &|| {
                     format!("Keen rejected an event of collection {collection:?}: {error}")
                 });
             }
@@ -334,13 +334,13 @@ impl Telemetry {
         }
         if let Some(error) = &report.error {
             let name = error.name.as_deref().unwrap_or("no error name");
-            self.warn(&format!("overflow {name}"), || {
+            self.warn(&format!("overflow {name}"), &|| {
                 let status = error.status.map_or("no reply".to_owned(), |s| format!("status {s}"));
                 format!("the overflow queue does not accept a request: {status}, {name}")
             });
         }
         for project in &report.unknown_projects {
-            self.warn("overflow project", || {
+            self.warn("overflow project", &|| {
                 let project = label_value(project);
                 format!(
                     "the overflow queue has messages of project {project}, which is not configured"
@@ -348,7 +348,7 @@ impl Telemetry {
             });
         }
         if report.malformed > 0 {
-            self.warn("overflow message", || {
+            self.warn("overflow message", &|| {
                 "the overflow queue has messages that were not written by keen-edge".to_owned()
             });
         }
@@ -356,7 +356,7 @@ impl Telemetry {
 
     /// Logs that a callout could not be dispatched.
     pub(super) fn warn_no_callout(&mut self, cluster: &str, status: host::Status) {
-        self.warn(&format!("no callout to {cluster}"), || {
+        self.warn(&format!("no callout to {cluster}"), &|| {
             format!(
                 "cannot send through cluster {cluster:?}: {status:?}; is it defined, and does it have endpoints?"
             )
@@ -414,7 +414,7 @@ impl Telemetry {
         if !up {
             let id = self.project_id(destination);
             let status = status.unwrap_or(0);
-            self.warn(&format!("down {id}"), || {
+            self.warn(&format!("down {id}"), &|| {
                 format!(
                     "Keen answers {status} to project {id}: check its id, its write key and its plan"
                 )
@@ -424,7 +424,7 @@ impl Telemetry {
 
     fn log_unconfirmed(&mut self, destination: usize, status: Option<u16>) {
         let id = self.project_id(destination);
-        self.warn(&format!("unconfirmed {id}"), || {
+        self.warn(&format!("unconfirmed {id}"), &|| {
             let cause = status.map_or("no reply".to_owned(), |status| format!("status {status}"));
             format!("Keen did not confirm events of project {id} in time: {cause}")
         });
@@ -435,7 +435,7 @@ impl Telemetry {
     }
 
     /// Logs a warning, at most once in [`LOG_INTERVAL_MS`] for each `kind`.
-    pub(super) fn warn(&mut self, kind: &str, line: impl FnOnce() -> String) {
+    pub(super) fn warn(&mut self, kind: &str, line: &dyn Fn() -> String) {
         self.log_rate_limit.warn(kind, host::unix_ms(), line);
     }
 
@@ -472,7 +472,7 @@ struct LogRateLimit {
 }
 
 impl LogRateLimit {
-    fn warn(&mut self, kind: &str, now_ms: u64, line: impl FnOnce() -> String) {
+    fn warn(&mut self, kind: &str, now_ms: u64, line: &dyn Fn() -> String) {
         self.logged.retain(|(_, last)| now_ms.abs_diff(*last) < LOG_INTERVAL_MS);
         if self.logged.len() < MAX_LOG_KEYS && self.logged.iter().all(|(logged, _)| logged != kind)
         {

@@ -2,7 +2,6 @@
 
 use super::callouts::{Callouts, Origin};
 use super::host;
-use super::overflow::{self, Overflow};
 use super::process_state;
 use super::request_queue::{QueuedRequest, RequestMapper, RequestQueue, RequestSeq};
 use super::responses::{self, ClientForm, MAX_RESPONSES_PER_CALLBACK, PendingResponses};
@@ -10,7 +9,7 @@ use super::telemetry::{DropReason, Telemetry};
 use super::wake::{FAST_TICK_MS, SLOW_TICK_MS, TICK_MS, Waker};
 use crate::config::Config;
 use crate::delivery::{Admission, Callout, CalloutResponse, Delivery, MonotonicClock, WaiterId};
-use crate::overflow::{Call, Target};
+use crate::overflow::{Call, Overflow, Target};
 use crate::segment::http::{Response, Unavailable};
 use std::mem::replace;
 
@@ -57,7 +56,11 @@ impl Worker {
         waker.ensure_ticking();
         let mut delivery =
             Delivery::new(config.delivery, config.timeout_ms, config.destinations.len(), seed);
-        let overflow = overflow::start(&config);
+        let overflow = config.overflow.as_ref().map(|settings| {
+            process_state::create_drain_lease(&settings.queue_url);
+            let projects = config.destinations.iter().map(|d| d.project_id.clone()).collect();
+            Overflow::new(settings, projects, config.timeout_ms)
+        });
         if let Some(overflow) = &overflow {
             delivery.enable_overflow(overflow.policy());
         }

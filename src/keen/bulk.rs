@@ -1,5 +1,6 @@
 //! Bulk requests (`POST /3.0/projects/{id}/events`) and Keen's replies to them.
 
+use crate::json::{self, Value};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -90,7 +91,8 @@ pub fn parse_reply(
     reply: &[u8],
     expected: &[(&str, usize)],
 ) -> Result<Vec<EventResult>, serde_json::Error> {
-    let mut deserializer = serde_json::Deserializer::from_slice(reply);
+    let reply = std::str::from_utf8(reply).map_err(serde_json::Error::custom)?;
+    let mut deserializer = serde_json::Deserializer::from_str(reply);
     let results = Reply { expected }.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(results)
@@ -201,23 +203,15 @@ struct ResultItem<'a> {
     error: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
-struct ItemError<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-}
-
 impl ResultItem<'_> {
     fn into_result(self) -> EventResult {
         if self.success {
             return EventResult::Recorded;
         }
-        let error =
-            self.error.and_then(|raw| serde_json::from_str::<ItemError<'_>>(raw.get()).ok());
-        match error {
-            Some(error) if error.name == INTERNAL_ERROR => EventResult::Failed,
-            Some(error) if is_error_name(&error.name) => {
-                EventResult::Rejected(error.name.into_owned())
+        match self.error.map(|error| json::member(error.get(), "name")) {
+            Some(Value::String(name)) if name.is(INTERNAL_ERROR) => EventResult::Failed,
+            Some(Value::String(name)) if is_error_name(&name.decode()) => {
+                EventResult::Rejected(name.decode().into_owned())
             }
             _ => EventResult::Rejected(UNNAMED_ERROR.to_owned()),
         }

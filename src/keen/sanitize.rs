@@ -96,8 +96,8 @@ fn is_valid_string(text: RawStr<'_>) -> bool {
     if raw.len() >= STRING_LIMIT {
         return false;
     }
-    let surrogate =
-        raw.as_bytes().contains(&b'\\') && (raw.contains("\\ud") || raw.contains("\\uD"));
+    let is_surrogate = |escape: &[u8]| matches!(escape, b"\\ud" | b"\\uD");
+    let surrogate = raw.as_bytes().contains(&b'\\') && raw.as_bytes().windows(3).any(is_surrogate);
     !surrogate && !is_placeholder(text)
 }
 

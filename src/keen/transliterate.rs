@@ -1,15 +1,19 @@
 //! ASCII transliteration with any_ascii's data, repacked by `build.rs` to 50 KB. The tables of the
 //! crate `any_ascii` have 590 KB and would be most of the module.
 
-use flate2::read::DeflateDecoder;
-use std::io::Read;
 use std::ops::Range;
 use std::sync::LazyLock;
+use zlib_rs::{Inflate, InflateFlush, Status};
 
 /// The readings of U+0080 to U+FFFF except Hangul syllables, deflated.
 static TEXT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/readings.z"));
 /// The index of the reading of each Han character, deflated.
 static HAN_INDEXES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/han_indexes.z"));
+
+/// Upper bound of the size of each table, unpacked.
+const MAX_UNPACKED_BYTES: usize = 1 << 18;
+/// zlib's window size for deflate: 2^15 bytes (zlib manual, `inflateInit2`).
+const DEFLATE_WINDOW_BITS: u8 = 15;
 
 /// Han characters: tens of thousands of characters that share a few hundred readings.
 const HAN: Range<usize> = 0x3400..0xa000;
@@ -60,9 +64,11 @@ impl Readings {
 }
 
 fn inflate(packed: &[u8]) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    DeflateDecoder::new(packed).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
+    let mut bytes = vec![0; MAX_UNPACKED_BYTES];
+    let mut inflate = Inflate::new(false, DEFLATE_WINDOW_BITS);
+    let status = inflate.decompress(packed, &mut bytes, InflateFlush::Finish).ok()?;
+    bytes.truncate(usize::try_from(inflate.total_out()).ok()?);
+    (status == Status::StreamEnd).then_some(bytes)
 }
 
 /// Appends the reading of `c`, which is not ASCII. Appends nothing if it has none.

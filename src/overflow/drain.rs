@@ -3,14 +3,13 @@
 //!
 //! A message is sent only while its destination is healthy and caught up. A batch that Keen fails
 //! on is split within its message. A message with an event that Keen does not accept is left to the
-//! queue's redrive policy after its other events have been delivered.
+//! queue's redrive policy after its other events have been delivered. While Keen is away a received
+//! message is held and sent again, since each receipt counts towards the redrive policy.
 
-use super::message::{self, MessageError, StoredEvent};
+use super::message;
 use super::sqs::ReceivedMessage;
-use crate::delivery::{CalloutOutcome, Rejection};
-use crate::keen::bulk::{self, EventResult};
-use std::collections::VecDeque;
-use std::ops::Range;
+use crate::delivery::{Batch, CalloutOutcome, Rejection, is_failure};
+use crate::keen::bulk::EventResult;
 
 /// Maximum number of messages sent to Keen concurrently. The first one is sent alone; each message
 /// that Keen accepts adds one.
@@ -27,54 +26,41 @@ const MAX_CONSECUTIVE_SPLITS: u32 = 12;
 const MAX_DELETE_ATTEMPTS: u32 = 3;
 /// Maximum number of concurrent `DeleteMessage` requests.
 const MAX_DELETES: usize = 4;
+/// Maximum number of messages held for destinations that are down.
+const MAX_HELD: usize = 10;
+/// During an outage a received message is hidden for as long as the outage has lasted, but not
+/// longer than this, in seconds: an outage of days does not use up the message's receipts.
+const MAX_VISIBILITY_S: u64 = 3_600;
+/// Consecutive requests of a single event that are rejected with an error name. After this many
+/// without a success the upstream counts as rejecting everything, as in
+/// [`delivery`](crate::delivery).
+const MAX_CONSECUTIVE_REJECTIONS: u32 = 8;
+/// Maximum number of projects that are remembered as not configured, so that each is reported once.
+const MAX_UNKNOWN_PROJECTS: usize = 64;
 
 /// A received message with unconfirmed events.
 #[derive(Debug)]
 pub(super) struct Pending {
     receipt_handle: String,
     pub(super) destination_index: usize,
-    events: Vec<StoredEvent>,
     /// No part is sent after this time, since the queue then gives the message to another reader.
     send_before_ms: u64,
     /// Parts that are not sent yet, the next one last.
-    segments: Vec<Range<usize>>,
+    parts: Vec<Batch>,
     consecutive_splits: u32,
+    /// Single events that Keen has failed on since its last results.
+    failed: Vec<Batch>,
     /// Keen does not accept one of its events.
     has_failed: bool,
-}
-
-impl Pending {
-    /// Returns the next part to send: its range, and the body of the bulk request.
-    fn next_segment(&mut self) -> Option<(Range<usize>, Vec<u8>)> {
-        let segment = self.segments.pop()?;
-        let events = self.events.get(segment.clone()).unwrap_or_default();
-        let mut collections: Vec<(&str, Vec<u8>)> = Vec::new();
-        for of_collection in events.chunk_by(|a, b| a.collection == b.collection) {
-            let texts: Vec<&str> = of_collection.iter().map(|event| event.json.as_str()).collect();
-            let name = of_collection.first().map_or("", |event| event.collection.as_str());
-            collections.push((name, texts.join(",").into_bytes()));
-        }
-        let capacity = collections.iter().map(|(name, text)| name.len().saturating_add(text.len()));
-        let capacity = capacity.fold(64, usize::saturating_add);
-        let collections = collections.iter().map(|(name, text)| (*name, text.as_slice()));
-        Some((segment, bulk::body(collections, capacity)))
-    }
-
-    /// Returns the collections of a part, and how many events each has.
-    pub(super) fn expected_results(&self, segment: &Range<usize>) -> Vec<(&str, usize)> {
-        let events = self.events.get(segment.clone()).unwrap_or_default();
-        let collections = events.chunk_by(|a, b| a.collection == b.collection);
-        collections
-            .filter_map(|events| Some((events.first()?.collection.as_str(), events.len())))
-            .collect()
-    }
+    /// Keen has given results for one of its parts.
+    has_results: bool,
 }
 
 /// A part of a message that is being sent to Keen.
 #[derive(Debug)]
 pub(super) struct Sending {
     pub(super) pending: Pending,
-    pub(super) segment: Range<usize>,
+    pub(super) part: Batch,
 }
 
 /// The result of a reply from Keen.
@@ -93,8 +79,8 @@ pub(super) struct Progress {
 /// The result of a `ReceiveMessage`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Received {
-    /// Projects of messages that are not configured. The messages are left to the queue's redrive
-    /// policy.
+    /// Projects of messages that are not configured and have not been reported before. The messages
+    /// are left to the queue's redrive policy.
     pub(super) unknown_projects: Vec<String>,
     pub(super) malformed: u64,
 }
@@ -103,12 +89,17 @@ pub(super) struct Received {
 #[derive(Debug, Clone, Default)]
 struct Pause {
     failures: u32,
+    /// The first of the consecutive failures.
+    since_ms: u64,
     until_ms: u64,
 }
 
 impl Pause {
     fn extend(&mut self, now: u64) {
         let pause = PAUSE_MIN_MS.saturating_mul(1_u64.wrapping_shl(self.failures.min(16)));
+        if self.failures == 0 {
+            self.since_ms = now;
+        }
         self.failures = self.failures.saturating_add(1);
         self.until_ms = now.saturating_add(pause.min(PAUSE_MAX_MS));
     }
@@ -124,11 +115,14 @@ pub(super) struct Drain {
     pause: Pause,
     /// Pauses after Keen has failed, by destination index.
     destination_pauses: Vec<Pause>,
+    /// Consecutive rejections of a single event, by destination index.
+    rejections: Vec<u32>,
+    unknown_projects: Vec<String>,
     /// Number of messages that may be sent concurrently.
     window: usize,
-    waiting: VecDeque<Pending>,
+    waiting: Vec<Pending>,
     sending: usize,
-    deletes: VecDeque<(String, u32)>,
+    deletes: Vec<(String, u32)>,
     deleting: usize,
     is_stopped: bool,
 }
@@ -141,10 +135,12 @@ impl Drain {
             is_receiving: false,
             pause: Pause::default(),
             destination_pauses: vec![Pause::default(); destinations],
+            rejections: vec![0; destinations],
+            unknown_projects: Vec::new(),
             window: 1,
-            waiting: VecDeque::new(),
+            waiting: Vec::new(),
             sending: 0,
-            deletes: VecDeque::new(),
+            deletes: Vec::new(),
             deleting: 0,
             is_stopped: false,
         }
@@ -184,7 +180,7 @@ impl Drain {
         if self.deleting >= MAX_DELETES {
             return None;
         }
-        let next = self.deletes.pop_front()?;
+        let next = self.deletes.pop()?;
         self.deleting = self.deleting.saturating_add(1);
         Some(next)
     }
@@ -193,7 +189,7 @@ impl Drain {
         self.deleting = self.deleting.saturating_sub(1);
         let attempts = attempts.saturating_add(1);
         if !deleted && attempts < MAX_DELETE_ATTEMPTS {
-            self.deletes.push_back((receipt_handle, attempts));
+            self.deletes.push((receipt_handle, attempts));
         }
     }
 
@@ -209,34 +205,47 @@ impl Drain {
         if self.sending >= self.window {
             return None;
         }
-        let index = self.waiting.iter().position(|pending| is_ready(pending.destination_index))?;
-        let pending = self.waiting.remove(index)?;
+        let index = self.waiting.iter().position(|pending| {
+            !self.is_paused(pending.destination_index, now) && is_ready(pending.destination_index)
+        })?;
+        let pending = self.waiting.remove(index);
         self.send(pending)
     }
 
     fn send(&mut self, mut pending: Pending) -> Option<(Sending, Vec<u8>)> {
-        let (segment, body) = pending.next_segment()?;
+        let part = pending.parts.pop()?;
+        let body = part.to_bulk_body();
         self.sending = self.sending.saturating_add(1);
-        Some((Sending { pending, segment }, body))
+        Some((Sending { pending, part }, body))
     }
 
     /// Whether to receive messages now.
     pub(super) fn is_receive_due(&self, is_ready: impl Fn(usize) -> bool, now: u64) -> bool {
         self.has_lease(now)
             && !self.is_receiving
-            && self.waiting.is_empty()
+            && self.waiting.len() < MAX_HELD
+            && self.waiting.iter().all(|pending| self.is_paused(pending.destination_index, now))
             && now >= self.pause.until_ms
             && now >= self.next_receive_ms
             && (0..self.destination_pauses.len())
                 .any(|index| !self.is_paused(index, now) && is_ready(index))
     }
 
-    /// Returns how many messages to request. While Keen fails, a single message is enough to check
-    /// whether it is up again, and each receipt of a message counts towards the queue's redrive
-    /// policy.
-    pub(super) fn receive_size(&self, max_messages: usize) -> usize {
-        let is_failing = self.destination_pauses.iter().any(|pause| pause.failures > 0);
-        if is_failing { 1 } else { max_messages }
+    /// Returns how many messages to request, and for how many seconds to hide them. While Keen
+    /// fails, a single message is enough to check whether it is up again, and each receipt of a
+    /// message counts towards the queue's redrive policy.
+    pub(super) fn receive_size(
+        &self,
+        max_messages: usize,
+        visibility_s: u64,
+        now: u64,
+    ) -> (usize, u64) {
+        let failing = self.destination_pauses.iter().filter(|pause| pause.failures > 0);
+        let Some(since_ms) = failing.map(|pause| pause.since_ms).min() else {
+            return (max_messages, visibility_s);
+        };
+        let outage_s = now.saturating_sub(since_ms).checked_div(1_000).unwrap_or(0);
+        (1, outage_s.min(MAX_VISIBILITY_S).max(visibility_s))
     }
 
     fn is_paused(&self, destination_index: usize, now: u64) -> bool {
@@ -263,34 +272,42 @@ impl Drain {
             self.pause.extend(now);
             return received;
         };
-        let is_empty = messages.is_empty();
+        let (is_empty, mut is_usable) = (messages.is_empty(), false);
         for ReceivedMessage { receipt_handle, body } in messages {
-            let message = match message::parse(&body) {
-                Ok(message) => message,
-                Err(MessageError::Malformed | MessageError::Version(_)) => {
-                    received.malformed = received.malformed.saturating_add(1);
-                    continue;
-                }
-            };
-            let Some(destination_index) = destination(&message.project_id) else {
-                received.unknown_projects.push(message.project_id);
+            let mut events = Batch::default();
+            let project_id = message::parse(&body, &mut |collection, event| {
+                events.push(None, collection, event.as_bytes());
+            });
+            let Some(project_id) = project_id else {
+                received.malformed = received.malformed.saturating_add(1);
                 continue;
             };
-            if self.is_stopped || self.is_paused(destination_index, now) {
+            let Some(destination_index) = destination(&project_id) else {
+                let project_id = project_id.into_owned();
+                if self.unknown_projects.len() < MAX_UNKNOWN_PROJECTS
+                    && !self.unknown_projects.contains(&project_id)
+                {
+                    self.unknown_projects.push(project_id.clone());
+                    received.unknown_projects.push(project_id);
+                }
+                continue;
+            };
+            if self.is_stopped {
                 continue;
             }
-            let events = message.events;
-            self.waiting.push_back(Pending {
+            self.waiting.push(Pending {
                 receipt_handle,
                 destination_index,
-                segments: std::iter::once(0..events.len()).collect(),
-                events,
+                parts: vec![events],
                 send_before_ms,
                 consecutive_splits: 0,
+                failed: Vec::new(),
                 has_failed: false,
+                has_results: false,
             });
+            is_usable |= !self.is_paused(destination_index, now);
         }
-        if !self.waiting.is_empty() {
+        if is_usable {
             // There may be more messages. They are received once these are sent.
             self.next_receive_ms = now;
             self.pause = Pause::default();
@@ -308,76 +325,86 @@ impl Drain {
         outcome: CalloutOutcome,
         now: u64,
     ) -> (Progress, Option<(Sending, Vec<u8>)>) {
-        let Sending { mut pending, segment } = sending;
+        let Sending { mut pending, part } = sending;
         self.sending = self.sending.saturating_sub(1);
         let mut progress = Progress::default();
-        let is_single = segment.len() <= 1;
+        let destination = pending.destination_index;
+        let is_single = part.len() <= 1;
         match outcome {
-            CalloutOutcome::Results(results) => {
+            CalloutOutcome::Results(results) if !is_failure(&results) => {
                 pending.consecutive_splits = 0;
+                pending.has_results = true;
+                // Keen accepts others.
+                pending.has_failed |= !pending.failed.is_empty();
+                pending.failed.clear();
                 progress.is_destination_up = true;
-                if let Some(pause) = self.destination_pauses.get_mut(pending.destination_index) {
+                if let Some(pause) = self.destination_pauses.get_mut(destination) {
                     *pause = Pause::default();
                 }
-                let events = pending.events.get(segment).unwrap_or_default();
-                for (event, result) in events.iter().zip(results) {
-                    match result {
-                        EventResult::Recorded => {
-                            progress.drained = progress.drained.saturating_add(1);
+                if let Some(rejections) = self.rejections.get_mut(destination) {
+                    *rejections = 0;
+                }
+                let mut results = results.into_iter();
+                for (_, collection, count) in part.runs() {
+                    for result in results.by_ref().take(count) {
+                        match result {
+                            EventResult::Recorded => {
+                                progress.drained = progress.drained.saturating_add(1);
+                            }
+                            EventResult::Rejected(error) => progress
+                                .rejected
+                                .push(Rejection { collection: collection.to_owned(), error }),
+                            EventResult::Failed => pending.has_failed = true,
                         }
-                        EventResult::Rejected(error) => progress
-                            .rejected
-                            .push(Rejection { collection: event.collection.clone(), error }),
-                        EventResult::Failed => pending.has_failed = true,
                     }
                 }
             }
-            CalloutOutcome::Rejected(Some(error)) if is_single => {
-                let events = pending.events.get(segment).unwrap_or_default();
-                progress.rejected.extend(events.iter().map(|event| Rejection {
-                    collection: event.collection.clone(),
-                    error: error.clone(),
-                }));
-            }
-            CalloutOutcome::ServerError
-            | CalloutOutcome::PayloadTooLarge
-            | CalloutOutcome::Rejected(_)
-                if is_single && pending.consecutive_splits < MAX_CONSECUTIVE_SPLITS =>
+            CalloutOutcome::Rejected(Some(error))
+                if is_single && self.is_verdict_on_event(destination) =>
             {
-                pending.has_failed = true;
-                pending.consecutive_splits = pending.consecutive_splits.saturating_add(1);
+                pending.has_results = true;
+                for (_, collection, _) in part.runs() {
+                    let collection = collection.to_owned();
+                    progress.rejected.push(Rejection { collection, error: error.clone() });
+                }
             }
-            CalloutOutcome::ServerError
+            CalloutOutcome::Results(_)
+            | CalloutOutcome::ServerError
             | CalloutOutcome::PayloadTooLarge
             | CalloutOutcome::Rejected(_)
                 if pending.consecutive_splits < MAX_CONSECUTIVE_SPLITS =>
             {
                 pending.consecutive_splits = pending.consecutive_splits.saturating_add(1);
-                let middle = segment.start.saturating_add(segment.len() >> 1);
-                pending.segments.extend([middle..segment.end, segment.start..middle]);
+                if is_single {
+                    pending.failed.push(part);
+                } else {
+                    let (first, second) = part.split();
+                    pending.parts.extend([second, first]);
+                }
             }
             _ => {
-                // The destination is unhealthy, so its messages are left for a while.
-                self.waiting.retain(|other| other.destination_index != pending.destination_index);
-                self.window = (self.window >> 1).max(1);
-                if let Some(pause) = self.destination_pauses.get_mut(pending.destination_index) {
-                    pause.extend(now);
-                    if let CalloutOutcome::RetryAfter(ms) = outcome {
-                        pause.until_ms =
-                            pause.until_ms.max(now.saturating_add(ms.min(PAUSE_MAX_MS)));
-                    }
-                }
-                progress.is_left = true;
+                let retry_after_ms = match outcome {
+                    CalloutOutcome::RetryAfter(ms) => ms.min(PAUSE_MAX_MS),
+                    _ => 0,
+                };
+                self.pause_destination(destination, now.saturating_add(retry_after_ms), now);
+                pending.parts.append(&mut pending.failed);
+                pending.parts.push(part);
+                self.waiting.push(pending);
                 return (progress, None);
             }
         }
-        if pending.segments.is_empty() {
-            if pending.has_failed {
-                progress.is_left = true;
-            } else {
-                self.deletes.push_back((pending.receipt_handle, 0));
+        if pending.parts.is_empty() {
+            progress.is_left = pending.has_failed || !pending.failed.is_empty();
+            if !progress.is_left {
+                self.deletes.push((pending.receipt_handle, 0));
             }
-            self.window = self.window.saturating_add(1).min(MAX_WINDOW);
+            if pending.has_results {
+                self.window = self.window.saturating_add(1).min(MAX_WINDOW);
+            } else {
+                // Keen fails on all of its events, and perhaps on those of all messages.
+                self.pause_destination(destination, now, now);
+            }
             return (progress, None);
         }
         if now >= pending.send_before_ms {
@@ -385,5 +412,23 @@ impl Drain {
             return (progress, None);
         }
         (progress, self.send(pending))
+    }
+
+    /// Whether a named rejection of a single event is about that event. Counts it.
+    fn is_verdict_on_event(&mut self, destination_index: usize) -> bool {
+        let Some(rejections) = self.rejections.get_mut(destination_index) else { return false };
+        *rejections = rejections.saturating_add(1);
+        *rejections <= MAX_CONSECUTIVE_REJECTIONS
+    }
+
+    /// Notes that a destination is down. Callouts that fail together count as one failure.
+    fn pause_destination(&mut self, destination_index: usize, retry_at_ms: u64, now: u64) {
+        self.window = (self.window >> 1).max(1);
+        if let Some(pause) = self.destination_pauses.get_mut(destination_index) {
+            if now >= pause.until_ms {
+                pause.extend(now);
+            }
+            pause.until_ms = pause.until_ms.max(retry_at_ms);
+        }
     }
 }

@@ -10,51 +10,13 @@
 //! that SQS accepts (Amazon SQS API Reference, `SendMessage`):
 //! `#x9 | #xA | #xD | #x20-#xD7FF | #xE000-#xFFFD | #x10000-#x10FFFF`.
 
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use crate::json::{self, Value};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 /// The version that is written, and the only one that is read.
-const VERSION: u32 = 1;
+const VERSION: &str = "1";
 /// Maximum bytes of a message in addition to its bulk body. A project id has 24 characters.
 pub const ENVELOPE_BYTES: usize = 128;
-
-#[derive(Serialize, Deserialize)]
-struct Envelope<'a> {
-    v: u32,
-    #[serde(borrow)]
-    project: Cow<'a, str>,
-    #[serde(borrow)]
-    events: &'a RawValue,
-}
-
-/// One event of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredEvent {
-    /// Name of the collection.
-    pub collection: String,
-    /// The event as Keen accepts it.
-    pub json: String,
-}
-
-/// A parsed message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    /// The Keen project.
-    pub project_id: String,
-    /// Its events, grouped by collection.
-    pub events: Vec<StoredEvent>,
-}
-
-/// Why a message cannot be parsed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MessageError {
-    /// It was not written by this filter.
-    Malformed,
-    /// It was written by another version of this filter.
-    Version(u32),
-}
 
 /// Writes a message. `None` if `bulk_body` is not JSON text, or has a character that SQS does not
 /// accept and that JSON cannot escape there.
@@ -63,9 +25,10 @@ pub enum MessageError {
 /// use keen_edge::overflow::message;
 ///
 /// let text = message::encode("9181bcd23843312d87000000", br#"{"Purchased":[{"total":7}]}"#).unwrap();
-/// let message = message::parse(&text).unwrap();
-/// assert_eq!(message.project_id, "9181bcd23843312d87000000");
-/// assert_eq!(message.events[0].json, r#"{"total":7}"#);
+/// let project_id = message::parse(&text, &mut |collection, event| {
+///     assert_eq!((collection, event), ("Purchased", r#"{"total":7}"#));
+/// });
+/// assert_eq!(project_id.unwrap(), "9181bcd23843312d87000000");
 /// ```
 #[must_use]
 pub fn encode(project_id: &str, bulk_body: &[u8]) -> Option<String> {
@@ -74,47 +37,43 @@ pub fn encode(project_id: &str, bulk_body: &[u8]) -> Option<String> {
     if !body.bytes().all(is_accepted) {
         return None;
     }
-    let mut escaped = Cow::Borrowed(body);
+    let mut events = Cow::Borrowed(body);
     if body.contains(['\u{fffe}', '\u{ffff}']) {
         // They occur only in strings, where the escaped form means the same.
-        let replaced = body.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff");
-        escaped = Cow::Owned(replaced);
+        let escaped = body.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff");
+        events = Cow::Owned(escaped);
     }
-    let events = serde_json::from_str::<&RawValue>(&escaped).ok()?;
-    let envelope = Envelope { v: VERSION, project: Cow::Borrowed(project_id), events };
-    serde_json::to_string(&envelope).ok()
+    json::read_value(&events)?;
+    let project_id = json::quoted(project_id);
+    Some(["{\"v\":", VERSION, ",\"project\":", &project_id, ",\"events\":", &events, "}"].concat())
 }
 
-/// Reads a message.
-///
-/// # Errors
-/// The text is not a message that [`encode`] writes.
-pub fn parse(text: &str) -> Result<Message, MessageError> {
-    #[derive(Deserialize)]
-    struct Versioned {
-        v: u32,
+/// Reads a message. Returns the id of the Keen project. `event` is called with the collection and
+/// the JSON of each event. `None`: the text is not a message that [`encode`] writes, or it has
+/// another version. Then the events are not all of the message.
+pub fn parse<'a>(text: &'a str, event: &mut dyn FnMut(&str, &'a str)) -> Option<Cow<'a, str>> {
+    let Some(Value::Object(text)) = json::read_value(text) else { return None };
+    if json::member(text, "v") != Value::Number(VERSION) {
+        return None;
     }
-    let Versioned { v } = serde_json::from_str(text).map_err(|_| MessageError::Malformed)?;
-    if v != VERSION {
-        return Err(MessageError::Version(v));
-    }
-    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|_| MessageError::Malformed)?;
-    let collections: BTreeMap<Cow<'_, str>, Vec<&RawValue>> =
-        serde_json::from_str(envelope.events.get()).map_err(|_| MessageError::Malformed)?;
-    let mut events = Vec::new();
-    for (collection, of_collection) in &collections {
-        for event in of_collection {
-            if !event.get().starts_with('{') {
-                return Err(MessageError::Malformed);
+    let (Value::String(project_id), Value::Object(collections)) =
+        (json::member(text, "project"), json::member(text, "events"))
+    else {
+        return None;
+    };
+    let (mut events, mut is_valid) = (0_usize, true);
+    json::for_each_member(collections, &mut |name, of_collection| {
+        let name = std::str::from_utf8(&name.0);
+        is_valid &= matches!(of_collection, Value::Array(_)) && name.is_ok();
+        json::for_each_element(of_collection.json(), &mut |value| match (name, value) {
+            (Ok(name), Value::Object(text)) => {
+                events = events.saturating_add(1);
+                event(name, text);
             }
-            let json = event.get().to_owned();
-            events.push(StoredEvent { collection: collection.clone().into_owned(), json });
-        }
-    }
-    if events.is_empty() {
-        return Err(MessageError::Malformed);
-    }
-    Ok(Message { project_id: envelope.project.into_owned(), events })
+            _ => is_valid = false,
+        });
+    });
+    (is_valid && events > 0).then(|| project_id.decode())
 }
 
 #[cfg(test)]
@@ -123,6 +82,12 @@ mod tests {
     use super::*;
 
     const PROJECT: &str = "9181bcd23843312d87000000";
+
+    fn events(text: &str) -> Option<Vec<(String, String)>> {
+        let mut events = Vec::new();
+        parse(text, &mut |name, event| events.push((name.to_owned(), event.to_owned())))
+            .map(|_| events)
+    }
 
     #[test]
     fn encode_wraps_the_bulk_body_within_its_bound() {
@@ -133,10 +98,10 @@ mod tests {
             r#"{"v":1,"project":"9181bcd23843312d87000000","events":{"b \" x":[{"n":1.0},{"n":2}],"a":[{}]}}"#
         );
         assert!(text.len() <= body.len() + ENVELOPE_BYTES);
-        let events = parse(&text).unwrap().events;
-        let events: Vec<(&str, &str)> =
-            events.iter().map(|e| (e.collection.as_str(), e.json.as_str())).collect();
-        assert_eq!(events, [("a", "{}"), ("b \" x", "{\"n\":1.0}"), ("b \" x", "{\"n\":2}")]);
+        let want = [("b \" x", "{\"n\":1.0}"), ("b \" x", "{\"n\":2}"), ("a", "{}")];
+        let want = want.map(|(name, event)| (name.to_owned(), event.to_owned()));
+        assert_eq!(events(&text).unwrap(), want);
+        assert_eq!(parse(&text, &mut |_, _| {}).unwrap(), PROJECT);
     }
 
     #[test]
@@ -144,7 +109,7 @@ mod tests {
         let body = "{\"a\":[{\"x\":\"\u{fffe}\u{ffff}\u{fffd}\u{10ffff}\u{7f}\\u0000\"}]}";
         let text = encode(PROJECT, body.as_bytes()).unwrap();
         assert!(!text.contains(['\u{fffe}', '\u{ffff}']));
-        let event = &parse(&text).unwrap().events[0].json;
+        let event = &events(&text).unwrap()[0].1;
         let same = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
         assert_eq!(same(event)["x"], "\u{fffe}\u{ffff}\u{fffd}\u{10ffff}\u{7f}\0");
         assert_eq!(encode(PROJECT, b"{\"a\":[{\"x\":\"\x01\"}]}"), None);
@@ -168,10 +133,10 @@ mod tests {
             r#"{"v":1,"project":"p","events":[]}"#,
             r#"{"v":1,"project":7,"events":{"a":[{}]}}"#,
             r#"{"v":1,"project":"p","events":{"a":[{}]}} x"#,
+            r#"{"v":2,"project":"p","events":{"a":[{}]}}"#,
+            r#"{"v":1.0,"project":"p","events":{"a":[{}]}}"#,
         ] {
-            assert_eq!(parse(text), Err(MessageError::Malformed), "{text}");
+            assert_eq!(events(text), None, "{text}");
         }
-        let other = r#"{"v":2,"project":"p","parts":[]}"#;
-        assert_eq!(parse(other), Err(MessageError::Version(2)));
     }
 }

@@ -21,7 +21,6 @@ use crate::delivery::{
     CalloutId, CalloutResponse, Delivery, HandoverOutcome, OverflowPolicy, Rejection,
 };
 use drain::{Drain, IDLE_RECEIVE_MS, Sending};
-use rustc_hash::FxHashMap;
 use sqs::{Action, SqsError};
 
 /// The id of a call in flight.
@@ -85,7 +84,8 @@ pub struct OverflowReport {
     pub queue_up: Option<bool>,
     /// Why the queue rejected a request.
     pub error: Option<SqsError>,
-    /// Projects of received messages that are not configured. The messages stay in the queue.
+    /// Projects of received messages that are not configured, each reported once. The messages stay
+    /// in the queue.
     pub unknown_projects: Vec<String>,
     /// Number of received messages that are unreadable. They stay in the queue.
     pub malformed: u64,
@@ -94,7 +94,7 @@ pub struct OverflowReport {
 #[derive(Debug)]
 enum InFlight {
     Send { handover: CalloutId },
-    Receive,
+    Receive { hidden_s: u64 },
     Delete { receipt_handle: String, attempts: u32 },
     Keen(Box<Sending>),
 }
@@ -111,7 +111,8 @@ pub struct Overflow {
     projects: Vec<String>,
     /// `None`: this filter does not drain the queue.
     drain: Option<Drain>,
-    in_flight: FxHashMap<CallId, InFlight>,
+    /// There are only a few.
+    in_flight: Vec<(CallId, InFlight)>,
     last_id: CallId,
     next_lease_check_ms: u64,
     /// Next parts of messages that are being sent.
@@ -138,7 +139,7 @@ impl Overflow {
             keen_timeout_ms,
             drain: settings.drain.then(|| Drain::new(projects.len())),
             projects,
-            in_flight: FxHashMap::default(),
+            in_flight: Vec::new(),
             last_id: 0,
             next_lease_check_ms: 0,
             continued: Vec::new(),
@@ -216,11 +217,12 @@ impl Overflow {
         }
         drain.on_receiving(now);
         let wait_s = IDLE_RECEIVE_MS.checked_div(1_000).unwrap_or(0);
-        let max_messages = drain.receive_size(self.max_received);
-        let body = sqs::receive_message(&self.queue_url, max_messages, wait_s, self.visibility_s);
+        let (max_messages, hidden_s) =
+            drain.receive_size(self.max_received, self.visibility_s, now);
+        let body = sqs::receive_message(&self.queue_url, max_messages, wait_s, hidden_s);
         let target = Target::Queue(Action::ReceiveMessage);
         let timeout_ms = IDLE_RECEIVE_MS.saturating_add(RECEIVE_MARGIN_MS);
-        Some(self.call(InFlight::Receive, target, body, timeout_ms))
+        Some(self.call(InFlight::Receive { hidden_s }, target, body, timeout_ms))
     }
 
     fn call(
@@ -231,7 +233,7 @@ impl Overflow {
         timeout_ms: u64,
     ) -> Call {
         self.last_id = self.last_id.wrapping_add(1);
-        self.in_flight.insert(self.last_id, in_flight);
+        self.in_flight.push((self.last_id, in_flight));
         Call { id: self.last_id, target, body, timeout_ms }
     }
 
@@ -255,7 +257,8 @@ impl Overflow {
     ) -> OverflowReport {
         let CalloutResponse { status, reply, .. } = response;
         let mut report = OverflowReport::default();
-        match self.in_flight.remove(&call) {
+        let index = self.in_flight.iter().position(|(id, _)| *id == call);
+        match index.map(|index| self.in_flight.swap_remove(index).1) {
             None => {}
             Some(InFlight::Send { handover }) => {
                 let result = sqs::parse_send_reply(status, reply);
@@ -271,7 +274,9 @@ impl Overflow {
                 report.overflowed = settled.overflowed;
                 report.returned = settled.returned;
             }
-            Some(InFlight::Receive) => self.on_received(status, reply, &mut report, now),
+            Some(InFlight::Receive { hidden_s }) => {
+                self.on_received(status, reply, hidden_s, &mut report, now);
+            }
             Some(InFlight::Delete { receipt_handle, attempts }) => {
                 let result = sqs::parse_delete_reply(status, reply);
                 report.queue_up = Some(result.is_ok());
@@ -295,6 +300,7 @@ impl Overflow {
         &mut self,
         status: Option<u16>,
         reply: &[u8],
+        hidden_s: u64,
         report: &mut OverflowReport,
         now: u64,
     ) {
@@ -308,7 +314,7 @@ impl Overflow {
         report.error = error;
         // A callout that begins just before this time ends before the queue gives the message to
         // another reader.
-        let hidden_ms = self.visibility_s.saturating_mul(1_000);
+        let hidden_ms = hidden_s.saturating_mul(1_000);
         let reserve_ms = self.keen_timeout_ms.saturating_add(RECEIVE_MARGIN_MS);
         let send_before_ms = now.saturating_add(hidden_ms.saturating_sub(reserve_ms));
         let projects = &self.projects;
@@ -327,7 +333,7 @@ impl Overflow {
     ) {
         let Some(drain) = &mut self.drain else { return };
         report.destination_index = Some(sending.pending.destination_index);
-        let expected = sending.pending.expected_results(&sending.segment);
+        let expected = sending.part.expected_results();
         let outcome = classify(response, &expected, 0);
         let (progress, next) = drain.on_sent(sending, outcome, now);
         report.drained = progress.drained;

@@ -5,8 +5,7 @@
 //! `X-Amz-Target` (Amazon SQS API Reference, "Making query API requests with the AWS JSON
 //! protocol"). ElasticMQ and moto support it, too.
 
-use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
+use crate::json::{self, Value};
 
 /// The content type of a request.
 pub const CONTENT_TYPE: &str = "application/x-amz-json-1.0";
@@ -36,29 +35,6 @@ impl Action {
     }
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct SendMessage<'a> {
-    queue_url: &'a str,
-    message_body: &'a str,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct ReceiveMessage<'a> {
-    queue_url: &'a str,
-    max_number_of_messages: usize,
-    wait_time_seconds: u64,
-    visibility_timeout: u64,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct DeleteMessage<'a> {
-    queue_url: &'a str,
-    receipt_handle: &'a str,
-}
-
 /// Returns the body of a `SendMessage`.
 ///
 /// ```
@@ -72,7 +48,7 @@ struct DeleteMessage<'a> {
 /// ```
 #[must_use]
 pub fn send_message(queue_url: &str, message_body: &str) -> Vec<u8> {
-    to_json(&SendMessage { queue_url, message_body })
+    request(queue_url, "MessageBody", &json::quoted(message_body))
 }
 
 /// Returns the body of a `ReceiveMessage`. `wait_s`: how long the queue waits for a message.
@@ -84,23 +60,22 @@ pub fn receive_message(
     wait_s: u64,
     visibility_s: u64,
 ) -> Vec<u8> {
-    to_json(&ReceiveMessage {
-        queue_url,
-        max_number_of_messages: max_messages.clamp(1, MAX_RECEIVED_MESSAGES),
-        wait_time_seconds: wait_s,
-        visibility_timeout: visibility_s,
-    })
+    let max_messages = max_messages.clamp(1, MAX_RECEIVED_MESSAGES);
+    let rest =
+        format!("{max_messages},\"WaitTimeSeconds\":{wait_s},\"VisibilityTimeout\":{visibility_s}");
+    request(queue_url, "MaxNumberOfMessages", &rest)
 }
 
 /// Returns the body of a `DeleteMessage`.
 #[must_use]
 pub fn delete_message(queue_url: &str, receipt_handle: &str) -> Vec<u8> {
-    to_json(&DeleteMessage { queue_url, receipt_handle })
+    request(queue_url, "ReceiptHandle", &json::quoted(receipt_handle))
 }
 
-/// Serializing strings and numbers cannot fail.
-fn to_json(request: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(request).unwrap_or_default()
+/// Returns the JSON of a request. `value`: the JSON of the member `name`, and further members.
+fn request(queue_url: &str, name: &str, value: &str) -> Vec<u8> {
+    let queue_url = json::quoted(queue_url);
+    ["{\"QueueUrl\":", &queue_url, ",\"", name, "\":", value, "}"].concat().into_bytes()
 }
 
 /// Why a request has failed.
@@ -134,34 +109,6 @@ pub struct ReceivedMessage {
     pub body: String,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct SendReply<'a> {
-    #[serde(borrow)]
-    message_id: Cow<'a, str>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ReceiveReply {
-    /// Absent or null if there is no message.
-    #[serde(default)]
-    messages: Option<Vec<ReceivedItem>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ReceivedItem {
-    receipt_handle: String,
-    body: String,
-}
-
-#[derive(Deserialize)]
-struct ErrorReply<'a> {
-    #[serde(borrow, rename = "__type")]
-    name: Cow<'a, str>,
-}
-
 /// Reads the reply to a `SendMessage`.
 ///
 /// # Errors
@@ -174,8 +121,8 @@ struct ErrorReply<'a> {
 /// assert!(sqs::parse_send_reply(Some(200), b"{}").is_err());
 /// ```
 pub fn parse_send_reply(status: Option<u16>, reply: &[u8]) -> Result<(), SqsError> {
-    match (status, serde_json::from_slice::<SendReply<'_>>(reply)) {
-        (Some(200), Ok(stored)) if !stored.message_id.is_empty() => Ok(()),
+    match (status, member(reply, "MessageId")) {
+        (Some(200), Some(Value::String(id))) if !id.raw().is_empty() => Ok(()),
         _ => Err(error(status, reply)),
     }
 }
@@ -188,17 +135,25 @@ pub fn parse_receive_reply(
     status: Option<u16>,
     reply: &[u8],
 ) -> Result<Vec<ReceivedMessage>, SqsError> {
-    match (status, serde_json::from_slice::<ReceiveReply>(reply)) {
-        (Some(200), Ok(received)) => {
-            let messages = received.messages.unwrap_or_default().into_iter();
-            let message = |item: ReceivedItem| ReceivedMessage {
-                receipt_handle: item.receipt_handle,
-                body: item.body,
-            };
-            Ok(messages.map(message).collect())
-        }
-        _ => Err(error(status, reply)),
-    }
+    let items = match (status, member(reply, "Messages")) {
+        // There is no message.
+        (Some(200), Some(Value::Absent | Value::Null)) => "[]",
+        (Some(200), Some(Value::Array(items))) => items,
+        _ => return Err(error(status, reply)),
+    };
+    let (mut messages, mut is_readable) = (Vec::new(), true);
+    json::for_each_element(items, &mut |item| {
+        let mut member = |name| match json::member(item.json(), name) {
+            Value::String(text) => text.decode().into_owned(),
+            _ => {
+                is_readable = false;
+                String::new()
+            }
+        };
+        let receipt_handle = member("ReceiptHandle");
+        messages.push(ReceivedMessage { receipt_handle, body: member("Body") });
+    });
+    if is_readable { Ok(messages) } else { Err(error(status, reply)) }
 }
 
 /// Reads the reply to a `DeleteMessage`.
@@ -209,13 +164,23 @@ pub fn parse_delete_reply(status: Option<u16>, reply: &[u8]) -> Result<(), SqsEr
     if status == Some(200) { Ok(()) } else { Err(error(status, reply)) }
 }
 
+/// Returns a member of a reply. `None`: the reply is not a JSON object.
+fn member<'a>(reply: &'a [u8], name: &str) -> Option<Value<'a>> {
+    match json::read_value(std::str::from_utf8(reply).ok()?)? {
+        Value::Object(text) => Some(json::member(text, name)),
+        _ => None,
+    }
+}
+
 fn error(status: Option<u16>, reply: &[u8]) -> SqsError {
-    let named = serde_json::from_slice::<ErrorReply<'_>>(reply).ok();
-    let name = named.map(|reply| reply.name.rsplit('#').next().unwrap_or_default().to_owned());
+    let name = match member(reply, "__type") {
+        Some(Value::String(name)) => name.raw(),
+        _ => "",
+    };
+    let name = name.rsplit_once('#').map_or(name, |(_, name)| name);
     // An error message may echo what was sent. An error name is a single word.
-    let is_word =
-        |name: &String| name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric());
-    SqsError { status, name: name.filter(is_word) }
+    let is_word = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric());
+    SqsError { status, name: is_word.then(|| name.to_owned()) }
 }
 
 #[cfg(test)]

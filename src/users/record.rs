@@ -151,7 +151,7 @@ fn object_body(object: &str) -> &str {
 }
 
 fn members(object: &str) -> Members<'_> {
-    serde_json::from_slice(object.as_bytes()).unwrap_or_default()
+    serde_json::from_str(object).unwrap_or_default()
 }
 
 /// The members of a JSON object, in order. Values keep their text, so that numbers keep their

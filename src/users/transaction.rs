@@ -287,7 +287,7 @@ pub(super) fn apply(
 /// of a number.
 pub(crate) fn json_to_text(json: &str) -> Option<String> {
     match json.as_bytes().first()? {
-        b'"' => serde_json::from_slice(json.as_bytes()).ok(),
+        b'"' => serde_json::from_str(json).ok(),
         b'-' | b'0'..=b'9' => Some(json.to_owned()),
         _ => None,
     }

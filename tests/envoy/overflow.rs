@@ -6,7 +6,6 @@ use mock_keen::{Fault, MockKeen, Options};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,24 +13,6 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// How long a received message is hidden. The filter asks for a minute, which is too long for a test.
 const HIDDEN: Duration = Duration::from_secs(1);
-
-/// The build of the filter that has the overflow queue.
-fn wasm() -> PathBuf {
-    let wasm = harness::root().join("target/keen_edge_overflow.wasm");
-    assert!(wasm.is_file(), "run `make build-overflow`");
-    wasm
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn overflow_without_its_build_is_rejected() {
-    let mut config = harness::default_config();
-    config["overflow"] =
-        json!({"cluster": "queue", "queueUrl": "http://queue.example/1/keen-edge"});
-    let error =
-        Envoy::builder().config(config).start().await.expect_err("no overflow in this build");
-    let error = format!("{error:?} {error}");
-    assert!(error.contains("use keen_edge_overflow.wasm"), "{error}");
-}
 
 /// The body of a message, and when it was received last.
 type Message = (Value, Option<Instant>);
@@ -168,12 +149,8 @@ async fn env() -> (TestEnv, Queue) {
             }}]}]},
         }));
     };
-    let builder = Envoy::builder()
-        .keen(keen.addr())
-        .wasm(wasm())
-        .config(config)
-        .concurrency(2)
-        .patch(add_cluster);
+    let builder =
+        Envoy::builder().keen(keen.addr()).config(config).concurrency(2).patch(add_cluster);
     let envoy = builder.start().await.unwrap_or_else(|error| panic!("{error:?}"));
     (TestEnv { envoy, keen, client: reqwest::Client::new() }, queue)
 }

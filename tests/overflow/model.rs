@@ -26,6 +26,8 @@ pub enum KeenReply {
     /// Two bits for each event: 0 and 1 recorded, 2 rejected, 3 failed.
     Results(u64),
     Fails(Option<u16>),
+    /// Status 400 with an error name, whatever the events are.
+    RejectsByName,
 }
 
 /// How the queue answers a request.
@@ -90,6 +92,8 @@ pub struct Model {
     settings: DeliverySettings,
     pub receives: u64,
     pub left: u64,
+    /// How far time goes between two answers of [`Self::run`].
+    pub step_ms: u64,
     pub unknown_projects: u64,
     pub keen_calls: u64,
     pub overflowed: u64,
@@ -113,6 +117,7 @@ impl Model {
             settings,
             receives: 0,
             left: 0,
+            step_ms: 10,
             unknown_projects: 0,
             keen_calls: 0,
             overflowed: 0,
@@ -284,6 +289,14 @@ impl Model {
             KeenReply::Accepts => 0,
             KeenReply::Results(bits) => *bits,
             KeenReply::Fails(status) => return (*status, "<html>".to_owned()),
+            KeenReply::RejectsByName => {
+                // About a single event it is a final result.
+                let events: Vec<&Value> = body.values().flatten().collect();
+                if let [event] = events.as_slice() {
+                    self.at_keen.insert(usize::try_from(event["id"].as_u64().unwrap()).unwrap());
+                }
+                return (Some(400), json!({"error_code": "InvalidBodyError"}).to_string());
+            }
         };
         let mut index = 0;
         let mut results = BTreeMap::new();
@@ -415,7 +428,7 @@ impl Model {
                     self.answer_queue(index, 0, queue);
                 }
             }
-            self.step(&Step::Pass { ms: 10 });
+            self.step(&Step::Pass { ms: self.step_ms });
         }
     }
 

@@ -54,7 +54,8 @@ fn outage_of_keen_is_bridged_by_the_queue_even_if_a_worker_dies() {
         assert!(acks.iter().all(|ack| *ack == Ack::Delivered), "{status:?}");
         assert!(!model.messages.is_empty());
         let calls = model.keen_calls;
-        model.run(60_000, keen_accepts, QueueReply::Succeeds);
+        // A minute in which the queue hides a received message, and one poll.
+        model.run(90_000, keen_accepts, QueueReply::Succeeds);
         assert!(model.messages.is_empty(), "{} messages stay", model.messages.len());
         assert_eq!(model.drained, model.overflowed, "a confirmed message is drained once");
         assert!(model.keen_calls - calls < 1_000);
@@ -147,8 +148,55 @@ fn message_of_a_destination_that_is_down_delays_no_other() {
     model.run(180_000, first_is_down, QueueReply::Succeeds);
     assert_eq!(model.messages.len(), 5);
     assert!((15..30).all(|id| model.at_keen.contains(&id)));
-    model.run(120_000, keen_accepts, QueueReply::Succeeds);
+    // A message is hidden for as long as the outage has lasted.
+    model.run(240_000, keen_accepts, QueueReply::Succeeds);
     assert!(model.messages.is_empty());
+}
+
+#[test]
+fn outage_of_days_does_not_use_up_the_receipts_of_a_message() {
+    let mut model = model();
+    for _ in 0..20 {
+        model.submit(0, false, &[(0, 0, 30); 3]);
+        model.run(6_000, keen_fails(Some(503)), QueueReply::Succeeds);
+    }
+    let hours = 24;
+    model.step_ms = 500;
+    model.run(hours * 3_600_000, keen_fails(Some(503)), QueueReply::Succeeds);
+    let receives = model.messages.values().map(|message| message.receives).max().unwrap();
+    assert!(receives <= hours + 10, "{receives}");
+    // Two processes, one request each in 30 s.
+    assert!(model.keen_calls < 2 * 120 * hours + 500, "{}", model.keen_calls);
+    model.run(3_700_000, keen_accepts, QueueReply::Succeeds);
+    assert!(model.messages.is_empty());
+}
+
+#[test]
+fn keen_that_rejects_every_event_by_name_loses_no_message() {
+    let mut model = model();
+    for _ in 0..40 {
+        model.submit(0, false, &[(0, 0, 30)]);
+        model.run(6_000, keen_fails(Some(503)), QueueReply::Succeeds);
+    }
+    let messages = model.messages.len();
+    assert!(messages >= 30, "{messages}");
+    model.run(600_000, |_| KeenReply::RejectsByName, QueueReply::Succeeds);
+    // Up to eight in a row are about their events, in each of two processes.
+    assert!(model.messages.len() >= messages - 2 * 8, "{}", model.messages.len());
+}
+
+#[test]
+fn project_that_is_not_configured_is_reported_once() {
+    let mut model = model();
+    for _ in 0..3 {
+        let unknown = "f".repeat(24);
+        model.put_message(format!(
+            "{{\"v\":1,\"project\":\"{unknown}\",\"events\":{{\"a\":[{{}}]}}}}"
+        ));
+    }
+    model.run(600_000, keen_accepts, QueueReply::Succeeds);
+    assert_eq!(model.messages.len(), 3);
+    assert!((1..=2).contains(&model.unknown_projects), "{}", model.unknown_projects);
 }
 
 #[test]

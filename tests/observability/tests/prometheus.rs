@@ -155,7 +155,7 @@ async fn with_overflow(queue: SocketAddr) -> Arc<Edge> {
     config["overflow"] = json!({
         "cluster": "sqs", "queueUrl": format!("http://{queue}/1/keen-edge"), "afterMs": 500,
     });
-    Edge::start(config, "keen_edge_overflow.wasm", move |bootstrap| {
+    Edge::start(config, "", move |bootstrap| {
         let clusters = bootstrap["static_resources"]["clusters"].as_array_mut().unwrap();
         let assignment = endpoint("sqs", queue);
         clusters.push(json!({
