@@ -504,6 +504,11 @@ async fn every_query_and_alert_has_the_right_answer() {
     until("all are scraped", async || prometheus.value("count(up == 1)").await == 6.0).await;
     assert_eq!(fired(&prometheus).await, BTreeSet::new());
 
+    // The values of the dashboard's variable.
+    let series = prometheus.query("count by (instance) (keen_edge_requests)").await;
+    let found: BTreeSet<_> = series.iter().map(|(labels, _)| labels["instance"].as_str()).collect();
+    assert_eq!(found, INSTANCES.iter().copied().collect());
+
     // Failures. A query about failures is asked right after them, since rates fall to 0 again.
     let asked = queries();
     let (is_overflow, others): (Vec<_>, Vec<_>) = asked.into_iter().partition(|query| {
