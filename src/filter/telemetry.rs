@@ -149,15 +149,15 @@ impl Telemetry {
     }
 
     /// Counts a response, and the reason if it is not 200.
-    pub(super) fn count_response(&mut self, response: &Response, reason: Option<&str>) {
+    pub(super) fn count_response(&mut self, response: &Response) {
         let code = match response {
             Response::Ok => return self.registry.add(self.responses_ok, 1),
             Response::BadRequest(_) => "400",
-            Response::TooManyRequests => "429",
+            Response::TooManyRequests(_) => "429",
             Response::ServiceUnavailable(_) => "503",
         };
         self.count(&metrics::RESPONSES, &[code], 1);
-        if let Some(reason) = reason {
+        if let Some(reason) = response.reason() {
             self.count(&metrics::REQUESTS_REJECTED, &[reason], 1);
         }
     }

@@ -25,6 +25,7 @@ mod overflow;
 mod pixel;
 mod poison;
 mod process_state;
+mod public_cases;
 mod recorded_requests;
 mod segment_api;
 mod smoke;
