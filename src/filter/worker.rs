@@ -99,7 +99,7 @@ impl Worker {
         self.worker_id = worker_id;
         self.waker.register(worker_id);
         self.mapper.activate(&self.config, worker_id);
-        self.telemetry.activate(worker_id);
+        self.telemetry.activate(worker_id, self.config.delivery.max_pending_bytes);
     }
 
     /// Counts a request on Segment's paths.

@@ -14,10 +14,6 @@ use crate::users::{
 };
 use std::borrow::Cow;
 
-/// Maximum bytes of stored traits in the events of one request. Without it, a request of many short
-/// events could expand into a thousand times its size.
-const MAX_TRAIT_BYTES_PER_REQUEST: usize = 4_194_304;
-
 /// An id of a message, parsed once for both the event and the user store.
 #[derive(Debug, Clone)]
 pub(super) struct Id<'a> {
@@ -140,7 +136,7 @@ pub(super) fn identify(
         }
         None => Update::ReplaceTraits(add_id_trait(source, json, traits(message.traits))),
     };
-    let key = match (user, anonymous) {
+    let key = match (&user, anonymous) {
         (Some((key, _)), _) => UserKey::user_id(scope, key),
         (None, Some(anonymous)) => UserKey::anonymous_id(scope, anonymous),
         (None, None) => return,
@@ -166,11 +162,8 @@ pub(super) fn user_for_event(
         (Some(_), _) | (None, None) => None,
         (None, Some(anonymous)) => users.profile_for_anonymous_id(scope, anonymous),
     };
-    if let Some(mut user) = remembered {
-        if !users.charge_trait_bytes(user.traits.len(), MAX_TRAIT_BYTES_PER_REQUEST) {
-            user.traits.clear();
-        }
-        return Some(user);
+    if remembered.is_some() {
+        return remembered;
     }
     let own = match message.context.traits {
         Value::Object(_) => batch.get(message.context.traits).json,
@@ -182,7 +175,7 @@ pub(super) fn user_for_event(
     }
     let page =
         page.and_then(|page| page.0.as_ref()).filter(|(of, _)| *of == scope && ids.user.is_none());
-    page.filter(|(_, traits)| users.charge_trait_bytes(traits.len(), MAX_TRAIT_BYTES_PER_REQUEST))
+    page.filter(|(_, traits)| users.charge_trait_bytes(traits.len()))
         .map(|(_, traits)| User { id: None, traits: traits.clone() })
 }
 

@@ -153,6 +153,7 @@ pub fn map_request<'c>(
     events.limit_request(
         request.body.len().saturating_mul(MAX_GROWTH).saturating_add(MAX_GROWTH_BYTES),
     );
+    users.limit_by_body(request.body.len());
     let mut mapper = RequestMapper {
         config,
         batch_page: (is_batch && client.is_browser).then(PageTraits::default),

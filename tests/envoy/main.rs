@@ -28,6 +28,7 @@ mod process_state;
 mod public_cases;
 mod recorded_requests;
 mod segment_api;
+mod smoke;
 mod tenants;
 mod upstream_faults;
 mod users;

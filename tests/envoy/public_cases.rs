@@ -167,7 +167,7 @@ async fn cpu_ratio(env: &TestEnv, request: &Value) -> f64 {
         }
         (env.envoy.cpu_time() - before).as_secs_f64() / f64::from(repeats)
     };
-    let batch = ordinary_batch();
+    let batch = ordinary_batch(BODY_BYTES);
     assert!(batch.len() <= BODY_BYTES);
     let ordinary = json!({
         "method": "POST", "path": "/v1/batch", "body": batch,
