@@ -30,7 +30,22 @@ drain: ## Stop the Envoy of `make run`, or another one, without losing a call (A
 .PHONY: test
 test: build ## Run all tests that need no SDK, many of them in a real Envoy
 	@scripts/build.sh panic-switch
-	@$(TEST_ENV) cargo test $(LOCKED) --workspace --exclude clients --exclude deploy --exclude facade
+	@$(TEST_ENV) cargo test $(LOCKED) --workspace --exclude clients --exclude deploy --exclude facade --exclude observability
+
+# The oldest version that PyPI has, and one between it and the one of `make test`. PyPI's 1.38.3 has no V8.
+ENVOY_VERSIONS ?= 1.36.2 1.38.2
+
+.PHONY: test-envoy-versions
+test-envoy-versions: build ## Run a smoke suite on other versions of Envoy (ENVOY_VERSIONS)
+	@set -e; for version in $(ENVOY_VERSIONS); do \
+	  ENVOY="$$(ENVOY= ENVOY_VERSION=$$version scripts/envoy.sh)" ENVOY_VERSION=$$version KEEN_EDGE_WASM="$(WASM)" \
+	    cargo test $(LOCKED) --test envoy smoke:: -- --nocapture; \
+	done
+
+.PHONY: test-observability
+test-observability: build ## Ask a real Prometheus every query of dashboard and alerts; receive spans in a real collector
+	@scripts/build.sh panic-switch
+	@envoy="$$(scripts/envoy.sh)" && ENVOY="$$envoy" KEEN_EDGE_WASM="$(WASM)" cargo test $(LOCKED) --package observability
 
 .PHONY: test-clients
 test-clients: build ## Run unmodified Segment SDKs through Envoy to the mock Keen

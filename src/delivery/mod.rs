@@ -128,6 +128,8 @@ pub struct SettleReport {
     pub destination_index: usize,
     /// Events that Keen has.
     pub delivered: u64,
+    /// How long the callout's oldest event has been pending, in milliseconds.
+    pub pending_ms: u64,
     /// Events that Keen rejected for their content.
     pub rejected: Vec<Rejection>,
     /// Events left to their clients to retry.
@@ -415,7 +417,8 @@ impl Delivery {
         if let Some(project) = self.projects.get_mut(destination_index) {
             project.on_settled(now.saturating_sub(started_ms));
         }
-        let report = SettleReport { destination_index, ..SettleReport::default() };
+        let pending_ms = now.saturating_sub(batch.since_ms);
+        let report = SettleReport { destination_index, pending_ms, ..SettleReport::default() };
         let mut settlement = Settlement { batch, parked, now, report };
         match outcome {
             CalloutOutcome::Results(results) if is_failure(&results) => {

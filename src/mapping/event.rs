@@ -63,14 +63,13 @@ pub(super) fn collections<'a>(
     };
     let named = |value: Value<'a>| if value.truthy() { event_name_text(value) } else { None };
     let (name, category) = (named(message.name), named(message.category));
-    let all = source.track_all_pages.then(|| Cow::Owned(format!("Loaded a {noun}")));
+    let joined = |words: &[&str]| Cow::Owned(words.join(" "));
+    let all = source.track_all_pages.then(|| joined(&["Loaded a", noun]));
     let categorized = category.as_ref().filter(|_| source.track_categorized_pages);
-    let categorized = categorized.map(|category| Cow::Owned(format!("Viewed {category} {noun}")));
-    let named = name.as_ref().filter(|_| source.track_named_pages).map(|name| {
-        Cow::Owned(match &category {
-            Some(category) => format!("Viewed {category} {name} {noun}"),
-            None => format!("Viewed {name} {noun}"),
-        })
+    let categorized = categorized.map(|category| joined(&["Viewed", category, noun]));
+    let named = name.as_ref().filter(|_| source.track_named_pages).map(|name| match &category {
+        Some(category) => joined(&["Viewed", category, name, noun]),
+        None => joined(&["Viewed", name, noun]),
     });
     let found = [all, categorized, named];
     if found.iter().all(Option::is_none) { Err(SkipReason::NoPageSetting) } else { Ok(found) }
@@ -283,9 +282,7 @@ impl<'m> FieldsBuilder<'_, 'm> {
     fn set_user(&mut self) {
         let own = self.context.source.mode == Mode::Device && self.properties.has(OwnField::User);
         if let Some(user) = self.context.user.filter(|user| !own && !user.is_empty()) {
-            let mut json = Vec::new();
-            user.write(&mut json);
-            self.fields.set_json(OwnField::User, String::from_utf8(json).unwrap_or_default());
+            self.fields.set_json(OwnField::User, user.to_json());
         }
     }
 

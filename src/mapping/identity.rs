@@ -13,10 +13,6 @@ use crate::users::{
 };
 use std::borrow::Cow;
 
-/// Maximum bytes of stored traits in the events of one request. Without it, a request of many short
-/// events could expand into a thousand times its size.
-const MAX_TRAIT_BYTES_PER_REQUEST: usize = 4_194_304;
-
 /// An id of a message, parsed once for both the event and the user store.
 #[derive(Debug, Clone)]
 pub(super) struct Id<'a> {
@@ -46,9 +42,29 @@ impl<'a> Id<'a> {
     }
 }
 
-/// Whether `text` contains only white space and control characters.
+/// Whether `text` contains only characters that cannot be seen: white space, control characters and
+/// the invisible characters of Unicode (`Default_Ignorable_Code_Point` in UAX #44) that texts have.
 pub(super) fn is_blank(text: &str) -> bool {
-    text.chars().all(|c| c.is_whitespace() || c.is_control())
+    text.chars().all(|c| {
+        c.is_whitespace()
+            || c.is_control()
+            || matches!(
+                c,
+                '\u{ad}'
+                    | '\u{34f}'
+                    | '\u{61c}'
+                    | '\u{115f}'..='\u{1160}'
+                    | '\u{180e}'
+                    | '\u{200b}'..='\u{200f}'
+                    | '\u{202a}'..='\u{202e}'
+                    | '\u{2060}'..='\u{206f}'
+                    | '\u{2800}'
+                    | '\u{3164}'
+                    | '\u{feff}'
+                    | '\u{ffa0}'
+                    | '\u{e0000}'..='\u{e0fff}'
+            )
+    })
 }
 
 /// The ids of a message.
@@ -144,7 +160,7 @@ pub(super) fn identify(
         }
         None => Update::ReplaceTraits(add_id_trait(source, json, traits(message.traits))),
     };
-    let key = match (user, anonymous) {
+    let key = match (&user, anonymous) {
         (Some((key, _)), _) => UserKey::user_id(scope, key),
         (None, Some(anonymous)) => UserKey::anonymous_id(scope, anonymous),
         (None, None) => return,
@@ -170,11 +186,8 @@ pub(super) fn user_for_event(
         (Some(_), _) | (None, None) => None,
         (None, Some(anonymous)) => users.profile_for_anonymous_id(scope, anonymous),
     };
-    if let Some(mut user) = remembered {
-        if !users.charge_trait_bytes(user.traits.len(), MAX_TRAIT_BYTES_PER_REQUEST) {
-            user.traits.clear();
-        }
-        return Some(user);
+    if remembered.is_some() {
+        return remembered;
     }
     let own = match message.context.traits {
         Value::Object(_) => batch.get(message.context.traits).json,
@@ -186,7 +199,7 @@ pub(super) fn user_for_event(
     }
     let page =
         page.and_then(|page| page.0.as_ref()).filter(|(of, _)| *of == scope && ids.user.is_none());
-    page.filter(|(_, traits)| users.charge_trait_bytes(traits.len(), MAX_TRAIT_BYTES_PER_REQUEST))
+    page.filter(|(_, traits)| users.charge_trait_bytes(traits.len()))
         .map(|(_, traits)| User { id: None, traits: traits.clone() })
 }
 
@@ -238,6 +251,9 @@ mod tests {
             "\"\"",
             "\" \"",
             r#""\t\u0000""#,
+            r#""\u001f\u007f\u0085\u00a0\u3000""#,
+            r#""\u200b\ufeff\u2060\u00ad""#,
+            "\"\u{200b}\u{feff}\u{2800}\u{e0020}\"",
             "null",
             "0",
             "false",

@@ -5,11 +5,11 @@
 //! a shard has shrunk. The shards therefore never exceed the bound, in any order of writes.
 
 use super::SharedData;
-use super::record::Update;
 use super::shard::{SeenAt, Usage};
 use super::sharding::{ShardId, partition_quota, usage_key};
-use super::transaction::{CommitReport, LoadedShard, UserTransaction, apply};
-use super::usage_index::{PartitionUsage, SHARDS};
+use super::transaction::{CommitReport, LoadedShard, UserTransaction};
+use super::usage_index::PartitionUsage;
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// Maximum attempts at a write while other workers write first.
@@ -21,13 +21,25 @@ const EMPTY_SHARD_LEAD_US: u64 = 1_000_000;
 impl<S: SharedData> UserTransaction<'_, S> {
     /// Writes the updates, within the bounds.
     pub fn commit(mut self) -> CommitReport {
+        if !self.loaded.is_empty() {
+            self.commit_shards();
+        }
+        self.report.rejected = self.report.rejected.saturating_add(self.budget.rejected);
+        self.report.traits_omitted = self.budget.traits_omitted;
+        self.report
+    }
+
+    fn commit_shards(&mut self) {
+        let limits = self.limits();
+        for loaded in self.loaded.values_mut() {
+            loaded.apply_changes(limits, &mut self.budget);
+        }
         let mut partitions: Vec<u64> =
             self.dirty_shards().map(|(shard_id, _)| shard_id.partition).collect();
         partitions.dedup();
         for partition in partitions {
             self.commit_partition(partition);
         }
-        self.report
     }
 
     fn commit_partition(&mut self, partition: u64) {
@@ -44,8 +56,7 @@ impl<S: SharedData> UserTransaction<'_, S> {
         let left: Vec<ShardId> =
             self.dirty_shards_of(partition).map(|(shard_id, _)| *shard_id).collect();
         for shard_id in left {
-            let updates = self.loaded.remove(&shard_id).map_or(0, |loaded| loaded.updates.len());
-            let updates = u64::try_from(updates).unwrap_or(0);
+            let updates = self.loaded.remove(&shard_id).map_or(0, |loaded| loaded.update_count());
             self.report.rejected = self.report.rejected.saturating_add(updates);
         }
         self.release(partition, reserved);
@@ -62,36 +73,42 @@ impl<S: SharedData> UserTransaction<'_, S> {
         let (bytes, version) = self.shared.get(&key);
         let mut usage = PartitionUsage::from_bytes(&bytes);
         usage.used = usage.used.saturating_sub(*reserved);
-        for (shard_id, loaded) in self.dirty_shards_of(partition) {
-            let oldest = loaded.shard.oldest().map(|entry| entry.last_seen);
+        let dirty = self.loaded.iter_mut().filter(|(shard_id, loaded)| {
+            shard_id.partition == partition && loaded.usage_at_load.is_some()
+        });
+        for (shard_id, loaded) in dirty {
+            let oldest = loaded.shard.oldest().map(|(last_seen, _)| last_seen);
             let oldest = oldest.unwrap_or(SeenAt::new(self.now_us, u64::MAX));
             usage.set_oldest(shard_id.shard, oldest);
         }
         let quota = partition_quota(self.settings);
         let just_now = SeenAt::new(self.now_us.saturating_add(EMPTY_SHARD_LEAD_US), 0);
-        let mut empty_shards = 0;
-        while usage.used.saturating_add(need).exceeds(quota) && empty_shards < SHARDS {
-            let shard = usage.oldest_shard();
+        let mut shards = BinaryHeap::new();
+        if usage.used.saturating_add(need).exceeds(quota) {
+            shards = usage.shards_by_age();
+        }
+        let mut evicted = 0_u64;
+        while usage.used.saturating_add(need).exceeds(quota) {
+            let Some(Reverse((recorded, shard))) = shards.pop() else { break };
             let loaded = self.load(ShardId { partition, shard });
-            let oldest = loaded.shard.oldest().map(|entry| (entry.last_seen, entry.usage()));
-            let Some((last_seen, freed)) = oldest else {
+            let Some((last_seen, freed)) = loaded.shard.oldest() else {
+                // An empty shard is not looked at again.
                 usage.set_oldest(shard, just_now);
-                empty_shards = empty_shards.saturating_add(1);
                 continue;
             };
-            usage.set_oldest(shard, last_seen);
-            if usage.oldest_shard() != shard {
-                continue;
+            if last_seen <= recorded {
+                if loaded.usage_at_load.is_none() {
+                    loaded.usage_at_load = Some(loaded.shard.usage());
+                }
+                loaded.shard.evict();
+                need = need.saturating_sub(freed);
+                evicted = evicted.saturating_add(1);
             }
-            if loaded.usage_at_load.is_none() {
-                loaded.usage_at_load = Some(loaded.shard.usage());
-            }
-            loaded.shard.evict();
-            let oldest = loaded.shard.oldest().map(|entry| entry.last_seen);
-            usage.set_oldest(shard, oldest.unwrap_or(just_now));
-            need = need.saturating_sub(freed);
-            self.report.evicted = self.report.evicted.saturating_add(1);
+            let oldest = loaded.shard.oldest().map_or(just_now, |(last_seen, _)| last_seen);
+            usage.set_oldest(shard, oldest);
+            shards.push(Reverse((oldest, shard)));
         }
+        self.report.evicted = self.report.evicted.saturating_add(evicted);
         if usage.used.saturating_add(need).exceeds(quota) {
             // All shards are empty, so the rest was reserved by a VM that has ended.
             usage.used = Usage::default();
@@ -108,33 +125,26 @@ impl<S: SharedData> UserTransaction<'_, S> {
     /// capacity for the others. Stops if another worker has written first: that shard is then read
     /// again, and its updates are reapplied.
     fn write(&mut self, partition: u64, reserved: &mut Usage) {
-        let deltas: BinaryHeap<(i64, i64, ShardId)> = self
-            .dirty_shards_of(partition)
-            .map(|(shard_id, loaded)| (loaded.delta().bytes, loaded.delta().users, *shard_id))
-            .collect();
+        let mut deltas: Vec<(ShardId, Usage)> = Vec::new();
+        for shrinks in [true, false] {
+            for (shard_id, loaded) in self.dirty_shards_of(partition) {
+                let delta = loaded.delta();
+                if (delta.bytes < 0) == shrinks {
+                    deltas.push((*shard_id, delta));
+                }
+            }
+        }
         let limits = self.limits();
-        for (bytes, users, shard_id) in deltas.into_sorted_vec() {
+        for (shard_id, delta) in deltas {
             let Some(loaded) = self.loaded.get_mut(&shard_id) else { continue };
             let key = shard_id.key(self.settings);
             if self.shared.set(&key, loaded.shard.bytes(), loaded.version) {
-                let is_touch = |update: &Update| *update == Update::Touch;
-                let written =
-                    loaded.updates.iter().filter(|(_, _, update)| !is_touch(update)).count();
-                let written = u64::try_from(written).unwrap_or(0);
-                self.report.written = self.report.written.saturating_add(written);
-                *reserved = reserved.saturating_sub(Usage { users, bytes });
+                self.report.written = self.report.written.saturating_add(loaded.update_count());
+                *reserved = reserved.saturating_sub(delta);
                 // Its new version is unknown, so it is read again if it is needed again.
                 self.loaded.remove(&shard_id);
             } else {
-                let updates = std::mem::take(&mut loaded.updates);
-                *loaded = LoadedShard::read(self.shared, self.settings, shard_id);
-                if !updates.is_empty() {
-                    loaded.usage_at_load = Some(loaded.shard.usage());
-                }
-                for (user, seen_at, update) in updates {
-                    apply(&mut loaded.shard, &user, seen_at, &update, limits);
-                    loaded.updates.push((user, seen_at, update));
-                }
+                loaded.reload(self.shared, self.settings, shard_id, limits);
                 return;
             }
         }

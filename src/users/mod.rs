@@ -19,9 +19,7 @@
 //! use keen_edge::users::User;
 //!
 //! let user = User { id: Some("\"u1\"".to_owned()), traits: r#"{"plan":"pro"}"#.to_owned() };
-//! let mut json = Vec::new();
-//! user.write(&mut json);
-//! assert_eq!(json, br#"{"userId":"u1","traits":{"plan":"pro"}}"#);
+//! assert_eq!(user.to_json(), r#"{"userId":"u1","traits":{"plan":"pro"}}"#);
 //! ```
 
 mod commit;
@@ -81,21 +79,21 @@ pub struct User {
 }
 
 impl User {
-    /// Writes the user as JSON: `{"userId":…,"traits":{…}}`, without empty members.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        let mut separator: &[u8] = b"{";
-        if let Some(id) = &self.id {
-            out.extend_from_slice(b"{\"userId\":");
-            out.extend_from_slice(id.as_bytes());
-            separator = b",";
+    /// Returns the user as JSON: `{"userId":…,"traits":{…}}`, without empty members.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut json = String::with_capacity(self.traits.len().saturating_add(64));
+        let members =
+            [("{\"userId\":", self.id.as_deref()), ("{\"traits\":", Some(self.traits.as_str()))];
+        for (name, value) in members {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                let name = if json.is_empty() { name } else { ",\"traits\":" };
+                json.push_str(name);
+                json.push_str(value);
+            }
         }
-        if !self.traits.is_empty() {
-            out.extend_from_slice(separator);
-            out.extend_from_slice(b"\"traits\":");
-            out.extend_from_slice(self.traits.as_bytes());
-            separator = b",";
-        }
-        out.extend_from_slice(if separator == b"{" { b"{}" } else { b"}" });
+        json.push_str(if json.is_empty() { "{}" } else { "}" });
+        json
     }
 
     /// Whether the user has neither id nor traits.

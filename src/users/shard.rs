@@ -76,6 +76,8 @@ pub(super) struct Entry<'b> {
     id: &'b [u8],
     traits: &'b [u8],
     computed: &'b [u8],
+    /// Its position in the shard.
+    pub(super) offset: usize,
     /// The whole record.
     bytes: &'b [u8],
 }
@@ -109,79 +111,107 @@ impl<'b> Entry<'b> {
         Usage { users, bytes: i64::try_from(bytes).unwrap_or(i64::MAX) }
     }
 
-    fn is_of(&self, user: &UserKey) -> bool {
-        self.key_hash == user.key_hash && self.id_kind == user.kind && self.id == user.id.as_bytes()
+    fn is_of(&self, user: UserKey<'_>) -> bool {
+        self.id == user.id.as_bytes() && self.id_kind == user.kind && self.key_hash == user.key_hash
     }
 }
 
 /// A shard's bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Shard(Vec<u8>);
+pub(super) struct Shard {
+    bytes: Vec<u8>,
+    /// When each record was last seen, its usage and its offset. `None` until a record is evicted.
+    index: Option<Vec<(SeenAt, Usage, usize)>>,
+}
 
 const TAG_PROFILE: u8 = 1;
 const TAG_LINK: u8 = 2;
 
 impl Shard {
     pub(super) fn from_bytes(bytes: Vec<u8>) -> Self {
-        Self(bytes)
+        Self { bytes, index: None }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 
     /// Returns the records, the most recently used first. Stops at the first bytes that are not a
     /// record.
     pub(super) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
-        let mut rest = self.0.as_slice();
+        let mut offset = 0;
         std::iter::from_fn(move || {
-            let (entry, after) = decode(rest)?;
-            rest = after;
+            let entry = self.entry_at(offset)?;
+            offset = offset.saturating_add(entry.bytes.len());
             Some(entry)
         })
     }
 
-    pub(super) fn find(&self, user: &UserKey) -> Option<Entry<'_>> {
-        self.entries().find(|entry| entry.is_of(user))
+    pub(super) fn entry_at(&self, offset: usize) -> Option<Entry<'_>> {
+        decode(self.bytes.get(offset..)?, offset)
     }
 
-    /// Returns the least recently used record.
-    pub(super) fn oldest(&self) -> Option<Entry<'_>> {
-        self.entries().last()
+    pub(super) fn find(&self, user: UserKey<'_>) -> Option<Entry<'_>> {
+        self.entries().find(|entry| entry.is_of(user))
     }
 
     pub(super) fn usage(&self) -> Usage {
         self.entries().fold(Usage::default(), |sum, entry| sum.saturating_add(entry.usage()))
     }
 
-    /// Puts a record first, and removes the user's old one. Records last seen before `cutoff` are
-    /// removed.
-    pub(super) fn put(
-        &mut self,
-        user: &UserKey,
-        last_seen: SeenAt,
-        record: Record<'_>,
+    /// Returns the shard with `records` before its own, without its own records at the offsets
+    /// `replaced` and those last seen before `cutoff`. Records that would end after `max_bytes`
+    /// are left out.
+    pub(super) fn rewritten<'r>(
+        &self,
+        records: impl Iterator<Item = (UserKey<'r>, SeenAt, Record<'r>)>,
+        replaced: &[usize],
         cutoff: SeenAt,
-    ) {
-        let mut bytes = Vec::with_capacity(self.0.len().saturating_add(256));
-        encode(&mut bytes, user, last_seen, record);
-        for entry in self.entries().filter(|entry| !entry.is_of(user) && entry.last_seen >= cutoff)
-        {
+        max_bytes: usize,
+    ) -> Self {
+        let mut bytes = Vec::with_capacity(self.bytes.len().saturating_add(256));
+        for (user, last_seen, record) in records {
+            let end = bytes.len();
+            encode(&mut bytes, user, last_seen, record);
+            if bytes.len() > max_bytes {
+                bytes.truncate(end);
+                return Self::from_bytes(bytes);
+            }
+        }
+        let kept = self
+            .entries()
+            .filter(|entry| entry.last_seen >= cutoff && !replaced.contains(&entry.offset));
+        for entry in kept {
+            if bytes.len().saturating_add(entry.bytes.len()) > max_bytes {
+                break;
+            }
             bytes.extend_from_slice(entry.bytes);
         }
-        self.0 = bytes;
+        Self::from_bytes(bytes)
+    }
+
+    /// Returns when the least recently used record was last seen, and its usage.
+    pub(super) fn oldest(&mut self) -> Option<(SeenAt, Usage)> {
+        let (last_seen, usage, _) = self.index().last()?;
+        Some((*last_seen, *usage))
     }
 
     /// Removes the least recently used record.
     pub(super) fn evict(&mut self) {
-        let length = self.oldest().map_or(0, |entry| entry.bytes.len());
-        let all =
-            self.entries().map(|entry| entry.bytes.len()).fold(0_usize, usize::saturating_add);
-        self.0.truncate(all.saturating_sub(length));
+        if let Some((_, _, offset)) = self.index().pop() {
+            self.bytes.truncate(offset);
+        }
+    }
+
+    fn index(&mut self) -> &mut Vec<(SeenAt, Usage, usize)> {
+        let index = self.index.take().unwrap_or_else(|| {
+            self.entries().map(|entry| (entry.last_seen, entry.usage(), entry.offset)).collect()
+        });
+        self.index.insert(index)
     }
 }
 
-fn encode(out: &mut Vec<u8>, user: &UserKey, last_seen: SeenAt, record: Record<'_>) {
+fn encode(out: &mut Vec<u8>, user: UserKey<'_>, last_seen: SeenAt, record: Record<'_>) {
     let (tag, traits, computed) = match record {
         Record::Profile { traits, computed } => (TAG_PROFILE, traits, computed),
         Record::Link(user_id) => (TAG_LINK, user_id, ""),
@@ -190,52 +220,64 @@ fn encode(out: &mut Vec<u8>, user: &UserKey, last_seen: SeenAt, record: Record<'
     out.extend_from_slice(&user.key_hash.to_le_bytes());
     out.push(tag);
     out.push(u8::from(user.kind == IdKind::UserId));
-    for text in [user.id.as_str(), traits, computed] {
+    for text in [user.id, traits, computed] {
         out.extend_from_slice(&u32::try_from(text.len()).unwrap_or(0).to_le_bytes());
     }
-    for text in [user.id.as_str(), traits, computed] {
+    for text in [user.id, traits, computed] {
         out.extend_from_slice(text.as_bytes());
     }
 }
 
-/// Decodes the first record. Also returns the bytes after it.
-fn decode(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
-    let (last_seen, rest) = bytes.split_first_chunk::<8>()?;
-    let (key_hash, rest) = rest.split_first_chunk::<8>()?;
-    let (&[tag, is_user_id], rest) = rest.split_first_chunk::<2>()?;
-    let length = |rest: &mut &[u8]| {
-        let (length, after) = rest.split_first_chunk::<4>().map(|(l, after)| (*l, after))?;
-        *rest = after;
-        usize::try_from(u32::from_le_bytes(length)).ok()
-    };
-    let mut rest = rest;
-    let lengths = [length(&mut rest)?, length(&mut rest)?, length(&mut rest)?];
-    let mut text = |length: usize| {
-        let (text, after) = rest.split_at_checked(length)?;
-        rest = after;
-        Some(text)
-    };
-    let [id, traits, computed] = lengths;
-    let (id, traits, computed) = (text(id)?, text(traits)?, text(computed)?);
-    let entry = Entry {
-        last_seen: SeenAt(u64::from_le_bytes(*last_seen)),
-        key_hash: u64::from_le_bytes(*key_hash),
-        tag: matches!(tag, TAG_PROFILE | TAG_LINK).then_some(tag)?,
+/// Bytes before the texts of a record.
+const HEADER_BYTES: usize = 30;
+
+/// Decodes the first record of `bytes`, which is at `offset` in its shard.
+#[inline]
+fn decode(bytes: &[u8], offset: usize) -> Option<Entry<'_>> {
+    let (header, texts) = bytes.split_first_chunk::<HEADER_BYTES>()?;
+    let (numbers, rest) = header.split_at(16);
+    let mut numbers = numbers.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
+    let (flags, lengths) = rest.split_at(2);
+    let mut lengths = lengths.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
+    let mut length = || usize::try_from(lengths.next().unwrap_or(0)).ok();
+    let (id, rest) = texts.split_at_checked(length()?)?;
+    let (traits, rest) = rest.split_at_checked(length()?)?;
+    let (computed, rest) = rest.split_at_checked(length()?)?;
+    let &[tag @ (TAG_PROFILE | TAG_LINK), is_user_id] = flags else { return None };
+    Some(Entry {
+        last_seen: SeenAt(numbers.next().unwrap_or(0)),
+        key_hash: numbers.next().unwrap_or(0),
+        tag,
         id_kind: if is_user_id == 1 { IdKind::UserId } else { IdKind::AnonymousId },
         id,
         traits,
         computed,
+        offset,
         bytes: bytes.get(..bytes.len().saturating_sub(rest.len()))?,
-    };
-    Some((entry, rest))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn user(id: &str) -> UserKey {
+    fn user(id: &str) -> UserKey<'_> {
         UserKey::user_id(7, id)
+    }
+
+    impl Shard {
+        /// Puts a record first, and removes the user's old one.
+        fn put(
+            &mut self,
+            user: UserKey<'_>,
+            last_seen: SeenAt,
+            record: Record<'_>,
+            cutoff: SeenAt,
+        ) {
+            let old: Vec<usize> = self.find(user).map(|entry| entry.offset).into_iter().collect();
+            let new = std::iter::once((user, last_seen, record));
+            *self = self.rewritten(new, &old, cutoff, usize::MAX);
+        }
     }
 
     fn id(entry: Entry<'_>) -> &str {
@@ -251,7 +293,7 @@ mod tests {
         let mut shard = Shard::default();
         for (at, id) in [(1, "a"), (2, "b"), (3, "c"), (4, "a")] {
             shard.put(
-                &user(id),
+                user(id),
                 SeenAt::new(at, 0),
                 profile(&format!("{{\"at\":{at}}}")),
                 SeenAt::default(),
@@ -259,30 +301,52 @@ mod tests {
         }
         let ids: Vec<&str> = shard.entries().map(id).collect();
         assert_eq!(ids, ["a", "c", "b"]);
-        assert_eq!(shard.find(&user("a")).and_then(|e| e.record()), Some(profile("{\"at\":4}")));
+        assert_eq!(shard.find(user("a")).and_then(|e| e.record()), Some(profile("{\"at\":4}")));
         assert_eq!(shard.usage().users, 3);
         shard.evict();
-        assert_eq!(shard.find(&user("b")), None);
-        assert_eq!(shard.oldest().map(id), Some("c"));
+        assert_eq!(shard.find(user("b")), None);
+        assert_eq!(shard.oldest().map(|(at, _)| at), Some(SeenAt::new(3, 0)));
+        assert_eq!(shard.entries().map(id).collect::<Vec<_>>(), ["a", "c"]);
         // Records last seen before the cutoff are removed.
-        shard.put(&user("d"), SeenAt::new(5, 0), profile(""), SeenAt::new(4, 0));
+        shard.put(user("d"), SeenAt::new(5, 0), profile(""), SeenAt::new(4, 0));
         assert_eq!(shard.entries().map(id).collect::<Vec<_>>(), ["d", "a"]);
+    }
+
+    #[test]
+    fn rewritten_ends_before_the_record_over_the_bound() {
+        let mut shard = Shard::default();
+        for (at, id) in [(1, "a"), (2, "b"), (3, "c")] {
+            shard.put(user(id), SeenAt::new(at, 0), profile("{\"x\":1}"), SeenAt::default());
+        }
+        let record = shard.bytes().len() / 3;
+        for (max, new, want) in [
+            (3 * record, "m", "mcb"),
+            (3 * record - 1, "m", "mc"),
+            (3 * record - 1, "mn", "mn"),
+            (record, "mn", "m"),
+            (record - 1, "m", ""),
+        ] {
+            let new = new.split("").filter(|id| !id.is_empty());
+            let new = new.map(|id| (user(id), SeenAt::new(4, 0), profile("{\"x\":1}")));
+            let rewritten = shard.rewritten(new, &[], SeenAt::default(), max);
+            assert_eq!(rewritten.entries().map(id).collect::<String>(), want, "{max}");
+        }
     }
 
     #[test]
     fn find_of_other_source_or_kind_is_none() {
         let mut shard = Shard::default();
-        shard.put(&user("a"), SeenAt::new(1, 0), profile("{\"x\":1}"), SeenAt::default());
-        assert_eq!(shard.find(&UserKey::user_id(8, "a")), None);
-        assert_eq!(shard.find(&UserKey::anonymous_id(7, "a")), None);
-        assert_eq!(shard.find(&user("A")), None);
+        shard.put(user("a"), SeenAt::new(1, 0), profile("{\"x\":1}"), SeenAt::default());
+        assert_eq!(shard.find(UserKey::user_id(8, "a")), None);
+        assert_eq!(shard.find(UserKey::anonymous_id(7, "a")), None);
+        assert_eq!(shard.find(user("A")), None);
     }
 
     #[test]
     fn entries_of_cut_or_arbitrary_bytes_end() {
         let mut shard = Shard::default();
         for id in ["a", "b"] {
-            shard.put(&user(id), SeenAt::new(1, 0), profile("{\"x\":1}"), SeenAt::default());
+            shard.put(user(id), SeenAt::new(1, 0), profile("{\"x\":1}"), SeenAt::default());
         }
         for cut in 0..shard.bytes().len() {
             let cut = Shard::from_bytes(shard.bytes().iter().copied().take(cut).collect());

@@ -47,7 +47,7 @@ pub(super) struct ShardId {
 
 impl ShardId {
     /// Returns the shard of a user.
-    pub(super) fn new(user: &UserKey, settings: UsersSettings, seed: u64) -> Self {
+    pub(super) fn new(user: UserKey<'_>, settings: UsersSettings, seed: u64) -> Self {
         let mut hasher = DefaultHasher::new();
         seed.hash(&mut hasher);
         user.hash(&mut hasher);
@@ -112,8 +112,7 @@ mod tests {
     #[test]
     fn shard_id_of_ids_chosen_for_one_shard_differs_with_another_seed() {
         let settings = UsersSettings { max_users: 10_000, max_bytes: 8_388_608, ttl_ms: 1_000 };
-        let shard =
-            |id: &String, seed| ShardId::new(&UserKey::user_id(7, id.as_str()), settings, seed);
+        let shard = |id: &String, seed| ShardId::new(UserKey::user_id(7, id), settings, seed);
         let ids = (0..100_000).map(|n| format!("u{n}"));
         let first = ShardId { partition: 0, shard: 0 };
         let chosen: Vec<String> = ids.filter(|id| shard(id, 1) == first).collect();

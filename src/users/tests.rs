@@ -51,11 +51,7 @@ fn shown(
     let mut users = UserTransaction::new(memory, settings, now * 1000);
     let user = users.user_for_event(of, &message(MessageType::Track, body), None);
     users.commit();
-    user.map(|user| {
-        let mut out = Vec::new();
-        user.write(&mut out);
-        String::from_utf8(out).unwrap()
-    })
+    user.map(|user| user.to_json())
 }
 
 /// Returns users and bytes of all shards, and the same according to the usage index.
@@ -347,10 +343,7 @@ fn users_with_ids_chosen_for_one_shard_are_not_evicted() {
     let body =
         |id: &str| format!(r#"{{"userId":"{id}","traits":{{"t":"{}"}}}}"#, "x".repeat(2_000));
     let crowded = |seed: u64| {
-        let shard = |id: &String| {
-            let user = UserKey::user_id(1, id.as_str());
-            sharding::ShardId::new(&user, PLENTY, seed)
-        };
+        let shard = |id: &String| sharding::ShardId::new(UserKey::user_id(1, id), PLENTY, seed);
         let first = shard(&"u0".to_owned());
         (0..200_000).map(|n| format!("u{n}")).filter(|id| shard(id) == first).take(50).collect()
     };

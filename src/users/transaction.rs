@@ -1,7 +1,7 @@
 //! One request's view of the users: its lookups and updates, until
 //! [`commit`](UserTransaction::commit).
 
-use super::record::{Record, Update, UserKey};
+use super::record::{IdKind, OwnedRecord, Record, Update, UserKey};
 use super::shard::{MAX_UPDATES_PER_REQUEST, SeenAt, Shard, Usage};
 use super::sharding::{
     LAYOUT_KEY, Layout, ShardId, for_each_key, max_shard_bytes, partition_count,
@@ -10,10 +10,18 @@ use super::{SharedData, User};
 use crate::config::UsersSettings;
 use std::collections::BTreeMap;
 
-/// Maximum size of a record's texts, in bytes: half of what Segment accepts as one message.
-const MAX_RECORD_BYTES: usize = 16_384;
 /// Longest id, in bytes.
 const MAX_ID_BYTES: usize = 512;
+/// A request may merge traits with stored ones of `MERGE_GROWTH` times the bytes of its body plus
+/// [`MIN_MERGE_BYTES`], which is the size of two of the largest records.
+const MERGE_GROWTH: usize = 2;
+const MIN_MERGE_BYTES: usize = 32_768;
+/// The events of a request may contain stored traits of `TRAIT_GROWTH` times the bytes of its body
+/// plus [`MIN_TRAIT_BYTES`], and at most [`MAX_TRAIT_BYTES`]. Without a bound, a request of many
+/// short events could expand into a thousand times its size.
+const TRAIT_GROWTH: usize = 8;
+const MIN_TRAIT_BYTES: usize = 65_536;
+const MAX_TRAIT_BYTES: usize = 4_194_304;
 /// Up to this many users, each event updates `last_seen`, so that eviction is in exact order. With
 /// more users `last_seen` is exact to [`TOUCH_INTERVAL_US`], which saves a write for most events.
 const EXACT_LRU_MAX_USERS: u64 = 1000;
@@ -45,10 +53,42 @@ pub struct UserTransaction<'s, S> {
     seed: Option<u64>,
     /// Updates of this request so far. A later one counts as seen later.
     update_count: u64,
-    /// Bytes of traits in the events of this request so far.
-    trait_bytes_used: usize,
+    pub(super) budget: Budget,
     pub(super) loaded: BTreeMap<ShardId, LoadedShard>,
     pub(super) report: CommitReport,
+}
+
+/// What this request may still cost, and what it could not have for that reason.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Budget {
+    /// Bytes of traits in events.
+    trait_bytes: usize,
+    /// Bytes of stored records that are merged with the request's own traits.
+    merge_bytes: usize,
+    /// Events without traits.
+    pub(super) traits_omitted: u64,
+    /// Rejected updates.
+    pub(super) rejected: u64,
+}
+
+impl Budget {
+    /// Allows the merging of any number of records.
+    pub(super) const ANY_MERGES: Self = Self {
+        trait_bytes: MAX_TRAIT_BYTES,
+        merge_bytes: usize::MAX,
+        traits_omitted: 0,
+        rejected: 0,
+    };
+
+    /// Charges the bytes of an event's traits. Returns false if they exceed the bound.
+    fn charge_traits(&mut self, bytes: usize) -> bool {
+        let left = self.trait_bytes.checked_sub(bytes);
+        match left {
+            Some(left) => self.trait_bytes = left,
+            None => self.traits_omitted = self.traits_omitted.saturating_add(1),
+        }
+        left.is_some()
+    }
 }
 
 /// A shard that this request has read.
@@ -58,8 +98,49 @@ pub(super) struct LoadedShard {
     pub(super) version: Option<u32>,
     /// Its usage when it was read. `None`: the shard is unchanged.
     pub(super) usage_at_load: Option<Usage>,
-    /// The updates that changed it, to be applied again if another worker writes first.
-    pub(super) updates: Vec<(UserKey, SeenAt, Update)>,
+    /// The users that this request has looked up, the most recently seen first.
+    users: Vec<LoadedUser>,
+}
+
+/// A user that this request has looked up.
+#[derive(Debug, Default)]
+struct LoadedUser {
+    key_hash: u64,
+    kind: IdKind,
+    id: String,
+    /// Where its record is in the shard, unless it has expired.
+    stored: Option<usize>,
+    /// Its record after the first `applied` of `updates`.
+    updated: Option<OwnedRecord>,
+    last_seen: SeenAt,
+    /// Whether this request has updated the user or seen it.
+    is_changed: bool,
+    /// The updates of this request, kept in case another worker writes the shard first.
+    updates: Vec<Update>,
+    applied: usize,
+}
+
+impl LoadedUser {
+    fn key(&self) -> UserKey<'_> {
+        UserKey { key_hash: self.key_hash, kind: self.kind, id: &self.id }
+    }
+
+    /// Finds its record in its shard.
+    fn find(&mut self, shard: &Shard, cutoff: SeenAt) {
+        let entry = shard.find(self.key()).filter(|entry| entry.last_seen >= cutoff);
+        self.stored = entry.map(|entry| entry.offset);
+        if !self.is_changed {
+            self.last_seen = entry.map(|entry| entry.last_seen).unwrap_or_default();
+        }
+        (self.updated, self.applied) = (None, 0);
+    }
+
+    fn record<'b>(&'b self, shard: &'b Shard) -> Option<Record<'b>> {
+        match &self.updated {
+            Some(record) => Some(record.as_record()),
+            None => shard.entry_at(self.stored?)?.record(),
+        }
+    }
 }
 
 impl<'s, S: SharedData> UserTransaction<'s, S> {
@@ -71,7 +152,7 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
             now_us,
             seed: None,
             update_count: 0,
-            trait_bytes_used: 0,
+            budget: Budget::ANY_MERGES,
             loaded: BTreeMap::new(),
             report: CommitReport::default(),
         }
@@ -112,95 +193,112 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
         seed
     }
 
-    /// Returns the traits of the user with this `userId`.
-    pub(crate) fn profile_for_user_id(&mut self, key_hash: u64, id: &str) -> Option<String> {
-        self.load_profile(&UserKey::user_id(key_hash, id))
+    /// Bounds what the request may cost, by the bytes of its body.
+    pub(crate) fn limit_by_body(&mut self, body_bytes: usize) {
+        self.budget.merge_bytes =
+            body_bytes.saturating_mul(MERGE_GROWTH).saturating_add(MIN_MERGE_BYTES);
+        let traits = body_bytes.saturating_mul(TRAIT_GROWTH).saturating_add(MIN_TRAIT_BYTES);
+        self.budget.trait_bytes = traits.min(MAX_TRAIT_BYTES);
     }
 
-    /// Returns the user with this `anonymousId`: the linked user, else the anonymous visitor.
+    /// Returns the traits of the user with this `userId`, for an event.
+    pub(crate) fn profile_for_user_id(&mut self, key_hash: u64, id: &str) -> Option<String> {
+        self.load_profile(UserKey::user_id(key_hash, id))
+    }
+
+    /// Returns the user with this `anonymousId`, for an event: the linked user, else the anonymous
+    /// visitor.
     pub(crate) fn profile_for_anonymous_id(&mut self, key_hash: u64, id: &str) -> Option<User> {
-        let visitor = UserKey::anonymous_id(key_hash, id);
-        match self.load_link(&visitor) {
+        match self.resolve_link(key_hash, id) {
             Some(user_id) => {
                 let traits = self.profile_for_user_id(key_hash, &json_to_text(&user_id)?)?;
                 Some(User { id: Some(user_id), traits })
             }
-            None => self.load_profile(&visitor).map(|traits| User { id: None, traits }),
+            None => {
+                let traits = self.load_profile(UserKey::anonymous_id(key_hash, id))?;
+                Some(User { id: None, traits })
+            }
         }
     }
 
     /// Returns the `userId`, as JSON, that an `anonymousId` is linked to.
     pub(crate) fn resolve_link(&mut self, key_hash: u64, id: &str) -> Option<String> {
-        self.load_link(&UserKey::anonymous_id(key_hash, id))
-    }
-
-    /// Records an update. Later lookups of this request see it.
-    pub(crate) fn record_update(&mut self, user: UserKey, update: Update) {
-        if user.id.len() > MAX_ID_BYTES || self.update_count >= MAX_UPDATES_PER_REQUEST {
-            self.report.rejected = self.report.rejected.saturating_add(1);
-            return;
-        }
-        self.update_count = self.update_count.saturating_add(1);
-        let (seen_at, limits) = (SeenAt::new(self.now_us, self.update_count), self.limits());
-        let loaded = self.load_shard_of(&user);
-        if loaded.usage_at_load.is_none() {
-            loaded.usage_at_load = Some(loaded.shard.usage());
-        }
-        let fits = apply(&mut loaded.shard, &user, seen_at, &update, limits);
-        loaded.updates.push((user, seen_at, update));
-        if !fits {
-            self.report.rejected = self.report.rejected.saturating_add(1);
-        }
-    }
-
-    /// Charges the bytes of an event's traits. Returns false if one request would exceed `max`.
-    pub(crate) fn charge_trait_bytes(&mut self, bytes: usize, max: usize) -> bool {
-        let used = self.trait_bytes_used.saturating_add(bytes);
-        if used <= max {
-            self.trait_bytes_used = used;
-        } else {
-            self.report.traits_omitted = self.report.traits_omitted.saturating_add(1);
-        }
-        used <= max
-    }
-
-    fn load_profile(&mut self, user: &UserKey) -> Option<String> {
-        self.load_record(user, |record| match record {
-            Record::Profile { traits, .. } => Some(traits.to_owned()),
-            Record::Link(_) => None,
-        })
-    }
-
-    fn load_link(&mut self, visitor: &UserKey) -> Option<String> {
-        self.load_record(visitor, |record| match record {
+        self.load_record(UserKey::anonymous_id(key_hash, id), |record, _| match record {
             Record::Link(user_id) => Some(user_id.to_owned()),
             Record::Profile { .. } => None,
         })
     }
 
-    /// Returns what `select` extracts from an unexpired record. Notes that the user was seen.
-    fn load_record<T>(
-        &mut self,
-        user: &UserKey,
-        select: impl FnOnce(Record<'_>) -> Option<T>,
-    ) -> Option<T> {
-        let cutoff = self.cutoff();
-        let entry = self.load_shard_of(user).shard.find(user)?;
-        if entry.last_seen < cutoff {
-            return None;
+    /// Records an update, which [`commit`](Self::commit) writes. Later lookups of this request see
+    /// it.
+    pub(crate) fn record_update(&mut self, user: UserKey<'_>, update: Update) {
+        match self.next_seen_at().filter(|_| user.id.len() <= MAX_ID_BYTES) {
+            Some(seen_at) => {
+                let (loaded, index) = self.load_user(user);
+                if let Some(user) = loaded.touch(index, seen_at) {
+                    user.updates.push(update);
+                }
+            }
+            None => self.budget.rejected = self.budget.rejected.saturating_add(1),
         }
-        let (selected, last_seen) = (select(entry.record()?)?, entry.last_seen);
-        self.touch(user, last_seen);
-        Some(selected)
     }
 
-    fn touch(&mut self, user: &UserKey, last_seen: SeenAt) {
+    /// Charges the bytes of an event's traits. Returns false if the request would exceed its bound.
+    pub(crate) fn charge_trait_bytes(&mut self, bytes: usize) -> bool {
+        self.budget.charge_traits(bytes)
+    }
+
+    /// Returns a user's traits, or none if those of the request exceed the bound.
+    fn load_profile(&mut self, user: UserKey<'_>) -> Option<String> {
+        self.load_record(user, |record, budget| match record {
+            Record::Profile { traits, .. } if budget.charge_traits(traits.len()) => {
+                Some(traits.to_owned())
+            }
+            Record::Profile { .. } => Some(String::new()),
+            Record::Link(_) => None,
+        })
+    }
+
+    /// Returns what `select` extracts from an unexpired record. Notes that the user was seen.
+    fn load_record(
+        &mut self,
+        user: UserKey<'_>,
+        select: impl FnOnce(Record<'_>, &mut Budget) -> Option<String>,
+    ) -> Option<String> {
+        if user.id.len() > MAX_ID_BYTES {
+            return None;
+        }
+        let mut budget = self.budget;
+        let (loaded, index) = self.load_user(user);
+        loaded.apply_updates(index, &mut budget);
+        let found = loaded.users.get(index)?;
+        let last_seen = found.last_seen;
+        let selected = found.record(&loaded.shard).and_then(|record| select(record, &mut budget));
+        self.budget = budget;
+        if selected.is_some()
+            && self.is_touch_due(last_seen)
+            && let Some(seen_at) = self.next_seen_at()
+        {
+            let (loaded, index) = self.load_user(user);
+            loaded.touch(index, seen_at);
+        }
+        selected
+    }
+
+    fn is_touch_due(&self, last_seen: SeenAt) -> bool {
         let is_exact = self.settings.max_users <= EXACT_LRU_MAX_USERS;
         let interval_us =
             if is_exact { 1 } else { TOUCH_INTERVAL_US.min(self.ttl_us() >> 3).max(1) };
-        if self.now_us >= last_seen.unix_us().saturating_add(interval_us) {
-            self.record_update(user.clone(), Update::Touch);
+        self.now_us >= last_seen.unix_us().saturating_add(interval_us)
+    }
+
+    /// Returns when the next update counts as seen. `None`: the request has too many.
+    fn next_seen_at(&mut self) -> Option<SeenAt> {
+        if self.update_count >= MAX_UPDATES_PER_REQUEST {
+            return None;
         }
+        self.update_count = self.update_count.saturating_add(1);
+        Some(SeenAt::new(self.now_us, self.update_count))
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -216,10 +314,22 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
         self.settings.ttl_ms.saturating_mul(1000)
     }
 
-    fn load_shard_of(&mut self, user: &UserKey) -> &mut LoadedShard {
+    /// Looks up a user in its shard. Returns the shard, and the user's index in it.
+    fn load_user(&mut self, user: UserKey<'_>) -> (&mut LoadedShard, usize) {
+        let cutoff = self.cutoff();
         let shared = &mut *self.shared;
         let seed = *self.seed.get_or_insert_with(|| Layout::load(shared).0.seed);
-        self.load(ShardId::new(user, self.settings, seed))
+        let loaded = self.load(ShardId::new(user, self.settings, seed));
+        let found = loaded.users.iter().position(|known| known.key() == user);
+        let index = found.unwrap_or_else(|| {
+            let UserKey { key_hash, kind, id } = user;
+            let id = id.to_owned();
+            let mut user = LoadedUser { key_hash, kind, id, ..LoadedUser::default() };
+            user.find(&loaded.shard, cutoff);
+            loaded.users.push(user);
+            loaded.users.len().saturating_sub(1)
+        });
+        (loaded, index)
     }
 
     pub(super) fn load(&mut self, shard_id: ShardId) -> &mut LoadedShard {
@@ -242,6 +352,72 @@ impl LoadedShard {
     pub(super) fn delta(&self) -> Usage {
         self.shard.usage().saturating_sub(self.usage_at_load.unwrap_or_default())
     }
+
+    /// Notes that a user was seen at `seen_at`, which is later than all other users.
+    fn touch(&mut self, index: usize, seen_at: SeenAt) -> Option<&mut LoadedUser> {
+        if index >= self.users.len() {
+            return None;
+        }
+        let user = self.users.remove(index);
+        self.users.insert(0, LoadedUser { last_seen: seen_at, is_changed: true, ..user });
+        self.users.first_mut()
+    }
+
+    /// Applies the updates of a user that have not been applied.
+    fn apply_updates(&mut self, index: usize, budget: &mut Budget) {
+        let Some(user) = self.users.get_mut(index) else { return };
+        let updates = user.updates.get(user.applied..).unwrap_or_default();
+        if updates.is_empty() {
+            return;
+        }
+        let before = user.record(&self.shard);
+        let (record, rejected) = OwnedRecord::updated(before, updates, &mut budget.merge_bytes);
+        user.applied = user.updates.len();
+        if record.is_some() {
+            user.updated = record;
+        }
+        budget.rejected = budget.rejected.saturating_add(rejected);
+    }
+
+    /// Rewrites the shard, once, if this request has changed any of its users.
+    pub(super) fn apply_changes(&mut self, limits: Limits, budget: &mut Budget) {
+        for index in 0..self.users.len() {
+            self.apply_updates(index, budget);
+        }
+        let changed = || self.users.iter().filter(|user| user.is_changed);
+        if changed().next().is_none() {
+            return;
+        }
+        let replaced: Vec<usize> = changed().filter_map(|user| user.stored).collect();
+        let records = changed()
+            .filter_map(|user| Some((user.key(), user.last_seen, user.record(&self.shard)?)));
+        let shard = self.shard.rewritten(records, &replaced, limits.cutoff, limits.shard_bytes);
+        self.usage_at_load = Some(self.shard.usage());
+        self.shard = shard;
+    }
+
+    /// Reads the shard again, because another worker has written it, and applies the changes again.
+    pub(super) fn reload(
+        &mut self,
+        shared: &mut impl SharedData,
+        settings: UsersSettings,
+        shard_id: ShardId,
+        limits: Limits,
+    ) {
+        let users = std::mem::take(&mut self.users);
+        *self = Self::read(shared, settings, shard_id);
+        for mut user in users {
+            user.find(&self.shard, limits.cutoff);
+            self.users.push(user);
+        }
+        self.apply_changes(limits, &mut Budget::ANY_MERGES.clone());
+    }
+
+    /// Returns the number of updates.
+    pub(super) fn update_count(&self) -> u64 {
+        let count = |sum: usize, user: &LoadedUser| sum.saturating_add(user.updates.len());
+        u64::try_from(self.users.iter().fold(0, count)).unwrap_or(u64::MAX)
+    }
 }
 
 /// Bounds of one shard.
@@ -250,37 +426,6 @@ pub(super) struct Limits {
     /// Records last seen before this have expired.
     cutoff: SeenAt,
     shard_bytes: usize,
-}
-
-/// Applies an update to a shard. Returns false if the update is too large and only a part of it is
-/// stored.
-pub(super) fn apply(
-    shard: &mut Shard,
-    user: &UserKey,
-    seen_at: SeenAt,
-    update: &Update,
-    limits: Limits,
-) -> bool {
-    let before = shard
-        .find(user)
-        .filter(|entry| entry.last_seen >= limits.cutoff)
-        .and_then(|entry| entry.record());
-    let Some(mut after) = update.apply(before) else { return true };
-    let fits = after.len() <= MAX_RECORD_BYTES;
-    if !fits {
-        // Traits that are too large are dropped together with the earlier ones, which are outdated.
-        let less = match update {
-            Update::ReplaceTraits(_) => Update::ReplaceTraits(String::new()).apply(before),
-            _ => Update::Touch.apply(before),
-        };
-        let Some(less) = less else { return false };
-        after = less;
-    }
-    shard.put(user, seen_at, after.as_record(), limits.cutoff);
-    while shard.bytes().len() > limits.shard_bytes {
-        shard.evict();
-    }
-    fits
 }
 
 /// Returns the text of an id from JSON that Keen accepts: the characters of a string, or the digits

@@ -1,6 +1,8 @@
 //! The usage of a partition's shards, and which shard may have the least recently used record.
 
 use super::shard::{SeenAt, Usage};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 /// Number of shards of a partition.
 pub(super) const SHARDS: usize = 512;
@@ -50,10 +52,10 @@ impl PartitionUsage {
         }
     }
 
-    /// Returns the shard that may have the least recently used record.
-    pub(super) fn oldest_shard(&self) -> usize {
-        let oldest = self.oldest_by_shard.iter().enumerate().min_by_key(|(_, seen_at)| **seen_at);
-        oldest.map_or(0, |(shard, _)| shard)
+    /// Returns the shards, first the one that may have the least recently used record.
+    pub(super) fn shards_by_age(&self) -> BinaryHeap<Reverse<(SeenAt, usize)>> {
+        let shards = self.oldest_by_shard.iter().enumerate();
+        shards.map(|(shard, seen_at)| Reverse((*seen_at, shard))).collect()
     }
 }
 
@@ -71,7 +73,8 @@ mod tests {
             usage.set_oldest(shard, seen_at);
         }
         assert_eq!(PartitionUsage::from_bytes(&usage.to_bytes()), usage);
-        assert_eq!(usage.oldest_shard(), SHARDS - 1);
+        let oldest = usage.shards_by_age().pop().map(|Reverse((_, shard))| shard);
+        assert_eq!(oldest, Some(SHARDS - 1));
         assert_eq!(PartitionUsage::from_bytes(&[1, 2, 3]).used, Usage::default());
     }
 }
