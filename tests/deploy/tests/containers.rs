@@ -3,7 +3,7 @@
 use deploy::generated::read;
 use deploy::{
     Background, Ports, assert_delivers, container_config, free_port, fresh_dir, keen_edge_program,
-    run, tool, wait_until_live,
+    run, start_registry, tool, wait_until_live,
 };
 use mock_keen::{MockKeen, Options, WRITE_KEY};
 use serde_json::{Value, json};
@@ -55,18 +55,6 @@ impl Drop for Buildah {
         let _ = run(&mut self.command(&["rm", "--all"]));
         let _ = fs::remove_dir_all(&self.dir);
     }
-}
-
-/// A registry on loopback.
-async fn registry(dir: &Path) -> (Background, String) {
-    let port = free_port();
-    let address = format!("127.0.0.1:{port}");
-    let mut command = Command::new(tool("crane"));
-    command.args(["registry", "serve", "--address", &address, "--disk"]).arg(dir.join("registry"));
-    fs::create_dir_all(dir.join("registry")).unwrap();
-    let mut registry = Background::start(&command, &dir.join("registry.log"));
-    registry.listens(port, Duration::from_secs(20)).await;
-    (registry, address)
 }
 
 fn hex_sha256(bytes: &[u8]) -> String {
@@ -128,7 +116,7 @@ fn documents_show_the_commands_of_the_tests() {
 async fn filter_image_is_reproducible_and_comes_back_from_a_registry() {
     let wasm = wasm();
     let dir = fresh_dir("filter-image");
-    let (_registry, address) = registry(&dir).await;
+    let (_registry, address) = start_registry(&dir).await;
     let mut digests = Vec::new();
     for build in ["filter-1", "filter-2"] {
         let buildah = Buildah::new(build);
