@@ -11,7 +11,8 @@ use crate::json::{Value, for_each_element, member, parse_f64, quoted};
 use crate::keen::event_writer::EventWriter;
 use crate::keen::names;
 use crate::keen::sanitize::{Sanitized, is_placeholder, is_placeholder_text, sanitize};
-use crate::segment::message::{Message, MessageType, timestamp};
+use crate::segment::message::{Message, MessageType};
+use crate::timestamp;
 use crate::users::User;
 use std::borrow::Cow;
 

@@ -17,7 +17,6 @@ pub mod key_match;
 #[allow(clippy::module_inception, reason = "it is the message")]
 pub mod message;
 mod message_type;
-pub mod timestamp;
 
 pub use body::Body;
 pub use context::Context;

@@ -4,7 +4,7 @@
 //! All timestamps are milliseconds since 1970-01-01T00:00:00Z.
 //!
 //! ```
-//! use keen_edge::segment::message::timestamp;
+//! use keen_edge::timestamp;
 //!
 //! let time = timestamp::parse_text("Mon, 23 Nov 2026 22:03:16 GMT").unwrap();
 //! let mut out = Vec::new();
