@@ -202,6 +202,9 @@ settings! {
     INTERCEPT: "/intercept", OneOf(&["respond", "forward"]), Text("respond"), common;
     /// Serves `{pathPrefix}/v1/…` as well as `/v1/…`.
     PATH_PREFIX: "/pathPrefix", Kind::PathPrefix, Described("none"), common;
+    /// Pauses a request at its headers, which needs `allow_on_headers_stop_iteration`. `false`: at
+    /// its body; then Envoy's buffer filter must be behind this one and hold the headers.
+    PAUSE_AT_HEADERS: "/pauseAtHeaders", Bool, ON;
 
     /// How events get to Keen.
     DELIVERY: "/delivery", Section, Described("all defaults");
