@@ -66,7 +66,8 @@ dist: build ## Leave a release in dist/: filter, checksum, OCI layout, Helm char
 
 .PHONY: test-overflow
 test-overflow: build ## Run the tests of the overflow queue with ElasticMQ and moto
-	@$(TEST_ENV) cargo test $(LOCKED) --package overflow-queues
+	@# They mostly wait.
+	@$(TEST_ENV) RUST_TEST_THREADS=8 cargo test $(LOCKED) --package overflow-queues
 
 .PHONY: bench
 bench: build ## Compare cost with the alternatives (BENCH_ARGS="--rounds 9"); writes target/bench.json

@@ -341,6 +341,12 @@ impl Telemetry {
                 format!("the overflow queue does not accept a request: {status}, {name}")
             });
         }
+        if report.left > 0 && report.destination_index.is_some() {
+            self.warn("overflow left", &|| {
+                "Keen fails on an event of a message of the overflow queue, which keeps the message"
+                    .to_owned()
+            });
+        }
         for project in &report.unknown_projects {
             self.warn("overflow project", &|| {
                 let project = label_value(project);
