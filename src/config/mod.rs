@@ -18,7 +18,6 @@ mod source;
 use reader::Section;
 use schema as settings;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 
 pub use error::{ConfigError, ConfigErrors};
 pub use origin::OriginPattern;
@@ -37,6 +36,8 @@ pub struct Config {
     pub mirror: bool,
     /// `pathPrefix`: begins with `/` and does not end with it.
     pub path_prefix: Option<String>,
+    /// `pauseAtHeaders: false`: Envoy's buffer filter, behind this one, holds a request's headers.
+    pub pause_at_headers: bool,
     /// `delivery`
     pub delivery: DeliverySettings,
     /// `overflow`
@@ -55,8 +56,8 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// Keen projects that sources write to: one per combination of project, key and cluster.
     pub destinations: Vec<Destination>,
-    /// Indexes in [`Config::sources`].
-    source_by_write_key: BTreeMap<String, usize>,
+    /// Write keys in order, each with its index in [`Config::sources`].
+    write_keys: Vec<(String, usize)>,
 }
 
 /// `delivery`: how events are delivered to Keen. The defaults are the documented ones.
@@ -174,6 +175,7 @@ impl Config {
             reject_unknown_write_key: root.is(&settings::UNKNOWN_SOURCE, "reject"),
             mirror: root.is(&settings::INTERCEPT, "forward"),
             path_prefix: root.optional_text(&settings::PATH_PREFIX),
+            pause_at_headers: root.flag(&settings::PAUSE_AT_HEADERS),
             delivery: DeliverySettings::from_section(&root.section(&settings::DELIVERY)),
             overflow: None,
             users: UsersSettings::from_section(&root.section(&settings::USERS)),
@@ -183,7 +185,7 @@ impl Config {
             sdk_api_host: settings_document.optional_text(&settings::API_HOST),
             sources: Vec::new(),
             destinations: Vec::new(),
-            source_by_write_key: BTreeMap::new(),
+            write_keys: Vec::new(),
         };
         config.overflow = root.optional_section(&settings::OVERFLOW).map(|section| {
             // Requests wait for holdMs only if they are answered after Keen's reply.
@@ -204,7 +206,10 @@ impl Config {
                 self.destinations.push(destination);
                 self.destinations.len().saturating_sub(1)
             });
-            self.source_by_write_key.insert(key.to_owned(), self.sources.len());
+            let entry = (key.to_owned(), self.sources.len());
+            match self.find_write_key(key) {
+                Ok(at) | Err(at) => self.write_keys.insert(at, entry),
+            }
             self.sources.push(Source { destination_index, ..source });
         }
         if sources.is_empty() {
@@ -221,7 +226,12 @@ impl Config {
     /// Returns the index in [`Config::sources`] of the source with this write key.
     #[must_use]
     pub fn source_index(&self, write_key: &str) -> Option<usize> {
-        self.source_by_write_key.get(write_key).copied()
+        let at = self.find_write_key(write_key).ok()?;
+        self.write_keys.get(at).map(|(_, index)| *index)
+    }
+
+    fn find_write_key(&self, write_key: &str) -> Result<usize, usize> {
+        self.write_keys.binary_search_by(|(key, _)| key.as_str().cmp(write_key))
     }
 }
 
@@ -335,7 +345,7 @@ mod tests {
             (config.timeout_ms, config.max_body_bytes, config.max_messages),
             (5000, 524_288, 2500)
         );
-        assert!(!config.reject_unknown_write_key && !config.mirror);
+        assert!(!config.reject_unknown_write_key && !config.mirror && config.pause_at_headers);
         assert_eq!((config.overflow, config.path_prefix, config.sdk_api_host), (None, None, None));
         assert_eq!(config.allow_origins, [OriginPattern::Any]);
         assert_eq!(
@@ -520,7 +530,7 @@ mod tests {
             (with("overflow", json!({"cluster": "sqs"})), "/overflow/queueUrl: is required"),
             (
                 with("extra", json!(1)),
-                "/extra: unknown setting; known settings: keen, sources, unknownSource, intercept, pathPrefix, ",
+                "/extra: unknown setting; known settings: keen, sources, unknownSource, intercept, pathPrefix, pauseAtHeaders, ",
             ),
             (with("holdMs", json!(1)), "/holdMs: unknown setting; did you mean /delivery/holdMs?"),
             (

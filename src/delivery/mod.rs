@@ -52,7 +52,6 @@ use crate::config;
 use crate::keen::bulk::{self, Event, EventResult};
 use backoff::Backoff;
 use batch::event_cost;
-use fair_share::costs_by_project;
 use handover::{HandoverInFlight, Overflow};
 use project_queue::{Concurrency, ProjectQueue};
 use retry::{Failure, Settlement, requeue_split};
@@ -128,6 +127,8 @@ pub struct SettleReport {
     pub destination_index: usize,
     /// Events that Keen has.
     pub delivered: u64,
+    /// How long the callout's oldest event has been pending, in milliseconds.
+    pub pending_ms: u64,
     /// Events that Keen rejected for their content.
     pub rejected: Vec<Rejection>,
     /// Events left to their clients to retry.
@@ -270,7 +271,7 @@ impl Delivery {
             if pending > limit && !self.make_room(waiter.is_some(), events.clone(), cost) {
                 return Admission::Rejected;
             }
-            let costs = costs_by_project(events.clone());
+            let costs = self.costs_by_project(events.clone());
             if self.open_overflow(now).is_some()
                 && !self.is_within_share(&costs, self.soft_limit()).0
             {
@@ -415,7 +416,8 @@ impl Delivery {
         if let Some(project) = self.projects.get_mut(destination_index) {
             project.on_settled(now.saturating_sub(started_ms));
         }
-        let report = SettleReport { destination_index, ..SettleReport::default() };
+        let pending_ms = now.saturating_sub(batch.since_ms);
+        let report = SettleReport { destination_index, pending_ms, ..SettleReport::default() };
         let mut settlement = Settlement { batch, parked, now, report };
         match outcome {
             CalloutOutcome::Results(results) if is_failure(&results) => {

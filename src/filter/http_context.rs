@@ -7,7 +7,7 @@ use super::responses::{self, ClientForm};
 use super::worker::Worker;
 use crate::config::Source;
 use crate::segment::http::initial_pageview::SettingsRequest;
-use crate::segment::http::{BadRequestReason, CallerSide, Endpoint, Response};
+use crate::segment::http::{BadRequestReason, CallerSide, Endpoint, Overload, Response};
 use crate::segment::http::{cors, pixel, project_settings, write_key};
 use crate::segment::message::MessageType;
 use proxy_wasm::traits::{self, Context};
@@ -206,7 +206,7 @@ impl HttpContext {
     fn reject_overload(&mut self, worker: &mut Worker) -> bool {
         match replace(&mut self.state, State::PassThrough) {
             State::Buffering(RequestKind::Ingest(_)) => {
-                worker.respond(Response::TooManyRequests, &self.form);
+                worker.respond(Response::TooManyRequests(Overload::HeldBytes), &self.form);
             }
             State::BufferingMirror(_) => worker.count_mirror_dropped(),
             State::Buffering(RequestKind::Pixel(Some(_))) => {
@@ -347,7 +347,7 @@ impl traits::HttpContext for HttpContext {
             }
             // The body is read to its end even if the response is known, because Envoy closes a
             // connection that is answered earlier.
-            Action::Pause
+            if worker.config.pause_at_headers { Action::Pause } else { Action::Continue }
         })
     }
 
@@ -388,6 +388,9 @@ impl traits::HttpContext for HttpContext {
     fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
         self.with_worker(|this, worker| {
             worker.check_response_capability();
+            if matches!(this.state, State::Buffering(_) | State::BufferingMirror(_)) {
+                worker.check_buffer_limit(this.held_bytes.saturating_sub(this.heap_bytes()));
+            }
             match this.state {
                 State::Buffering(_) => {}
                 State::AwaitingDelivery(seq) if worker.is_response_pending(this.id, seq) => {

@@ -24,7 +24,7 @@ pub(super) struct Family {
 
 macro_rules! families {
     ($($constant:ident = $kind:ident $name:literal [$($label:literal),*] $description:literal;)+) => {
-        $(pub(super) const $constant: Family = Family {
+        $(pub(super) static $constant: Family = Family {
             name: $name,
             kind: MetricType::$kind,
             labels: &[$($label),*],
@@ -33,7 +33,7 @@ macro_rules! families {
         };)+
 
         /// All metrics, in the order of the document.
-        pub(super) const FAMILIES: &[Family] = &[$($constant),+];
+        pub(super) static FAMILIES: &[&Family] = &[$(&$constant),+];
     };
 }
 
@@ -83,14 +83,21 @@ families! {
         "Callouts whose events are sent again.";
     CALLOUT_MS = Histogram "callout_ms" []
         "Duration of a callout, in milliseconds.";
+    DELIVERY_MS = Histogram "delivery_ms" []
+        "Time from the admission of an event until Keen has confirmed it, retries included, in milliseconds. A callout \
+         counts once, with its oldest event.";
     BATCH_EVENTS = Histogram "batch_events" []
         "Events in a callout.";
     PENDING_BYTES = Gauge "pending_bytes" []
         "Bytes of pending events, all workers together.";
+    PENDING_BYTES_LIMIT = Gauge "pending_bytes_limit" []
+        "`delivery.maxPendingBytes`: the pending bytes that one worker admits.";
     PENDING_BYTES_LOST = Counter "pending_bytes_lost" []
         "Bytes of events that were pending in a VM that failed. Waiting clients retry theirs.";
     DESTINATION_UP = Gauge "destination_up" ["project"]
         "0 when Keen's last reply rejected everything for that project, else 1.";
+    BUILD_INFO = Gauge "build_info" ["version"]
+        "1. The label is the version of the filter.";
     USER_UPDATES_WRITTEN = Counter "user_updates_written" []
         "Updates written to the user store: one for an identify, and one for its anonymous id.";
     USERS_EVICTED = Counter "users_evicted" []
@@ -223,7 +230,7 @@ mod tests {
         let text = fs::read_to_string(DOCUMENT).unwrap();
         let (before, rest) = text.split_once("<!-- metrics:start -->\n").unwrap();
         let (found, after) = rest.split_once("<!-- metrics:end -->\n").unwrap();
-        let rows: String = FAMILIES.iter().map(row).collect();
+        let rows: String = FAMILIES.iter().copied().map(row).collect();
         let table = format!("| metric | type | meaning |\n|---|---|---|\n{rows}");
         if std::env::var_os("UPDATE_DOCS").is_some() {
             let markers = ["<!-- metrics:start -->\n", "<!-- metrics:end -->\n"];

@@ -83,28 +83,10 @@ impl PendingResponses {
 /// Header with the reason for a response other than 200, for Envoy's access log.
 const REASON_HEADER: &str = "x-keen-edge-reason";
 
-/// Returns why a response is not 200, as a metric label. `overloaded`: a 429 is due to
-/// [`super::worker::MAX_HELD_BYTES`].
-pub(super) fn reason(response: &Response, overloaded: bool) -> Option<&'static str> {
-    Some(match response {
-        Response::Ok => return None,
-        Response::BadRequest(reason) => reason.label(),
-        Response::TooManyRequests if overloaded => "overloaded",
-        Response::TooManyRequests => "queue_full",
-        Response::ServiceUnavailable(Unavailable::Unconfirmed) => "unconfirmed",
-        Response::ServiceUnavailable(Unavailable::DestinationRejected) => "destination_rejected",
-    })
-}
-
 /// Sends a Segment response to the effective context.
-pub(super) fn send(
-    response: Response,
-    reason: Option<&str>,
-    form: &ClientForm,
-    allow_origins: &[OriginPattern],
-) {
+pub(super) fn send(response: Response, form: &ClientForm, allow_origins: &[OriginPattern]) {
     let mut headers = response.headers().to_vec();
-    headers.extend(reason.map(|reason| (REASON_HEADER, reason)));
+    headers.extend(response.reason().map(|reason| (REASON_HEADER, reason)));
     let body = response.body();
     send_with_cors(response.status(), &headers, body.as_bytes(), form, allow_origins);
 }

@@ -103,13 +103,16 @@ impl Telemetry {
         }
     }
 
-    /// Makes the metrics without labels and the state of each destination visible. A destination
-    /// that another worker already uses keeps its state. `worker_id` is unique in the process.
-    pub(super) fn activate(&mut self, worker_id: u64) {
+    /// Makes the metrics without labels, the version and the state of each destination visible. A
+    /// destination that another worker already uses keeps its state. `worker_id` is unique in the
+    /// process.
+    pub(super) fn activate(&mut self, worker_id: u64, max_pending_bytes: usize) {
         self.pending.activate(worker_id);
+        self.record(&metrics::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1);
+        self.record(&metrics::PENDING_BYTES_LIMIT, &[], to_u64(max_pending_bytes));
         // A gauge that is defined but not set would be 0.
         let is_zero_at_first =
-            |family: &&Family| family.labels.is_empty() && family.kind != MetricType::Gauge;
+            |family: &&&Family| family.labels.is_empty() && family.kind != MetricType::Gauge;
         for family in metrics::FAMILIES.iter().filter(is_zero_at_first) {
             let stat = self.registry.stat(family, &[]);
             self.registry.define(stat);
@@ -131,6 +134,12 @@ impl Telemetry {
         }
     }
 
+    /// Sets a gauge, or records a value in a histogram. A host call.
+    fn record(&mut self, family: &Family, values: &[&str], value: u64) {
+        let stat = self.registry.stat(family, values);
+        self.registry.record(stat, value);
+    }
+
     pub(super) fn count_request(&mut self) {
         self.registry.add(self.requests, 1);
     }
@@ -140,15 +149,15 @@ impl Telemetry {
     }
 
     /// Counts a response, and the reason if it is not 200.
-    pub(super) fn count_response(&mut self, response: &Response, reason: Option<&str>) {
+    pub(super) fn count_response(&mut self, response: &Response) {
         let code = match response {
             Response::Ok => return self.registry.add(self.responses_ok, 1),
             Response::BadRequest(_) => "400",
-            Response::TooManyRequests => "429",
+            Response::TooManyRequests(_) => "429",
             Response::ServiceUnavailable(_) => "503",
         };
         self.count(&metrics::RESPONSES, &[code], 1);
-        if let Some(reason) = reason {
+        if let Some(reason) = response.reason() {
             self.count(&metrics::REQUESTS_REJECTED, &[reason], 1);
         }
     }
@@ -266,16 +275,17 @@ impl Telemetry {
     /// Records a callout that has ended after `ms` milliseconds. `events`: the number of its
     /// events.
     pub(super) fn record_callout(&mut self, ms: u64, events: usize) {
-        let stat = self.registry.stat(&metrics::CALLOUT_MS, &[]);
-        self.registry.record(stat, ms);
-        let stat = self.registry.stat(&metrics::BATCH_EVENTS, &[]);
-        self.registry.record(stat, to_u64(events));
+        self.record(&metrics::CALLOUT_MS, &[], ms);
+        self.record(&metrics::BATCH_EVENTS, &[], to_u64(events));
     }
 
     /// Counts the outcomes of a callout's events, and logs problems. `status`: status of Keen's
     /// reply.
     pub(super) fn record_settlement(&mut self, report: &SettleReport, status: Option<u16>) {
         let destination = report.destination_index;
+        if report.delivered > 0 {
+            self.record(&metrics::DELIVERY_MS, &[], report.pending_ms);
+        }
         if let Some(project) = self.projects.get_mut(destination) {
             let registry = &mut self.registry;
             let stat = *project
@@ -307,8 +317,7 @@ impl Telemetry {
         self.count(&metrics::EVENTS_OVERFLOWED, &[], report.overflowed);
         self.count(&metrics::EVENTS_DRAINED, &[], report.drained);
         if let Some(up) = report.queue_up {
-            let stat = self.registry.stat(&metrics::OVERFLOW_UP, &[]);
-            self.registry.record(stat, u64::from(up));
+            self.record(&metrics::OVERFLOW_UP, &[], u64::from(up));
         }
         if let Some(destination) = report.destination_index {
             let id = self.project_id(destination);

@@ -10,7 +10,7 @@ use super::wake::{FAST_TICK_MS, SLOW_TICK_MS, TICK_MS, Waker};
 use crate::config::Config;
 use crate::delivery::{Admission, Callout, CalloutResponse, Delivery, MonotonicClock, WaiterId};
 use crate::overflow::{Call, Overflow, Target};
-use crate::segment::http::{Response, Unavailable};
+use crate::segment::http::{self, Response, Unavailable};
 use std::mem::replace;
 
 /// Maximum bytes held for requests that are read or wait. Above it new requests get a 429. Bodies
@@ -28,6 +28,7 @@ pub(super) struct Worker {
     /// Whether the configuration is in use: see [`Self::activate`].
     active: bool,
     response_capability_checked: bool,
+    buffer_limit_logged: bool,
     /// Clock of deadlines and backoffs.
     clock: MonotonicClock,
     queue: RequestQueue,
@@ -69,6 +70,7 @@ impl Worker {
             root_id,
             active: false,
             response_capability_checked: false,
+            buffer_limit_logged: false,
             clock: MonotonicClock::default(),
             queue: RequestQueue::default(),
             mapper: RequestMapper::new(&config),
@@ -97,7 +99,7 @@ impl Worker {
         self.worker_id = worker_id;
         self.waker.register(worker_id);
         self.mapper.activate(&self.config, worker_id);
-        self.telemetry.activate(worker_id);
+        self.telemetry.activate(worker_id, self.config.delivery.max_pending_bytes);
     }
 
     /// Counts a request on Segment's paths.
@@ -178,7 +180,7 @@ impl Worker {
         }
         match admission {
             Admission::Empty => Some(Response::Ok),
-            Admission::Rejected => Some(Response::TooManyRequests),
+            Admission::Rejected => Some(Response::TooManyRequests(http::Overload::QueueFull)),
             Admission::Admitted => (!waits).then_some(Response::Ok),
         }
     }
@@ -201,9 +203,8 @@ impl Worker {
 
     /// Responds to the effective context.
     pub(super) fn respond(&mut self, response: Response, form: &ClientForm) {
-        let reason = responses::reason(&response, self.is_overloaded());
-        self.telemetry.count_response(&response, reason);
-        responses::send(response, reason, form, &self.config.allow_origins);
+        self.telemetry.count_response(&response);
+        responses::send(response, form, &self.config.allow_origins);
     }
 
     /// Replaces Envoy's own response: a 413 for its buffer limit, or a 408 for its timeout. SDKs
@@ -212,10 +213,23 @@ impl Worker {
         if form.is_grpc {
             // The original status is lost in gRPC's form.
             let response = Response::ServiceUnavailable(Unavailable::Unconfirmed);
-            self.telemetry.count_response(&response, responses::reason(&response, false));
+            self.telemetry.count_response(&response);
             host::restore_status(response.status());
         } else {
             self.respond(Response::replacing_local_reply(host::response_status()), form);
+        }
+    }
+
+    /// Logs once that Envoy's buffer limit is too low, if that is why Envoy rejects a request whose
+    /// body is being read. `read_bytes`: the bytes of its body that have arrived.
+    pub(super) fn check_buffer_limit(&mut self, read_bytes: usize) {
+        let limit = self.config.max_body_bytes;
+        if !self.buffer_limit_logged && read_bytes < limit && host::response_status() == Some(413) {
+            self.buffer_limit_logged = true;
+            log::warn!(
+                "Envoy refused a body after {read_bytes} bytes: per_connection_buffer_limit_bytes of the \
+                 listener is below limits.bodyBytes ({limit}); raise it, or events are lost"
+            );
         }
     }
 
@@ -300,8 +314,10 @@ impl Worker {
         self.process_queue(self.root_id);
         let now = self.advance_clock();
         self.delivery.begin_drain(now);
-        if let Some(overflow) = &mut self.overflow {
-            overflow.begin_drain();
+        if let (Some(overflow), Some(settings)) = (&mut self.overflow, &self.config.overflow)
+            && overflow.begin_drain(now)
+        {
+            process_state::release_drain_lease(&settings.queue_url);
         }
         self.telemetry.flush(self.delivery.pending_bytes());
         let idle = self.is_idle();

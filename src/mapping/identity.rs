@@ -7,6 +7,7 @@ use crate::json::Value;
 use crate::keen::sanitize::{Sanitized, is_placeholder_text, sanitize};
 use crate::segment::message::Message;
 use crate::segment::message::computed_traits::ComputedTraits;
+use crate::segment::message::is_blank;
 use crate::users::{
     SharedData, Update, User, UserKey, UserTransaction, json_to_text, merge_objects,
     sanitize_object,
@@ -40,11 +41,6 @@ impl<'a> Id<'a> {
         let is_ambiguous = lossy || (body_is_lossy && text.contains('\u{fffd}'));
         Some(Self { json: sanitize(value, 1), key: (!is_ambiguous).then_some(text) })
     }
-}
-
-/// Whether `text` contains only white space and control characters.
-pub(super) fn is_blank(text: &str) -> bool {
-    text.chars().all(|c| c.is_whitespace() || c.is_control())
 }
 
 /// The ids of a message.
@@ -231,6 +227,9 @@ mod tests {
             "\"\"",
             "\" \"",
             r#""\t\u0000""#,
+            r#""\u001f\u007f\u0085\u00a0\u3000""#,
+            r#""\u200b\ufeff\u2060\u00ad""#,
+            "\"\u{200b}\u{feff}\u{2800}\u{e0020}\"",
             "null",
             "0",
             "false",

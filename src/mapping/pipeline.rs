@@ -13,6 +13,7 @@ use crate::json::{Value, read_value};
 use crate::keen::names;
 use crate::segment::http::response::BadRequestReason;
 use crate::segment::http::route::CallerSide;
+use crate::segment::http::write_key;
 use crate::segment::message::body::{Body, BodyError};
 use crate::segment::message::computed_traits::ComputedTraits;
 use crate::segment::message::{Message, MessageType};
@@ -103,8 +104,6 @@ pub struct RequestStats {
 /// grow at most fivefold.
 const MAX_GROWTH: usize = 32;
 const MAX_GROWTH_BYTES: usize = 65_536;
-/// Maximum length of a write key, in bytes.
-const MAX_WRITE_KEY_BYTES: usize = 512;
 /// At most one audience per this many bytes of the body becomes an event, in addition to the first
 /// one of each message. One identify may contain thousands.
 const BYTES_PER_AUDIENCE_EVENT: usize = 600;
@@ -401,13 +400,13 @@ fn sources(
     header: Option<&str>,
     body: &Body<'_>,
 ) -> Result<Vec<Option<usize>>, BadRequestReason> {
-    let header = header.map(str::trim).filter(|key| !key.is_empty());
-    let of_body = write_key(body.batch.write_key);
+    let header = header.and_then(write_key::normalize);
+    let of_body = body_write_key(body.batch.write_key);
     let mut has_key = header.is_some() || of_body.is_some();
     let default = of_body.as_deref().or(header).and_then(|key| config.source_index(key));
     let mut sources = Vec::with_capacity(body.messages.len());
     for message in &body.messages {
-        sources.push(match write_key(message.write_key) {
+        sources.push(match body_write_key(message.write_key) {
             Some(key) => {
                 has_key = true;
                 config.source_index(&key)
@@ -422,11 +421,10 @@ fn sources(
     Ok(sources)
 }
 
-/// Returns a write key without surrounding white space.
-fn write_key(value: Value<'_>) -> Option<Cow<'_, str>> {
-    let key = match value.short_str(MAX_WRITE_KEY_BYTES)? {
-        Cow::Borrowed(key) => Cow::Borrowed(key.trim()),
-        Cow::Owned(key) => Cow::Owned(key.trim().to_owned()),
-    };
-    (!key.is_empty()).then_some(key)
+/// Returns a normalized write key.
+fn body_write_key(value: Value<'_>) -> Option<Cow<'_, str>> {
+    match value.short_str(write_key::MAX_BYTES)? {
+        Cow::Borrowed(key) => write_key::normalize(key).map(Cow::Borrowed),
+        Cow::Owned(key) => write_key::normalize(&key).map(|key| Cow::Owned(key.to_owned())),
+    }
 }

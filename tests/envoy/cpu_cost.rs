@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Near `limits.bodyBytes` of envoy.yaml, after decompression.
-const BODY_BYTES: usize = 520_000;
-const MAX_RATIO: f64 = 6.0;
+pub(super) const BODY_BYTES: usize = 520_000;
+pub(super) const MAX_RATIO: f64 = 6.0;
 /// Repetitions of an ordinary batch of the largest size, and of each other body. Small bodies are repeated more often.
 const ORDINARY_REPEATS: u32 = 8;
 const REPEATS: u32 = 4;
@@ -39,7 +39,7 @@ impl Body {
 }
 
 /// A batch as an SDK sends it: tracks of some 700 bytes.
-fn ordinary_batch(size: usize) -> String {
+pub(super) fn ordinary_batch(size: usize) -> String {
     let mut batch = Vec::new();
     let mut bytes = 0;
     while bytes < size - 600 {

@@ -2,6 +2,7 @@
 
 mod ack_accepted;
 mod browser;
+mod buffer_filter;
 #[path = "../golden/cases.rs"]
 mod cases;
 mod client_address;
@@ -25,8 +26,10 @@ mod overflow;
 mod pixel;
 mod poison;
 mod process_state;
+mod public_cases;
 mod recorded_requests;
 mod segment_api;
+mod smoke;
 mod tenants;
 mod upstream_faults;
 mod users;

@@ -1,6 +1,7 @@
 //! The metrics that `docs/operating.md` lists, as Envoy shows them.
 
 use super::fixture::{TestEnv, ok, track};
+use harness::Dynamic;
 use mock_keen::Fault;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +29,11 @@ async fn shown(s: &TestEnv) -> BTreeMap<String, BTreeSet<Vec<String>>> {
     for line in s.envoy.admin("/stats").await.lines() {
         let Some((stat, _)) = line.split_once(": ") else { continue };
         let Some(stat) = stat.strip_prefix("wasmcustom.keen_edge_") else { continue };
+        // A version has dots. It is the last label.
+        let stat = stat.split_once(".version.").map_or_else(
+            || stat.to_owned(),
+            |(name, version)| format!("{name}.version.{}", version.replace('.', "_")),
+        );
         let mut parts = stat.split('.');
         let name = parts.next().unwrap().to_owned();
         found.entry(name).or_default().insert(parts.step_by(2).map(str::to_owned).collect());
@@ -79,6 +85,8 @@ async fn metrics_are_those_of_the_document() {
         "keen_edge_values_sanitized{} 1",
         "keen_edge_destination_up{project=\"5181bcd23843312d87000000\"} 0",
         "keen_edge_callouts{project=\"5181bcd23843312d87000000\"} 3",
+        concat!("keen_edge_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        "keen_edge_pending_bytes_limit{} 16777216",
     ] {
         let (name, labels) = line.split_once('{').unwrap();
         let (labels, value) = labels.split_once('}').unwrap();
@@ -93,6 +101,78 @@ async fn metrics_are_those_of_the_document() {
         let ours = prometheus.lines().filter(|l| l.starts_with("keen_edge")).collect::<Vec<_>>();
         assert!(is_found, "no {line} in\n{}", ours.join("\n"));
     }
+}
+
+/// The count, and the sum of the milliseconds, of the histogram of delivery times.
+async fn delivery_ms(s: &TestEnv) -> (u64, f64) {
+    let prometheus = s.envoy.admin("/stats/prometheus").await;
+    let value = |name: &str| {
+        let line = prometheus.lines().find(|line| line.starts_with(&format!("{name}{{")));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
+    };
+    (value("keen_edge_delivery_ms_count") as u64, value("keen_edge_delivery_ms_sum"))
+}
+
+/// Envoy merges histograms every 5 s.
+#[tokio::test]
+async fn delivery_ms_includes_retries_and_counts_confirmed_callouts() {
+    let s = TestEnv::new().await;
+    s.keen.fault(Fault::status(403).times(1));
+    assert_eq!(s.post("/v1/track", track("not confirmed")).await.0, 503);
+    s.keen.fault(Fault::delay(150).times(1));
+    assert_eq!(s.post("/v1/track", track("slow")).await, ok());
+    s.keen.fault(Fault::status(503).retry_after("1").times(1));
+    assert_eq!(s.post("/v1/track", track("retried")).await, ok());
+    s.until("both are in the histogram", async || delivery_ms(&s).await.0 > 1).await;
+    let (count, sum) = delivery_ms(&s).await;
+    assert_eq!(count, 2);
+    // Envoy's histograms have two digits.
+    assert!((1_100.0..15_000.0).contains(&sum), "{sum} ms");
+}
+
+/// The gauge of a version goes with the last VM of that version.
+#[tokio::test]
+async fn build_info_of_a_replaced_filter_disappears() {
+    let keen = mock_keen::MockKeen::start(mock_keen::Options::default()).await.unwrap();
+    let builder = harness::Envoy::builder().keen(keen.addr()).from_file(Dynamic::Filter);
+    let envoy = builder.start().await.unwrap_or_else(|e| panic!("{e:?}"));
+    let s = TestEnv { envoy, keen, client: reqwest::Client::new() };
+    assert_eq!(s.post("/v1/track", track("before")).await, ok());
+    let versions = async || {
+        let prometheus = s.envoy.admin("/stats/prometheus").await;
+        let lines = prometheus.lines().filter(|line| line.starts_with("keen_edge_build_info{"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let gauge = |version: &str| vec![format!("keen_edge_build_info{{version=\"{version}\"}} 1")];
+    assert_eq!(versions().await, gauge(env!("CARGO_PKG_VERSION")));
+
+    let mut module = std::fs::read(harness::wasm_path().unwrap()).unwrap();
+    let places = |module: &[u8], text: &str| {
+        let windows = module.windows(text.len()).enumerate();
+        windows.filter(|(_, w)| *w == text.as_bytes()).map(|(at, _)| at).collect::<Vec<_>>()
+    };
+    let (old, new) = (env!("CARGO_PKG_VERSION"), "9.9.9");
+    assert_eq!(old.len(), new.len());
+    for at in places(&module, old) {
+        module[at..at + new.len()].copy_from_slice(new.as_bytes());
+    }
+    let path = harness::root().join(format!("target/tmp/version-{}.wasm", std::process::id()));
+    std::fs::write(&path, module).unwrap();
+    let replaced = path.clone();
+    s.envoy
+        .update_patched(&harness::default_config(), move |filter| {
+            let code = "/typed_config/config/vm_config/code";
+            *filter.pointer_mut(code).unwrap() = json!({"local": {"filename": replaced}});
+        })
+        .unwrap();
+    s.until("only the new version is left", async || {
+        // A connection keeps the filter that it started with.
+        let call = reqwest::Client::new().post(s.envoy.url("/v1/track"));
+        call.basic_auth("writeKey", Some("")).body(track("after")).send().await.unwrap();
+        versions().await == gauge(new)
+    })
+    .await;
+    std::fs::remove_file(path).unwrap();
 }
 
 /// A name with Envoy's separators, or with the name of a label, is one value of one label.

@@ -1,7 +1,7 @@
 //! Times as text, against what JavaScript's engine V8 reads (Node): the default forms of SDKs and languages.
 
 use chrono::{DateTime, FixedOffset};
-use keen_edge::segment::message::timestamp;
+use keen_edge::timestamp;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -52,6 +52,107 @@ fn parse_what_node_writes_is_read_as_it_was_meant() {
             }
         }
     }
+}
+
+/// What V8 makes of the texts that Node prints for people, read in the zone UTC.
+#[test]
+fn parse_what_node_writes_for_people_is_read_as_v8_reads_it() {
+    let program = "const ms = JSON.parse(require('fs').readFileSync(0)); \
+        const forms = [d => d.toDateString(), d => d.toLocaleString('en-US'), d => d.toLocaleDateString('en-US'), \
+            d => d.toLocaleString('en-US', {timeZoneName: 'short'}), d => d.toLocaleString('en-CA'), \
+            d => d.toLocaleString('en-US', {hour12: false}), d => d.toLocaleDateString('en-US', {dateStyle: 'full'}), \
+            d => d.toLocaleDateString('en-US', {dateStyle: 'long'}), \
+            d => d.toLocaleString('en-US', {dateStyle: 'medium', timeStyle: 'medium'})]; \
+        const texts = ms.flatMap(m => forms.map(form => form(new Date(m)))); \
+        console.log(JSON.stringify(texts.map(text => [text, Date.parse(text)])))";
+    let mut read = 0;
+    for pair in node(program, "UTC", &json!(INSTANTS)).as_array().unwrap() {
+        let (text, want) = (pair[0].as_str().unwrap(), pair[1].as_i64());
+        if want.is_some() {
+            assert_eq!(timestamp::parse_text(text), want, "{text}");
+            read += 1;
+        }
+    }
+    assert!(read >= 7 * INSTANTS.len(), "{read} of the texts are times to V8");
+}
+
+/// Texts of other languages and formats, by hand: where V8 reads a text, so does the filter.
+const TEXTS: [&str; 58] = [
+    // Java: Date, Instant, OffsetDateTime, LocalDateTime, Timestamp, and Gson's and DateFormat's defaults.
+    "Mon Nov 23 22:03:16 UTC 2026",
+    "Mon Nov 23 22:03:16 EST 2026",
+    "2026-11-23T22:03:16Z",
+    "2026-11-23T22:03:16.385123Z",
+    "2026-11-23T22:03:16.385123456Z",
+    "2026-11-23T22:03+01:00",
+    "2026-11-23T22:03",
+    "2026-11-23T22:03:16.385",
+    "2026-11-23 22:03:16.385",
+    "Nov 23, 2026 10:03:16 PM",
+    "Nov 23, 2026, 10:03:16 AM",
+    "Nov 23, 2026, 10:03:16\u{202f}PM",
+    "November 23, 2026, 12:03:16 AM",
+    // Ruby: Time#to_s, #ctime, #httpdate, #rfc2822, ActiveSupport.
+    "2026-11-23 22:03:16 +0100",
+    "2026-11-23 22:03:16 UTC",
+    "2026-11-23 22:03:16.385 +0100",
+    "Mon Nov 23 22:03:16 2026",
+    "Mon Nov  2 22:03:16 2026",
+    "Mon, 23 Nov 2026 22:03:16 -0000",
+    "Mon, 23 Nov 2026 22:03:16 UTC +00:00",
+    // Go: the constants of package time.
+    "Mon Nov 23 22:03:16 +0100 2026",
+    "23 Nov 26 22:03 UTC",
+    "23 Nov 26 22:03 -0700",
+    "Monday, 23-Nov-26 22:03:16 UTC",
+    "Mon, 23 Nov 2026 22:03:16 PST",
+    "2026-11-23 22:03:16.385123456 +0000",
+    // Python: str(), ctime(), email.utils.
+    "2026-11-23 22:03:16.385123+00:00",
+    "2026-11-23 22:03:16",
+    "Mon, 23 Nov 2026 22:03:16 GMT",
+    // PHP, C#, SQL.
+    "Monday, 23-Nov-2026 22:03:16 UTC",
+    "2026-11-23T22:03:16.3850000Z",
+    "2026-11-23T22:03:16.3850000+01:00",
+    "11/23/2026 10:03:16 PM",
+    "11/23/2026 10:03:16 PM +01:00",
+    "2026-11-23 22:03:16Z",
+    "2026-11-23 10:03:16 PM",
+    // JavaScript, of every age and engine.
+    "Mon Nov 23 2026",
+    "Mon Nov 23 2026 22:03:16 GMT+0100 (CET)",
+    "Mon Nov 23 2026 22:03:16 GMT-0800 (Pacific Standard Time)",
+    "Mon Nov 23 2026 22:03:16 GMT+0300 (GMT+03:00)",
+    "Mon Nov 23 22:03:16 UTC+0100 2026",
+    "Mon, Nov 23, 2026, 10:03:16 PM GMT+1",
+    "11/23/2026, 10:03:16 PM",
+    "1/2/2026, 9:03:16 AM",
+    "11/23/2026",
+    "12/31/69",
+    "2026/11/23 22:03:16",
+    "2026/1/2",
+    "2026-1-2 3:04:05",
+    "23 November 2026",
+    "NOV 23 2026 22:03:16 gmt",
+    "Nov. 23, 2026",
+    "1 Jan 99",
+    "12:03:16 AM Nov 23 2026",
+    // None of them is a time.
+    "Mon Nov 23 22:03:16 CET 2026",
+    "23.11.2026 22:03:16",
+    "23/11/2026",
+    "13:03:16 PM Nov 23 2026",
+];
+
+#[test]
+fn parse_texts_of_other_languages_are_read_as_v8_reads_them() {
+    let program = "console.log(JSON.stringify(JSON.parse(require('fs').readFileSync(0)).map(t => Date.parse(t))))";
+    let read = node(program, "UTC", &json!(TEXTS.to_vec()));
+    for (text, v8) in TEXTS.iter().zip(read.as_array().unwrap()) {
+        assert_eq!(timestamp::parse_text(text), v8.as_i64(), "{text}");
+    }
+    assert_eq!(read.as_array().unwrap().iter().filter(|v8| v8.is_null()).count(), 4);
 }
 
 #[test]

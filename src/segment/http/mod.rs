@@ -9,5 +9,5 @@ pub mod response;
 pub mod route;
 pub mod write_key;
 
-pub use response::{BadRequestReason, Response, Unavailable};
+pub use response::{BadRequestReason, Overload, Response, Unavailable};
 pub use route::{CallerSide, Endpoint};

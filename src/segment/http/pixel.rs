@@ -4,14 +4,13 @@
 //! ```
 //! use keen_edge::segment::http::pixel;
 //!
-//! let message = pixel::message("event=Opened&properties.subject=Hello");
+//! let message = pixel::message(b"event=Opened&properties.subject=Hello");
 //! assert_eq!(message, br#"{"event":"Opened","properties":{"subject":"Hello"}}"#);
 //! ```
 
 use super::write_key::decode_base64;
-use serde::Serialize;
+use serde_json::{Map, Value};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 /// A transparent image of one pixel.
 pub const TRANSPARENT_GIF: &[u8] = &[
@@ -30,24 +29,15 @@ pub const HEADERS: [(&str, &str); 2] = [
 /// one name.
 const MAX_DEPTH: usize = 8;
 
-/// A field of the message.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-enum Field {
-    Text(String),
-    Flag(bool),
-    Object(BTreeMap<String, Field>),
-}
-
 /// Returns the message in a query, as the JSON that a POST would contain.
 ///
 /// The parameter `data` contains it as JSON or base64: either alphabet, padded or not, with or
 /// without line breaks. Without `data` each parameter is a field, and a dot in its name a level. A
-/// message that cannot be parsed is empty.
+/// message that cannot be parsed is empty. Bytes that are not UTF-8 become U+FFFD.
 #[must_use]
-pub fn message(query: &str) -> Vec<u8> {
-    let mut message = BTreeMap::new();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+pub fn message(query: &[u8]) -> Vec<u8> {
+    let mut message = Map::new();
+    for (name, value) in form_urlencoded::parse(query) {
         if name == "data" {
             return decode_data_param(value);
         }
@@ -57,37 +47,46 @@ pub fn message(query: &str) -> Vec<u8> {
 }
 
 fn decode_data_param(value: Cow<'_, str>) -> Vec<u8> {
-    let text = value.trim();
+    let is_blank = |c: char| c.is_whitespace() || c.is_control() || c == '\u{feff}';
+    let text = value.trim_matches(is_blank);
     if text.starts_with('{') {
         return text.as_bytes().to_vec();
     }
-    // A query's `+` arrives as a space. `-` and `_` are the URL-safe alphabet's `+` and `/`.
-    let standard =
-        text.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n' | b'\t')).map(|byte| match byte {
-            b'-' | b' ' => b'+',
-            b'_' => b'/',
-            other => other,
+    // A query's `+` arrives as a space, but a space can also be where a line was wrapped.
+    let mut first = None;
+    for space in [Some(b'+'), None] {
+        // `-` and `_` are the URL-safe alphabet's `+` and `/`.
+        let standard = text.bytes().filter_map(|byte| match byte {
+            b'-' => Some(b'+'),
+            b' ' => space,
+            b'_' => Some(b'/'),
+            other => Some(other).filter(|byte| !byte.is_ascii_control()),
         });
-    decode_base64(&standard.collect::<Vec<u8>>()).unwrap_or_default()
+        let message = decode_base64(&standard.collect::<Vec<u8>>()).unwrap_or_default();
+        if message.trim_ascii_end().ends_with(b"}") {
+            return message;
+        }
+        first.get_or_insert(message);
+    }
+    first.unwrap_or_default()
 }
 
-fn insert_path(message: &mut BTreeMap<String, Field>, name: &str, value: &str) {
+fn insert_path(message: &mut Map<String, Value>, name: &str, value: &str) {
     let mut path: Vec<&str> = name.splitn(MAX_DEPTH, '.').collect();
     let Some(last) = path.pop() else { return };
     let mut object = message;
     for name in &path {
-        let field = object.entry((*name).to_owned()).or_insert(Field::Flag(false));
-        if !matches!(field, Field::Object(_)) {
-            *field = Field::Object(BTreeMap::new());
+        if !object.get(*name).is_some_and(Value::is_object) {
+            object.insert((*name).to_owned(), Value::Object(Map::new()));
         }
-        let Field::Object(inner) = field else { return };
+        let Some(Value::Object(inner)) = object.get_mut(*name) else { return };
         object = inner;
     }
     // A query only has strings, but `integrations` needs booleans.
     let value = match (path.first(), value) {
-        (Some(&"integrations"), "true") => Field::Flag(true),
-        (Some(&"integrations"), "false") => Field::Flag(false),
-        _ => Field::Text(value.to_owned()),
+        (Some(&"integrations"), "true") => Value::Bool(true),
+        (Some(&"integrations"), "false") => Value::Bool(false),
+        _ => Value::String(value.to_owned()),
     };
     object.insert(last.to_owned(), value);
 }
@@ -97,10 +96,10 @@ fn insert_path(message: &mut BTreeMap<String, Field>, name: &str, value: &str) {
 mod tests {
     use super::*;
     use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine};
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn read(query: &str) -> Value {
-        serde_json::from_slice(&message(query)).unwrap_or(Value::Null)
+        serde_json::from_slice(&message(query.as_bytes())).unwrap_or(Value::Null)
     }
 
     #[test]
@@ -114,14 +113,33 @@ mod tests {
             "%7B%22event%22%3A%22Opened%3F%3E%22%2C%22userId%22%3A%22%C3%BC%22%7D",
             "eyJldmVudCI6ICJPcGVuZWQ/PiIs%0D%0AICJ1c2VySWQiOiAiw7wifQ==%0A",
             "eyJldmVudCI6ICJPcGVuZWQ_%0APiIsICJ1c2VySWQiOiAiw7wifQ",
+            "%0D%0A%20eyJldmVudCI6%09ICJPcGVuZWQ%2FPiIs%0B%0CICJ1c2VySWQiOiAiw7wifQ%3D%3D%20%00",
+            "%EF%BB%BF%7B%22event%22%3A%22Opened%3F%3E%22%2C%22userId%22%3A%22%C3%BC%22%7D",
         ] {
             assert_eq!(read(&format!("data={data}")), want, "{data}");
         }
     }
 
     #[test]
+    fn message_with_byte_that_is_not_utf8_is_read() {
+        for query in [&b"event=caf\xe9&userId=u"[..], b"event=caf%e9&userId=u"] {
+            let message: Value = serde_json::from_slice(&message(query)).unwrap();
+            assert_eq!(message, json!({"event": "caf\u{fffd}", "userId": "u"}));
+        }
+    }
+
+    #[test]
     fn message_data_with_plus_or_space_is_read() {
-        for data in ["eyJhIjoi4pi+In0=", "eyJhIjoi4pi%2BIn0=", "eyJhIjoi4pi%20In0="] {
+        for data in [
+            "eyJhIjoi4pi+In0=",
+            "eyJhIjoi4pi%2BIn0=",
+            "eyJhIjoi4pi%20In0=",
+            "eyJhIjoi4pi%20%0D%0AIn0=",
+            "eyJhIjoi4pi%0A%20In0=",
+            "%20%20eyJhIjoi%0A%20%204pi%2BIn0=%0A",
+            "eyJhIjo i4pi%2BIn0=",
+            "eyJhIjo+i4pi-In0",
+        ] {
             assert_eq!(read(&format!("data={data}")), json!({"a": "☾"}), "{data}");
         }
     }
@@ -164,7 +182,7 @@ mod tests {
         assert!(
             deep.to_string().len() < 3000 && deep.pointer("/a/a/a/a/a/a/a").unwrap().is_object()
         );
-        assert!(message(&"%".repeat(60_000)).len() < 100_000);
+        assert!(message("%".repeat(60_000).as_bytes()).len() < 100_000);
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub enum Response {
     /// 400: SDKs do not retry it.
     BadRequest(BadRequestReason),
     /// 429: a limit of the filter is reached. SDKs retry it.
-    TooManyRequests,
+    TooManyRequests(Overload),
     /// 503: SDKs retry it.
     ServiceUnavailable(Unavailable),
 }
@@ -57,6 +57,15 @@ pub enum BadRequestReason {
     CorruptEncoding,
     /// The path is one of Segment's, but the method is wrong.
     MethodNotAllowed,
+}
+
+/// Which limit of the filter is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overload {
+    /// The request's events do not fit into `delivery.maxPendingBytes`.
+    QueueFull,
+    /// The requests that are read or wait hold too many bytes.
+    HeldBytes,
 }
 
 /// Why a request should be retried later.
@@ -117,13 +126,26 @@ impl BadRequestReason {
 }
 
 impl Response {
+    /// Returns the name of the reason in metrics and in the access log. `None`: the response is 200.
+    #[must_use]
+    pub fn reason(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Ok => return None,
+            Self::BadRequest(reason) => reason.label(),
+            Self::TooManyRequests(Overload::QueueFull) => "queue_full",
+            Self::TooManyRequests(Overload::HeldBytes) => "overloaded",
+            Self::ServiceUnavailable(Unavailable::Unconfirmed) => "unconfirmed",
+            Self::ServiceUnavailable(Unavailable::DestinationRejected) => "destination_rejected",
+        })
+    }
+
     /// Returns the HTTP status.
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
             Self::Ok => 200,
             Self::BadRequest(_) => 400,
-            Self::TooManyRequests => 429,
+            Self::TooManyRequests(_) => 429,
             Self::ServiceUnavailable(_) => 503,
         }
     }
@@ -136,7 +158,13 @@ impl Response {
             // As recorded from Segment.
             Self::Ok => return Cow::Borrowed("{\n  \"success\": true\n}"),
             Self::BadRequest(reason) => (reason.message(), "invalid_request"),
-            Self::TooManyRequests => (Cow::Borrowed("too many requests"), "rate_limited"),
+            Self::TooManyRequests(Overload::QueueFull) => (
+                Cow::Borrowed("too many requests: the queue is full (delivery.maxPendingBytes)"),
+                "rate_limited",
+            ),
+            Self::TooManyRequests(Overload::HeldBytes) => {
+                (Cow::Borrowed("too many requests: too many bytes are being read"), "rate_limited")
+            }
             Self::ServiceUnavailable(Unavailable::Unconfirmed) => {
                 (Cow::Borrowed("not confirmed in time"), "unavailable")
             }
@@ -158,7 +186,7 @@ impl Response {
     pub fn headers(&self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Ok | Self::BadRequest(_) => &[JSON],
-            Self::TooManyRequests => &[JSON, ("retry-after", "1"), ("x-ratelimit-reset", "1")],
+            Self::TooManyRequests(_) => &[JSON, ("retry-after", "1"), ("x-ratelimit-reset", "1")],
             Self::ServiceUnavailable(_) => &[JSON, ("retry-after", "5")],
         }
     }
@@ -170,7 +198,7 @@ impl Response {
     pub fn replacing_local_reply(status: Option<u16>) -> Self {
         match status {
             Some(413) => Self::BadRequest(BadRequestReason::BufferLimit),
-            Some(429) => Self::TooManyRequests,
+            Some(429) => Self::TooManyRequests(Overload::HeldBytes),
             Some(status @ 400..500) if status != 408 => {
                 Self::BadRequest(BadRequestReason::MalformedJson)
             }
@@ -244,7 +272,14 @@ mod tests {
     #[test]
     fn body_of_retryable_response_has_message_and_code() {
         for (response, message) in [
-            (Response::TooManyRequests, "too many requests"),
+            (
+                Response::TooManyRequests(Overload::QueueFull),
+                "too many requests: the queue is full (delivery.maxPendingBytes)",
+            ),
+            (
+                Response::TooManyRequests(Overload::HeldBytes),
+                "too many requests: too many bytes are being read",
+            ),
             (Response::ServiceUnavailable(Unavailable::Unconfirmed), "not confirmed in time"),
             (
                 Response::ServiceUnavailable(Unavailable::DestinationRejected),

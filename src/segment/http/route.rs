@@ -13,7 +13,6 @@
 //! assert_eq!(Endpoint::parse(b"POST", b"/healthz", None), None);
 //! ```
 
-use super::write_key;
 use crate::segment::message::MessageType;
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
@@ -51,8 +50,8 @@ pub enum Endpoint<'a> {
     Pixel {
         /// The type that the path names. `None`: the path names no type, so there is no message.
         message_type: Option<MessageType>,
-        /// The query, which contains the message.
-        query: &'a str,
+        /// The query, which contains the message. It may have bytes that are not UTF-8.
+        query: &'a [u8],
     },
     /// The path is one of Segment's, but the method is wrong. Segment responds with 400, not 405.
     MethodNotAllowed,
@@ -61,15 +60,16 @@ pub enum Endpoint<'a> {
     /// The settings that an SDK requests when it starts.
     ProjectSettings {
         /// The write key in the path, percent-decoded and trimmed. Callers check it with
-        /// [`write_key::is_well_formed`].
-        write_key: Cow<'a, str>,
+        /// [`is_well_formed`](super::write_key::is_well_formed).
+        write_key: String,
     },
 }
 
 impl<'a> Endpoint<'a> {
     /// Returns the endpoint of a request. `None`: the path is not one of Segment's.
     ///
-    /// Empty path segments are ignored, so doubled and trailing slashes make no difference. SDKs
+    /// Empty path segments are ignored, so doubled and trailing slashes make no difference, and
+    /// percent-encoded letters count as letters. SDKs
     /// whose host setting already contains a path produce doubled forms (`/v1/v1/batch`, `/v1/b/b`,
     /// `/v1/batch/b`), and without `/v1` they request `/b`, `/m` and `/projects/{key}/settings`.
     /// `path_prefix` (`pathPrefix`) may precede any of these forms.
@@ -93,13 +93,11 @@ impl<'a> Endpoint<'a> {
             (b"OPTIONS", _) => Self::Preflight,
             (b"GET" | b"HEAD", settings @ Self::ProjectSettings { .. }) => settings,
             (b"GET", Self::Pixel { message_type, .. }) => {
-                // Envoy does not reject bytes that are not ASCII. Such a query cannot contain a
-                // message.
                 let query = query.split_first().map_or(&[][..], |(_, query)| query);
-                Self::Pixel { message_type, query: std::str::from_utf8(query).unwrap_or_default() }
+                Self::Pixel { message_type, query }
             }
             // Only a GET displays the image.
-            (_, Self::Pixel { .. }) => Self::Pixel { message_type: None, query: "" },
+            (_, Self::Pixel { .. }) => Self::Pixel { message_type: None, query: b"" },
             (b"POST", endpoint @ (Self::Ingest { .. } | Self::Telemetry)) => endpoint,
             _ => Self::MethodNotAllowed,
         })
@@ -107,36 +105,38 @@ impl<'a> Endpoint<'a> {
 
     /// Returns the endpoint of a path without query, for any method.
     fn of_path(path: &'a str, path_prefix: Option<&str>) -> Option<Self> {
-        let path = without_prefix(path, path_prefix.unwrap_or_default()).unwrap_or(path);
-        let mut segments = [""; MAX_SEGMENTS];
-        let mut count = 0_usize;
-        for segment in non_empty_segments(path) {
-            *segments.get_mut(count)? = segment;
-            count = count.saturating_add(1);
+        let mut rest = segments(path);
+        let mut after_prefix = rest.clone();
+        let mut prefix = segments(path_prefix.unwrap_or_default());
+        if prefix.all(|segment| after_prefix.next() == Some(segment)) {
+            rest = after_prefix;
         }
-        match segments.get(..count)? {
-            ["v1", "v1", rest @ ..] | ["v1", rest @ ..] => parse_v1(rest),
-            rest @ (["b" | "batch" | "m"] | ["batch", "b"] | ["projects", ..]) => parse_v1(rest),
+        let decoded: [Cow<'_, str>; MAX_SEGMENTS] =
+            std::array::from_fn(|_| rest.next().unwrap_or_default());
+        let names = decoded.each_ref().map(|segment| &**segment);
+        let count = names.iter().take_while(|name| !name.is_empty()).count();
+        let names = names.get(..count).filter(|_| rest.next().is_none())?;
+        match *names {
+            ["v1", "v1", ref rest @ ..] | ["v1", ref rest @ ..] => parse_v1(rest),
+            ["b" | "batch" | "m"] | ["batch", "b"] | ["projects", ..] => parse_v1(names),
             _ => None,
         }
     }
 }
 
 /// Returns the endpoint of the segments after `/v1`.
-fn parse_v1<'a>(segments: &[&'a str]) -> Option<Endpoint<'a>> {
+fn parse_v1(segments: &[&str]) -> Option<Endpoint<'static>> {
     let ingest = |message_type, side| Some(Endpoint::Ingest { message_type, side });
     match *segments {
         ["batch" | "import"] => ingest(None, CallerSide::Server),
         ["b"] | ["b" | "batch", "b"] => ingest(None, CallerSide::Client),
         ["m"] => Some(Endpoint::Telemetry),
         ["pixel", name] => {
-            Some(Endpoint::Pixel { message_type: long_message_type(name), query: "" })
+            Some(Endpoint::Pixel { message_type: long_message_type(name), query: b"" })
         }
-        ["pixel", _, ..] => Some(Endpoint::Pixel { message_type: None, query: "" }),
+        ["pixel", _, ..] => Some(Endpoint::Pixel { message_type: None, query: b"" }),
         ["projects", key, "settings"] | ["projects", "projects", key, "settings"] => {
-            // Bytes that are not UTF-8 become U+FFFD, which no write key contains.
-            let key = percent_decode_str(key).decode_utf8_lossy();
-            Some(Endpoint::ProjectSettings { write_key: write_key::trimmed(key) })
+            Some(Endpoint::ProjectSettings { write_key: key.trim().to_owned() })
         }
         [name] => match short_message_type(name) {
             Some(short) => ingest(Some(short), CallerSide::Client),
@@ -170,21 +170,11 @@ fn short_message_type(name: &str) -> Option<MessageType> {
     })
 }
 
-fn non_empty_segments(path: &str) -> impl Iterator<Item = &str> {
-    path.split('/').filter(|segment| !segment.is_empty())
-}
-
-/// Returns the rest of `path` after all segments of `prefix`. `None` if it does not begin with
-/// them.
-fn without_prefix<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
-    let mut rest = path;
-    for segment in non_empty_segments(prefix) {
-        rest = rest.trim_start_matches('/').strip_prefix(segment)?;
-        if !rest.is_empty() && !rest.starts_with('/') {
-            return None;
-        }
-    }
-    Some(rest)
+/// Returns the segments of a path that are not empty, percent-decoded: `/%761` is `/v1` (RFC 3986,
+/// section 6.2.2.2). Bytes that are not UTF-8 become U+FFFD, which no write key contains.
+fn segments(path: &str) -> impl Iterator<Item = Cow<'_, str>> + Clone {
+    let segments = path.split('/').filter(|segment| !segment.is_empty());
+    segments.map(|segment| percent_decode_str(segment).decode_utf8_lossy())
 }
 
 #[cfg(test)]
@@ -229,6 +219,8 @@ mod tests {
             ("/v1/m", Some(Endpoint::Telemetry)),
             ("/m", Some(Endpoint::Telemetry)),
             ("//m/", Some(Endpoint::Telemetry)),
+            ("/%76%31/%74rack", ingest(MessageType::Track, Server)),
+            ("/v1/%62", ingest(None, Client)),
         ] {
             assert_eq!(Endpoint::parse(b"POST", path.as_bytes(), None), want, "{path}");
             for method in ["GET", "PUT", "HEAD", "DELETE"] {
@@ -265,7 +257,9 @@ mod tests {
 
     #[test]
     fn parse_pixel_path_takes_query_on_get_only() {
-        let pixel = |message_type, query| Some(Endpoint::Pixel { message_type, query });
+        let pixel = |message_type, query: &'static str| {
+            Some(Endpoint::Pixel { message_type, query: query.as_bytes() })
+        };
         for (method, path, want) in [
             (&b"GET"[..], "/v1/pixel/track?data=e30", pixel(Some(MessageType::Track), "data=e30")),
             (b"GET", "/v1//pixel//page/?", pixel(Some(MessageType::Page), "")),
@@ -277,7 +271,11 @@ mod tests {
             assert_eq!(Endpoint::parse(method, path.as_bytes(), None), want, "{path}");
         }
         let not_utf8 = Endpoint::parse(b"GET", b"/v1/pixel/track?\xff", None);
-        assert_eq!(not_utf8, pixel(Some(MessageType::Track), ""));
+        let query = &b"\xff"[..];
+        assert_eq!(
+            not_utf8,
+            Some(Endpoint::Pixel { message_type: Some(MessageType::Track), query })
+        );
         let not_utf8 = Endpoint::parse(b"POST", b"/v1/track?\xff", None);
         assert_eq!(not_utf8, ingest(MessageType::Track, CallerSide::Server));
     }
@@ -310,6 +308,10 @@ mod tests {
             "/v1/projects/a/b/settings",
             "/v1/projects/projects/projects/k/settings",
             "/segment/v1/track",
+            "/v1%2Ftrack",
+            "/v1/track%2F",
+            "/v1/%20track",
+            "/v1/%00",
             "/?/v1/track",
             "/\u{fffd}",
         ] {
@@ -333,7 +335,30 @@ mod tests {
                 assert_eq!(found, None, "{prefix} {path}");
             }
         }
+        for prefix in ["/a b/é", "/a%20b/%C3%A9", "/%61%20b/%c3%a9"] {
+            for path in ["/a%20b/%C3%A9/v1/track", "//%61%20b//%c3%a9//v1//%74rack//"] {
+                let found = Endpoint::parse(b"POST", path.as_bytes(), Some(prefix));
+                assert_eq!(found, track, "{prefix} {path}");
+            }
+        }
         let settings = Some(Endpoint::ProjectSettings { write_key: "k".into() });
+        for path in [
+            "/segment/projects/%6B/settings",
+            "//segment//v1//projects//%6b//settings//",
+            "/%73egment/v1/projects/projects/k/settings/",
+        ] {
+            let found = Endpoint::parse(b"GET", path.as_bytes(), Some("/segment"));
+            assert_eq!(found, settings, "{path}");
+        }
+        for (path, want) in [
+            ("/segment/m", Some(Endpoint::Telemetry)),
+            ("/segment//v1/m", Some(Endpoint::Telemetry)),
+            ("/segment/b", ingest(None, CallerSide::Client)),
+            ("/segment/v1/b/b", ingest(None, CallerSide::Client)),
+            ("/segment/batch", ingest(None, CallerSide::Server)),
+        ] {
+            assert_eq!(Endpoint::parse(b"POST", path.as_bytes(), Some("/segment")), want, "{path}");
+        }
         let long = b"/a/b/v1/v1/projects/projects/k/settings";
         assert_eq!(Endpoint::parse(b"GET", long, Some("/a/b")), settings);
         assert_eq!(Endpoint::parse(b"GET", b"/v1/projects/k/settings", Some("/v1")), settings);

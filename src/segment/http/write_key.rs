@@ -8,21 +8,21 @@
 //! assert_eq!(from_authorization(b"Bearer d3JpdGVLZXk6"), None);
 //! ```
 
+use crate::segment::message::is_blank;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, Engine, GeneralPurpose, GeneralPurposeConfig};
-use std::borrow::Cow;
 
 /// Maximum length of a write key, in bytes. Segment's have 32 characters.
 pub const MAX_BYTES: usize = 512;
 /// Maximum length of the base64 text of user name and password, in bytes.
 const MAX_CREDENTIALS_BYTES: usize = 4096;
 
-/// Returns a write key without surrounding white space. `None`: it is empty, or longer than
+/// Returns a write key without surrounding white space. `None`: it is blank, or longer than
 /// [`MAX_BYTES`].
 #[must_use]
 pub fn normalize(text: &str) -> Option<&str> {
     let key = text.trim();
-    (!key.is_empty() && key.len() <= MAX_BYTES).then_some(key)
+    (key.len() <= MAX_BYTES && !is_blank(key)).then_some(key)
 }
 
 /// Whether a normalized text can be a write key: it has no white space, no colon, no control
@@ -37,7 +37,7 @@ pub fn is_well_formed(key: &str) -> bool {
 /// Returns the user name of a Basic authorization: everything before its first colon.
 ///
 /// `None`: the scheme is different (requests with an OAuth `Bearer` token have the key in the
-/// body), the text is not base64 or not UTF-8, or there is no key.
+/// body), the text is not base64, or the key is missing or not UTF-8.
 #[must_use]
 pub fn from_authorization(value: &[u8]) -> Option<String> {
     let (scheme, credentials) = value.trim_ascii().split_at_checked(6)?;
@@ -45,17 +45,9 @@ pub fn from_authorization(value: &[u8]) -> Option<String> {
     if !scheme.eq_ignore_ascii_case(b"basic ") || credentials.len() > MAX_CREDENTIALS_BYTES {
         return None;
     }
-    let text = String::from_utf8(decode_base64(credentials)?).ok()?;
-    let user = text.split_once(':').map_or(text.as_str(), |(user, _)| user);
+    let text = decode_base64(credentials)?;
+    let user = std::str::from_utf8(text.split(|byte| *byte == b':').next()?).ok()?;
     normalize(user).map(str::to_owned)
-}
-
-/// Returns `key` without surrounding white space.
-pub(super) fn trimmed(key: Cow<'_, str>) -> Cow<'_, str> {
-    match key {
-        Cow::Borrowed(key) => Cow::Borrowed(key.trim()),
-        Cow::Owned(key) => Cow::Owned(key.trim().to_owned()),
-    }
 }
 
 /// Accepts padded and unpadded text, and ignores bits left over at its end.
@@ -107,6 +99,9 @@ mod tests {
     fn from_authorization_key_ends_at_first_colon() {
         assert_eq!(basic("writeKey:pass:word").as_deref(), Some("writeKey"));
         assert_eq!(basic(":writeKey"), None);
+        let bytes = BASE64_STANDARD.encode(b"writeKey:p\xe9ss");
+        let key = from_authorization(format!("Basic {bytes}").as_bytes());
+        assert_eq!(key.as_deref(), Some("writeKey"));
         assert_eq!(basic(&format!("k:{}", "p".repeat(3000))).as_deref(), Some("k"));
     }
 
@@ -114,6 +109,7 @@ mod tests {
     fn from_authorization_key_is_trimmed_and_bounded() {
         assert_eq!(basic(" writeKey\n:").as_deref(), Some("writeKey"));
         assert_eq!(basic(" \t:"), None);
+        assert_eq!(basic("\0\u{7f}:"), None);
         assert_eq!(basic(&"k".repeat(MAX_BYTES)).map(|key| key.len()), Some(MAX_BYTES));
         assert_eq!(basic(&"k".repeat(MAX_BYTES + 1)), None);
         assert_eq!(basic(&format!("k:{}", "p".repeat(100_000))), None);

@@ -37,6 +37,24 @@ pub fn yaml(text: &str) -> Value {
     serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}:\n{text}"))
 }
 
+/// The text of a variant of `envoy.yaml` under `deploy/`. `#@ LINE` in `insertions` names a line of `text`; what
+/// follows it is inserted before that line.
+///
+/// # Panics
+/// `text` has no such line, or two of them.
+#[must_use]
+pub fn with_insertions(text: &str, insertions: &str) -> String {
+    let mut text = text.to_owned();
+    for insertion in insertions.split("#@ ").skip(1) {
+        let (anchor, block) = insertion.split_once('\n').unwrap_or_default();
+        let mut lines = text.split_inclusive('\n').filter(|line| line.trim() == anchor);
+        let line = lines.next().unwrap_or_else(|| panic!("envoy.yaml has no line `{anchor}`"));
+        assert!(lines.next().is_none(), "envoy.yaml has two lines `{anchor}`");
+        text = text.replacen(line, &format!("{block}{line}"), 1);
+    }
+    text
+}
+
 /// Reads `envoy.yaml`.
 ///
 /// # Panics

@@ -19,10 +19,11 @@ mod process;
 
 pub use bootstrap::{
     CONFIG_POINTER, access_logs, default_config, downstream_tls, envoy_yaml, keen_edge, routes,
-    yaml,
+    with_insertions, yaml,
 };
 pub use dynamic::Dynamic;
 pub use envoy::{Builder, Envoy, EventTotals, StartError};
+pub use process::spawn;
 
 use std::{
     path::{Path, PathBuf},

@@ -156,10 +156,17 @@ pub fn python(home: &Path) -> Vec<Sdk> {
 }
 
 pub fn go(home: &Path) -> Vec<Sdk> {
-    let program = text(&home.join("clients"));
-    let sdk = Sdk::new("analytics-go v3.3.0", "`analytics-go/v3` 3.3.0", &[&program]);
-    // Its page calls have no category.
-    vec![Sdk { events: expected::without_category(), reactions: Reactions::ALWAYS_RETRIES, ..sdk }]
+    let sdk = |name: &str, row, program: &str| {
+        let program = text(&home.join(program));
+        let sdk = Sdk::new(name, row, &[&program]);
+        // Its page calls have no category.
+        let events = expected::without_category();
+        Sdk { events, reactions: Reactions::ALWAYS_RETRIES, ..sdk }
+    };
+    vec![
+        sdk("analytics-go v3.3.0", "`analytics-go/v3` 3.3.0", "clients"),
+        sdk("RudderStack's Go SDK 4.2.1", "RudderStack for Go 4.2.1", "rudder"),
+    ]
 }
 
 pub fn java(home: &Path) -> Vec<Sdk> {

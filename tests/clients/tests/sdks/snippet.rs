@@ -77,7 +77,8 @@ fn snippet_variant_is_envoy_yaml_with_routes_added() {
         std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     };
     let insertions = harness::root().join("deploy/envoy-snippet.insertions.yaml");
-    let expected = with_insertions(&read(&harness::root().join("envoy.yaml")), &read(&insertions));
+    let expected =
+        harness::with_insertions(&read(&harness::root().join("envoy.yaml")), &read(&insertions));
     if std::env::var_os("UPDATE_DEPLOY").is_some() {
         std::fs::write(variant(), &expected).unwrap_or_else(|error| panic!("{error}"));
     }
@@ -85,17 +86,4 @@ fn snippet_variant_is_envoy_yaml_with_routes_added() {
         read(&variant()) == expected,
         "deploy/envoy-snippet.yaml is out of date; run this test with UPDATE_DEPLOY=1"
     );
-}
-
-/// `#@ LINE` in `insertions` names a line of `text`; what follows it is inserted before that line.
-fn with_insertions(text: &str, insertions: &str) -> String {
-    let mut text = text.to_owned();
-    for insertion in insertions.split("#@ ").skip(1) {
-        let (anchor, block) = insertion.split_once('\n').unwrap_or_default();
-        let mut lines = text.split_inclusive('\n').filter(|line| line.trim() == anchor);
-        let line = lines.next().unwrap_or_else(|| panic!("envoy.yaml has no line `{anchor}`"));
-        assert!(lines.next().is_none(), "envoy.yaml has two lines `{anchor}`");
-        text = text.replacen(line, &format!("{block}{line}"), 1);
-    }
-    text
 }

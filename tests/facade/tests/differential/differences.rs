@@ -44,7 +44,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         what: "a time in none of the forms above is none",
-        reason: "the facade hands it to JavaScript's Date, whose reading of it no standard gives",
+        reason: "the facade hands it to JavaScript's Date, which ignores words that it does not know",
         explains: |case| case.field == "timestamp" && case.is_received() && !case.time_is_iso(),
     },
     Difference {

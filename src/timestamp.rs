@@ -4,7 +4,7 @@
 //! All timestamps are milliseconds since 1970-01-01T00:00:00Z.
 //!
 //! ```
-//! use keen_edge::segment::message::timestamp;
+//! use keen_edge::timestamp;
 //!
 //! let time = timestamp::parse_text("Mon, 23 Nov 2026 22:03:16 GMT").unwrap();
 //! let mut out = Vec::new();
@@ -19,6 +19,8 @@ use time::{Date, Month};
 /// 1970-01-01 as a Julian day number.
 const UNIX_EPOCH_JULIAN_DAY: i32 = 2_440_588;
 const MS_PER_DAY: i64 = 86_400_000;
+const MS_PER_HALF_DAY: i64 = 43_200_000;
+const MS_PER_HOUR: i64 = 3_600_000;
 /// Timestamps whose year has four digits: 0001-01-01 to the end of 9999.
 const VALID_RANGE_MS: RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
 /// Smaller numbers are seconds, others milliseconds, as in Segment's `new-date`.
@@ -64,15 +66,19 @@ pub fn parse(value: Value<'_>) -> Option<i64> {
 }
 
 /// Parses a timestamp string. Accepts ISO 8601 with or without separators, with any fraction and
-/// offset (UTC by default), and its variants in Go and Ruby; seconds or milliseconds since 1970 in
-/// 10 or 13 digits; and the forms with month names of JavaScript, Java and HTTP.
+/// offset (UTC by default), and its variants in Go, Java and Ruby; seconds or milliseconds since
+/// 1970 in 10 or 13 digits; and the other forms of JavaScript, Java and HTTP that V8 reads.
 #[must_use]
 pub fn parse_text(text: &str) -> Option<i64> {
-    let text = text.trim();
+    let mut text = text.trim();
+    // Java's `ZonedDateTime#toString` ends in `[Europe/Berlin]`.
+    if text.ends_with(']') {
+        text = text.split_once('[')?.0;
+    }
     match text.as_bytes().first()? {
         _ if looks_like_unix_time(text) => parse_unix_time(text),
-        b'0'..=b'9' => parse_iso8601(text).or_else(|| parse_month_name_form(text)),
-        _ => parse_month_name_form(text),
+        b'0'..=b'9' => parse_iso8601(text).or_else(|| parse_words(text)),
+        _ => parse_words(text),
     }
 }
 
@@ -164,11 +170,7 @@ fn parse_iso8601(text: &str) -> Option<i64> {
     let month = if more(rest) { digits(&mut rest, 2)? } else { 1 };
     let day =
         if skip(&mut rest, b"-") || (!separated && more(rest)) { digits(&mut rest, 2)? } else { 1 };
-    let month = Month::try_from(u8::try_from(month).ok()?).ok()?;
-    let date =
-        Date::from_calendar_date(i32::try_from(year).ok()?, month, u8::try_from(day).ok()?).ok()?;
-    let mut at = i64::from(date.to_julian_day().checked_sub(UNIX_EPOCH_JULIAN_DAY)?)
-        .checked_mul(MS_PER_DAY)?;
+    let mut at = day_start(year, month, day)?;
     if skip(&mut rest, b"Tt ") {
         at = at.checked_add(parse_time_of_day(&mut rest)?)?.checked_sub(offset(&mut rest)?)?;
         skip_go_suffixes(&mut rest);
@@ -195,82 +197,102 @@ fn skip_go_suffixes(rest: &mut &[u8]) {
     }
 }
 
-/// Parses forms with a month's name, a day, a year, a time of day and an optional zone (UTC by
-/// default), such as `Mon Nov 23 2026 22:03:16 GMT+0100 (Central European Standard Time)`,
-/// `Mon, 23 Nov 2026 22:03:16 GMT` and `Mon Nov 23 22:03:16 UTC 2026`.
-fn parse_month_name_form(text: &str) -> Option<i64> {
-    const MONTHS: [&str; 12] =
-        ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
-    const WEEKDAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
-    let (text, _) = text.split_once('(').unwrap_or((text, ""));
-    let (mut day, mut month, mut year, mut time, mut zone) = (None, None, None, None, None);
-    for word in text.split([' ', ',']).filter(|word| !word.is_empty()) {
-        let bytes = word.as_bytes();
-        let named = |names: &[&str]| {
-            let start = word.get(..3)?;
-            let is_word = word.len() <= 9 && bytes.iter().all(u8::is_ascii_alphabetic);
-            names.iter().position(|name| is_word && name.eq_ignore_ascii_case(start))
-        };
-        match bytes {
-            [b'0'..=b'9', ..] if bytes.contains(&b':') && time.is_none() => {
-                let mut rest = bytes;
-                time = Some(parse_time_of_day(&mut rest).filter(|_| rest.is_empty())?);
-            }
-            [b'0'..=b'9'] | [b'0'..=b'9', b'0'..=b'9'] if day.is_none() => {
-                day = word.parse::<u8>().ok();
-            }
-            [b'0'..=b'9', _, _, _] if year.is_none() => year = word.parse::<i32>().ok(),
-            [b'+' | b'-', ..] if zone.is_none() => {
-                let mut rest = bytes;
-                zone = Some(offset(&mut rest).filter(|_| rest.is_empty())?);
-            }
-            _ => match (named(&MONTHS), named(&WEEKDAYS)) {
-                (Some(index), _) if month.is_none() => {
-                    let number = u8::try_from(index).ok()?.checked_add(1)?;
-                    month = Month::try_from(number).ok();
+/// Parses the forms that ISO 8601 does not have, as JavaScript's engine V8 reads them: with a
+/// month's name or with slashes, of 12 or 24 hours, with an optional zone (UTC by default), such as
+/// `Mon Nov 23 2026 22:03:16 GMT+0100 (Central European Standard Time)`,
+/// `Mon, 23 Nov 2026 22:03:16 GMT`, `Monday, 23-Nov-26 22:03:16 UTC`, `11/23/2026, 10:03:16 PM`.
+fn parse_words(text: &str) -> Option<i64> {
+    /// The first three letters of words: months, halves of the day, zones (RFC 822).
+    const WORDS: &[u8] = b"janfebmaraprmayjunjulaugsepoctnovdec\
+        am pm gmtutcut z  estedtcstcdtmstmdtpstpdt";
+    const ZONE_HOURS: [i64; 12] = [0, 0, 0, 0, -5, -4, -6, -5, -7, -6, -8, -7];
+    let mut rest = text.as_bytes();
+    let mut numbers = [0_i64; 3];
+    let (mut count, mut month) = (0_usize, None);
+    let (mut time, mut half_day, mut zone) = (None, None, None);
+    while let Some((first, tail)) = rest.split_first() {
+        let length = |is: fn(&u8) -> bool| rest.iter().take_while(|byte| is(byte)).count();
+        match first {
+            b'0'..=b'9' => {
+                let length = length(u8::is_ascii_digit);
+                if time.is_none() && length <= 2 && rest.get(length) == Some(&b':') {
+                    time = Some(parse_time_of_day(&mut rest)?);
+                } else {
+                    let number = digits(&mut rest, length).filter(|_| length <= 4)?;
+                    *numbers.get_mut(count)? = number;
+                    count = count.saturating_add(1);
                 }
-                // The weekday comes first in all forms.
-                (None, Some(_)) if day.is_none() && month.is_none() => {}
-                (None, None) if zone.is_none() => zone = Some(parse_zone_name(word)?),
-                _ => return None,
-            },
+                continue;
+            }
+            b'a'..=b'z' | b'A'..=b'Z' => {
+                let (word, tail) = rest.split_at_checked(length(u8::is_ascii_alphabetic))?;
+                rest = tail;
+                let letter = |at: usize| word.get(at).map_or(b' ', u8::to_ascii_lowercase);
+                let start = [letter(0), letter(1), letter(2)];
+                let index = WORDS.chunks_exact(3).position(|word| word == start);
+                match index {
+                    Some(index @ 0..12) if month.is_none() => month = i64::try_from(index).ok(),
+                    Some(12) => half_day = Some(0),
+                    Some(13) => half_day = Some(MS_PER_HALF_DAY),
+                    Some(index @ 14..) => {
+                        let hours = ZONE_HOURS.get(index.saturating_sub(14))?;
+                        zone = zone.or(hours.checked_mul(MS_PER_HOUR));
+                    }
+                    // A weekday, for example.
+                    None if count == 0 => {}
+                    _ => return None,
+                }
+                continue;
+            }
+            // An offset overrides a zone's name. In a date these characters separate.
+            b'+' | b'-' if time.is_some() || zone.is_some() => {
+                zone = Some(offset(&mut rest)?);
+                continue;
+            }
+            // A comment.
+            b'(' => break,
+            _ => rest = tail,
         }
     }
-    let date = Date::from_calendar_date(year?, month?, day?).ok()?;
-    let days = i64::from(date.to_julian_day().checked_sub(UNIX_EPOCH_JULIAN_DAY)?);
-    days.checked_mul(MS_PER_DAY)?.checked_add(time.unwrap_or(0))?.checked_sub(zone.unwrap_or(0))
+    let is_day = |number: i64| (1..=31).contains(&number);
+    let (year, month, day) = match (month, count, numbers) {
+        (Some(month), 2, [day, year, _]) if is_day(day) => (year, month.checked_add(1)?, day),
+        (Some(month), 2, [year, day, _]) => (year, month.checked_add(1)?, day),
+        (None, 3, [month, day, year]) if is_day(month) => (year, month, day),
+        (None, 3, [year, month, day]) => (year, month, day),
+        _ => return None,
+    };
+    let century = match year {
+        0..=49 => 2000,
+        50..=99 => 1900,
+        _ => 0,
+    };
+    let mut time: i64 = time.unwrap_or(0);
+    if let Some(half_day) = half_day {
+        if time >= MS_PER_HALF_DAY.saturating_add(MS_PER_HOUR) {
+            return None;
+        }
+        time = (time % MS_PER_HALF_DAY).checked_add(half_day)?;
+    }
+    let day = day_start(year.checked_add(century)?, month, day)?;
+    day.checked_add(time)?.checked_sub(zone.unwrap_or(0))
 }
 
-/// Returns the offset of a zone's name, in milliseconds. Accepts the names that JavaScript knows
-/// (RFC 822), alone or followed by an offset.
-fn parse_zone_name(word: &str) -> Option<i64> {
-    const NAMES: [(&str, i64); 11] = [
-        ("GMT", 0),
-        ("UTC", 0),
-        ("Z", 0),
-        ("EST", -5),
-        ("EDT", -4),
-        ("CST", -6),
-        ("CDT", -5),
-        ("MST", -7),
-        ("MDT", -6),
-        ("PST", -8),
-        ("PDT", -7),
-    ];
-    if let Some(behind) = word.strip_prefix("GMT").or_else(|| word.strip_prefix("UTC"))
-        && !behind.is_empty()
-    {
-        let mut rest = behind.as_bytes();
-        return offset(&mut rest).filter(|_| rest.is_empty());
-    }
-    let (_, hours) = NAMES.iter().find(|(name, _)| *name == word)?;
-    hours.checked_mul(3_600_000)
+/// Returns the start of a day in UTC.
+#[inline(never)]
+fn day_start(year: i64, month: i64, day: i64) -> Option<i64> {
+    let month = Month::try_from(u8::try_from(month).ok()?).ok()?;
+    let date =
+        Date::from_calendar_date(i32::try_from(year).ok()?, month, u8::try_from(day).ok()?).ok()?;
+    let days = i64::from(date.to_julian_day().checked_sub(UNIX_EPOCH_JULIAN_DAY)?);
+    days.checked_mul(MS_PER_DAY)
 }
 
 /// Parses `hh`, `hh:mm` or `hh:mm:ss` with any fraction, with or without colons. 24:00 is the end
-/// of the day. A leap second is the second after it.
+/// of the day. A leap second is the second after it. V8 also reads an hour of one digit.
+#[inline(never)]
 fn parse_time_of_day(rest: &mut &[u8]) -> Option<i64> {
-    let hour = digits(rest, 2)?;
+    let hour = digits(rest, 2).or_else(|| digits(rest, 1))?;
     let next = |rest: &mut &[u8]| skip(rest, b":") || rest.first().is_some_and(u8::is_ascii_digit);
     let minute = if next(rest) { digits(rest, 2).filter(|m| *m <= 59)? } else { 0 };
     let second = if next(rest) { digits(rest, 2).filter(|s| *s <= 60)? } else { 0 };
@@ -283,6 +305,7 @@ fn parse_time_of_day(rest: &mut &[u8]) -> Option<i64> {
 
 /// Parses `Z`, `UTC`, `+hh`, `+hhmm` or `+hh:mm`. Returns milliseconds. Ruby and Go write a space
 /// before it.
+#[inline(never)]
 fn offset(rest: &mut &[u8]) -> Option<i64> {
     skip(rest, b" ");
     if rest.is_empty() || skip(rest, b"Zz") {
@@ -296,9 +319,12 @@ fn offset(rest: &mut &[u8]) -> Option<i64> {
     if !west && !skip(rest, b"+") {
         return None;
     }
-    let hours = digits(rest, 2).filter(|h| *h <= 23)?;
+    let hours = digits(rest, 2).or_else(|| digits(rest, 1))?;
     skip(rest, b":");
-    let minutes = if rest.is_empty() { 0 } else { digits(rest, 2).filter(|m| *m <= 59)? };
+    let minutes = digits(rest, 2).unwrap_or(0);
+    if hours > 23 || minutes > 59 {
+        return None;
+    }
     let offset = hours.checked_mul(60)?.checked_add(minutes)?.checked_mul(60_000)?;
     Some(if west { offset.checked_neg()? } else { offset })
 }
@@ -317,13 +343,15 @@ fn fraction(rest: &mut &[u8]) -> Option<i64> {
     any.then_some(milli)
 }
 
+#[inline(never)]
 fn digits(rest: &mut &[u8], count: usize) -> Option<i64> {
     let (head, tail) = rest.split_at_checked(count)?;
-    *rest = tail;
-    head.iter().try_fold(0_i64, |number, byte| {
+    let number = head.iter().try_fold(0_i64, |number, byte| {
         let digit = byte.is_ascii_digit().then_some(i64::from(byte & 15))?;
         number.checked_mul(10)?.checked_add(digit)
-    })
+    })?;
+    *rest = tail;
+    Some(number)
 }
 
 fn skip(rest: &mut &[u8], any_of: &[u8]) -> bool {
@@ -426,6 +454,11 @@ mod tests {
             (r#""2016-07-18 14:26:03 +0000 UTC""#, "2016-07-18T14:26:03.000Z"),
             (r#""2016-07-18 14:26:03.1 +0545 +0545 m=+0.000012345""#, "2016-07-18T08:41:03.100Z"),
             (r#""2016-07-18 14:26:03.123456789 -0700 PDT m=-12.5""#, "2016-07-18T21:26:03.123Z"),
+            (r#""2026-11-23 22:03:16.5 +0530 IST""#, "2026-11-23T16:33:16.500Z"),
+            (r#""0001-01-01 00:00:00 +0000 UTC""#, "0001-01-01T00:00:00.000Z"),
+            // Java's ZonedDateTime.
+            (r#""2026-11-23T22:03:16.385+01:00[Europe/Berlin]""#, "2026-11-23T21:03:16.385Z"),
+            (r#""2026-11-23T22:03:16.385Z[UTC]""#, "2026-11-23T22:03:16.385Z"),
             // Java's Date#toString, and HTTP's dates.
             (r#""Mon Nov 23 22:03:16 UTC 2026""#, "2026-11-23T22:03:16.000Z"),
             (r#""Mon Nov 23 22:03:16 PST 2026""#, "2026-11-24T06:03:16.000Z"),
@@ -454,6 +487,11 @@ mod tests {
             r#""Nov 23 22:03:16""#,
             r#""Mon Nov Nov 23 2026""#,
             r#""Feb 30 2026""#,
+            r#""Nov 23 2026 22:03:16 +0160""#,
+            r#""1/2/3/2026""#,
+            r#""1/2""#,
+            r#""]""#,
+            r#""Mon, 23 Nov 20266 22:03:16 GMT""#,
             r#""2014-01-01T10:00:00UTC+1""#,
             r#""2014-01-01T10:00:00+24:00""#,
             r#""1388534400000000""#,
