@@ -56,7 +56,7 @@ test-deploy: build ## Check the files in deploy/ with the tools that build in mi
 	@$(TEST_ENV) cargo test $(LOCKED) --package deploy $(DEPLOY_TESTS:%=--test %)
 
 .PHONY: test-deploy-full
-test-deploy-full: build ## Check all files in deploy/; builds every tool (half an hour the first time)
+test-deploy-full: build ## Check all files in deploy/; builds every tool, which takes long the first time
 	@$(TEST_ENV) cargo test $(LOCKED) --package deploy
 
 .PHONY: dist

@@ -1,4 +1,4 @@
-//! `config.schema.json`, the README's table of settings and `docs/configuration.md` are what the table of settings says.
+//! `config.schema.json`, the README's table of settings, and `docs/configuration.md` are what the table of settings says.
 //!
 //! `UPDATE_DOCS=1 cargo test --test docs_configuration` rewrites them.
 
