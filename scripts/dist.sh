@@ -54,7 +54,8 @@ if [ "$("$tool" cyclonedx --version 2>/dev/null)" != "cargo-cyclonedx-cyclonedx 
 fi
 "$tool" cyclonedx --quiet --format json --spec-version 1.5 --target wasm32-unknown-unknown --no-build-deps \
   --override-filename "$sbom_name" >&2
-mv "$sbom_name.json" "$new/keen_edge.cdx.json"
+# The path of this checkout means nothing elsewhere.
+sed "s|path+file://$root|path+file:///keen-edge|" "$sbom_name.json" >"$new/keen_edge.cdx.json"
 
 rm -rf "$dist"
 mkdir -p "$(dirname "$dist")"

@@ -96,7 +96,7 @@ pub(crate) fn check(files: &[ConfigFile]) -> Result<Vec<Report>, FileError> {
                 findings: Vec::new(),
             };
             let config = check_configuration(&filter, &mut report);
-            check_plugin(&filter, &shipped, &mut report);
+            check_plugin(&filter, config.as_ref(), &shipped, &mut report);
             check_connection_manager(&filter, config.as_ref(), &mut report);
             check_buffers(&filter, config.as_ref(), &mut report);
             if let Some(config) = &config {
@@ -124,10 +124,33 @@ fn check_configuration(filter: &Filter<'_>, report: &mut Report) -> Option<Confi
     config
 }
 
+/// With `pauseAtHeaders: false`, Envoy's buffer filter is behind the filter.
+fn check_buffer_filter(filter: &Filter<'_>, report: &mut Report) {
+    let Some(manager) = filter.around.connection_manager else { return };
+    let behind = elements(manager, "http_filters").skip(filter.around.before.len() + 1);
+    let mut types = behind.filter_map(|behind| text(field(behind, "typed_config")?, "@type"));
+    if !types.any(|name| name.ends_with("/envoy.extensions.filters.http.buffer.v3.Buffer")) {
+        report.error(
+            "pauseAtHeaders is false, and Envoy's buffer filter is not behind this filter: calls continue without their bodies",
+            "put `envoy.filters.http.buffer` behind this filter, or remove pauseAtHeaders and set \
+             `allow_on_headers_stop_iteration: true`",
+        );
+    }
+}
+
 /// The filter's `PluginConfig`, its VM and its capabilities.
-fn check_plugin(filter: &Filter<'_>, shipped: &ConfigFile, report: &mut Report) {
+fn check_plugin(
+    filter: &Filter<'_>,
+    config: Option<&Config>,
+    shipped: &ConfigFile,
+    report: &mut Report,
+) {
     let plugin = filter.plugin;
-    if field(plugin, "allow_on_headers_stop_iteration").and_then(Value::as_bool) != Some(true) {
+    if config.is_some_and(|config| !config.pause_at_headers) {
+        check_buffer_filter(filter, report);
+    } else if field(plugin, "allow_on_headers_stop_iteration").and_then(Value::as_bool)
+        != Some(true)
+    {
         report.error(
             "allow_on_headers_stop_iteration is not true: Envoy never delivers a body, and every call hangs",
             "set `allow_on_headers_stop_iteration: true` beside `vm_config` (Envoy 1.35 or newer)",

@@ -111,6 +111,12 @@ fn remove(bootstrap: &mut Value, parent: &str, name: &str) {
 
 const CASES: &[Case] = &[
     (
+        "no_buffer_filter",
+        |it| set(it, &format!("{PLUGIN}/configuration/value"), "pauseAtHeaders", json!(false)),
+        true,
+        "pauseAtHeaders is false, and Envoy's buffer filter is not behind this filter",
+    ),
+    (
         "no_stop_iteration",
         |it| remove(it, PLUGIN, "allow_on_headers_stop_iteration"),
         true,
@@ -371,6 +377,31 @@ fn string_value_and_camel_case_are_read() {
     assert_eq!(code, 1);
     assert!(text.contains("error: /delivery/holdMs: must be a whole number"), "{text}");
     assert!(text.ends_with("  1 error, 0 warnings\n"), "{text}");
+}
+
+#[test]
+fn buffer_filter_behind_the_filter_replaces_the_pause_at_the_headers() {
+    let mut bootstrap = envoy_yaml();
+    settings(&mut bootstrap)["pauseAtHeaders"] = json!(false);
+    remove(&mut bootstrap, PLUGIN, "allow_on_headers_stop_iteration");
+    let buffer = json!({
+        "name": "envoy.filters.http.buffer",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer",
+            "max_request_bytes": 1_048_576,
+        },
+    });
+    let mut in_front = bootstrap.clone();
+    let insert = |it: &mut Value, at: usize| {
+        let filters = &mut it.pointer_mut(HCM).unwrap()["http_filters"];
+        filters.as_array_mut().unwrap().insert(at, buffer.clone());
+    };
+    insert(&mut bootstrap, 1);
+    let (code, text) = check("buffer_behind", &bootstrap);
+    assert_eq!(code, 0, "{text}");
+    insert(&mut in_front, 0);
+    let (code, text) = check("buffer_in_front", &in_front);
+    assert!(code == 1 && text.contains("pauseAtHeaders is false"), "{text}");
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub struct Config {
     pub mirror: bool,
     /// `pathPrefix`: begins with `/` and does not end with it.
     pub path_prefix: Option<String>,
+    /// `pauseAtHeaders: false`: Envoy's buffer filter, behind this one, holds a request's headers.
+    pub pause_at_headers: bool,
     /// `delivery`
     pub delivery: DeliverySettings,
     /// `overflow`
@@ -174,6 +176,7 @@ impl Config {
             reject_unknown_write_key: root.is(&settings::UNKNOWN_SOURCE, "reject"),
             mirror: root.is(&settings::INTERCEPT, "forward"),
             path_prefix: root.optional_text(&settings::PATH_PREFIX),
+            pause_at_headers: root.flag(&settings::PAUSE_AT_HEADERS),
             delivery: DeliverySettings::from_section(&root.section(&settings::DELIVERY)),
             overflow: None,
             users: UsersSettings::from_section(&root.section(&settings::USERS)),
@@ -335,7 +338,7 @@ mod tests {
             (config.timeout_ms, config.max_body_bytes, config.max_messages),
             (5000, 524_288, 2500)
         );
-        assert!(!config.reject_unknown_write_key && !config.mirror);
+        assert!(!config.reject_unknown_write_key && !config.mirror && config.pause_at_headers);
         assert_eq!((config.overflow, config.path_prefix, config.sdk_api_host), (None, None, None));
         assert_eq!(config.allow_origins, [OriginPattern::Any]);
         assert_eq!(
@@ -520,7 +523,7 @@ mod tests {
             (with("overflow", json!({"cluster": "sqs"})), "/overflow/queueUrl: is required"),
             (
                 with("extra", json!(1)),
-                "/extra: unknown setting; known settings: keen, sources, unknownSource, intercept, pathPrefix, ",
+                "/extra: unknown setting; known settings: keen, sources, unknownSource, intercept, pathPrefix, pauseAtHeaders, ",
             ),
             (with("holdMs", json!(1)), "/holdMs: unknown setting; did you mean /delivery/holdMs?"),
             (

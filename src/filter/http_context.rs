@@ -337,7 +337,7 @@ impl traits::HttpContext for HttpContext {
             }
             // The body is read to its end even if the response is known, because Envoy closes a
             // connection that is answered earlier.
-            Action::Pause
+            if worker.config.pause_at_headers { Action::Pause } else { Action::Continue }
         })
     }
 

@@ -2,6 +2,7 @@
 
 mod ack_accepted;
 mod browser;
+mod buffer_filter;
 #[path = "../golden/cases.rs"]
 mod cases;
 mod client_address;

@@ -131,6 +131,22 @@ pub async fn assert_delivers(port: u16, keen: &mock_keen::MockKeen) {
     assert_eq!(keen.events()[events].collection, "Deployed");
 }
 
+/// Starts an image registry on loopback, and returns its address.
+///
+/// # Panics
+/// It does not start.
+pub async fn start_registry(dir: &Path) -> (Background, String) {
+    let port = free_port();
+    let address = format!("127.0.0.1:{port}");
+    let disk = dir.join("registry");
+    fs::create_dir_all(&disk).unwrap_or_else(|error| panic!("{}: {error}", disk.display()));
+    let mut command = Command::new(tool("crane"));
+    command.args(["registry", "serve", "--address", &address, "--disk"]).arg(disk);
+    let mut registry = Background::start(&command, &dir.join("registry.log"));
+    registry.listens(port, Duration::from_secs(20)).await;
+    (registry, address)
+}
+
 /// Waits until Envoy's admin interface reports that it is live.
 ///
 /// # Panics

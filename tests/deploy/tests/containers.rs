@@ -3,7 +3,7 @@
 use deploy::generated::read;
 use deploy::{
     Background, Ports, assert_delivers, container_config, free_port, fresh_dir, keen_edge_program,
-    run, tool, wait_until_live,
+    run, start_registry, tool, wait_until_live,
 };
 use mock_keen::{MockKeen, Options, WRITE_KEY};
 use serde_json::{Value, json};
@@ -55,18 +55,6 @@ impl Drop for Buildah {
         let _ = run(&mut self.command(&["rm", "--all"]));
         let _ = fs::remove_dir_all(&self.dir);
     }
-}
-
-/// A registry on loopback.
-async fn registry(dir: &Path) -> (Background, String) {
-    let port = free_port();
-    let address = format!("127.0.0.1:{port}");
-    let mut command = Command::new(tool("crane"));
-    command.args(["registry", "serve", "--address", &address, "--disk"]).arg(dir.join("registry"));
-    fs::create_dir_all(dir.join("registry")).unwrap();
-    let mut registry = Background::start(&command, &dir.join("registry.log"));
-    registry.listens(port, Duration::from_secs(20)).await;
-    (registry, address)
 }
 
 fn hex_sha256(bytes: &[u8]) -> String {
@@ -128,7 +116,7 @@ fn documents_show_the_commands_of_the_tests() {
 async fn filter_image_is_reproducible_and_comes_back_from_a_registry() {
     let wasm = wasm();
     let dir = fresh_dir("filter-image");
-    let (_registry, address) = registry(&dir).await;
+    let (_registry, address) = start_registry(&dir).await;
     let mut digests = Vec::new();
     for build in ["filter-1", "filter-2"] {
         let buildah = Buildah::new(build);
@@ -232,6 +220,25 @@ fn local_configuration(ports: Ports, probes: u16) -> String {
     format!("{bootstrap:#}")
 }
 
+/// The user id of the descendant of a process with this name.
+fn user_of(ancestor: u32, name: &str) -> Option<u32> {
+    let status = |pid: u32| fs::read_to_string(format!("/proc/{pid}/status")).ok();
+    let field = |status: &str, field: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+        Some(line.split_whitespace().next()?.to_owned())
+    };
+    let parent = |pid: u32| field(&status(pid)?, "PPid:")?.parse::<u32>().ok();
+    let descends =
+        |pid: u32| std::iter::successors(Some(pid), |pid| parent(*pid)).any(|pid| pid == ancestor);
+    let pids = fs::read_dir("/proc").ok()?.flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut users = pids.filter(|pid| descends(*pid)).filter_map(|pid| {
+        let status = status(pid)?;
+        (field(&status, "Name:")? == name).then(|| field(&status, "Uid:"))??.parse().ok()
+    });
+    users.next()
+}
+
 #[tokio::test]
 async fn envoy_image_is_reproducible_delivers_an_event_and_drains() {
     let _ = wasm();
@@ -279,6 +286,9 @@ async fn envoy_image_is_reproducible_delivers_an_event_and_drains() {
     assert_delivers(ports.listener, &keen).await;
     // The key comes from the mounted file.
     assert_eq!(keen.calls()[0].header("authorization"), Some(WRITE_KEY));
+
+    // As this user Envoy can write nowhere in the container's file system, as in a read-only one.
+    assert_eq!(user_of(envoy.pid(), "envoy"), Some(10001));
 
     // What kubelet and Prometheus ask.
     let client = reqwest::Client::new();

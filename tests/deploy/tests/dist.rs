@@ -1,6 +1,6 @@
 //! `make dist`: the files of a release.
 
-use deploy::{fresh_dir, generated::read, run, tool};
+use deploy::{fresh_dir, generated::read, run, start_registry, tool};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
@@ -25,8 +25,8 @@ fn locked_version(name: &str) -> String {
     line.unwrap().trim_end_matches('"').to_owned()
 }
 
-#[test]
-fn release_has_the_filter_its_image_chart_schema_and_sbom() {
+#[tokio::test]
+async fn release_has_the_filter_its_image_chart_schema_and_sbom() {
     let dir = fresh_dir("dist");
     let dist = dir.join("dist");
     let wasm = fs::read(harness::wasm_path().unwrap()).unwrap();
@@ -66,16 +66,31 @@ fn release_has_the_filter_its_image_chart_schema_and_sbom() {
     let _ = run(Command::new("tar").arg("xzf").arg(layer).arg("-C").arg(&dir)).expect_success();
     assert_eq!(Sha256::digest(fs::read(dir.join("plugin.wasm")).unwrap()), Sha256::digest(&wasm));
 
-    // The packaged chart renders.
-    let mut helm = Command::new(tool("helm"));
-    helm.args(["template", "edge"]).arg(dist.join(chart)).arg("-f");
-    let rendered =
-        run(helm.arg(harness::root().join("deploy/helm/keen-edge/ci/example-values.yaml")));
-    assert!(rendered.expect_success().contains("kind: Deployment"));
+    // A registry takes the layout and the chart, and gives the chart back. It renders.
+    let (_registry, address) = start_registry(&dir).await;
+    let crane = |args: &[&str]| run(Command::new(tool("crane")).args(args)).expect_success();
+    let image = format!("{address}/keen-edge-filter:{version}");
+    let _ = crane(&["push", "--insecure", &layout.to_string_lossy(), &image]);
+    assert_eq!(crane(&["digest", "--insecure", &image]).trim(), index["manifests"][0]["digest"]);
+    let helm = |args: &[&str]| {
+        let mut command = Command::new(tool("helm"));
+        command.current_dir(&dir).args(args);
+        for name in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            command.env(name, dir.join(name));
+        }
+        run(&mut command).expect_success()
+    };
+    let charts = format!("oci://{address}/charts");
+    let _ = helm(&["push", &dist.join(&chart).to_string_lossy(), &charts, "--plain-http"]);
+    let _ = helm(&["pull", &format!("{charts}/keen-edge"), "--version", version, "--plain-http"]);
+    let values = harness::root().join("deploy/helm/keen-edge/ci/example-values.yaml");
+    let rendered = helm(&["template", "edge", &chart, "-f", &values.to_string_lossy()]);
+    assert!(rendered.contains("kind: Deployment"));
 
     // The SBOM has what is compiled into the module, in the versions of Cargo.lock, and no crate of the tests.
     let sbom = json(&dist.join("keen_edge.cdx.json"));
     assert_eq!(sbom["bomFormat"], "CycloneDX");
+    assert!(!sbom.to_string().contains(&*harness::root().to_string_lossy()));
     assert_eq!(sbom["metadata"]["component"]["name"], "keen-edge");
     assert_eq!(sbom["metadata"]["component"]["version"], version);
     let components = sbom["components"].as_array().unwrap();

@@ -1,34 +1,58 @@
 //! `deploy/envoy-gateway` in a real Envoy Gateway, which runs without Kubernetes and starts Envoy itself.
 //!
-//! Envoy Gateway's own ports are fixed, so everything runs in a network namespace of its own.
+//! Envoy Gateway's own ports are fixed, so everything runs in a network namespace.
 
 use deploy::envoy::until;
-use deploy::generated::{WASM_PATH, read};
+use deploy::generated::{self, WASM_PATH, read};
 use deploy::{Background, fresh_dir, run, tool};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-/// A network namespace with its own loopback. Processes of it end with this value.
+/// A network namespace with its own loopback, and a mount namespace whose root directory is this machine's with
+/// `/certs` and another `/etc/hosts`. Processes of it end with this value.
 struct Namespace {
     process: Background,
     is_root: bool,
 }
 
+/// Makes the root directory, with what Envoy Gateway has in Kubernetes only: the certificates in `/certs`, and its own
+/// address.
+const ENTER: &str = r#"
+set -e
+ip link set lo up
+mkdir root certs
+mount -t tmpfs none root
+for entry in /*; do
+  name="${entry#/}"
+  if [ -L "$entry" ]; then cp -a "$entry" "root/$name"
+  elif [ -d "$entry" ]; then mkdir "root/$name" && mount --rbind "$entry" "root/$name"
+  fi
+done
+mkdir root/certs
+mount --bind certs root/certs
+cat /etc/hosts >hosts
+echo "127.0.0.1 envoy-gateway.envoy-gateway-system.svc.cluster.local" >>hosts
+mount --bind hosts root/etc/hosts
+exec chroot root bash -c "echo ready; exec sleep infinity"
+"#;
+
 impl Namespace {
     async fn new(dir: &Path) -> Self {
-        let mut unshare = Command::new("unshare");
-        unshare.arg("--net");
         let is_root = run(Command::new("id").arg("-u")).expect_success().trim() == "0";
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--net", "--mount"]).current_dir(dir);
         if !is_root {
             unshare.args(["--user", "--map-root-user"]);
         }
-        unshare.args(["bash", "-c", "ip link set lo up && echo ready && exec sleep infinity"]);
+        unshare.args(["bash", "-c", ENTER]);
         let mut process = Background::start(&unshare, &dir.join("namespace.log"));
         // It needs root, or a kernel that lets users make namespaces, and iproute2's `ip`.
-        process.logs("ready", std::time::Duration::from_secs(30)).await;
+        process.logs("ready", Duration::from_secs(30)).await;
         Self { process, is_root }
     }
 
@@ -39,9 +63,9 @@ impl Namespace {
             command.args(["--preserve-credentials", "--user"]);
         }
         command
-            .args(["--net", "--target"])
+            .args(["--net", "--mount", "--root", "--target"])
             .arg(self.process.pid().to_string())
-            .arg("--")
+            .args(["--", "env", "--chdir=/"])
             .arg(program);
         command
     }
@@ -56,24 +80,61 @@ impl Namespace {
     }
 }
 
-/// The documents of the files in `deploy/envoy-gateway`, with what differs on this machine.
-fn resources() -> String {
-    let wasm = harness::wasm_path().unwrap();
-    let proxy = "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: EnvoyProxy\nmetadata: {name: eg, namespace: default}\n\
-                 spec: {provider: {type: Host, host: {envoyVersion: 1.40.0}}}\n";
+/// An EnvoyProxy of this machine instead of Kubernetes.
+const HOST: &str = "    type: Host\n    host: {envoyVersion: 1.40.0}\n";
+
+/// The files with patches, with what differs on this machine.
+fn patch_policy() -> String {
     let gateway = read("deploy/envoy-gateway/gateway.yaml");
-    let documents = gateway.split("\n---\n").map(|document| {
-        let is_proxy = document.lines().any(|line| line == "kind: EnvoyProxy");
-        if is_proxy { proxy } else { document }
-    });
-    let documents = documents.collect::<Vec<_>>().join("\n---\n");
+    let (before, rest) = gateway.split_once("    type: Kubernetes\n").expect("the provider");
+    let (_, after) = rest.split_once("---\n").expect("the next document");
     let policies = read("deploy/envoy-gateway/keen-edge.yaml");
-    let (before, rest) = policies.split_once("          transport_socket:\n").expect("Keen's TLS");
-    let (_, after) = rest.split_once("          typed_extension_protocol_options:").unwrap();
-    let policies = format!("{before}          typed_extension_protocol_options:{after}")
+    let keen = generated::block(&policies, "transport_socket:");
+    let keen = generated::indented(&keen, 10);
+    assert!(policies.contains(&keen), "{policies}");
+    let policies = policies
+        .replace(&keen, "")
         .replace("address: api.keen.io, port_value: 443", "address: 127.0.0.1, port_value: 8089")
-        .replace(WASM_PATH, &wasm.to_string_lossy());
-    format!("{documents}\n---\n{policies}")
+        .replace(WASM_PATH, &harness::wasm_path().unwrap().to_string_lossy());
+    // The EnvoyProxy for Kubernetes is in force nowhere, but Envoy Gateway checks its fields.
+    let kubernetes = gateway.split("---\n").find(|document| document.contains("envoyDeployment:"));
+    let kubernetes = kubernetes.expect("the EnvoyProxy").replace("  name: eg\n", "  name: other\n");
+    format!("{before}{HOST}---\n{after}---\n{kubernetes}---\n{policies}")
+}
+
+/// The file without patches, with what differs on this machine: the module comes from a local server.
+fn extension_policy(sha256: &str) -> String {
+    let text = read("deploy/envoy-gateway/extension-policy.yaml");
+    let image = generated::block(&text, "type: Image");
+    let image_url = generated::block(&text, "image: {url:");
+    let keen = "    - fqdn: {hostname: api.keen.io, port: 443}\n";
+    let tls = "  tls:\n    wellKnownCACertificates: System\n    sni: api.keen.io\n";
+    assert!(text.contains(keen) && text.contains(tls), "{text}");
+    text.replace("    type: Kubernetes\n", HOST)
+        .replace(image.trim_end(), "type: HTTP")
+        .replace(
+            image_url.trim_end(),
+            &format!(
+                "http: {{url: \"http://127.0.0.1:8090/keen_edge.wasm\", sha256: \"{sha256}\"}}"
+            ),
+        )
+        .replace(keen, "    - ip: {address: 127.0.0.1, port: 8089}\n")
+        .replace(tls, "")
+}
+
+/// The secret `envoy`. In Kubernetes `certgen` makes it; without Kubernetes only the files.
+fn secret(certificates: &Path) -> String {
+    let file = |name: &str| {
+        let base64 = run(Command::new("base64").args(["-w", "0"]).arg(certificates.join(name)));
+        format!("{name}: {}", base64.expect_success().trim())
+    };
+    format!(
+        "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: envoy, namespace: envoy-gateway-system}}\n\
+         type: kubernetes.io/tls\ndata: {{{}, {}, {}}}\n",
+        file("ca.crt"),
+        file("tls.crt"),
+        file("tls.key")
+    )
 }
 
 /// Envoy Gateway's own configuration: docs/deploying.md's setting, and a provider without Kubernetes.
@@ -85,7 +146,7 @@ fn envoy_gateway_yaml(dir: &Path) -> String {
          provider:\n  type: Custom\n  custom:\n    resource: {{type: File, file: {{paths: [\"{dir}/resources\"]}}}}\n    \
          infrastructure:\n      type: Host\n      host: {{configHome: {dir}/config, dataHome: {dir}/data, \
          stateHome: {dir}/state, runtimeDir: {dir}/run}}\n\
-         extensionApis: {{enableEnvoyPatchPolicy: true}}\n"
+         extensionApis: {{enableEnvoyPatchPolicy: true, enableBackend: true}}\n"
     )
 }
 
@@ -97,73 +158,130 @@ fn admin(dir: &Path) -> String {
     texts.last().expect("Envoy's admin address").trim().to_owned()
 }
 
+/// Envoy Gateway with its Envoy and the mock Keen, in a namespace.
+struct Setup {
+    dir: PathBuf,
+    namespace: Namespace,
+    server: Background,
+    _others: [Background; 2],
+}
+
+impl Setup {
+    /// `resources` gets the directory of the certificates.
+    async fn start(name: &str, resources: impl FnOnce(&Path) -> String) -> Self {
+        let envoy_gateway = tool("envoy-gateway");
+        let dir = fresh_dir(name);
+        for name in ["resources", "config", "state", "run", "www", "data/envoy-versions/1.40.0/bin"]
+        {
+            fs::create_dir_all(dir.join(name)).unwrap();
+        }
+        // Where func-e, which Envoy Gateway uses, looks for an Envoy before it downloads one.
+        let envoy = harness::envoy_path().unwrap();
+        symlink(envoy, dir.join("data/envoy-versions/1.40.0/bin/envoy")).unwrap();
+        fs::copy(harness::wasm_path().unwrap(), dir.join("www/keen_edge.wasm")).unwrap();
+        fs::write(dir.join("envoy-gateway.yaml"), envoy_gateway_yaml(&dir)).unwrap();
+
+        let namespace = Namespace::new(&dir).await;
+        let keen = namespace.command(env!("CARGO_BIN_EXE_mock_keen_on_8089"));
+        let keen = Background::start(&keen, &dir.join("keen.log"));
+        let mut files = namespace.command("python3");
+        files.args(["-m", "http.server", "8090", "--bind", "127.0.0.1", "--directory"]);
+        let files = Background::start(files.arg(dir.join("www")), &dir.join("files.log"));
+        let mut certgen = namespace.command(&envoy_gateway);
+        certgen.args(["certgen", "--local", "--config-home"]).arg(dir.join("config"));
+        let _ = run(&mut certgen).expect_success();
+        let certificates = dir.join("config/certs/envoy");
+        for name in ["ca.crt", "tls.crt", "tls.key"] {
+            fs::copy(certificates.join(name), dir.join("certs").join(name)).unwrap();
+        }
+        fs::write(dir.join("resources/all.yaml"), resources(&certificates)).unwrap();
+        let mut server = namespace.command(&envoy_gateway);
+        server.args(["server", "--config-path"]).arg(dir.join("envoy-gateway.yaml"));
+        // An address without a server, so that nothing is downloaded.
+        server.env("ENVOY_VERSIONS_URL", "http://127.0.0.1:9/envoy-versions.json");
+        let server = Background::start(&server, &dir.join("envoy-gateway.log"));
+        Self { dir, namespace, server, _others: [keen, files] }
+    }
+
+    /// Calls of the kinds that the limits are for, until Keen has their events.
+    async fn assert_delivers(&self) {
+        let Self { dir, namespace, .. } = self;
+        let track = ["--user", "writeKey:", "http://127.0.0.1:8888/v1/track", "--data"];
+        let event = r#"{"userId": "u", "event": "Gateway"}"#;
+        until("Envoy Gateway's Envoy takes a call", async || {
+            (namespace.curl(&[&track[..], &[event]].concat()).0 == 200).then_some(())
+        })
+        .await;
+        let (_, events) = namespace.curl(&["http://127.0.0.1:8089/_mock/events"]);
+        let events: Value = serde_json::from_str(&events).unwrap();
+        assert_eq!(
+            (events.as_array().unwrap().len(), &events[0]["collection"]),
+            (1, &"Gateway".into())
+        );
+        // Larger than Envoy Gateway's default buffer of 32 KiB.
+        let large = dir.join("large.json");
+        let name = "x".repeat(300_000);
+        let batch = format!(
+            r#"{{"batch": [{{"type": "track", "userId": "u", "event": "Large", "properties": {{"n": "{name}"}}}}]}}"#
+        );
+        fs::write(&large, batch).unwrap();
+        let data = format!("@{}", large.display());
+        let batch =
+            ["--user", "writeKey:", "http://127.0.0.1:8888/v1/batch", "--data-binary", &data];
+        assert_eq!(namespace.curl(&batch).0, 200);
+        // HTTP/1.0 and an offer of TLS, which Envoy refuses by default.
+        let old = ["--http1.0", "--header", "Upgrade: TLS/1.2", "--header", "Connection: Upgrade"];
+        assert_eq!(namespace.curl(&[&old[..1], &track[..], &[event]].concat()).0, 200);
+        assert_eq!(namespace.curl(&[&old[1..], &track[..], &[event]].concat()).0, 200);
+        // Everything else goes to the routes.
+        assert_eq!(
+            namespace.curl(&["http://127.0.0.1:8888/other"]),
+            (404, "Not found\n".to_owned())
+        );
+    }
+
+    /// The HTTP connection manager of the Gateway's listener, which must have the buffer limit.
+    fn http_connection_manager(&self) -> Value {
+        let url = format!("http://{}/config_dump", admin(&self.dir));
+        let (_, dump) = self.namespace.curl(&[&url]);
+        let listener = listener(&serde_json::from_str(&dump).unwrap());
+        assert_eq!(listener["per_connection_buffer_limit_bytes"], 1_048_576);
+        listener["default_filter_chain"]["filters"][0]["typed_config"].clone()
+    }
+}
+
+fn filter_names(manager: &Value) -> Vec<&str> {
+    let filters = manager["http_filters"].as_array().unwrap();
+    filters.iter().map(|filter| filter["name"].as_str().unwrap()).collect()
+}
+
 #[tokio::test]
 async fn envoy_gateway_with_the_patch_policy_delivers_an_event() {
-    let envoy_gateway = tool("envoy-gateway");
-    let dir = fresh_dir("envoy-gateway");
-    for name in ["resources", "config", "state", "run", "data/envoy-versions/1.40.0/bin"] {
-        fs::create_dir_all(dir.join(name)).unwrap();
-    }
-    // Where func-e, which Envoy Gateway uses, looks for an Envoy before it downloads one.
-    let envoy = harness::envoy_path().unwrap();
-    symlink(envoy, dir.join("data/envoy-versions/1.40.0/bin/envoy")).unwrap();
-    fs::write(dir.join("resources/all.yaml"), resources()).unwrap();
-    fs::write(dir.join("envoy-gateway.yaml"), envoy_gateway_yaml(&dir)).unwrap();
-
-    let namespace = Namespace::new(&dir).await;
-    let _keen = Background::start(
-        &namespace.command(env!("CARGO_BIN_EXE_mock_keen_on_8089")),
-        &dir.join("keen.log"),
-    );
-    let mut certgen = namespace.command(&envoy_gateway);
-    certgen.args(["certgen", "--local", "--config-home"]).arg(dir.join("config"));
-    let _ = run(&mut certgen).expect_success();
-    let mut server = namespace.command(&envoy_gateway);
-    server.args(["server", "--config-path"]).arg(dir.join("envoy-gateway.yaml"));
-    // An address without a server, so that nothing is downloaded.
-    server.env("ENVOY_VERSIONS_URL", "http://127.0.0.1:9/envoy-versions.json");
-    let server = Background::start(&server, &dir.join("envoy-gateway.log"));
-
-    let track = ["--user", "writeKey:", "http://127.0.0.1:8888/v1/track", "--data"];
-    let event = r#"{"userId": "u", "event": "Gateway"}"#;
-    until("Envoy Gateway's Envoy takes a call", async || {
-        (namespace.curl(&[&track[..], &[event]].concat()).0 == 200).then_some(())
-    })
-    .await;
-    let (_, events) = namespace.curl(&["http://127.0.0.1:8089/_mock/events"]);
-    let events: Value = serde_json::from_str(&events).unwrap();
-    assert_eq!(
-        (events.as_array().unwrap().len(), &events[0]["collection"]),
-        (1, &"Gateway".into())
-    );
-    // Larger than Envoy Gateway's default buffer of 32 KiB.
-    let large = dir.join("large.json");
-    let name = "x".repeat(300_000);
-    let batch = format!(
-        r#"{{"batch": [{{"type": "track", "userId": "u", "event": "Large", "properties": {{"n": "{name}"}}}}]}}"#
-    );
-    fs::write(&large, batch).unwrap();
-    let data = format!("@{}", large.display());
-    let batch = ["--user", "writeKey:", "http://127.0.0.1:8888/v1/batch", "--data-binary", &data];
-    assert_eq!(namespace.curl(&batch).0, 200);
-    // HTTP/1.0 and an offer of TLS, which Envoy refuses by default.
-    let old = ["--http1.0", "--header", "Upgrade: TLS/1.2", "--header", "Connection: Upgrade"];
-    assert_eq!(namespace.curl(&[&old[..1], &track[..], &[event]].concat()).0, 200);
-    assert_eq!(namespace.curl(&[&old[1..], &track[..], &[event]].concat()).0, 200);
-    // Everything else goes to the routes.
-    assert_eq!(namespace.curl(&["http://127.0.0.1:8888/other"]), (404, "Not found\n".to_owned()));
-
-    let dump = format!("http://{}/config_dump", admin(&dir));
-    let (_, dump) = namespace.curl(&[&dump]);
-    let listener = listener(&serde_json::from_str(&dump).unwrap());
-    assert_eq!(listener["per_connection_buffer_limit_bytes"], 1_048_576);
-    let manager = &listener["default_filter_chain"]["filters"][0]["typed_config"];
+    let setup = Setup::start("envoy-gateway-patch", |_| patch_policy()).await;
+    setup.assert_delivers().await;
+    let manager = setup.http_connection_manager();
     assert_eq!(manager["use_remote_address"], true);
     assert_eq!(manager["stream_idle_timeout"], "15s");
-    let filters = manager["http_filters"].as_array().unwrap();
-    assert_eq!(filters[0]["name"], "keen_edge");
-    let log = server.log();
-    assert!(log.contains("Programmed") && !log.contains("panicked"), "{log}");
+    assert_eq!(filter_names(&manager), ["keen_edge", "envoy.filters.http.router"]);
+    assert!(!setup.server.log().contains("panicked"), "{}", setup.server.log());
+}
+
+/// Without patches the filter cannot hold the headers of a request: Envoy's buffer filter behind it does.
+#[tokio::test]
+async fn envoy_gateway_with_the_extension_policy_alone_delivers_an_event() {
+    let module = fs::read(harness::wasm_path().unwrap()).unwrap();
+    let sha256: String = Sha256::digest(module).iter().map(|byte| format!("{byte:02x}")).collect();
+    let setup = Setup::start("envoy-gateway-extension", |certificates| {
+        extension_policy(&sha256) + &secret(certificates)
+    });
+    let setup = setup.await;
+    setup.assert_delivers().await;
+    let manager = setup.http_connection_manager();
+    assert_eq!(manager["use_remote_address"], true);
+    let [wasm, buffer, router] = filter_names(&manager)[..] else { panic!("{manager}") };
+    assert!(wasm.starts_with("envoy.filters.http.wasm/"), "{wasm}");
+    assert_eq!((buffer, router), ("envoy.filters.http.buffer", "envoy.filters.http.router"));
+    assert!(!setup.server.log().contains("panicked"), "{}", setup.server.log());
 }
 
 /// The listener of the Gateway in a config dump.

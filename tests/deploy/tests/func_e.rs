@@ -102,6 +102,7 @@ async fn func_e_which_prints_the_pinned_version() {
 
 #[test]
 fn pinned_version_is_the_one_that_the_tests_run() {
-    let script = read("scripts/envoy.sh");
-    assert!(script.contains(&format!("\nversion={}\n", pinned_version())), "{script}");
+    let version = run(Command::new(harness::envoy_path().unwrap()).arg("--version"));
+    let version = version.expect_success();
+    assert!(version.contains(&format!("/{}/", pinned_version())), "{version}");
 }

@@ -1,5 +1,6 @@
 //! `deploy/istio` with istioctl, and its patches in a real Envoy.
 
+use deploy::document::commands;
 use deploy::envoy::{Envoy, with_local_addresses};
 use deploy::generated::{self, read};
 use deploy::{fresh_dir, run, tool};
@@ -17,15 +18,54 @@ fn validate(file: &Path) -> (bool, String) {
     (result.succeeded(), result.all_output())
 }
 
+/// The command of docs/deploying.md.
 #[test]
 fn envoyfilter_is_valid_for_istioctl_and_has_no_unknown_field() {
-    let (succeeded, output) = validate(&harness::root().join(FILE));
-    assert!(succeeded && !output.contains("unknown field"), "{output}");
-    assert!(!output.to_lowercase().contains("warning"), "{output}");
-    let mut analyze = Command::new(tool("istioctl"));
+    let commands = commands("docs/deploying.md", "## Istio");
+    let command = commands.lines().find(|line| line.starts_with("istioctl validate")).unwrap();
+    let istioctl = tool("istioctl").to_string_lossy().into_owned();
+    let mut bash = Command::new("bash");
+    bash.args(["-c", &command.replacen("istioctl", &istioctl, 1)]).current_dir(harness::root());
+    let output = run(&mut bash);
+    let text = output.all_output();
+    assert!(output.succeeded(), "{text}");
+    // istioctl says of every EnvoyFilter that it depends on Istio's internals, and nothing else of this one.
+    let findings: Vec<_> = text.lines().filter(|line| line.trim().starts_with('*')).collect();
+    let [finding] = findings[..] else { panic!("{text}") };
+    assert!(finding.contains("exposes internal implementation details"), "{text}");
+    let mut analyze = Command::new(istioctl);
     analyze.args(["analyze", "--use-kube=false", "--namespace", "istio-system"]);
     let output = run(analyze.arg(harness::root().join(FILE)));
     assert!(output.succeeded(), "{}", output.all_output());
+}
+
+/// The patch that mounts the module, in a Deployment such as the gateway's. It needs image volumes.
+#[test]
+fn gateway_volume_is_a_valid_part_of_a_deployment() {
+    let mut deployment = json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "istio-ingressgateway"},
+        "spec": {
+            "selector": {"matchLabels": {"istio": "ingressgateway"}},
+            "template": {
+                "metadata": {"labels": {"istio": "ingressgateway"}},
+                "spec": {"containers": [{"image": "auto"}]},
+            },
+        },
+    });
+    let patch = harness::yaml(&read("deploy/istio/gateway-volume.yaml"));
+    let container = patch["spec"]["template"]["spec"]["containers"][0].clone();
+    let containers = deployment.pointer_mut("/spec/template/spec/containers/0").unwrap();
+    merge(containers, &container);
+    let spec = deployment.pointer_mut("/spec/template/spec").unwrap();
+    spec["volumes"] = patch["spec"]["template"]["spec"]["volumes"].clone();
+    let file = fresh_dir("istio-volume").join("deployment.yaml");
+    fs::write(&file, deployment.to_string()).unwrap();
+    let mut validate = Command::new(tool("kubernetes-validate"));
+    validate.args(["--strict", "--kubernetes-version", "1.37.0"]).arg(file);
+    let _ = run(&mut validate).expect_success();
+    assert_eq!(container["volumeMounts"][0]["mountPath"], generated::WASM_PATH);
 }
 
 /// istioctl only warns of a mistake inside Envoy's own configuration, so the test above looks for the warning.
