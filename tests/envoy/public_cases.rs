@@ -253,6 +253,41 @@ async fn retry_after_date() {
     env.envoy.no_panic_in_log();
 }
 
+/// The reason of each 429 and 503 is a sentence in the body, and a word in the access log.
+#[tokio::test]
+async fn call_to_be_retried_says_why() {
+    let mut config = harness::default_config();
+    config["delivery"] = json!({"holdMs": 800, "retries": 0, "maxPendingBytes": 2_000});
+    let env = TestEnv::with(config).await;
+    let large = json!({"userId": "u", "event": "E", "properties": {"text": "t".repeat(3_000)}});
+    let queue_full = "too many requests: the queue is full (delivery.maxPendingBytes)";
+    for (fault, body, status, message, reason) in [
+        (None, large.to_string(), 429, queue_full, "queue_full"),
+        (Some(Fault::hang()), track("a"), 503, "not confirmed in time", "unconfirmed"),
+        (
+            Some(Fault::status(401)),
+            track("b"),
+            503,
+            "destination rejected the call",
+            "destination_rejected",
+        ),
+    ] {
+        env.keen.clear_faults();
+        if let Some(fault) = fault {
+            env.keen.fault(fault.times(1));
+        }
+        let (got, answer) = env.post("/v1/track", body).await;
+        assert_eq!((got, answer["message"].as_str()), (status, Some(message)), "{answer}");
+        let want = [format!("\"reason\":\"{reason}\""), format!("\"status\":{status}")];
+        env.until(reason, async || {
+            let log = env.envoy.log();
+            log.lines().any(|line| want.iter().all(|part| line.contains(part)))
+        })
+        .await;
+    }
+    env.envoy.no_panic_in_log();
+}
+
 /// A listener whose buffer is that of Envoy Gateway, and a batch of 100 KB.
 #[tokio::test]
 async fn gateway_buffer() {
