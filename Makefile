@@ -32,8 +32,8 @@ test: build ## Run all tests that need no SDK, many of them in a real Envoy
 	@scripts/build.sh panic-switch
 	@$(TEST_ENV) cargo test $(LOCKED) --workspace --exclude clients --exclude deploy --exclude facade --exclude observability
 
-# The oldest version that PyPI has, and one between it and the one of `make test`. PyPI's 1.38.3 has no V8.
-ENVOY_VERSIONS ?= 1.36.2 1.38.2
+# From the oldest version that PyPI has to the one before that of `make test`. PyPI's 1.38.3 has no V8.
+ENVOY_VERSIONS ?= 1.36.2 1.38.2 1.39.3
 
 .PHONY: test-envoy-versions
 test-envoy-versions: build ## Run a smoke suite on other versions of Envoy (ENVOY_VERSIONS)
@@ -56,7 +56,7 @@ test-deploy: build ## Check the files in deploy/ with the tools that build in mi
 	@$(TEST_ENV) cargo test $(LOCKED) --package deploy $(DEPLOY_TESTS:%=--test %)
 
 .PHONY: test-deploy-full
-test-deploy-full: build ## Check all files in deploy/; builds every tool (half an hour the first time)
+test-deploy-full: build ## Check all files in deploy/; builds every tool, which takes long the first time
 	@$(TEST_ENV) cargo test $(LOCKED) --package deploy
 
 .PHONY: dist

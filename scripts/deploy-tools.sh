@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs a tool that the tests of deploy/ use, and prints its path:
-# scripts/deploy-tools.sh func-e | crane | helm | kustomize | kubectl-validate | compose-check | kubernetes-validate | buildah |
+# scripts/deploy-tools.sh func-e | crane | helm | kustomize | compose-check | kubernetes-validate | buildah |
 # istioctl | envoy-gateway
 #
 # Most are built from the Go module proxy into target/deploy-tools/bin, once, with the Go caches beside it. The table below
@@ -16,9 +16,6 @@ case "$tool" in
   crane) package=github.com/google/go-containerregistry/cmd/crane version=v0.22.1 ;;
   helm) package=helm.sh/helm/v4/cmd/helm version=v4.3.1 ;;
   kustomize) package=sigs.k8s.io/kustomize/kustomize/v5 version=v5.8.1 ;;
-  kubectl-validate)
-    package=sigs.k8s.io/kubectl-validate version=v0.0.5-0.20250915070809-d2f2d68fba09
-    ;;
   # Istio tags no Go module; this commit is of version 1.31.
   istioctl)
     package=istio.io/istio/istioctl/cmd/istioctl version=v0.0.0-20260827124520-eed52ebb66ad

@@ -12,7 +12,7 @@
 //! | [`delivery`] | events with their waiters, and outcomes of callouts | callouts to dispatch, acks |
 //! | `filter` | Envoy's callbacks | host calls; the only code that uses proxy-wasm |
 //!
-//! All modules share the JSON helpers of [`json`].
+//! All modules share the JSON helpers of [`json`] and the times of [`timestamp`].
 
 #![forbid(unsafe_code)]
 // A panic ends the VM, so these lints forbid panics outside tests. clippy.toml allows them in unit
@@ -38,6 +38,7 @@ pub mod keen;
 pub mod mapping;
 pub mod overflow;
 pub mod segment;
+pub mod timestamp;
 pub mod users;
 
 /// Smaller and faster than the standard library's allocator for wasm, and it reuses large blocks.

@@ -15,7 +15,7 @@ use clap::{Parser, Subcommand};
 use envoy::{ConfigFile, FileError};
 use explain::{Explainer, Explanation};
 use keen_edge::config::Config;
-use keen_edge::segment::message::timestamp;
+use keen_edge::timestamp;
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! The table of settings. Each is declared once, here: pointer, type and range, default, and one
 //! sentence.
 //!
-//! Reading ([`super::Config::parse`]), the JSON Schema, the README's table and
+//! Reading ([`super::Config::parse`]), the JSON Schema, the short table and
 //! `docs/configuration.md` all come from this table ([`super::reference`]).
 //!
 //! To add a setting: a row here, a field of [`super::Config`] and the line that reads it, and its
@@ -67,7 +67,7 @@ pub struct Setting {
     pub kind: Kind,
     /// What applies without it.
     pub default: Default,
-    /// Whether the README's short table has it. `docs/configuration.md` has all.
+    /// Whether the short table of docs/getting-started.md has it. `docs/configuration.md` has all.
     pub common: bool,
 }
 

@@ -3,7 +3,7 @@
 
 use crate::json::{self, Value};
 use crate::keen::bulk::{self, EventResult};
-use std::time::{Duration, SystemTime};
+use crate::timestamp;
 
 /// The outcome of a callout.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,14 +71,12 @@ fn retry_after_ms(retry_after: &[u8], unix_ms: u64) -> u64 {
     if let Ok(seconds) = text.parse::<u64>() {
         return seconds.saturating_mul(1000);
     }
-    // The longest form, that of RFC 850, has 33 bytes.
-    if text.len() > 64 {
+    // A date begins with the name of its day. The longest form, that of RFC 850, has 33 bytes.
+    if text.len() > 64 || !text.starts_with(|c: char| c.is_ascii_alphabetic()) {
         return 0;
     }
-    let now = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms));
-    let pause = httpdate::parse_http_date(text).ok().zip(now);
-    let pause = pause.and_then(|(date, now)| date.duration_since(now).ok());
-    pause.map_or(0, |pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX))
+    let date = timestamp::parse_text(text).and_then(|date| u64::try_from(date).ok());
+    date.unwrap_or(0).saturating_sub(unix_ms)
 }
 
 /// Returns Keen's error name, if the reply has one. Its `message` may echo a key.

@@ -78,6 +78,11 @@ pub(super) fn claim_drain_lease(queue_url: &str, worker_id: u64) -> bool {
     claimed.is_some_and(|value| host::set_shared_data(&key, &value, version))
 }
 
+/// Gives up the lease, which this worker holds, so that the next configuration drains at once.
+pub(super) fn release_drain_lease(queue_url: &str) {
+    host::set_shared_data(&drain_lease_key(queue_url), &[], None);
+}
+
 /// Runs `act` under the process-wide lock. `act` must be short, since other workers wait.
 pub(super) fn with_lock<T>(act: impl FnOnce() -> T) -> T {
     for _ in 0..MAX_LOCK_ATTEMPTS {

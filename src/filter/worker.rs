@@ -314,8 +314,10 @@ impl Worker {
         self.process_queue(self.root_id);
         let now = self.advance_clock();
         self.delivery.begin_drain(now);
-        if let Some(overflow) = &mut self.overflow {
-            overflow.begin_drain();
+        if let (Some(overflow), Some(settings)) = (&mut self.overflow, &self.config.overflow)
+            && overflow.begin_drain(now)
+        {
+            process_state::release_drain_lease(&settings.queue_url);
         }
         self.telemetry.flush(self.delivery.pending_bytes());
         let idle = self.is_idle();

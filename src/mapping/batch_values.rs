@@ -2,7 +2,8 @@
 
 use crate::json::Value;
 use crate::keen::sanitize::{Sanitized, sanitize};
-use crate::segment::message::{Message, timestamp};
+use crate::segment::message::Message;
+use crate::timestamp;
 use std::borrow::Cow;
 
 /// Minimum size of a shared value, in bytes. A shorter one costs less to sanitize than to find.

@@ -3,7 +3,7 @@
 use super::addons::Addons;
 use super::client::{MAX_IP_BYTES, RequestClient, strip_port};
 use super::fields::{EventFields, OwnField};
-use super::identity::{Ids, is_blank};
+use super::identity::Ids;
 use super::properties::Properties;
 use super::{BatchValues, SkipReason, is_empty_container};
 use crate::config::{Mode, Source};
@@ -11,7 +11,8 @@ use crate::json::{Value, for_each_element, member, parse_f64, quoted};
 use crate::keen::event_writer::EventWriter;
 use crate::keen::names;
 use crate::keen::sanitize::{Sanitized, is_placeholder, is_placeholder_text, sanitize};
-use crate::segment::message::{Message, MessageType, timestamp};
+use crate::segment::message::{Message, MessageType, is_blank};
+use crate::timestamp;
 use crate::users::User;
 use std::borrow::Cow;
 

@@ -7,6 +7,7 @@ use crate::json::Value;
 use crate::keen::sanitize::{Sanitized, is_placeholder_text, sanitize};
 use crate::segment::message::Message;
 use crate::segment::message::computed_traits::ComputedTraits;
+use crate::segment::message::is_blank;
 use crate::users::{
     SharedData, Update, User, UserKey, UserTransaction, json_to_text, merge_objects,
     sanitize_object,
@@ -40,31 +41,6 @@ impl<'a> Id<'a> {
         let is_ambiguous = lossy || (body_is_lossy && text.contains('\u{fffd}'));
         Some(Self { json: sanitize(value, 1), key: (!is_ambiguous).then_some(text) })
     }
-}
-
-/// Whether `text` contains only characters that cannot be seen: white space, control characters and
-/// the invisible characters of Unicode (`Default_Ignorable_Code_Point` in UAX #44) that texts have.
-pub(super) fn is_blank(text: &str) -> bool {
-    text.chars().all(|c| {
-        c.is_whitespace()
-            || c.is_control()
-            || matches!(
-                c,
-                '\u{ad}'
-                    | '\u{34f}'
-                    | '\u{61c}'
-                    | '\u{115f}'..='\u{1160}'
-                    | '\u{180e}'
-                    | '\u{200b}'..='\u{200f}'
-                    | '\u{202a}'..='\u{202e}'
-                    | '\u{2060}'..='\u{206f}'
-                    | '\u{2800}'
-                    | '\u{3164}'
-                    | '\u{feff}'
-                    | '\u{ffa0}'
-                    | '\u{e0000}'..='\u{e0fff}'
-            )
-    })
 }
 
 /// The ids of a message.

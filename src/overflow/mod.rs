@@ -30,8 +30,9 @@ pub type CallId = u32;
 const QUEUE_TIMEOUT_MS: u64 = 3_000;
 /// Time limit of one `ReceiveMessage`, in addition to the time that the queue waits.
 const RECEIVE_MARGIN_MS: u64 = 5_000;
-/// Maximum bytes of messages received at once. They are in memory until they are sent.
-const MAX_RECEIVED_BYTES: usize = 2_097_152;
+/// Maximum bytes of messages received at once. They are in memory until they are sent, and with the
+/// escapes of JSON the reply must not exceed the 4 MiB that the filter reads of one.
+const MAX_RECEIVED_BYTES: usize = 1_048_576;
 /// The queue hides a received message for the time limits of this many callouts, since its parts
 /// are sent one by one.
 const VISIBLE_AFTER_CALLOUTS: u64 = 12;
@@ -346,11 +347,12 @@ impl Overflow {
     // === state ===
 
     /// Begins a graceful shutdown: stops receiving messages, and finishes those that are being
-    /// sent.
-    pub fn begin_drain(&mut self) {
-        if let Some(drain) = &mut self.drain {
-            drain.stop();
-        }
+    /// sent. Returns whether this worker holds the lease, which it then gives up.
+    pub fn begin_drain(&mut self, now: u64) -> bool {
+        let Some(drain) = &mut self.drain else { return false };
+        let is_held = drain.has_lease(now);
+        drain.stop();
+        is_held
     }
 
     /// Whether no call is in flight whose result is needed. Handovers are tracked by delivery.

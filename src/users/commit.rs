@@ -8,9 +8,7 @@ use super::SharedData;
 use super::shard::{SeenAt, Usage};
 use super::sharding::{ShardId, partition_quota, usage_key};
 use super::transaction::{CommitReport, LoadedShard, UserTransaction};
-use super::usage_index::PartitionUsage;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use super::usage_index::{PartitionUsage, SHARDS};
 
 /// Maximum attempts at a write while other workers write first.
 const MAX_CAS_ATTEMPTS: usize = 100;
@@ -83,17 +81,13 @@ impl<S: SharedData> UserTransaction<'_, S> {
         }
         let quota = partition_quota(self.settings);
         let just_now = SeenAt::new(self.now_us.saturating_add(EMPTY_SHARD_LEAD_US), 0);
-        let mut shards = BinaryHeap::new();
-        if usage.used.saturating_add(need).exceeds(quota) {
-            shards = usage.shards_by_age();
-        }
-        let mut evicted = 0_u64;
-        while usage.used.saturating_add(need).exceeds(quota) {
-            let Some(Reverse((recorded, shard))) = shards.pop() else { break };
+        let (mut empty_shards, mut evicted) = (0, 0_u64);
+        while usage.used.saturating_add(need).exceeds(quota) && empty_shards < SHARDS {
+            let (shard, recorded) = usage.oldest_shard();
             let loaded = self.load(ShardId { partition, shard });
             let Some((last_seen, freed)) = loaded.shard.oldest() else {
-                // An empty shard is not looked at again.
                 usage.set_oldest(shard, just_now);
+                empty_shards = empty_shards.saturating_add(1);
                 continue;
             };
             if last_seen <= recorded {
@@ -106,7 +100,6 @@ impl<S: SharedData> UserTransaction<'_, S> {
             }
             let oldest = loaded.shard.oldest().map_or(just_now, |(last_seen, _)| last_seen);
             usage.set_oldest(shard, oldest);
-            shards.push(Reverse((oldest, shard)));
         }
         self.report.evicted = self.report.evicted.saturating_add(evicted);
         if usage.used.saturating_add(need).exceeds(quota) {

@@ -83,16 +83,19 @@ impl User {
     #[must_use]
     pub fn to_json(&self) -> String {
         let mut json = String::with_capacity(self.traits.len().saturating_add(64));
-        let members =
-            [("{\"userId\":", self.id.as_deref()), ("{\"traits\":", Some(self.traits.as_str()))];
-        for (name, value) in members {
-            if let Some(value) = value.filter(|value| !value.is_empty()) {
-                let name = if json.is_empty() { name } else { ",\"traits\":" };
-                json.push_str(name);
-                json.push_str(value);
-            }
+        let mut separator = "{";
+        if let Some(id) = &self.id {
+            json.push_str("{\"userId\":");
+            json.push_str(id);
+            separator = ",";
         }
-        json.push_str(if json.is_empty() { "{}" } else { "}" });
+        if !self.traits.is_empty() {
+            json.push_str(separator);
+            json.push_str("\"traits\":");
+            json.push_str(&self.traits);
+            separator = ",";
+        }
+        json.push_str(if separator == "{" { "{}" } else { "}" });
         json
     }
 

@@ -158,19 +158,8 @@ pub(crate) fn merge_objects(first: &str, second: &str) -> String {
     if first.is_empty() {
         return second.to_owned();
     }
-    // The set is of the shorter object: the other may be a stored one, and much longer.
-    let is_first_shorter = first.len() < second.len();
     let mut overwritten = Members::new();
-    add_members(&mut overwritten, if is_first_shorter { first } else { second });
-    if is_first_shorter {
-        let mut common = Members::new();
-        for_each_member(second, &mut |name, value| {
-            if overwritten.contains_key(&name.0) {
-                common.insert(name.0.clone(), value.json());
-            }
-        });
-        overwritten = common;
-    }
+    add_members(&mut overwritten, second);
     let mut merged = Vec::with_capacity(first.len().saturating_add(second.len()));
     for_each_member(first, &mut |name, value| {
         if !overwritten.contains_key(&name.0) {

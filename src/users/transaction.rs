@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 /// Longest id, in bytes.
 const MAX_ID_BYTES: usize = 512;
 /// A request may merge traits with stored ones of `MERGE_GROWTH` times the bytes of its body plus
-/// [`MIN_MERGE_BYTES`], which is the size of two of the largest records.
-const MERGE_GROWTH: usize = 2;
-const MIN_MERGE_BYTES: usize = 32_768;
+/// [`MIN_MERGE_BYTES`].
+const MERGE_GROWTH: usize = 1;
+const MIN_MERGE_BYTES: usize = 65_536;
 /// The events of a request may contain stored traits of `TRAIT_GROWTH` times the bytes of its body
 /// plus [`MIN_TRAIT_BYTES`], and at most [`MAX_TRAIT_BYTES`]. Without a bound, a request of many
 /// short events could expand into a thousand times its size.

@@ -1,8 +1,6 @@
 //! The usage of a partition's shards, and which shard may have the least recently used record.
 
 use super::shard::{SeenAt, Usage};
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 
 /// Number of shards of a partition.
 pub(super) const SHARDS: usize = 512;
@@ -52,10 +50,10 @@ impl PartitionUsage {
         }
     }
 
-    /// Returns the shards, first the one that may have the least recently used record.
-    pub(super) fn shards_by_age(&self) -> BinaryHeap<Reverse<(SeenAt, usize)>> {
-        let shards = self.oldest_by_shard.iter().enumerate();
-        shards.map(|(shard, seen_at)| Reverse((*seen_at, shard))).collect()
+    /// Returns the shard that may have the least recently used record, and when that was last seen.
+    pub(super) fn oldest_shard(&self) -> (usize, SeenAt) {
+        let oldest = self.oldest_by_shard.iter().enumerate().min_by_key(|(_, seen_at)| **seen_at);
+        oldest.map_or((0, SeenAt::default()), |(shard, seen_at)| (shard, *seen_at))
     }
 }
 
@@ -73,8 +71,7 @@ mod tests {
             usage.set_oldest(shard, seen_at);
         }
         assert_eq!(PartitionUsage::from_bytes(&usage.to_bytes()), usage);
-        let oldest = usage.shards_by_age().pop().map(|Reverse((_, shard))| shard);
-        assert_eq!(oldest, Some(SHARDS - 1));
+        assert_eq!(usage.oldest_shard().0, SHARDS - 1);
         assert_eq!(PartitionUsage::from_bytes(&[1, 2, 3]).used, Usage::default());
     }
 }

@@ -234,6 +234,9 @@ async fn worst_bodies_cost_at_most_six_ordinary_batches() {
     config["sources"]["writeKey"]["rememberUsers"] = json!(true);
     config["sources"]["writeKey"]["audienceEvents"] = json!(true);
     config["sources"]["writeKey"]["trackAllPages"] = json!(true);
+    // Time for the mock to read thousands of events on a slow machine.
+    config["keen"]["timeoutMs"] = json!(30_000);
+    config["delivery"]["holdMs"] = json!(60_000);
     let env = TestEnv::with(config).await;
     fill_user_store(&env).await;
     // The CPU time of ordinary batches, by size.

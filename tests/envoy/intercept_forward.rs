@@ -219,3 +219,74 @@ async fn forwarded_call_with_failing_keen_reaches_route() {
     .await;
     env.envoy.no_panic_in_log();
 }
+
+/// The block of YAML with this label in docs/migrating.md.
+fn documented(label: &str) -> Value {
+    let page = std::fs::read_to_string(harness::root().join("docs/migrating.md")).unwrap();
+    let mut lines = page.lines();
+    let fence = lines.find(|line| line.trim_start() == format!("```yaml {label}")).unwrap();
+    let indent = fence.len() - fence.trim_start().len();
+    let block = lines.take_while(|line| line.trim_start() != "```");
+    let block: Vec<&str> = block.map(|line| line.get(indent..).unwrap_or("")).collect();
+    harness::yaml(&block.join("\n"))
+}
+
+/// An Envoy with the routes and clusters of docs/migrating.md, whose addresses are those of these upstreams.
+async fn migrating(segment: &Segment, cdn: &Segment, config: Value) -> TestEnv {
+    let keen = MockKeen::start(Options::default()).await.unwrap();
+    let source = &config["sources"]["wk_4f1c9a7b2d"];
+    let project = source["projectId"].as_str().unwrap();
+    keen.add_project(mock_keen::Project::new(project, source["writeKey"].as_str().unwrap()));
+    let ports = [segment.addr.port(), cdn.addr.port()];
+    let envoy = Envoy::builder().keen(keen.addr()).config(config).patch(move |bootstrap| {
+        *harness::routes(bootstrap) = documented("routes");
+        for (cluster, port) in documented("clusters").as_array().unwrap().iter().zip(ports) {
+            let mut cluster = cluster.clone();
+            let address =
+                "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address";
+            let address = cluster.pointer_mut(address).unwrap();
+            assert_eq!(address["port_value"], 443);
+            *address = json!({"address": "127.0.0.1", "port_value": port});
+            // Envoy has read it; the upstream of the test has no TLS.
+            assert!(cluster.as_object_mut().unwrap().remove("transport_socket").is_some());
+            bootstrap["static_resources"]["clusters"].as_array_mut().unwrap().push(cluster);
+        }
+    });
+    let envoy = envoy.start().await.unwrap_or_else(|error| panic!("{error}"));
+    TestEnv { envoy, keen, client: reqwest::Client::new() }
+}
+
+/// The way of docs/migrating.md: a parallel run, the cut-over, and back.
+#[tokio::test]
+async fn documented_migration_moves_events_from_segment_to_keen() {
+    let (segment, cdn) = (Segment::start(), Segment::start());
+    let mut config = harness::default_config();
+    for (name, value) in documented("configuration").as_object().unwrap() {
+        config[name] = value.clone();
+    }
+    let post = async |env: &TestEnv, event: &str| {
+        let request = env.client.post(env.envoy.url("/v1/track")).body(track(event));
+        let reply = request.basic_auth("wk_4f1c9a7b2d", Some("")).send().await.unwrap();
+        (reply.status().as_u16(), reply.text().await.unwrap())
+    };
+    for (run, event) in ["parallel run", "roll back"].into_iter().enumerate() {
+        let env = migrating(&segment, &cdn, config.clone()).await;
+        assert_eq!(post(&env, event).await, (202, "Segment".to_owned()));
+        let (head, body) = segment.last();
+        assert!(head.contains("host: api.segment.io"), "{head}");
+        assert_eq!(body, track(event).into_bytes());
+        env.keen.wait_for_events(1, PATIENCE).await.unwrap();
+        assert_eq!(env.keen.events_in("5181bcd23843312d87000001")[0].collection, event);
+        let settings = env.envoy.url("/v1/projects/wk_4f1c9a7b2d/settings");
+        assert_eq!(env.client.get(settings).send().await.unwrap().status(), 202);
+        assert!(cdn.last().0.contains("host: cdn.segment.com"));
+        assert_eq!(segment.requests.lock().unwrap().len(), run + 1);
+    }
+    // The cut-over, without Segment.
+    config["intercept"] = json!("respond");
+    config["sources"]["wk_4f1c9a7b2d"]["projectId"] = json!("5181bcd23843312d87000002");
+    let env = migrating(&segment, &cdn, config).await;
+    assert_eq!(post(&env, "cut over").await, (200, "{\n  \"success\": true\n}".to_owned()));
+    assert_eq!(env.keen.events_in("5181bcd23843312d87000002")[0].collection, "cut over");
+    assert_eq!(segment.requests.lock().unwrap().len(), 2);
+}

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, FixedOffset, SecondsFormat, TimeDelta, Utc};
 use keen_edge::json::read_value;
-use keen_edge::segment::message::timestamp;
+use keen_edge::timestamp;
 use proptest::prelude::*;
 
 fn parsed(json: &str) -> Option<i64> {

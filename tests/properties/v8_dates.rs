@@ -1,7 +1,7 @@
 //! Times as text, against what JavaScript's engine V8 reads (Node): the default forms of SDKs and languages.
 
 use chrono::{DateTime, FixedOffset};
-use keen_edge::segment::message::timestamp;
+use keen_edge::timestamp;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::{Command, Stdio};

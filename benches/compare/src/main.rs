@@ -272,3 +272,23 @@ fn write(file: &Path, options: &Options, results: &[Value]) -> Result<(), Box<dy
     std::fs::write(file, format!("{all:#}\n"))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The options that docs/performance.md shows.
+    #[test]
+    fn options_of_the_document_are_read() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/performance.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let mut read = 0;
+        for line in page.lines().filter_map(|line| line.strip_prefix("make bench BENCH_ARGS=\"")) {
+            let (options, _) = line.split_once('"').unwrap();
+            let words = ["bench"].into_iter().chain(options.split(' '));
+            Options::try_parse_from(words).unwrap_or_else(|error| panic!("{options}: {error}"));
+            read += 1;
+        }
+        assert!(read >= 5, "{read} commands");
+    }
+}

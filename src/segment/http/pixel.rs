@@ -9,9 +9,8 @@
 //! ```
 
 use super::write_key::decode_base64;
-use serde::Serialize;
+use serde_json::{Map, Value};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 /// A transparent image of one pixel.
 pub const TRANSPARENT_GIF: &[u8] = &[
@@ -30,15 +29,6 @@ pub const HEADERS: [(&str, &str); 2] = [
 /// one name.
 const MAX_DEPTH: usize = 8;
 
-/// A field of the message.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-enum Field {
-    Text(String),
-    Flag(bool),
-    Object(BTreeMap<String, Field>),
-}
-
 /// Returns the message in a query, as the JSON that a POST would contain.
 ///
 /// The parameter `data` contains it as JSON or base64: either alphabet, padded or not, with or
@@ -46,7 +36,7 @@ enum Field {
 /// message that cannot be parsed is empty. Bytes that are not UTF-8 become U+FFFD.
 #[must_use]
 pub fn message(query: &[u8]) -> Vec<u8> {
-    let mut message = BTreeMap::new();
+    let mut message = Map::new();
     for (name, value) in form_urlencoded::parse(query) {
         if name == "data" {
             return decode_data_param(value);
@@ -81,23 +71,22 @@ fn decode_data_param(value: Cow<'_, str>) -> Vec<u8> {
     first.unwrap_or_default()
 }
 
-fn insert_path(message: &mut BTreeMap<String, Field>, name: &str, value: &str) {
+fn insert_path(message: &mut Map<String, Value>, name: &str, value: &str) {
     let mut path: Vec<&str> = name.splitn(MAX_DEPTH, '.').collect();
     let Some(last) = path.pop() else { return };
     let mut object = message;
     for name in &path {
-        let field = object.entry((*name).to_owned()).or_insert(Field::Flag(false));
-        if !matches!(field, Field::Object(_)) {
-            *field = Field::Object(BTreeMap::new());
+        if !object.get(*name).is_some_and(Value::is_object) {
+            object.insert((*name).to_owned(), Value::Object(Map::new()));
         }
-        let Field::Object(inner) = field else { return };
+        let Some(Value::Object(inner)) = object.get_mut(*name) else { return };
         object = inner;
     }
     // A query only has strings, but `integrations` needs booleans.
     let value = match (path.first(), value) {
-        (Some(&"integrations"), "true") => Field::Flag(true),
-        (Some(&"integrations"), "false") => Field::Flag(false),
-        _ => Field::Text(value.to_owned()),
+        (Some(&"integrations"), "true") => Value::Bool(true),
+        (Some(&"integrations"), "false") => Value::Bool(false),
+        _ => Value::String(value.to_owned()),
     };
     object.insert(last.to_owned(), value);
 }
@@ -107,7 +96,7 @@ fn insert_path(message: &mut BTreeMap<String, Field>, name: &str, value: &str) {
 mod tests {
     use super::*;
     use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine};
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn read(query: &str) -> Value {
         serde_json::from_slice(&message(query.as_bytes())).unwrap_or(Value::Null)

@@ -6,8 +6,17 @@ use serde_json::{Value, json};
 const LEFT_OUT: [&str; 4] = ["writeKey", "readKey", "cluster", "bundled"];
 
 /// The filter's settings that the value `filter` has.
-const FILTER: [&str; 7] =
-    ["unknownSource", "pathPrefix", "delivery", "limits", "users", "cors", "settings"];
+const FILTER: [&str; 9] = [
+    "unknownSource",
+    "intercept",
+    "pathPrefix",
+    "delivery",
+    "overflow",
+    "limits",
+    "users",
+    "cors",
+    "settings",
+];
 
 /// Makes `values.schema.json` from `config.schema.json`.
 ///
@@ -66,6 +75,10 @@ pub fn from_config_schema(config: &Value) -> Value {
                 "xffNumTrustedHops": integer(0, 100),
                 "tlsSecret": text("^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?$")
             })),
+            "extraClusters": objects(),
+            "extraRoutes": objects(),
+            "env": objects(),
+            "serviceAccountName": text("^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?$"),
             "service": object(json!({
                 "type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
                 "port": integer(1, 65535),
@@ -90,7 +103,7 @@ pub fn from_config_schema(config: &Value) -> Value {
             "podAnnotations": text_map(),
             "podLabels": text_map(),
             "nodeSelector": text_map(),
-            "tolerations": {"type": "array", "items": {"type": "object"}},
+            "tolerations": objects(),
             "affinity": {"type": "object"}
         }
     });
@@ -110,6 +123,10 @@ fn integer(minimum: u32, maximum: u32) -> Value {
     json!({"type": "integer", "minimum": minimum, "maximum": maximum})
 }
 
+fn objects() -> Value {
+    json!({"type": "array", "items": {"type": "object"}})
+}
+
 fn text_map() -> Value {
     json!({"type": "object", "additionalProperties": {"type": "string"}})
 }
@@ -118,7 +135,7 @@ fn text_map() -> Value {
 /// lengths itself.
 fn patterns_for_go(schema: &mut Value) {
     if let Some(pattern) = schema.get("pattern").and_then(Value::as_str) {
-        let pattern = pattern.replacen("(?=.{1,255}$)", "", 1).replace(",1023}", ",}");
+        let pattern = without_large_bounds(&pattern.replacen("(?=.{1,255}$)", "", 1));
         assert!(!pattern.contains("(?="), "a look-ahead in {pattern}");
         schema["pattern"] = json!(pattern);
     }
@@ -127,4 +144,19 @@ fn patterns_for_go(schema: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(patterns_for_go),
         _ => {}
     }
+}
+
+/// `{1,1024}` becomes `{1,}`.
+fn without_large_bounds(pattern: &str) -> String {
+    let mut parts = pattern.split('{');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (bounds, rest) = part.split_once('}').unwrap_or((part, ""));
+        let (low, high) = bounds.split_once(',').unwrap_or((bounds, bounds));
+        match high.parse::<u32>() {
+            Ok(high) if high > 1000 => out.push_str(&format!("{{{low},}}{rest}")),
+            _ => out.push_str(&format!("{{{part}")),
+        }
+    }
+    out
 }

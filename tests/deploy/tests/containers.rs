@@ -220,6 +220,25 @@ fn local_configuration(ports: Ports, probes: u16) -> String {
     format!("{bootstrap:#}")
 }
 
+/// The user id of the descendant of a process with this name.
+fn user_of(ancestor: u32, name: &str) -> Option<u32> {
+    let status = |pid: u32| fs::read_to_string(format!("/proc/{pid}/status")).ok();
+    let field = |status: &str, field: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+        Some(line.split_whitespace().next()?.to_owned())
+    };
+    let parent = |pid: u32| field(&status(pid)?, "PPid:")?.parse::<u32>().ok();
+    let descends =
+        |pid: u32| std::iter::successors(Some(pid), |pid| parent(*pid)).any(|pid| pid == ancestor);
+    let pids = fs::read_dir("/proc").ok()?.flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut users = pids.filter(|pid| descends(*pid)).filter_map(|pid| {
+        let status = status(pid)?;
+        (field(&status, "Name:")? == name).then(|| field(&status, "Uid:"))??.parse().ok()
+    });
+    users.next()
+}
+
 #[tokio::test]
 async fn envoy_image_is_reproducible_delivers_an_event_and_drains() {
     let _ = wasm();
@@ -267,6 +286,9 @@ async fn envoy_image_is_reproducible_delivers_an_event_and_drains() {
     assert_delivers(ports.listener, &keen).await;
     // The key comes from the mounted file.
     assert_eq!(keen.calls()[0].header("authorization"), Some(WRITE_KEY));
+
+    // As this user Envoy can write nowhere in the container's file system, as in a read-only one.
+    assert_eq!(user_of(envoy.pid(), "envoy"), Some(10001));
 
     // What kubelet and Prometheus ask.
     let client = reqwest::Client::new();

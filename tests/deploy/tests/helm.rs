@@ -70,7 +70,8 @@ fn wrong_values_are_refused_by_name() {
         (source, "secretKey", json!("../other"), "secretKey"),
         ("/filter", "delivery", json!({"holdMs": "7s"}), "holdMs"),
         ("/filter", "pathPrefix", json!("segment"), "pathPrefix"),
-        ("/filter", "overflow", json!({}), "overflow"),
+        ("/filter", "overflow", json!({"cluster": "sqs"}), "queueUrl"),
+        ("", "extraRoutes", json!({}), "extraRoutes"),
         ("/keen", "port", json!(0), "port"),
         ("/service", "type", json!("Public"), "type"),
         ("", "concurency", json!(2), "concurency"),
@@ -129,8 +130,26 @@ fn rendered_configuration_passes_envoy_and_keen_edge_check() {
     without_tls["listener"]["tlsSecret"] = json!("");
     without_tls["keen"] = json!({"host": "keen.internal", "port": 80, "tls": false});
     let minimal = json!({"sources": example()["sources"]});
-    for (name, values) in [("example", example()), ("plain", without_tls), ("minimal", minimal)] {
-        let text = envoy_configuration(&template(&dir, &values).expect_success());
+    let mut overflow = minimal.clone();
+    overflow["filter"] =
+        json!({"overflow": {"cluster": "queue", "queueUrl": "https://queue.example.com/1/events"}});
+    overflow["extraClusters"] = json!([cluster("queue", 443)]);
+    overflow["env"] = json!([{"name": "AWS_REGION", "value": "eu-west-1"}]);
+    let mut forward = minimal.clone();
+    forward["filter"] = json!({"intercept": "forward"});
+    forward["extraClusters"] = json!([cluster("site", 80)]);
+    forward["extraRoutes"] = json!([{"match": {"prefix": "/"}, "route": {"cluster": "site"}}]);
+    let variants = [
+        ("example", example()),
+        ("plain", without_tls),
+        ("minimal", minimal),
+        ("overflow", overflow),
+        ("forward", forward),
+    ];
+    for (name, values) in variants {
+        let rendered = template(&dir, &values).expect_success();
+        kubernetes::validate(&dir, &rendered).unwrap();
+        let text = envoy_configuration(&rendered);
         let file = dir.join(format!("{name}.yaml"));
         fs::write(&file, &text).unwrap();
         let check = run(Command::new(keen_edge_program()).args(["check", "--strict"]).arg(&file));
@@ -147,6 +166,17 @@ fn rendered_configuration_passes_envoy_and_keen_edge_check() {
         let validated = run(validate.args(["--mode", "validate", "-c"]).arg(&file));
         assert!(validated.succeeded(), "{name}: {}", validated.all_output());
     }
+}
+
+/// An Envoy cluster for `extraClusters`.
+fn cluster(name: &str, port: u16) -> Value {
+    let address = json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
+    let endpoint = json!({"endpoint": {"address": address}});
+    json!({
+        "name": name,
+        "type": "STATIC",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]}
+    })
 }
 
 #[test]

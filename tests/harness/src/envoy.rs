@@ -69,6 +69,7 @@ pub struct Builder {
     concurrency: u32,
     log_level: String,
     component_log_level: Option<String>,
+    envs: Vec<(String, String)>,
     patches: Vec<Patch>,
     dynamic: Option<Dynamic>,
 }
@@ -134,6 +135,12 @@ impl Builder {
         self
     }
 
+    /// Sets an environment variable of the Envoy process.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.envs.push((name.into(), value.into()));
+        self
+    }
+
     /// Changes the bootstrap. Patches are applied after the other settings, in their order.
     pub fn patch(mut self, patch: impl FnOnce(&mut Value) + Send + 'static) -> Self {
         self.patches.push(Box::new(patch));
@@ -156,7 +163,7 @@ impl Builder {
             .map_err(|error| StartError::before_start(format!("target/tmp: {error}")))?;
         let (concurrency, log_level) = (self.concurrency, self.log_level.clone());
         let component_log_level = self.component_log_level.clone();
-        let dynamic = self.dynamic;
+        let (dynamic, envs) = (self.dynamic, self.envs.clone());
         let mut bootstrap = self.bootstrap().map_err(StartError::before_start)?;
         let resource = dynamic.map(|what| {
             Resource::take(what, &mut bootstrap, files.config.with_extension("resource.json"))
@@ -187,7 +194,7 @@ impl Builder {
             args.extend(["--component-log-level", levels]);
         }
         let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
-        let child = process::spawn(&program, &args, &files.log)
+        let child = process::spawn_with_env(&program, &args, &envs, &files.log)
             .map_err(|error| StartError::before_start(format!("{}: {error}", program.display())))?;
         let mut envoy = Envoy {
             pid: child.id(),
@@ -258,6 +265,7 @@ impl Envoy {
             concurrency: 1,
             log_level: "info".to_owned(),
             component_log_level: None,
+            envs: Vec::new(),
             patches: Vec::new(),
             dynamic: None,
         }

@@ -21,6 +21,16 @@ type Request = (Command, mpsc::Sender<io::Result<Child>>);
 /// # Errors
 /// The program cannot be started, or `log` not be written.
 pub fn spawn(program: &Path, args: &[String], log: &Path) -> io::Result<Child> {
+    spawn_with_env(program, args, &[], log)
+}
+
+/// As [`spawn`], with these environment variables in addition.
+pub(crate) fn spawn_with_env(
+    program: &Path,
+    args: &[String],
+    envs: &[(String, String)],
+    log: &Path,
+) -> io::Result<Child> {
     let out = File::create(log)?;
     let err = out.try_clone()?;
     let mut command = if Path::new(SETPRIV).exists() {
@@ -30,7 +40,13 @@ pub fn spawn(program: &Path, args: &[String], log: &Path) -> io::Result<Child> {
     } else {
         Command::new(program)
     };
-    command.args(args).stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
+    command
+        .args(args)
+        .envs(envs.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(out)
+        .stderr(err)
+        .process_group(0);
     spawn_from_long_lived_thread(command)
 }
 

@@ -155,7 +155,7 @@ async fn with_overflow(queue: SocketAddr) -> Arc<Edge> {
     config["overflow"] = json!({
         "cluster": "sqs", "queueUrl": format!("http://{queue}/1/keen-edge"), "afterMs": 500,
     });
-    Edge::start(config, "keen_edge_overflow.wasm", move |bootstrap| {
+    Edge::start(config, "", move |bootstrap| {
         let clusters = bootstrap["static_resources"]["clusters"].as_array_mut().unwrap();
         let assignment = endpoint("sqs", queue);
         clusters.push(json!({
@@ -503,6 +503,11 @@ async fn every_query_and_alert_has_the_right_answer() {
     }
     until("all are scraped", async || prometheus.value("count(up == 1)").await == 6.0).await;
     assert_eq!(fired(&prometheus).await, BTreeSet::new());
+
+    // The values of the dashboard's variable.
+    let series = prometheus.query("count by (instance) (keen_edge_requests)").await;
+    let found: BTreeSet<_> = series.iter().map(|(labels, _)| labels["instance"].as_str()).collect();
+    assert_eq!(found, INSTANCES.iter().copied().collect());
 
     // Failures. A query about failures is asked right after them, since rates fall to 0 again.
     let asked = queries();

@@ -92,7 +92,9 @@ values. Each entry of the Secret that a source names gets a cluster of its own, 
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- $_ := set $static "clusters" $clusters -}}
+{{- $_ := set $static "clusters" (concat $clusters .Values.extraClusters) -}}
+{{- $host := index $connections.route_config.virtual_hosts 0 -}}
+{{- $_ := set $host "routes" (concat .Values.extraRoutes $host.routes) -}}
 {{- $_ := set $static "secrets" $secrets -}}
 {{- toYaml $envoy -}}
 {{- end -}}

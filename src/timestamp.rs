@@ -4,7 +4,7 @@
 //! All timestamps are milliseconds since 1970-01-01T00:00:00Z.
 //!
 //! ```
-//! use keen_edge::segment::message::timestamp;
+//! use keen_edge::timestamp;
 //!
 //! let time = timestamp::parse_text("Mon, 23 Nov 2026 22:03:16 GMT").unwrap();
 //! let mut out = Vec::new();
@@ -279,6 +279,7 @@ fn parse_words(text: &str) -> Option<i64> {
 }
 
 /// Returns the start of a day in UTC.
+#[inline(never)]
 fn day_start(year: i64, month: i64, day: i64) -> Option<i64> {
     let month = Month::try_from(u8::try_from(month).ok()?).ok()?;
     let date =
@@ -289,6 +290,7 @@ fn day_start(year: i64, month: i64, day: i64) -> Option<i64> {
 
 /// Parses `hh`, `hh:mm` or `hh:mm:ss` with any fraction, with or without colons. 24:00 is the end
 /// of the day. A leap second is the second after it. V8 also reads an hour of one digit.
+#[inline(never)]
 fn parse_time_of_day(rest: &mut &[u8]) -> Option<i64> {
     let hour = digits(rest, 2).or_else(|| digits(rest, 1))?;
     let next = |rest: &mut &[u8]| skip(rest, b":") || rest.first().is_some_and(u8::is_ascii_digit);
@@ -303,6 +305,7 @@ fn parse_time_of_day(rest: &mut &[u8]) -> Option<i64> {
 
 /// Parses `Z`, `UTC`, `+hh`, `+hhmm` or `+hh:mm`. Returns milliseconds. Ruby and Go write a space
 /// before it.
+#[inline(never)]
 fn offset(rest: &mut &[u8]) -> Option<i64> {
     skip(rest, b" ");
     if rest.is_empty() || skip(rest, b"Zz") {
@@ -340,6 +343,7 @@ fn fraction(rest: &mut &[u8]) -> Option<i64> {
     any.then_some(milli)
 }
 
+#[inline(never)]
 fn digits(rest: &mut &[u8], count: usize) -> Option<i64> {
     let (head, tail) = rest.split_at_checked(count)?;
     let number = head.iter().try_fold(0_i64, |number, byte| {
