@@ -1,4 +1,4 @@
-//! `config.schema.json`, the table of settings in `docs/getting-started.md`, and `docs/configuration.md` are what the table of settings says.
+//! `config.schema.json`, the README's table of settings, and `docs/configuration.md` are what the table of settings says.
 //!
 //! `UPDATE_DOCS=1 cargo test --test docs_configuration` rewrites them.
 
@@ -54,9 +54,8 @@ fn schema_file_is_current() {
 }
 
 #[test]
-fn table_of_common_settings_is_current() {
-    let name = "docs/getting-started.md";
-    assert_current(name, &with_generated(name, &reference::common_settings_table()));
+fn readme_table_is_current() {
+    assert_current("README.md", &with_generated("README.md", &reference::readme_table()));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Generates the documentation of the settings from their table: the JSON Schema, the short
+//! Generates the documentation of the settings from their table: the JSON Schema, the README's
 //! table, and `docs/configuration.md`.
 
 use super::schema::{Default, Kind, SENTENCES, SETTINGS, Setting};
@@ -99,9 +99,9 @@ fn kind_schema(setting: &Setting) -> Map<String, Value> {
     if let Value::Object(schema) = schema { schema } else { Map::new() }
 }
 
-/// Returns the table of docs/getting-started.md: the settings that most users change.
+/// Returns the README's table: the settings that most users change.
 #[must_use]
-pub fn common_settings_table() -> String {
+pub fn readme_table() -> String {
     let mut table = "| setting | default | meaning |\n|---|---|---|\n".to_owned();
     for (setting, sentence) in documented().filter(|(setting, _)| setting.common) {
         let name = key_path(setting).replace("sources.<write key>.", "sources.*.");

@@ -1,7 +1,7 @@
 //! The table of settings. Each is declared once, here: pointer, type and range, default, and one
 //! sentence.
 //!
-//! Reading ([`super::Config::parse`]), the JSON Schema, the short table and
+//! Reading ([`super::Config::parse`]), the JSON Schema, the README's table and
 //! `docs/configuration.md` all come from this table ([`super::reference`]).
 //!
 //! To add a setting: a row here, a field of [`super::Config`] and the line that reads it, and its
@@ -67,7 +67,7 @@ pub struct Setting {
     pub kind: Kind,
     /// What applies without it.
     pub default: Default,
-    /// Whether the short table of docs/getting-started.md has it. `docs/configuration.md` has all.
+    /// Whether the README's short table has it. `docs/configuration.md` has all.
     pub common: bool,
 }
 
@@ -170,15 +170,15 @@ settings! {
     /// Keen's user agent parser.
     UA_ADDON: "/sources/*/uaAddon", Bool, OFF, common;
     /// Keen's URL parser, for the page's address.
-    URL_ADDON: "/sources/*/urlAddon", Bool, OFF, common;
+    URL_ADDON: "/sources/*/urlAddon", Bool, OFF;
     /// Keen's referrer parser.
-    REFERRER_ADDON: "/sources/*/referrerAddon", Bool, OFF, common;
+    REFERRER_ADDON: "/sources/*/referrerAddon", Bool, OFF;
     /// `Loaded a Page` for every page call, `Loaded a Screen` for every screen call.
     TRACK_ALL_PAGES: "/sources/*/trackAllPages", Bool, OFF, common;
     /// `Viewed {category} Page` for page calls with a category.
-    TRACK_CATEGORIZED_PAGES: "/sources/*/trackCategorizedPages", Bool, ON, common;
+    TRACK_CATEGORIZED_PAGES: "/sources/*/trackCategorizedPages", Bool, ON;
     /// `Viewed {name} Page` for page calls with a name.
-    TRACK_NAMED_PAGES: "/sources/*/trackNamedPages", Bool, ON, common;
+    TRACK_NAMED_PAGES: "/sources/*/trackNamedPages", Bool, ON;
     /// With `trackAllPages`: `Loaded a Page` when a page loads analytics.js, before it calls
     /// anything.
     INITIAL_PAGEVIEW: "/sources/*/initialPageview", Bool, OFF;
@@ -192,16 +192,16 @@ settings! {
     /// Another Envoy cluster that reaches Keen, for this source.
     SOURCE_CLUSTER: "/sources/*/cluster", Name, Described("`keen.cluster`");
     /// The name of this source in metrics and logs.
-    NAME: "/sources/*/name", Name, Described("the key's first four characters"), common;
+    NAME: "/sources/*/name", Name, Described("the key's first four characters");
 
     /// A call with an unknown write key: `accept` answers 200 as Segment does and counts it,
     /// `reject` answers 400.
-    UNKNOWN_SOURCE: "/unknownSource", OneOf(&["accept", "reject"]), Text("accept"), common;
+    UNKNOWN_SOURCE: "/unknownSource", OneOf(&["accept", "reject"]), Text("accept");
     /// `respond`: the filter answers calls; `forward`: Keen gets a copy, and the call continues to
     /// the route.
     INTERCEPT: "/intercept", OneOf(&["respond", "forward"]), Text("respond"), common;
     /// Serves `{pathPrefix}/v1/…` as well as `/v1/…`.
-    PATH_PREFIX: "/pathPrefix", Kind::PathPrefix, Described("none"), common;
+    PATH_PREFIX: "/pathPrefix", Kind::PathPrefix, Described("none");
     /// Pauses a request at its headers, which needs `allow_on_headers_stop_iteration`. `false`: at
     /// its body; then Envoy's buffer filter must be behind this one and hold the headers.
     PAUSE_AT_HEADERS: "/pauseAtHeaders", Bool, ON;
@@ -212,7 +212,7 @@ settings! {
     /// are not delivered when Envoy stops are lost.
     ACK: "/delivery/ack", OneOf(&["confirmed", "accepted"]), Text("confirmed"), common;
     /// The longest a caller waits, retries included, in milliseconds; then 503.
-    HOLD_MS: "/delivery/holdMs", integer(1, TEN_MINUTES), number(7000), common;
+    HOLD_MS: "/delivery/holdMs", integer(1, TEN_MINUTES), number(7000);
     /// Further attempts at Keen within `holdMs`.
     RETRIES: "/delivery/retries", integer(0, 100), number(3);
     /// Concurrent calls to Keen, per worker; each project may always have one.
@@ -247,7 +247,7 @@ settings! {
     LIMITS: "/limits", Section, Described("all defaults");
     /// Bytes of a body after decompression; over it 400. At most what fits the VM's memory while it
     /// is processed.
-    BODY_BYTES: "/limits/bodyBytes", integer(1, MAX_BODY_BYTES), number(524_288), common;
+    BODY_BYTES: "/limits/bodyBytes", integer(1, MAX_BODY_BYTES), number(524_288);
     /// Messages of a body, as at Segment; over it 400.
     MESSAGES: "/limits/messages", integer(1, MAX_MESSAGES), number(2500);
 
