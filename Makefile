@@ -77,6 +77,10 @@ bench: build ## Compare cost with the alternatives (BENCH_ARGS="--rounds 9"); wr
 fuzz: ## Fuzz configurations, requests, replies and delivery, FUZZ_SECONDS each (default 60)
 	@scripts/fuzz.sh
 
+.PHONY: mutants
+mutants: ## Report changes of the core that no host test notices (MUTANTS_SHARD=1/20); takes hours
+	@scripts/mutants.sh
+
 .PHONY: lint
 lint: ## Check formatting, clippy, rustdoc, shell scripts, licences and the oldest Rust
 	@scripts/lint.sh

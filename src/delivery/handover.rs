@@ -9,7 +9,6 @@ use super::batch::{Batch, event_cost};
 use super::retry::{Failure, RetryPlan};
 use super::{Ack, CalloutId, Delivery, EventCounts, WaiterId, latest_deadline};
 use crate::keen::bulk::Event;
-use std::collections::BTreeMap;
 use std::mem::take;
 
 /// Maximum number of concurrent handovers.
@@ -136,17 +135,17 @@ impl Delivery {
         events: impl Iterator<Item = Event<'e>>,
         now: u64,
     ) {
-        let mut batches: BTreeMap<usize, Batch> = BTreeMap::new();
+        let mut batches: Vec<Option<Batch>> = self.projects.iter().map(|_| None).collect();
         for Event { destination, collection, json } in events {
             self.charge(destination, event_cost(collection, json));
-            let batch = batches.entry(destination).or_default();
-            batch.since_ms = now;
-            batch.push(waiter, collection, json);
-        }
-        for (destination_index, batch) in batches {
-            if let Some(project) = self.projects.get_mut(destination_index) {
-                project.handover.push_back(batch);
+            if let Some(batch) = batches.get_mut(destination) {
+                let batch = batch.get_or_insert_default();
+                batch.since_ms = now;
+                batch.push(waiter, collection, json);
             }
+        }
+        for (project, batch) in self.projects.iter_mut().zip(batches) {
+            project.handover.extend(batch);
         }
     }
 

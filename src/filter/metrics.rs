@@ -109,9 +109,9 @@ families! {
     USERS_EVICTED = Counter "users_evicted" []
         "Users and visitors removed because `users.max` or `users.maxBytes` was reached.";
     USER_UPDATES_REJECTED = Counter "user_updates_rejected" []
-        "Updates that were not stored because they were too large.";
+        "Updates that were not stored because they, or those of one request, were too large or too many.";
     EVENTS_TRAITS_OMITTED = Counter "events_traits_omitted" []
-        "Events that contain their user without traits, because the traits of one request exceeded 4 MiB.";
+        "Events that contain their user without traits, because the traits of one request exceeded their bound.";
 }
 
 /// A stat: a metric with the values of its labels.

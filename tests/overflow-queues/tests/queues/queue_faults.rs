@@ -26,13 +26,14 @@ async fn queue_that_fails_is_as_no_queue() {
         QueueFault::Slow(Duration::from_secs(20)),
     ];
     for (number, fault) in faults.into_iter().enumerate() {
+        let failed = envoy.total("events_overflow_failed").await;
         world.proxy.set(fault);
         let began = Instant::now();
         let status = post(&envoy, track(&format!("lost-{number}"))).await;
         assert_eq!(status, 503, "{fault:?}");
         assert!(began.elapsed() < HOLD + Duration::from_millis(700), "{:?}", began.elapsed());
-        until(Duration::from_secs(10), "the gauge is 0", async || {
-            envoy.stat("wasmcustom.keen_edge_overflow_up").await == 0
+        until(Duration::from_secs(10), "the failure is counted", async || {
+            envoy.total("events_overflow_failed").await > failed
         })
         .await;
         world.proxy.set(QueueFault::None);
