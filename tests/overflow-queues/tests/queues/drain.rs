@@ -53,7 +53,7 @@ async fn queue_is_drained_by_two_envoys() {
 async fn queue_is_drained_on_by_the_next_configuration() {
     let world = World::new("redeploy").await;
     fill(&world.queue, MESSAGES).await;
-    world.keen.fault(Fault::delay(400).forever());
+    world.keen.fault(Fault::delay(1_000).forever());
     let mut config = config(&world.queue.url);
     let envoy = envoy(&world, config.clone()).await;
     until(Duration::from_secs(30), "some are drained", async || world.keen.events().len() > 5)
