@@ -18,7 +18,6 @@ mod source;
 use reader::Section;
 use schema as settings;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 
 pub use error::{ConfigError, ConfigErrors};
 pub use origin::OriginPattern;
@@ -57,8 +56,8 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// Keen projects that sources write to: one per combination of project, key and cluster.
     pub destinations: Vec<Destination>,
-    /// Indexes in [`Config::sources`].
-    source_by_write_key: BTreeMap<String, usize>,
+    /// Write keys in order, each with its index in [`Config::sources`].
+    write_keys: Vec<(String, usize)>,
 }
 
 /// `delivery`: how events are delivered to Keen. The defaults are the documented ones.
@@ -186,7 +185,7 @@ impl Config {
             sdk_api_host: settings_document.optional_text(&settings::API_HOST),
             sources: Vec::new(),
             destinations: Vec::new(),
-            source_by_write_key: BTreeMap::new(),
+            write_keys: Vec::new(),
         };
         config.overflow = root.optional_section(&settings::OVERFLOW).map(|section| {
             // Requests wait for holdMs only if they are answered after Keen's reply.
@@ -207,7 +206,10 @@ impl Config {
                 self.destinations.push(destination);
                 self.destinations.len().saturating_sub(1)
             });
-            self.source_by_write_key.insert(key.to_owned(), self.sources.len());
+            let entry = (key.to_owned(), self.sources.len());
+            match self.find_write_key(key) {
+                Ok(at) | Err(at) => self.write_keys.insert(at, entry),
+            }
             self.sources.push(Source { destination_index, ..source });
         }
         if sources.is_empty() {
@@ -224,7 +226,12 @@ impl Config {
     /// Returns the index in [`Config::sources`] of the source with this write key.
     #[must_use]
     pub fn source_index(&self, write_key: &str) -> Option<usize> {
-        self.source_by_write_key.get(write_key).copied()
+        let at = self.find_write_key(write_key).ok()?;
+        self.write_keys.get(at).map(|(_, index)| *index)
+    }
+
+    fn find_write_key(&self, write_key: &str) -> Result<usize, usize> {
+        self.write_keys.binary_search_by(|(key, _)| key.as_str().cmp(write_key))
     }
 }
 

@@ -5,7 +5,7 @@ use super::batch::event_cost;
 use super::project_queue::ProjectQueue;
 use super::{Ack, Delivery, EventCounts};
 use crate::keen::bulk::Event;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BinaryHeap;
 use std::mem::take;
 
 impl Delivery {
@@ -31,16 +31,12 @@ impl Delivery {
 
     /// Returns whether each project would be within its fair share of `limit` with these costs, and
     /// that share.
-    pub(super) fn is_within_share(
-        &self,
-        costs: &BTreeMap<usize, usize>,
-        limit: usize,
-    ) -> (bool, usize) {
-        let pending = |index: &usize| self.projects.get(*index).map_or(0, |p| p.pending_bytes);
-        let new = costs.keys().filter(|index| pending(index) == 0).count();
+    pub(super) fn is_within_share(&self, costs: &[usize], limit: usize) -> (bool, usize) {
+        let pending = self.projects.iter().map(|project| project.pending_bytes);
+        let mut charged = pending.zip(costs).filter(|(_, cost)| **cost > 0);
+        let new = charged.clone().filter(|(pending, _)| *pending == 0).count();
         let share = limit.checked_div(self.active_projects.saturating_add(new)).unwrap_or(limit);
-        let mut totals = costs.iter().map(|(index, cost)| pending(index).saturating_add(*cost));
-        (totals.all(|total| total <= share), share)
+        (charged.all(|(pending, cost)| pending.saturating_add(*cost) <= share), share)
     }
 
     /// Displaces events of other projects beyond their fair share, for a request of `cost` bytes
@@ -60,10 +56,10 @@ impl Delivery {
         if cost > limit {
             return false;
         }
-        let costs = costs_by_project(events);
+        let costs = self.costs_by_project(events);
         let (is_within_share, share) = self.is_within_share(&costs, limit);
         let is_healthy =
-            costs.keys().all(|index| self.projects.get(*index).is_some_and(|p| !p.is_unhealthy()));
+            self.projects.iter().zip(&costs).all(|(p, cost)| *cost == 0 || !p.is_unhealthy());
         let over_share = |p: &ProjectQueue| p.pending_bytes.saturating_sub(share);
         if !is_within_share {
             let displaceable =
@@ -138,16 +134,18 @@ impl Delivery {
         let displaced = self.projects.iter_mut().map(|p| take(&mut p.unreported.displaced));
         displaced.enumerate().filter(|(_, count)| *count > 0).collect()
     }
-}
 
-/// Returns the bytes that a request's events would occupy, by project.
-pub(super) fn costs_by_project<'e>(
-    events: impl Iterator<Item = Event<'e>>,
-) -> BTreeMap<usize, usize> {
-    let mut costs: BTreeMap<usize, usize> = BTreeMap::new();
-    for event in events {
-        let cost = costs.entry(event.destination).or_default();
-        *cost = cost.saturating_add(event_cost(event.collection, event.json));
+    /// Returns the bytes that a request's events would occupy, of each project.
+    pub(super) fn costs_by_project<'e>(
+        &self,
+        events: impl Iterator<Item = Event<'e>>,
+    ) -> Vec<usize> {
+        let mut costs = vec![0_usize; self.projects.len()];
+        for event in events {
+            if let Some(cost) = costs.get_mut(event.destination) {
+                *cost = cost.saturating_add(event_cost(event.collection, event.json));
+            }
+        }
+        costs
     }
-    costs
 }

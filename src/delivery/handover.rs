@@ -9,11 +9,13 @@ use super::batch::{Batch, event_cost};
 use super::retry::{Failure, RetryPlan};
 use super::{Ack, CalloutId, Delivery, EventCounts, WaiterId, latest_deadline};
 use crate::keen::bulk::Event;
-use std::collections::BTreeMap;
 use std::mem::take;
 
 /// Maximum number of concurrent handovers.
 const MAX_HANDOVERS: usize = 4;
+/// Events of a project are handed over at most this often: each handover is a message that costs
+/// money, and a message has room for many events.
+const HANDOVER_INTERVAL_MS: u64 = 50;
 /// Longest pause after failed handovers.
 const BACKOFF_MAX_MS: u64 = 5_000;
 /// Minimum time limit of a callout to Keen, however old its events are.
@@ -133,17 +135,17 @@ impl Delivery {
         events: impl Iterator<Item = Event<'e>>,
         now: u64,
     ) {
-        let mut batches: BTreeMap<usize, Batch> = BTreeMap::new();
+        let mut batches: Vec<Option<Batch>> = self.projects.iter().map(|_| None).collect();
         for Event { destination, collection, json } in events {
             self.charge(destination, event_cost(collection, json));
-            let batch = batches.entry(destination).or_default();
-            batch.since_ms = now;
-            batch.push(waiter, collection, json);
-        }
-        for (destination_index, batch) in batches {
-            if let Some(project) = self.projects.get_mut(destination_index) {
-                project.handover.push_back(batch);
+            if let Some(batch) = batches.get_mut(destination) {
+                let batch = batch.get_or_insert_default();
+                batch.since_ms = now;
+                batch.push(waiter, collection, json);
             }
+        }
+        for (project, batch) in self.projects.iter_mut().zip(batches) {
+            project.handover.extend(batch);
         }
     }
 
@@ -176,6 +178,9 @@ impl Delivery {
             let share = soft_limit.checked_div(self.active_projects).unwrap_or(soft_limit);
             let is_above = self.pending_bytes > soft_limit;
             let project = self.projects.get_mut(destination_index)?;
+            if now < project.next_handover_ms && !is_above && !draining {
+                return None;
+            }
             if project.handover.is_empty() {
                 let is_unattended_due = draining || (is_above && project.pending_bytes > share);
                 let mut left = policy.max_body_bytes;
@@ -187,6 +192,9 @@ impl Delivery {
                 }
             }
             let mut batch = project.pop_handover(policy.max_body_bytes)?;
+            if project.handover.is_empty() {
+                project.next_handover_ms = now.saturating_add(HANDOVER_INTERVAL_MS);
+            }
             let unconfirmed = self.discard_expired(destination_index, &mut batch);
             self.add_unreported(
                 destination_index,

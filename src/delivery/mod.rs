@@ -52,7 +52,6 @@ use crate::config;
 use crate::keen::bulk::{self, Event, EventResult};
 use backoff::Backoff;
 use batch::event_cost;
-use fair_share::costs_by_project;
 use handover::{HandoverInFlight, Overflow};
 use project_queue::{Concurrency, ProjectQueue};
 use retry::{Failure, Settlement, requeue_split};
@@ -272,7 +271,7 @@ impl Delivery {
             if pending > limit && !self.make_room(waiter.is_some(), events.clone(), cost) {
                 return Admission::Rejected;
             }
-            let costs = costs_by_project(events.clone());
+            let costs = self.costs_by_project(events.clone());
             if self.open_overflow(now).is_some()
                 && !self.is_within_share(&costs, self.soft_limit()).0
             {
