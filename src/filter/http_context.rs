@@ -190,7 +190,10 @@ impl HttpContext {
         let head = match &self.state {
             State::Buffering(RequestKind::Ingest(head) | RequestKind::Pixel(Some(head)))
             | State::BufferingMirror(head) => head.heap_bytes(),
-            State::Buffering(RequestKind::Settings(reply)) => reply.body.len(),
+            State::Buffering(RequestKind::Settings(reply)) => {
+                let page_load = reply.page_load.as_ref().map_or(0, RequestHead::heap_bytes);
+                reply.body.len().saturating_add(page_load)
+            }
             _ => 0,
         };
         let origin = self.form.origin.as_ref().map_or(0, String::len);
@@ -198,8 +201,8 @@ impl HttpContext {
     }
 
     /// Rejects a request with messages with 429 before its body arrives. A mirrored request
-    /// continues without a copy. Other requests are small and are served, an image without its
-    /// event. Returns whether the request needs no further processing.
+    /// continues without a copy. Other requests are small and are served, an image or a page load
+    /// without its event. Returns whether the request needs no further processing.
     fn reject_overload(&mut self, worker: &mut Worker) -> bool {
         match replace(&mut self.state, State::PassThrough) {
             State::Buffering(RequestKind::Ingest(_)) => {
@@ -209,6 +212,13 @@ impl HttpContext {
             State::Buffering(RequestKind::Pixel(Some(_))) => {
                 worker.count_mirror_dropped();
                 self.state = State::Buffering(RequestKind::Pixel(None));
+            }
+            State::Buffering(RequestKind::Settings(
+                reply @ SettingsReply { page_load: Some(_), .. },
+            )) => {
+                worker.count_mirror_dropped();
+                let reply = SettingsReply { page_load: None, ..reply };
+                self.state = State::Buffering(RequestKind::Settings(reply));
             }
             state => self.state = state,
         }

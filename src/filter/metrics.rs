@@ -69,10 +69,16 @@ families! {
          rejects them without a name), `drain` (Envoy stopped or replaced the configuration).";
     EVENTS_OVERFLOWED = Counter "events_overflowed" []
         "Events sent to the overflow queue.";
+    EVENTS_OVERFLOW_FAILED = Counter "events_overflow_failed" []
+        "Events that the overflow queue did not take. They wait for Keen again.";
     EVENTS_DRAINED = Counter "events_drained" []
         "Events brought from the overflow queue to Keen.";
     EVENTS_DRAINED_REJECTED = Counter "events_drained_rejected" ["project", "error"]
         "Events from the overflow queue that Keen rejected for their content.";
+    OVERFLOW_MESSAGES_LEFT = Counter "overflow_messages_left" []
+        "Messages left to the redrive policy of the overflow queue, each time they are received: Keen \
+         does not accept one of their events, their project is not configured, or keen-edge did not \
+         write them.";
     OVERFLOW_UP = Gauge "overflow_up" []
         "0 when the last request to the overflow queue failed, else 1.";
     VALUES_SANITIZED = Counter "values_sanitized" []
@@ -103,9 +109,9 @@ families! {
     USERS_EVICTED = Counter "users_evicted" []
         "Users and visitors removed because `users.max` or `users.maxBytes` was reached.";
     USER_UPDATES_REJECTED = Counter "user_updates_rejected" []
-        "Updates that were not stored because they were too large.";
+        "Updates that were not stored because they, or those of one request, were too large or too many.";
     EVENTS_TRAITS_OMITTED = Counter "events_traits_omitted" []
-        "Events that contain their user without traits, because the traits of one request exceeded 4 MiB.";
+        "Events that contain their user without traits, because the traits of one request exceeded their bound.";
 }
 
 /// A stat: a metric with the values of its labels.

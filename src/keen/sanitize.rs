@@ -575,9 +575,11 @@ mod tests {
 
     #[test]
     fn sanitize_placeholder_escaped_to_the_last_character_is_null() {
-        let escaped: String = "${keen.ip}".bytes().map(|b| format!("\\u{b:04x}")).collect();
-        assert_eq!(sanitized(&format!("\"{escaped}\"")), "null");
-        assert_eq!(sanitized(&format!("[\"{escaped}\"]")), "[null]");
+        for placeholder in ["${keen.ip}", "${keen.user_agent}"] {
+            let escaped: String = placeholder.bytes().map(|b| format!("\\u{b:04x}")).collect();
+            assert_eq!(sanitized(&format!("\"{escaped}\"")), "null");
+            assert_eq!(sanitized(&format!("[\"{escaped}\"]")), "[null]");
+        }
     }
 
     #[test]

@@ -270,15 +270,17 @@ fn user_id_blank_and_placeholder_fall_back_to_the_anonymous_id() {
 
 #[test]
 fn placeholder_escaped_to_the_last_character_is_never_sent() {
-    let escaped: String = "${keen.ip}".bytes().map(|b| format!("\\u{b:04x}")).collect();
-    let mut shop = fixture(json!({"ipAddon": true})).track();
-    let body = format!(
-        r#"{{"event":"e","properties":{{"p":"{escaped}","ip_address":"{escaped}"}},"context":{{"ip":"{escaped}","userAgent":"{escaped}"}}}}"#
-    );
-    let mapped = shop.map(body);
-    let event = mapped.event();
-    assert_eq!((&event["p"], &event["ip_address"]), (&Value::Null, &Value::Null));
-    assert_eq!((&event["user_agent"], &event["keen"]["addons"]), (&Value::Null, &Value::Null));
+    for placeholder in ["${keen.ip}", "${keen.user_agent}"] {
+        let escaped: String = placeholder.bytes().map(|b| format!("\\u{b:04x}")).collect();
+        let mut shop = fixture(json!({"ipAddon": true})).track();
+        let body = format!(
+            r#"{{"event":"e","properties":{{"p":"{escaped}","ip_address":"{escaped}"}},"context":{{"ip":"{escaped}","userAgent":"{escaped}"}}}}"#
+        );
+        let mapped = shop.map(body);
+        let event = mapped.event();
+        assert_eq!((&event["p"], &event["ip_address"]), (&Value::Null, &Value::Null));
+        assert_eq!((&event["user_agent"], &event["keen"]["addons"]), (&Value::Null, &Value::Null));
+    }
 }
 
 #[test]
@@ -336,6 +338,11 @@ fn batch_page_is_the_page_of_each_message_and_of_its_addons() {
         assert_eq!(event["referrer_url"], "https://from.example/");
         assert_eq!(event["keen"]["addons"][0]["name"], "keen:url_parser");
     }
+    // A page without a URL is a page, too: the header is not used in place of it.
+    let body = json!({
+        "context": {"page": {"title": "t"}}, "batch": [{"type": "track", "event": "e"}],
+    });
+    assert_eq!(shop.map(body.to_string()).event().get("page_url"), None);
 }
 
 #[test]
@@ -355,9 +362,20 @@ fn batch_of_a_server_shares_no_visitors_traits() {
         "\"anonymousId\":\"b\",\"context\":{\"library\":{\"name\":\"analytics-go\"}}",
     );
     assert_eq!(server.map(&handed_on).event().get("user"), None);
-    let mut server = fixture(settings);
-    server.client.user_agent = b"analytics-node/6";
-    assert_eq!(server.map(&body).event().get("user"), None);
+    // The same for the identify alone.
+    let mut server = fixture(settings.clone()).browser();
+    let handed_on = body.replace(
+        "\"anonymousId\":\"a\"",
+        "\"anonymousId\":\"a\",\"context\":{\"library\":{\"name\":\"analytics-go\"}}",
+    );
+    assert_ne!(handed_on, body);
+    assert_eq!(server.map(&handed_on).event().get("user"), None);
+    // A phone is an end user's device, but its messages are not of one page.
+    for agent in [&b"analytics-node/6"[..], b"analytics-ios/4"] {
+        let mut other = fixture(settings.clone());
+        other.client.user_agent = agent;
+        assert_eq!(other.map(&body).event().get("user"), None);
+    }
 }
 
 #[test]

@@ -83,6 +83,8 @@ pub(super) struct Received {
     /// are left to the queue's redrive policy.
     pub(super) unknown_projects: Vec<String>,
     pub(super) malformed: u64,
+    /// Number of messages that are left to the queue's redrive policy.
+    pub(super) left: u64,
 }
 
 /// A pause after failures, which grows with each further one.
@@ -280,9 +282,11 @@ impl Drain {
             });
             let Some(project_id) = project_id else {
                 received.malformed = received.malformed.saturating_add(1);
+                received.left = received.left.saturating_add(1);
                 continue;
             };
             let Some(destination_index) = destination(&project_id) else {
+                received.left = received.left.saturating_add(1);
                 let project_id = project_id.into_owned();
                 if self.unknown_projects.len() < MAX_UNKNOWN_PROJECTS
                     && !self.unknown_projects.contains(&project_id)

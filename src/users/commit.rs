@@ -9,6 +9,7 @@ use super::shard::{SeenAt, Usage};
 use super::sharding::{ShardId, partition_quota, usage_key};
 use super::transaction::{CommitReport, LoadedShard, UserTransaction};
 use super::usage_index::{PartitionUsage, SHARDS};
+use std::collections::BinaryHeap;
 
 /// Maximum attempts at a write while other workers write first.
 const MAX_CAS_ATTEMPTS: usize = 100;
@@ -118,22 +119,17 @@ impl<S: SharedData> UserTransaction<'_, S> {
     /// capacity for the others. Stops if another worker has written first: that shard is then read
     /// again, and its updates are reapplied.
     fn write(&mut self, partition: u64, reserved: &mut Usage) {
-        let mut deltas: Vec<(ShardId, Usage)> = Vec::new();
-        for shrinks in [true, false] {
-            for (shard_id, loaded) in self.dirty_shards_of(partition) {
-                let delta = loaded.delta();
-                if (delta.bytes < 0) == shrinks {
-                    deltas.push((*shard_id, delta));
-                }
-            }
-        }
+        let deltas: BinaryHeap<(i64, i64, ShardId)> = self
+            .dirty_shards_of(partition)
+            .map(|(shard_id, loaded)| (loaded.delta().bytes, loaded.delta().users, *shard_id))
+            .collect();
         let limits = self.limits();
-        for (shard_id, delta) in deltas {
+        for (bytes, users, shard_id) in deltas.into_sorted_vec() {
             let Some(loaded) = self.loaded.get_mut(&shard_id) else { continue };
             let key = shard_id.key(self.settings);
             if self.shared.set(&key, loaded.shard.bytes(), loaded.version) {
                 self.report.written = self.report.written.saturating_add(loaded.update_count());
-                *reserved = reserved.saturating_sub(delta);
+                *reserved = reserved.saturating_sub(Usage { users, bytes });
                 // Its new version is unknown, so it is read again if it is needed again.
                 self.loaded.remove(&shard_id);
             } else {

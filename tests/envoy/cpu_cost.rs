@@ -9,7 +9,7 @@ use std::time::Duration;
 pub(super) const BODY_BYTES: usize = 520_000;
 pub(super) const MAX_RATIO: f64 = 6.0;
 /// Repetitions of an ordinary batch of the largest size, and of each other body. Small bodies are repeated more often.
-const ORDINARY_REPEATS: u32 = 16;
+const ORDINARY_REPEATS: u32 = 8;
 const REPEATS: u32 = 4;
 /// Users that the store of the default configuration holds.
 const USERS: usize = 10_000;
@@ -228,6 +228,15 @@ async fn cpu_time(env: &TestEnv, body: &Body, repeats: u32) -> Duration {
     (env.envoy.cpu_time() - before) / repeats
 }
 
+/// The least of several measurements: other work on the machine only adds to CPU time.
+async fn least_cpu_time(env: &TestEnv, body: &Body, repeats: u32) -> Duration {
+    let mut least = Duration::MAX;
+    for _ in 0..3 {
+        least = least.min(cpu_time(env, body, repeats).await);
+    }
+    least
+}
+
 #[tokio::test]
 async fn worst_bodies_cost_at_most_six_ordinary_batches() {
     let mut config: Value = harness::default_config();
@@ -252,12 +261,16 @@ async fn worst_bodies_cost_at_most_six_ordinary_batches() {
             let batch = Body::json("ordinary batch", "/v1/batch", ordinary_batch(size));
             assert_eq!(env.post("/v1/batch", batch.bytes[0].clone()).await, ok());
             cpu_time(&env, &batch, 3).await; // warms up the VM
-            let time = cpu_time(&env, &batch, batch.repeats(ORDINARY_REPEATS)).await;
+            let time = least_cpu_time(&env, &batch, batch.repeats(ORDINARY_REPEATS)).await;
             println!("an ordinary batch of {} bytes: {time:?} of CPU time", batch.bytes[0].len());
             ordinary.insert(size, time);
         }
-        let time = cpu_time(&env, &body, body.repeats(REPEATS)).await;
-        ratios.push((time.as_secs_f64() / ordinary[&size].as_secs_f64(), body.name));
+        let ratio = |time: Duration| time.as_secs_f64() / ordinary[&size].as_secs_f64();
+        let mut found = ratio(cpu_time(&env, &body, body.repeats(REPEATS)).await);
+        if found > MAX_RATIO / 2.0 {
+            found = found.min(ratio(least_cpu_time(&env, &body, body.repeats(REPEATS)).await));
+        }
+        ratios.push((found, body.name));
     }
     ratios.sort_by(|a, b| b.0.total_cmp(&a.0));
     for (ratio, name) in ratios.iter().take(20) {

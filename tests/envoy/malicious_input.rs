@@ -109,7 +109,8 @@ async fn any_header_bytes_and_sizes_are_answered() {
             let headers = format!("{name}: {}\r\n", "a".repeat(size));
             let got =
                 status(&raw(env.envoy.addr(), post(headers.as_bytes(), body.as_bytes())).await);
-            assert!(matches!(got, 200 | 400 | 431), "{name} of {size}: {got}");
+            let expected: &[u16] = if size > 60 * 1024 { &[431] } else { &[200, 400] };
+            assert!(expected.contains(&got), "{name} of {size}: {got}");
         }
     }
     lives(&env).await;
@@ -412,6 +413,9 @@ async fn smuggling_and_upgrade_attempts_are_rejected() {
     ] {
         let reply = raw(env.envoy.addr(), request.into_bytes()).await;
         assert!(reply.is_empty() || matches!(status(&reply), 400 | 501 | 503), "{name}: {reply}");
+        if name == "chunked by another name" {
+            assert_eq!(status(&reply), 501, "{reply}");
+        }
         assert!(!env.collections().contains(&"smuggled".to_owned()), "{name}");
     }
     for (name, request) in [

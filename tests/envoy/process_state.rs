@@ -4,6 +4,7 @@ use super::fixture::{TestEnv, ok, track};
 use harness::{Dynamic, Envoy};
 use mock_keen::{Fault, MockKeen, Options};
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 
 const HTTP_FILTERS: &str = "/filter_chains/0/filters/0/typed_config/http_filters";
 
@@ -54,16 +55,14 @@ async fn update_refused_for_another_filter_changes_nothing() {
     assert_eq!(known.event["user"]["traits"]["plan"], "pro", "{}", known.event);
 }
 
-/// Two listeners with a filter each, in one VM: with other bounds for users, and with the same source.
-#[tokio::test]
-async fn two_filters_with_different_users_settings_keep_their_users() {
-    let two = |yaml: &mut Value| {
+/// Two listeners with a filter each. `change` changes the second filter's plugin configuration.
+async fn two_filters(change: impl Fn(&mut Value) + Send + 'static) -> (TestEnv, SocketAddr) {
+    let two = move |yaml: &mut Value| {
         let listeners = yaml["static_resources"]["listeners"].as_array_mut().unwrap();
         let mut second = listeners[0].clone();
         second["name"] = json!("second");
-        let value = format!("{HTTP_FILTERS}/0/typed_config/config/configuration/value");
-        second.pointer_mut(&value).unwrap()["users"] =
-            json!({"max": 40_000, "maxBytes": 1_000_000});
+        let plugin = format!("{HTTP_FILTERS}/0/typed_config/config");
+        change(second.pointer_mut(&plugin).unwrap());
         listeners.push(second);
     };
     let mut config = harness::default_config();
@@ -73,18 +72,23 @@ async fn two_filters_with_different_users_settings_keep_their_users() {
     let envoy = builder.start().await.unwrap_or_else(|e| panic!("{e:?}"));
     let s = TestEnv { envoy, keen, client: reqwest::Client::new() };
     let second = s.envoy.listener("second").await.unwrap();
-    let post = async |path: &str, body: String| {
-        let request =
-            s.client.post(format!("http://{second}{path}")).basic_auth("writeKey", Some(""));
-        assert_eq!(request.body(body).send().await.unwrap().status(), 200);
-    };
+    (s, second)
+}
+
+async fn post_to(s: &TestEnv, addr: SocketAddr, path: &str, body: String) {
+    let request = s.client.post(format!("http://{addr}{path}")).basic_auth("writeKey", Some(""));
+    assert_eq!(request.body(body).send().await.unwrap().status(), 200);
+}
+
+/// Two filters whose stores are separate: each adds what was said to itself, both count into the same metrics.
+async fn assert_filters_keep_their_users(s: &TestEnv, second: SocketAddr) {
     let identify = |plan: &str| json!({"userId": "u", "traits": {"plan": plan}}).to_string();
     let event = |name: &str| json!({"event": name, "userId": "u"}).to_string();
     for i in 0..4 {
         assert_eq!(s.post("/v1/identify", identify("first")).await, ok());
-        post("/v1/identify", identify("second")).await;
+        post_to(s, second, "/v1/identify", identify("second")).await;
         assert_eq!(s.post("/v1/track", event(&format!("first {i}"))).await, ok());
-        post("/v1/track", event(&format!("second {i}"))).await;
+        post_to(s, second, "/v1/track", event(&format!("second {i}"))).await;
     }
     let events = s.keen.events();
     assert_eq!(events.len(), 8);
@@ -92,5 +96,55 @@ async fn two_filters_with_different_users_settings_keep_their_users() {
         let plan = event.event["user"]["traits"]["plan"].as_str().unwrap_or_default();
         assert!(event.collection.starts_with(plan) && !plan.is_empty(), "{event:?}");
     }
-    s.until("nothing is pending", async || s.envoy.total("pending_bytes").await == 0).await;
+    s.until("all is counted, and nothing is pending", async || {
+        s.envoy.total("pending_bytes").await == 0
+            && s.envoy.total("events").await == 8
+            && s.envoy.total("events_delivered").await == 8
+    })
+    .await;
+}
+
+/// In one VM, with other bounds for users, and with the same source.
+#[tokio::test]
+async fn two_filters_with_different_users_settings_keep_their_users() {
+    let (s, second) = two_filters(|plugin| {
+        plugin["configuration"]["value"]["users"] = json!({"max": 40_000, "maxBytes": 1_000_000});
+    })
+    .await;
+    assert_filters_keep_their_users(&s, second).await;
+}
+
+/// In two VMs, with equal settings.
+#[tokio::test]
+async fn two_filters_with_different_vm_ids_do_not_disturb_each_other() {
+    let (s, second) =
+        two_filters(|plugin| plugin["vm_config"]["vm_id"] = json!("keen_edge_second")).await;
+    assert_filters_keep_their_users(&s, second).await;
+    // Both share the gauge of the destination, and each takes its own events off the pending bytes.
+    s.keen.fault(Fault::status(403).times(1));
+    assert_eq!(s.post("/v1/track", track("down")).await.0, 503);
+    s.until("the destination is down", async || s.envoy.total("destination_up").await == 0).await;
+    post_to(&s, second, "/v1/track", track("up")).await;
+    s.until("the destination is up, and nothing is pending", async || {
+        s.envoy.total("destination_up").await == 1 && s.envoy.total("pending_bytes").await == 0
+    })
+    .await;
+}
+
+/// In one VM, with equal settings: they share the store.
+#[tokio::test]
+async fn two_filters_with_equal_settings_share_their_users() {
+    let (s, second) = two_filters(|_| {}).await;
+    let identify = json!({"userId": "u", "traits": {"plan": "pro"}}).to_string();
+    assert_eq!(s.post("/v1/identify", identify).await, ok());
+    for name in ["a", "b"] {
+        post_to(&s, second, "/v1/track", json!({"event": name, "userId": "u"}).to_string()).await;
+    }
+    for event in s.keen.events() {
+        assert_eq!(event.event["user"]["traits"]["plan"], "pro", "{}", event.event);
+    }
+    s.until("nothing is pending", async || {
+        s.envoy.total("pending_bytes").await == 0 && s.envoy.total("events_delivered").await == 2
+    })
+    .await;
 }

@@ -511,3 +511,57 @@ fn requests_over_the_bound_of_held_bytes_get_429() {
     vm.tick(50);
     assert_eq!(vm.metric("keen_edge_requests_rejected.reason.overloaded"), 1);
 }
+
+/// Images and page loads have no caller who would send again: over the bound they are served without their event.
+#[test]
+fn images_and_page_loads_over_the_bound_of_held_bytes_are_served_without_event() {
+    let mut config = harness::default_config();
+    config["sources"]["writeKey"]["initialPageview"] = json!(true);
+    config["sources"]["writeKey"]["trackAllPages"] = json!(true);
+    let mut vm = Vm::builder().config(&config).start().unwrap_or_else(|trap| panic!("{trap}"));
+    let ask = |vm: &mut Vm| {
+        let paths: [&[u8]; 2] = [
+            b"/v1/pixel/track?data=eyJldmVudCI6ImUiLCJ3cml0ZUtleSI6IndyaXRlS2V5In0",
+            b"/v1/projects/writeKey/settings",
+        ];
+        paths.map(|path| {
+            let id = vm.open();
+            let head: [(&str, &[u8]); 3] =
+                [(":method", b"GET"), (":path", path), ("referer", b"https://shop.example/")];
+            vm.headers(id, &head, true);
+            vm.turn();
+            let answered = status(vm, id);
+            vm.close(id);
+            answered
+        })
+    };
+    assert_eq!(ask(&mut vm), [200, 200]);
+    assert_eq!(vm.confirm().len(), 2);
+    let part = vec![b' '; 1_000_000];
+    let mut held = Vec::new();
+    let head: [(&str, &[u8]); 3] =
+        [(":method", b"POST"), (":path", b"/v1/track"), ("authorization", b"Basic d3JpdGVLZXk6")];
+    loop {
+        let id = vm.open();
+        vm.headers(id, &head, false);
+        if vm.response(id).is_some() {
+            break;
+        }
+        vm.body(id, &part, false);
+        held.push(id);
+        assert!(held.len() < 300, "no bound");
+    }
+    let before = vm.memory();
+    for _ in 0..2_000 {
+        assert_eq!(ask(&mut vm), [200, 200]);
+    }
+    assert!(vm.callouts().is_empty(), "their events are dropped");
+    assert!(vm.memory() - before < 1 << 20, "{} bytes", vm.memory() - before);
+    vm.tick(50);
+    assert_eq!(vm.metric("keen_edge_requests_mirror_dropped"), 4_000);
+    for id in held {
+        vm.close(id);
+    }
+    assert_eq!(ask(&mut vm), [200, 200]);
+    assert_eq!(vm.confirm().len(), 2, "there is room again");
+}

@@ -2,8 +2,8 @@
 //!
 //! Envoy Gateway's own ports are fixed, so everything runs in a network namespace.
 
-use deploy::envoy::until;
-use deploy::generated::{self, WASM_PATH, read};
+use deploy::envoy::{PATIENCE, until};
+use deploy::generated::{self, WASM_PATH_IN_VOLUME, read};
 use deploy::{Background, fresh_dir, run, tool};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -95,11 +95,12 @@ fn patch_policy() -> String {
     let policies = policies
         .replace(&keen, "")
         .replace("address: api.keen.io, port_value: 443", "address: 127.0.0.1, port_value: 8089")
-        .replace(WASM_PATH, &harness::wasm_path().unwrap().to_string_lossy());
-    // The EnvoyProxy for Kubernetes is in force nowhere, but Envoy Gateway checks its fields.
+        .replace(WASM_PATH_IN_VOLUME, &harness::wasm_path().unwrap().to_string_lossy());
+    // The EnvoyProxy for Kubernetes is in force nowhere, but Envoy Gateway checks its fields. Without Kubernetes it takes
+    // the last EnvoyProxy of a file.
     let kubernetes = gateway.split("---\n").find(|document| document.contains("envoyDeployment:"));
     let kubernetes = kubernetes.expect("the EnvoyProxy").replace("  name: eg\n", "  name: other\n");
-    format!("{before}{HOST}---\n{after}---\n{kubernetes}---\n{policies}")
+    format!("{kubernetes}---\n{before}{HOST}---\n{after}---\n{policies}")
 }
 
 /// The file without patches, with what differs on this machine: the module comes from a local server.
@@ -282,6 +283,14 @@ async fn envoy_gateway_with_the_extension_policy_alone_delivers_an_event() {
     assert!(wasm.starts_with("envoy.filters.http.wasm/"), "{wasm}");
     assert_eq!((buffer, router), ("envoy.filters.http.buffer", "envoy.filters.http.router"));
     assert!(!setup.server.log().contains("panicked"), "{}", setup.server.log());
+}
+
+/// Envoy Gateway checks each field, also of what it does not use here.
+#[tokio::test]
+async fn envoy_gateway_refuses_files_with_a_misspelt_field() {
+    let wrong = patch_policy().replace("volumeMounts:", "volumeMount:");
+    let mut setup = Setup::start("envoy-gateway-wrong", |_| wrong).await;
+    setup.server.logs("unknown field", PATIENCE).await;
 }
 
 /// The listener of the Gateway in a config dump.

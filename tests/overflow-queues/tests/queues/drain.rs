@@ -76,7 +76,7 @@ async fn poison_message_goes_to_the_dead_letter_queue_and_its_neighbours_to_keen
     let policy = json!({"deadLetterTargetArn": dead.arn(), "maxReceiveCount": 1}).to_string();
     world.queue = super::World::new("poison").await.queue;
     world.queue.set_attributes(json!({"RedrivePolicy": policy})).await;
-    world.keen.fault(Fault::poison("id", "queued-3", 500));
+    world.keen.fault(Fault::poison("id", "queued-3", 500).forever());
     let mut bad = message("queued-3");
     let events = bad["events"]["overflow"].as_array_mut().unwrap();
     for id in ["neighbour-0", "neighbour-1", "neighbour-2"] {
@@ -92,7 +92,7 @@ async fn poison_message_goes_to_the_dead_letter_queue_and_its_neighbours_to_keen
     })
     .await;
     fill(&world.queue, 3).await;
-    until(Duration::from_secs(30), "other messages pass", async || world.keen.events().len() == 6)
+    until(Duration::from_secs(40), "other messages pass", async || world.keen.events().len() == 6)
         .await;
     until(Duration::from_secs(90), "it is a dead letter", async || {
         dead.messages().await == 1 && world.queue.messages().await == 0
