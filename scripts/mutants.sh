@@ -17,7 +17,7 @@ if [ "$("$tool" mutants --version 2>/dev/null)" != "cargo-mutants $version" ]; t
     die "cargo could not build cargo-mutants $version"
 fi
 
-options=(--package keen-edge --output "$root/target" --no-shuffle --colors never --caught=false --baseline skip --timeout 240)
+options=(--package keen-edge --output "$root/target" --colors never --baseline skip --timeout 240)
 for directory in delivery mapping keen users segment/message; do options+=(--file "src/$directory/**/*.rs"); done
 if [ -n "${MUTANTS_SHARD:-}" ]; then options+=(--shard "$MUTANTS_SHARD" --sharding round-robin); fi
 
