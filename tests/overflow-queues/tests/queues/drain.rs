@@ -30,10 +30,13 @@ fn assert_all_once(world: &World, count: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn queue_is_drained_by_two_envoys() {
     let world = World::new("two").await;
-    fill(&world.queue, MESSAGES).await;
     world.keen.fault(Fault::delay(400).forever());
     let config = config(&world.queue.url);
     let (first, second) = (envoy(&world, config.clone()).await, envoy(&world, config).await);
+    // Both poll.
+    until(Duration::from_secs(20), "both ask the queue", async || world.proxy.receives() >= 2)
+        .await;
+    fill(&world.queue, MESSAGES).await;
     world.until_drained().await;
     assert_all_once(&world, MESSAGES);
     let drained = async |envoy: &Envoy| envoy.total("events_drained").await;
@@ -50,7 +53,7 @@ async fn queue_is_drained_by_two_envoys() {
 async fn queue_is_drained_on_by_the_next_configuration() {
     let world = World::new("redeploy").await;
     fill(&world.queue, MESSAGES).await;
-    world.keen.fault(Fault::delay(400).forever());
+    world.keen.fault(Fault::delay(1_000).forever());
     let mut config = config(&world.queue.url);
     let envoy = envoy(&world, config.clone()).await;
     until(Duration::from_secs(30), "some are drained", async || world.keen.events().len() > 5)
