@@ -168,7 +168,7 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     (
         "kubectl apply -f deploy/istio/envoyfilter.yaml",
         "tests/deploy/tests/istio.rs",
-        "fn envoyfilter_patches_make_an_envoy_that_delivers_an_event",
+        "fn envoyfilter_applied_by_istio_makes_an_envoy_that_delivers_an_event",
     ),
     ("helm upgrade envoy-gateway ", "tests/deploy/tests/envoy_gateway.rs", "fn envoy_gateway_yaml"),
     (

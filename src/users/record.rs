@@ -193,7 +193,7 @@ fn add_members<'a>(members: &mut Members<'a>, object: &'a str) {
 }
 
 /// Writes a member after those that `out` has.
-fn write_member(out: &mut Vec<u8>, name: &Cow<'_, [u8]>, value: &str) {
+fn write_member(out: &mut Vec<u8>, name: &[u8], value: &str) {
     out.push(if out.is_empty() { b'{' } else { b',' });
     write_string(out, std::str::from_utf8(name).unwrap_or_default());
     out.push(b':');

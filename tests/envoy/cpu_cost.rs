@@ -3,6 +3,7 @@
 use super::fixture::{TestEnv, gzip, ok};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 /// Near `limits.bodyBytes` of envoy.yaml, after decompression.
@@ -257,13 +258,13 @@ async fn worst_bodies_cost_at_most_six_ordinary_batches() {
         // What a compressed body holds is of the largest size.
         let size =
             if body.gzip { BODY_BYTES } else { size.next_multiple_of(20_000).min(BODY_BYTES) };
-        if !ordinary.contains_key(&size) {
+        if let Entry::Vacant(entry) = ordinary.entry(size) {
             let batch = Body::json("ordinary batch", "/v1/batch", ordinary_batch(size));
             assert_eq!(env.post("/v1/batch", batch.bytes[0].clone()).await, ok());
             cpu_time(&env, &batch, 3).await; // warms up the VM
             let time = least_cpu_time(&env, &batch, batch.repeats(ORDINARY_REPEATS)).await;
             println!("an ordinary batch of {} bytes: {time:?} of CPU time", batch.bytes[0].len());
-            ordinary.insert(size, time);
+            entry.insert(time);
         }
         let ratio = |time: Duration| time.as_secs_f64() / ordinary[&size].as_secs_f64();
         let mut found = ratio(cpu_time(&env, &body, body.repeats(REPEATS)).await);
