@@ -30,7 +30,8 @@ drain: ## Stop the Envoy of `make run`, or another one, without losing a call (A
 .PHONY: test
 test: build ## Run all tests that need no SDK, many of them in a real Envoy
 	@scripts/build.sh panic-switch
-	@$(TEST_ENV) cargo test $(LOCKED) --workspace --exclude clients --exclude deploy --exclude facade --exclude observability
+	@$(TEST_ENV) cargo test $(LOCKED) --workspace --exclude clients --exclude deploy --exclude facade --exclude observability \
+		--exclude overflow-queues
 
 # From the oldest version that PyPI has to the one before that of `make test`. PyPI's 1.38.3 has no V8.
 ENVOY_VERSIONS ?= 1.36.2 1.38.2 1.39.3
@@ -62,6 +63,11 @@ test-deploy-full: build ## Check all files in deploy/; builds every tool, which 
 .PHONY: dist
 dist: build ## Leave a release in dist/: filter, checksum, OCI layout, Helm chart, schema, SBOM
 	@scripts/dist.sh
+
+.PHONY: test-overflow
+test-overflow: build ## Run the tests of the overflow queue with ElasticMQ and moto
+	@# They mostly wait.
+	@$(TEST_ENV) RUST_TEST_THREADS=8 cargo test $(LOCKED) --package overflow-queues
 
 .PHONY: bench
 bench: build ## Compare cost with the alternatives (BENCH_ARGS="--rounds 9"); writes target/bench.json

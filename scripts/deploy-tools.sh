@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs a tool that the tests of deploy/ use, and prints its path:
 # scripts/deploy-tools.sh func-e | crane | helm | kustomize | compose-check | kubernetes-validate | buildah |
-# istioctl | envoy-gateway
+# istioctl | istio-config | envoy-gateway
 #
 # Most are built from the Go module proxy into target/deploy-tools/bin, once, with the Go caches beside it. The table below
 # has the versions.
@@ -22,7 +22,7 @@ case "$tool" in
     ;;
   envoy-gateway) package=github.com/envoyproxy/gateway/cmd/envoy-gateway version=v1.9.1 ;;
   # A program of this repository around a library, in tests/deploy/tools/<tool>.
-  compose-check) package=. version='' wrapper="$root/tests/deploy/tools/$tool" ;;
+  compose-check | istio-config) package=. version='' wrapper="$root/tests/deploy/tools/$tool" ;;
   # From PyPI, with the schemas of Kubernetes 1.25 to 1.37.
   kubernetes-validate) package=kubernetes-validate version=1.37.0 ;;
   # From Debian.

@@ -43,7 +43,7 @@ collector() {
   key="$(cat "$source/main.go" "$source/go.sum" | cksum | cut -d ' ' -f 1)"
   tool="$root/target/tools/otel-collector-$key"
   if ! [ -x "$tool" ]; then
-    has go || apt_install golang-go
+    has go || die "this needs Go $(sed -n 's/^go //p' "$source/go.mod") or newer, from https://go.dev/dl"
     say "building an OpenTelemetry Collector (once, one to two minutes)"
     mkdir -p "$root/target/tools"
     (cd "$source" && GOCACHE="$root/target/go/cache" GOMODCACHE="$root/target/go/mod" GOFLAGS="-mod=readonly -modcacherw" \

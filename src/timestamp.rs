@@ -289,13 +289,13 @@ fn day_start(year: i64, month: i64, day: i64) -> Option<i64> {
 }
 
 /// Parses `hh`, `hh:mm` or `hh:mm:ss` with any fraction, with or without colons. 24:00 is the end
-/// of the day. A leap second is the second after it. V8 also reads an hour of one digit.
+/// of the day. A leap second is the second after it. V8 also reads parts of one digit.
 #[inline(never)]
 fn parse_time_of_day(rest: &mut &[u8]) -> Option<i64> {
-    let hour = digits(rest, 2).or_else(|| digits(rest, 1))?;
+    let hour = up_to_two_digits(rest)?;
     let next = |rest: &mut &[u8]| skip(rest, b":") || rest.first().is_some_and(u8::is_ascii_digit);
-    let minute = if next(rest) { digits(rest, 2).filter(|m| *m <= 59)? } else { 0 };
-    let second = if next(rest) { digits(rest, 2).filter(|s| *s <= 60)? } else { 0 };
+    let minute = if next(rest) { up_to_two_digits(rest).filter(|m| *m <= 59)? } else { 0 };
+    let second = if next(rest) { up_to_two_digits(rest).filter(|s| *s <= 60)? } else { 0 };
     let milli = if skip(rest, b".,") { fraction(rest)? } else { 0 };
     let of_day =
         hour.checked_mul(3600)?.checked_add(minute.checked_mul(60)?)?.checked_add(second)?;
@@ -319,7 +319,7 @@ fn offset(rest: &mut &[u8]) -> Option<i64> {
     if !west && !skip(rest, b"+") {
         return None;
     }
-    let hours = digits(rest, 2).or_else(|| digits(rest, 1))?;
+    let hours = up_to_two_digits(rest)?;
     skip(rest, b":");
     let minutes = digits(rest, 2).unwrap_or(0);
     if hours > 23 || minutes > 59 {
@@ -352,6 +352,10 @@ fn digits(rest: &mut &[u8], count: usize) -> Option<i64> {
     })?;
     *rest = tail;
     Some(number)
+}
+
+fn up_to_two_digits(rest: &mut &[u8]) -> Option<i64> {
+    digits(rest, 2).or_else(|| digits(rest, 1))
 }
 
 fn skip(rest: &mut &[u8], any_of: &[u8]) -> bool {

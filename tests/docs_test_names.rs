@@ -7,9 +7,11 @@ fn code(page: &str) -> Vec<String> {
     page.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// Whether `module::name` is a test in tests/envoy. `module::*` stands for all tests of a module.
+/// Whether `module::name` is a test in tests/envoy or tests/overflow-queues. `module::*` stands for all tests of a
+/// module.
 fn test_exists(module: &str, name: &str) -> bool {
-    let text = fs::read_to_string(format!("tests/envoy/{module}.rs")).unwrap_or_default();
+    let of = |dir: &str| fs::read_to_string(format!("{dir}/{module}.rs")).unwrap_or_default();
+    let text = of("tests/envoy") + &of("tests/overflow-queues/tests/queues");
     if name == "*" { !text.is_empty() } else { text.contains(&format!("async fn {name}()")) }
 }
 

@@ -15,8 +15,10 @@ mod model;
 mod outages;
 
 use keen_edge::config::{DeliverySettings, OverflowSettings};
+use keen_edge::overflow::{message, sqs};
 use model::{KeenReply, Model, PROJECTS, QueueReply, Step, WORKERS};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 fn step() -> impl Strategy<Value = Step> {
     let events = proptest::collection::vec((0..PROJECTS, 0..3_u8, 0..150_usize), 0..8);
@@ -97,5 +99,75 @@ proptest! {
             model.step(step);
         }
         model.recover();
+    }
+}
+
+/// JSON values with any characters.
+fn json_value() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<i64>().prop_map(serde_json::Value::from),
+        any::<String>().prop_map(serde_json::Value::from),
+        proptest::collection::vec(any::<char>(), 0..4)
+            .prop_map(|chars| chars.into_iter().collect::<String>().into()),
+        Just(serde_json::Value::from("\u{fffe}\u{ffff}\u{1}\u{7f}\u{0}\"\\")),
+    ];
+    leaf.prop_recursive(4, 16, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(serde_json::Value::from),
+            proptest::collection::btree_map(any::<String>(), inner, 0..4)
+                .prop_map(|members| members.into_iter().collect::<serde_json::Map<_, _>>().into()),
+        ]
+    })
+}
+
+/// Whether SQS accepts all characters (Amazon SQS API Reference, `SendMessage`).
+fn is_legal(text: &str) -> bool {
+    text.chars().all(|char| {
+        matches!(char, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A message contains only characters that SQS accepts, and its events unchanged.
+    #[test]
+    fn message_of_any_events_is_legal_and_read_as_written(
+        collections in proptest::collection::btree_map(
+            any::<String>(),
+            proptest::collection::vec(json_value().prop_map(|value| serde_json::json!({"p": value})), 1..4),
+            1..4,
+        ),
+    ) {
+        let body = serde_json::to_string(&collections).unwrap();
+        let text = message::encode("9181bcd23843312d87000000", body.as_bytes()).unwrap();
+        prop_assert!(is_legal(&text));
+        let mut read: BTreeMap<String, Vec<serde_json::Value>> = BTreeMap::new();
+        let project = message::parse(&text, &mut |collection, event| {
+            read.entry(collection.to_owned()).or_default().push(serde_json::from_str(event).unwrap());
+        });
+        prop_assert_eq!(project.as_deref(), Some("9181bcd23843312d87000000"));
+        prop_assert_eq!(read, collections);
+    }
+
+    /// Whatever a queue replies or contains, nothing fails, and only 200 with a `MessageId` is success.
+    #[test]
+    fn reply_of_any_bytes_is_read(
+        status in prop_oneof![Just(None), Just(Some(200)), (100..600_u16).prop_map(Some)],
+        reply in prop_oneof![
+            any::<Vec<u8>>(),
+            json_value().prop_map(|value| value.to_string().into_bytes()),
+            json_value().prop_map(|value| serde_json::json!({"MessageId": value, "Messages": value}).to_string().into_bytes()),
+        ],
+    ) {
+        let stored = sqs::parse_send_reply(status, &reply).is_ok();
+        let parsed: Option<serde_json::Value> = serde_json::from_slice(&reply).ok();
+        let id = parsed.as_ref().and_then(|reply| reply.get("MessageId")?.as_str());
+        prop_assert_eq!(stored, status == Some(200) && id.is_some_and(|id| !id.is_empty()));
+        let _ = sqs::parse_receive_reply(status, &reply);
+        prop_assert_eq!(sqs::parse_delete_reply(status, &reply).is_ok(), status == Some(200));
+        let text = String::from_utf8_lossy(&reply);
+        prop_assert_eq!(message::parse(&text, &mut |_, _| {}), None);
     }
 }

@@ -8,7 +8,7 @@ use keen_edge::mapping::{Client, EventBuffer, MessageOutcome, Request, RequestSt
 use keen_edge::segment::http::content_encoding;
 use keen_edge::segment::http::initial_pageview::SettingsRequest;
 use keen_edge::segment::http::{
-    BadRequestReason, CallerSide, Endpoint, Response, pixel, write_key,
+    BadRequestReason, CallerSide, Endpoint, Overload, Response, pixel, write_key,
 };
 use keen_edge::segment::message::MessageType;
 use keen_edge::users::UserTransaction;
@@ -132,6 +132,13 @@ impl Explainer {
             }
         };
         match mapped {
+            Ok(mapped) if mapped.is_overflowed => {
+                // Nothing of the request is kept. A client would get this again and again.
+                explanation.status = Some(Response::TooManyRequests(Overload::QueueFull).status());
+                "its events would be more than 32 times larger than the request: send smaller batches, \
+                 or less in the batch's context and traits"
+                    .clone_into(&mut explanation.summary);
+            }
             Ok(mapped) => {
                 explanation.messages = mapped.messages;
                 explanation.sanitized = mapped.sanitized;
@@ -192,7 +199,7 @@ impl Explainer {
         let stats =
             map_request(&self.config, request, |_| client, make_token, &mut users, &mut buffer)?;
         users.commit();
-        Ok(self.messages(&stats, &buffer))
+        Ok(Mapped { is_overflowed: buffer.is_overflowed(), ..self.messages(&stats, &buffer) })
     }
 
     fn messages(&self, stats: &RequestStats, buffer: &EventBuffer) -> Mapped {
@@ -214,7 +221,7 @@ impl Explainer {
                 because: self.because(outcome),
             }
         });
-        Mapped { messages: messages.collect(), sanitized: stats.sanitized }
+        Mapped { messages: messages.collect(), sanitized: stats.sanitized, is_overflowed: false }
     }
 
     /// Why a message gives no event, in a sentence.
@@ -258,6 +265,8 @@ impl Explainer {
 struct Mapped {
     messages: Vec<Message>,
     sanitized: u64,
+    /// The events are many times larger than the request: see [`EventBuffer::is_overflowed`].
+    is_overflowed: bool,
 }
 
 /// An event's JSON. It is valid: the filter has written it.

@@ -236,6 +236,20 @@ fn requests_without_messages_are_named() {
 }
 
 #[test]
+fn request_whose_events_outgrow_it_is_a_429() {
+    let config = one_source("outgrown");
+    let traits = json!({"Keen IO": {"traits": {"text": "t".repeat(9_000)}}});
+    let messages = vec![json!({"type": "track", "event": "E", "userId": "u"}); 1_000];
+    let (code, text) =
+        text(&config, &json!({"batch": messages, "integrations": traits}).to_string());
+    assert_eq!(code, 1);
+    assert!(
+        text.starts_with("POST /v1/batch 429 its events would be more than 32 times"),
+        "{text}"
+    );
+}
+
+#[test]
 fn pixel_is_explained() {
     let path = "/v1/pixel/track?writeKey=wk_4f1c00112233&event=Opened&userId=u";
     let explained =

@@ -411,6 +411,15 @@ const rows: [title: string, panels: Panel[]][] = [
           ["drained {{project}}, rejected: {{error}}", sum(rate("keen_edge_events_drained_rejected"), "project", "error")],
         ],
       }),
+      graph({
+        title: "Trouble with the queue",
+        description: "Events that the queue did not take, and messages left to its redrive policy, each time they are received. The log says why.",
+        unit: "cps",
+        queries: [
+          ["events not taken", sum(rate("keen_edge_events_overflow_failed"))],
+          ["messages left", sum(rate("keen_edge_overflow_messages_left"))],
+        ],
+      }),
       stat({
         title: "Left in the queue",
         description: "Overflowed minus drained in the time range. The queue's own metrics have the exact number.",
@@ -430,7 +439,7 @@ const rows: [title: string, panels: Panel[]][] = [
     [
       graph({
         title: "User updates",
-        description: "Written to the user store, and rejected because they were too large.",
+        description: "Written to the user store, and rejected because they were too large or too many.",
         unit: "cps",
         queries: [
           ["written", sum(rate("keen_edge_user_updates_written"))],
@@ -445,7 +454,7 @@ const rows: [title: string, panels: Panel[]][] = [
       }),
       graph({
         title: "Events without their user's traits",
-        description: "The traits of one request exceeded 4 MiB.",
+        description: "The traits of one request exceeded their bound.",
         unit: "cps",
         queries: [["events", sum(rate("keen_edge_events_traits_omitted"))]],
       }),

@@ -13,6 +13,9 @@ use std::mem::take;
 
 /// Maximum number of concurrent handovers.
 const MAX_HANDOVERS: usize = 4;
+/// Events of a project are handed over at most this often: each handover is a message that costs
+/// money, and a message has room for many events.
+const HANDOVER_INTERVAL_MS: u64 = 50;
 /// Longest pause after failed handovers.
 const BACKOFF_MAX_MS: u64 = 5_000;
 /// Minimum time limit of a callout to Keen, however old its events are.
@@ -175,6 +178,9 @@ impl Delivery {
             let share = soft_limit.checked_div(self.active_projects).unwrap_or(soft_limit);
             let is_above = self.pending_bytes > soft_limit;
             let project = self.projects.get_mut(destination_index)?;
+            if now < project.next_handover_ms && !is_above && !draining {
+                return None;
+            }
             if project.handover.is_empty() {
                 let is_unattended_due = draining || (is_above && project.pending_bytes > share);
                 let mut left = policy.max_body_bytes;
@@ -186,6 +192,9 @@ impl Delivery {
                 }
             }
             let mut batch = project.pop_handover(policy.max_body_bytes)?;
+            if project.handover.is_empty() {
+                project.next_handover_ms = now.saturating_add(HANDOVER_INTERVAL_MS);
+            }
             let unconfirmed = self.discard_expired(destination_index, &mut batch);
             self.add_unreported(
                 destination_index,

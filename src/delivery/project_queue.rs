@@ -40,6 +40,8 @@ pub(super) struct ProjectQueue {
     parked_failures: u32,
     /// Batches for the overflow queue.
     pub(super) handover: VecDeque<Batch>,
+    /// When further batches are handed over: those of one interval go in few messages.
+    pub(super) next_handover_ms: u64,
     pub(super) in_flight: usize,
     /// How many of `in_flight` count against `maxInFlight`: none while the project is unhealthy.
     pub(super) counted_in_flight: usize,

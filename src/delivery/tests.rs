@@ -965,3 +965,21 @@ fn submission_of_a_client_displaces_unattended_events_of_its_own_project() {
         );
     }
 }
+
+#[test]
+fn pending_ms_of_a_callout_is_that_of_its_oldest_event_over_all_retries() {
+    let mut m = machine(settings());
+    m.submit_all(Some(1), EVENT, 0);
+    let first = m.next_callout(0).unwrap();
+    m.submit_all(Some(2), EVENT, 10);
+    m.submit_all(Some(3), EVENT, 40);
+    let failed = m.settle(first.id, CalloutOutcome::RetryAfter(500), 100);
+    assert_eq!((failed.delivered, failed.pending_ms), (0, 100));
+    let retried = m.next_callout(600).unwrap();
+    let report = m.settle(retried.id, recorded(1), 650);
+    assert_eq!((report.delivered, report.pending_ms), (1, 650));
+    let second = m.next_callout(660).unwrap();
+    assert_eq!(second.events, 2);
+    let report = m.settle(second.id, recorded(2), 700);
+    assert_eq!((report.delivered, report.pending_ms), (2, 690));
+}

@@ -69,10 +69,16 @@ families! {
          rejects them without a name), `drain` (Envoy stopped or replaced the configuration).";
     EVENTS_OVERFLOWED = Counter "events_overflowed" []
         "Events sent to the overflow queue.";
+    EVENTS_OVERFLOW_FAILED = Counter "events_overflow_failed" []
+        "Events that the overflow queue did not take. They wait for Keen again.";
     EVENTS_DRAINED = Counter "events_drained" []
         "Events brought from the overflow queue to Keen.";
     EVENTS_DRAINED_REJECTED = Counter "events_drained_rejected" ["project", "error"]
         "Events from the overflow queue that Keen rejected for their content.";
+    OVERFLOW_MESSAGES_LEFT = Counter "overflow_messages_left" []
+        "Messages left to the redrive policy of the overflow queue, each time they are received: Keen \
+         does not accept one of their events, their project is not configured, or keen-edge did not \
+         write them.";
     OVERFLOW_UP = Gauge "overflow_up" []
         "0 when the last request to the overflow queue failed, else 1.";
     VALUES_SANITIZED = Counter "values_sanitized" []

@@ -315,6 +315,8 @@ impl Telemetry {
     /// Counts the result of an overflow call, and logs problems. `status`: status of the reply.
     pub(super) fn record_overflow(&mut self, report: &OverflowReport, status: Option<u16>) {
         self.count(&metrics::EVENTS_OVERFLOWED, &[], report.overflowed);
+        self.count(&metrics::EVENTS_OVERFLOW_FAILED, &[], report.returned);
+        self.count(&metrics::OVERFLOW_MESSAGES_LEFT, &[], report.left);
         self.count(&metrics::EVENTS_DRAINED, &[], report.drained);
         if let Some(up) = report.queue_up {
             self.record(&metrics::OVERFLOW_UP, &[], u64::from(up));
@@ -337,6 +339,12 @@ impl Telemetry {
             self.warn(&format!("overflow {name}"), &|| {
                 let status = error.status.map_or("no reply".to_owned(), |s| format!("status {s}"));
                 format!("the overflow queue does not accept a request: {status}, {name}")
+            });
+        }
+        if report.left > 0 && report.destination_index.is_some() {
+            self.warn("overflow left", &|| {
+                "Keen fails on an event of a message of the overflow queue, which keeps the message"
+                    .to_owned()
             });
         }
         for project in &report.unknown_projects {

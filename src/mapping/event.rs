@@ -111,7 +111,10 @@ pub(super) fn uniqueness_token<'a>(
             let (id, lossy) = text.decode_noting_loss();
             (id, text.raw(), lossy)
         }
-        Value::Number(digits) => (Cow::Borrowed(digits), digits, false),
+        // 0 is the default of a field that was never set.
+        Value::Number(digits) if message.message_id.truthy() => {
+            (Cow::Borrowed(digits), digits, false)
+        }
         _ => return None,
     };
     if is_blank(&id) || is_placeholder_text(&id) {

@@ -26,7 +26,7 @@ const MAX_CONSECUTIVE_SPLITS: u32 = 12;
 const MAX_DELETE_ATTEMPTS: u32 = 3;
 /// Maximum number of concurrent `DeleteMessage` requests.
 const MAX_DELETES: usize = 4;
-/// Maximum number of messages held for destinations that are down.
+/// Above this number of held messages no further ones of destinations that are down are held.
 const MAX_HELD: usize = 10;
 /// During an outage a received message is hidden for as long as the outage has lasted, but not
 /// longer than this, in seconds: an outage of days does not use up the message's receipts.
@@ -83,6 +83,8 @@ pub(super) struct Received {
     /// are left to the queue's redrive policy.
     pub(super) unknown_projects: Vec<String>,
     pub(super) malformed: u64,
+    /// Number of messages that are left to the queue's redrive policy.
+    pub(super) left: u64,
 }
 
 /// A pause after failures, which grows with each further one.
@@ -223,7 +225,6 @@ impl Drain {
     pub(super) fn is_receive_due(&self, is_ready: impl Fn(usize) -> bool, now: u64) -> bool {
         self.has_lease(now)
             && !self.is_receiving
-            && self.waiting.len() < MAX_HELD
             && self.waiting.iter().all(|pending| self.is_paused(pending.destination_index, now))
             && now >= self.pause.until_ms
             && now >= self.next_receive_ms
@@ -272,7 +273,8 @@ impl Drain {
             self.pause.extend(now);
             return received;
         };
-        let (is_empty, mut is_usable) = (messages.is_empty(), false);
+        let is_empty = messages.is_empty();
+        let (mut is_usable, mut has_down) = (false, false);
         for ReceivedMessage { receipt_handle, body } in messages {
             let mut events = Batch::default();
             let project_id = message::parse(&body, &mut |collection, event| {
@@ -280,9 +282,11 @@ impl Drain {
             });
             let Some(project_id) = project_id else {
                 received.malformed = received.malformed.saturating_add(1);
+                received.left = received.left.saturating_add(1);
                 continue;
             };
             let Some(destination_index) = destination(&project_id) else {
+                received.left = received.left.saturating_add(1);
                 let project_id = project_id.into_owned();
                 if self.unknown_projects.len() < MAX_UNKNOWN_PROJECTS
                     && !self.unknown_projects.contains(&project_id)
@@ -292,7 +296,9 @@ impl Drain {
                 }
                 continue;
             };
-            if self.is_stopped {
+            let is_down = self.is_paused(destination_index, now);
+            has_down |= is_down;
+            if self.is_stopped || (is_down && self.waiting.len() >= MAX_HELD) {
                 continue;
             }
             self.waiting.push(Pending {
@@ -305,12 +311,15 @@ impl Drain {
                 has_failed: false,
                 has_results: false,
             });
-            is_usable |= !self.is_paused(destination_index, now);
+            is_usable |= !is_down;
         }
         if is_usable {
             // There may be more messages. They are received once these are sent.
             self.next_receive_ms = now;
             self.pause = Pause::default();
+        } else if has_down {
+            // The next ones may be of destinations that are up.
+            self.next_receive_ms = now.saturating_add(PAUSE_MIN_MS);
         } else if !is_empty {
             // No usable message: poll less and less often.
             self.pause.extend(now);
@@ -390,7 +399,10 @@ impl Drain {
                 self.pause_destination(destination, now.saturating_add(retry_after_ms), now);
                 pending.parts.append(&mut pending.failed);
                 pending.parts.push(part);
-                self.waiting.push(pending);
+                progress.is_left = self.waiting.len() >= MAX_HELD.saturating_mul(2);
+                if !progress.is_left && !self.is_stopped {
+                    self.waiting.push(pending);
+                }
                 return (progress, None);
             }
         }

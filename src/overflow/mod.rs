@@ -77,7 +77,8 @@ pub struct OverflowReport {
     pub drained: u64,
     /// Events from the queue that Keen rejected for their content.
     pub rejected: Vec<Rejection>,
-    /// Number of messages that stay in the queue because Keen did not accept all of their events.
+    /// Number of messages that stay in the queue: Keen did not accept all of their events, their
+    /// project is not configured, or they are unreadable.
     pub left: u64,
     /// Whether Keen accepts events for this destination. `None`: the call does not show it.
     pub destination_up: Option<bool>,
@@ -323,6 +324,7 @@ impl Overflow {
         let received = drain.on_received(messages, destination, send_before_ms, now);
         report.unknown_projects = received.unknown_projects;
         report.malformed = received.malformed;
+        report.left = received.left;
     }
 
     fn on_sent(

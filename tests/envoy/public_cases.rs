@@ -1,10 +1,12 @@
 //! The cases of `tests/public-cases`: forms of requests that people have reported, and their siblings.
 
 use super::cpu_cost::{BODY_BYTES, MAX_RATIO, ordinary_batch};
-use super::fixture::{PATIENCE, TestEnv, gzip, ok, raw, refused, track};
+use super::fixture::{PATIENCE, TestEnv, gzip, ok, refused, track};
 use mock_keen::Fault;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -82,13 +84,38 @@ fn bytes(request: &Value) -> Vec<u8> {
     bytes
 }
 
+/// Sends a request, and returns the response. Does not wait until Envoy closes the connection, which may take a second.
+async fn exchange(addr: SocketAddr, request: Vec<u8>) -> String {
+    let exchange = move || {
+        let mut stream = TcpStream::connect(addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&request).unwrap();
+        let (mut reply, mut chunk) = (Vec::new(), [0; 65_536]);
+        while !is_whole(&String::from_utf8_lossy(&reply)) {
+            match stream.read(&mut chunk) {
+                Ok(bytes) if bytes > 0 => reply.extend_from_slice(&chunk[..bytes]),
+                _ => break,
+            }
+        }
+        String::from_utf8_lossy(&reply).into_owned()
+    };
+    tokio::task::spawn_blocking(exchange).await.unwrap()
+}
+
+/// Whether a response has its whole body.
+fn is_whole(reply: &str) -> bool {
+    let Some((head, body)) = reply.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    length.and_then(|length| length.parse().ok()).is_some_and(|length: usize| body.len() >= length)
+}
+
 /// What is wrong with the outcome of a case.
 async fn judge(env: &TestEnv, case: &Value) -> Vec<String> {
     let (request, expected) = (&case["request"], &case["expected"]);
     let mut wrong = Vec::new();
     env.keen.reset();
     let logged = env.envoy.log().len();
-    let reply = raw(env.envoy.addr(), bytes(request)).await;
+    let reply = exchange(env.envoy.addr(), bytes(request)).await;
     let status: u64 = reply.split(' ').nth(1).and_then(|it| it.parse().ok()).unwrap_or(0);
     if expected.get("status").is_some_and(|want| *want != status) {
         wrong.push(format!("status {status}"));
@@ -163,7 +190,7 @@ async fn cpu_ratio(env: &TestEnv, request: &Value) -> f64 {
     let cpu_time = async |request: Vec<u8>, repeats: u32| {
         let before = env.envoy.cpu_time();
         for _ in 0..repeats {
-            raw(env.envoy.addr(), request.clone()).await;
+            exchange(env.envoy.addr(), request.clone()).await;
         }
         (env.envoy.cpu_time() - before).as_secs_f64() / f64::from(repeats)
     };
@@ -222,6 +249,41 @@ async fn retry_after_date() {
         let waited = start.elapsed();
         let range = Duration::from_millis(1_950)..Duration::from_secs(5);
         assert!(range.contains(&waited), "{date}: {waited:?}");
+    }
+    env.envoy.no_panic_in_log();
+}
+
+/// The reason of each 429 and 503 is a sentence in the body, and a word in the access log.
+#[tokio::test]
+async fn call_to_be_retried_says_why() {
+    let mut config = harness::default_config();
+    config["delivery"] = json!({"holdMs": 800, "retries": 0, "maxPendingBytes": 2_000});
+    let env = TestEnv::with(config).await;
+    let large = json!({"userId": "u", "event": "E", "properties": {"text": "t".repeat(3_000)}});
+    let queue_full = "too many requests: the queue is full (delivery.maxPendingBytes)";
+    for (fault, body, status, message, reason) in [
+        (None, large.to_string(), 429, queue_full, "queue_full"),
+        (Some(Fault::hang()), track("a"), 503, "not confirmed in time", "unconfirmed"),
+        (
+            Some(Fault::status(401)),
+            track("b"),
+            503,
+            "destination rejected the call",
+            "destination_rejected",
+        ),
+    ] {
+        env.keen.clear_faults();
+        if let Some(fault) = fault {
+            env.keen.fault(fault.times(1));
+        }
+        let (got, answer) = env.post("/v1/track", body).await;
+        assert_eq!((got, answer["message"].as_str()), (status, Some(message)), "{answer}");
+        let want = [format!("\"reason\":\"{reason}\""), format!("\"status\":{status}")];
+        env.until(reason, async || {
+            let log = env.envoy.log();
+            log.lines().any(|line| want.iter().all(|part| line.contains(part)))
+        })
+        .await;
     }
     env.envoy.no_panic_in_log();
 }

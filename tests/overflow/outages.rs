@@ -132,22 +132,22 @@ fn message_of_an_unknown_project_is_left() {
 #[test]
 fn message_of_a_destination_that_is_down_delays_no_other() {
     let mut model = model();
-    for destination in [0, 1] {
-        for _ in 0..5 {
+    for (destination, messages) in [(0, 15), (1, 5)] {
+        for _ in 0..messages {
             model.submit(0, false, &[(destination, 0, 30); 3]);
             model.run(6_000, keen_fails(Some(402)), QueueReply::Succeeds);
         }
     }
-    assert_eq!(model.messages.len(), 10);
-    // The first project's events contain ids below 15.
+    assert_eq!(model.messages.len(), 20);
+    // The first project's events contain ids below 45.
     let first_is_down = |body: &[u8]| {
         let body: serde_json::Value = serde_json::from_slice(body).unwrap();
-        let is_first = body["c0"][0]["id"].as_u64().unwrap() < 15;
+        let is_first = body["c0"][0]["id"].as_u64().unwrap() < 45;
         KeenReply::Fails(Some(402)).unless(!is_first)
     };
     model.run(180_000, first_is_down, QueueReply::Succeeds);
-    assert_eq!(model.messages.len(), 5);
-    assert!((15..30).all(|id| model.at_keen.contains(&id)));
+    assert_eq!(model.messages.len(), 15);
+    assert!((45..60).all(|id| model.at_keen.contains(&id)));
     // A message is hidden for as long as the outage has lasted.
     model.run(240_000, keen_accepts, QueueReply::Succeeds);
     assert!(model.messages.is_empty());

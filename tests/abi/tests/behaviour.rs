@@ -498,6 +498,8 @@ fn requests_over_the_bound_of_held_bytes_get_429() {
     };
     assert!(held.len() > 200, "{} requests", held.len());
     assert_eq!(status(&vm, rejected), 429);
+    let body = String::from_utf8_lossy(&vm.response(rejected).unwrap().body).into_owned();
+    assert!(body.contains("too many bytes are being read"), "{body}");
     vm.close(rejected);
     for id in held {
         vm.body(id, b"{}", true);

@@ -21,6 +21,7 @@ pub fn with_local_addresses(text: &str, keen: SocketAddr) -> String {
         .replace("port_value: 9901", "port_value: 0")
         .replace("port_value: 8089", &format!("port_value: {}", keen.port()))
         .replace(crate::generated::WASM_PATH, &wasm.to_string_lossy())
+        .replace(crate::generated::WASM_PATH_IN_VOLUME, &wasm.to_string_lossy())
 }
 
 /// A running Envoy.

@@ -6,6 +6,9 @@ use std::{fs, path::Path};
 /// The path of the module in the files of `deploy/`.
 pub const WASM_PATH: &str = "/etc/envoy/keen_edge.wasm";
 
+/// The path of the module where the image with the filter alone is mounted as a volume.
+pub const WASM_PATH_IN_VOLUME: &str = "/etc/keen-edge/filter/plugin.wasm";
+
 /// How a file is brought up to date.
 pub const UPDATE: &str = "UPDATE_DEPLOY=1 cargo test -p deploy --test generated";
 
@@ -114,7 +117,7 @@ pub fn filter() -> String {
 /// `envoy.yaml` has other lines around that field.
 #[must_use]
 pub fn filter_for_control_plane() -> String {
-    let text = filter();
+    let text = filter().replace(WASM_PATH, WASM_PATH_IN_VOLUME);
     let (start, end) = ("# The callbacks that Envoy runs", "# An invalid configuration");
     assert!(text.contains(start) && text.contains(end), "{text}");
     let mut moved = false;

@@ -19,6 +19,8 @@ struct Way {
     /// The names of Envoy's counters.
     applied: &'static str,
     rejected: &'static str,
+    /// The status of a call with an unknown key on a connection that was open before such calls became a 400.
+    open_connection_after_edit: u16,
 }
 
 const ECDS: Way = Way {
@@ -27,6 +29,7 @@ const ECDS: Way = Way {
     directory: "/etc/envoy/filter",
     applied: "extension_config_discovery.http_filter.keen_edge.config_reload",
     rejected: "extension_config_discovery.http_filter.keen_edge.config_fail",
+    open_connection_after_edit: 400,
 };
 
 const LDS: Way = Way {
@@ -35,6 +38,7 @@ const LDS: Way = Way {
     directory: "/etc/envoy/listeners",
     applied: "listener_manager.lds.update_success",
     rejected: "listener_manager.lds.update_rejected",
+    open_connection_after_edit: 200,
 };
 
 struct TestEnv {
@@ -73,9 +77,14 @@ impl TestEnv {
 
     /// The status of a track call on a new connection.
     async fn track(&self, key: &str, event: &str) -> u16 {
+        self.track_with(&reqwest::Client::new(), key, event).await
+    }
+
+    /// The status of a track call of this client, which keeps its connection.
+    async fn track_with(&self, client: &reqwest::Client, key: &str, event: &str) -> u16 {
         let body = format!(r#"{{"userId": "u", "event": "{event}"}}"#);
         let url = format!("http://{}/v1/track", self.addr);
-        let call = reqwest::Client::new().post(url).basic_auth(key, Some("")).body(body);
+        let call = client.post(url).basic_auth(key, Some("")).body(body);
         call.send().await.map_or(0, |response| response.status().as_u16())
     }
 
@@ -135,10 +144,13 @@ async fn an_edit_takes_effect_without_a_failed_call(name: &str, way: &Way) {
     let load = Load::start(env.addr);
     load.further(50).await;
     assert_eq!(env.track("unknown", "x").await, 200);
+    let connected = reqwest::Client::new();
+    assert_eq!(env.track_with(&connected, "unknown", "x").await, 200);
 
     let (succeeded, output) = env.edit_as_documented(REJECT_UNKNOWN).await;
     assert!(succeeded, "{output}");
     env.in_force().await;
+    assert_eq!(env.track_with(&connected, "unknown", "x").await, way.open_connection_after_edit);
     load.further(200).await;
 
     // The check names the mistake, and the file is not replaced.

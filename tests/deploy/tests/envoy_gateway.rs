@@ -2,11 +2,10 @@
 //!
 //! Envoy Gateway's own ports are fixed, so everything runs in a network namespace.
 
-use deploy::envoy::until;
-use deploy::generated::{self, WASM_PATH, read};
+use deploy::envoy::{PATIENCE, until};
+use deploy::generated::{self, WASM_PATH_IN_VOLUME, read};
 use deploy::{Background, fresh_dir, run, tool};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -80,6 +79,9 @@ impl Namespace {
     }
 }
 
+/// The registry of the test.
+const REGISTRY: &str = "127.0.0.1:5000";
+
 /// An EnvoyProxy of this machine instead of Kubernetes.
 const HOST: &str = "    type: Host\n    host: {envoyVersion: 1.40.0}\n";
 
@@ -95,31 +97,42 @@ fn patch_policy() -> String {
     let policies = policies
         .replace(&keen, "")
         .replace("address: api.keen.io, port_value: 443", "address: 127.0.0.1, port_value: 8089")
-        .replace(WASM_PATH, &harness::wasm_path().unwrap().to_string_lossy());
-    // The EnvoyProxy for Kubernetes is in force nowhere, but Envoy Gateway checks its fields.
+        .replace(WASM_PATH_IN_VOLUME, &harness::wasm_path().unwrap().to_string_lossy());
+    // The EnvoyProxy for Kubernetes is in force nowhere, but Envoy Gateway checks its fields. Without Kubernetes it takes
+    // the last EnvoyProxy of a file.
     let kubernetes = gateway.split("---\n").find(|document| document.contains("envoyDeployment:"));
     let kubernetes = kubernetes.expect("the EnvoyProxy").replace("  name: eg\n", "  name: other\n");
-    format!("{before}{HOST}---\n{after}---\n{kubernetes}---\n{policies}")
+    format!("{kubernetes}---\n{before}{HOST}---\n{after}---\n{policies}")
 }
 
-/// The file without patches, with what differs on this machine: the module comes from a local server.
-fn extension_policy(sha256: &str) -> String {
+/// The file without patches, with what differs on this machine: its registry and Keen.
+fn extension_policy() -> String {
     let text = read("deploy/envoy-gateway/extension-policy.yaml");
-    let image = generated::block(&text, "type: Image");
-    let image_url = generated::block(&text, "image: {url:");
     let keen = "    - fqdn: {hostname: api.keen.io, port: 443}\n";
     let tls = "  tls:\n    wellKnownCACertificates: System\n    sni: api.keen.io\n";
     assert!(text.contains(keen) && text.contains(tls), "{text}");
     text.replace("    type: Kubernetes\n", HOST)
-        .replace(image.trim_end(), "type: HTTP")
-        .replace(
-            image_url.trim_end(),
-            &format!(
-                "http: {{url: \"http://127.0.0.1:8090/keen_edge.wasm\", sha256: \"{sha256}\"}}"
-            ),
-        )
+        .replace("registry.example.com", REGISTRY)
         .replace(keen, "    - ip: {address: 127.0.0.1, port: 8089}\n")
         .replace(tls, "")
+}
+
+/// Pushes the image with the filter alone, as deploy/container/Dockerfile.filter makes it.
+fn push_filter(namespace: &Namespace, dir: &Path) {
+    let files = dir.join("image");
+    fs::create_dir(&files).unwrap();
+    fs::copy(harness::wasm_path().unwrap(), files.join("plugin.wasm")).unwrap();
+    let layer = dir.join("layer.tar");
+    let mut tar = Command::new("tar");
+    tar.arg("-cf").arg(&layer).arg("-C").arg(&files).arg("plugin.wasm");
+    let _ = run(&mut tar).expect_success();
+    let mut crane = namespace.command(tool("crane"));
+    let image = format!("{REGISTRY}/keen-edge-filter:0.1.0");
+    crane
+        .args(["append", "--oci-empty-base", "--new_layer"])
+        .arg(layer)
+        .args(["--new_tag", &image]);
+    let _ = run(&mut crane).expect_success();
 }
 
 /// The secret `envoy`. In Kubernetes `certgen` makes it; without Kubernetes only the files.
@@ -171,22 +184,22 @@ impl Setup {
     async fn start(name: &str, resources: impl FnOnce(&Path) -> String) -> Self {
         let envoy_gateway = tool("envoy-gateway");
         let dir = fresh_dir(name);
-        for name in ["resources", "config", "state", "run", "www", "data/envoy-versions/1.40.0/bin"]
-        {
+        for name in ["resources", "config", "state", "run", "data/envoy-versions/1.40.0/bin"] {
             fs::create_dir_all(dir.join(name)).unwrap();
         }
         // Where func-e, which Envoy Gateway uses, looks for an Envoy before it downloads one.
         let envoy = harness::envoy_path().unwrap();
         symlink(envoy, dir.join("data/envoy-versions/1.40.0/bin/envoy")).unwrap();
-        fs::copy(harness::wasm_path().unwrap(), dir.join("www/keen_edge.wasm")).unwrap();
         fs::write(dir.join("envoy-gateway.yaml"), envoy_gateway_yaml(&dir)).unwrap();
 
         let namespace = Namespace::new(&dir).await;
         let keen = namespace.command(env!("CARGO_BIN_EXE_mock_keen_on_8089"));
         let keen = Background::start(&keen, &dir.join("keen.log"));
-        let mut files = namespace.command("python3");
-        files.args(["-m", "http.server", "8090", "--bind", "127.0.0.1", "--directory"]);
-        let files = Background::start(files.arg(dir.join("www")), &dir.join("files.log"));
+        let mut registry = namespace.command(tool("crane"));
+        registry.args(["registry", "serve", "--address", REGISTRY]);
+        let mut registry = Background::start(&registry, &dir.join("registry.log"));
+        registry.logs("serving on", PATIENCE).await;
+        push_filter(&namespace, &dir);
         let mut certgen = namespace.command(&envoy_gateway);
         certgen.args(["certgen", "--local", "--config-home"]).arg(dir.join("config"));
         let _ = run(&mut certgen).expect_success();
@@ -200,7 +213,7 @@ impl Setup {
         // An address without a server, so that nothing is downloaded.
         server.env("ENVOY_VERSIONS_URL", "http://127.0.0.1:9/envoy-versions.json");
         let server = Background::start(&server, &dir.join("envoy-gateway.log"));
-        Self { dir, namespace, server, _others: [keen, files] }
+        Self { dir, namespace, server, _others: [keen, registry] }
     }
 
     /// Calls of the kinds that the limits are for, until Keen has their events.
@@ -269,10 +282,8 @@ async fn envoy_gateway_with_the_patch_policy_delivers_an_event() {
 /// Without patches the filter cannot hold the headers of a request: Envoy's buffer filter behind it does.
 #[tokio::test]
 async fn envoy_gateway_with_the_extension_policy_alone_delivers_an_event() {
-    let module = fs::read(harness::wasm_path().unwrap()).unwrap();
-    let sha256: String = Sha256::digest(module).iter().map(|byte| format!("{byte:02x}")).collect();
     let setup = Setup::start("envoy-gateway-extension", |certificates| {
-        extension_policy(&sha256) + &secret(certificates)
+        extension_policy() + &secret(certificates)
     });
     let setup = setup.await;
     setup.assert_delivers().await;
@@ -282,6 +293,14 @@ async fn envoy_gateway_with_the_extension_policy_alone_delivers_an_event() {
     assert!(wasm.starts_with("envoy.filters.http.wasm/"), "{wasm}");
     assert_eq!((buffer, router), ("envoy.filters.http.buffer", "envoy.filters.http.router"));
     assert!(!setup.server.log().contains("panicked"), "{}", setup.server.log());
+}
+
+/// Envoy Gateway checks each field, also of what it does not use here.
+#[tokio::test]
+async fn envoy_gateway_refuses_files_with_a_misspelt_field() {
+    let wrong = patch_policy().replace("volumeMounts:", "volumeMount:");
+    let mut setup = Setup::start("envoy-gateway-wrong", |_| wrong).await;
+    setup.server.logs("unknown field", PATIENCE).await;
 }
 
 /// The listener of the Gateway in a config dump.

@@ -130,10 +130,13 @@ fn rendered_configuration_passes_envoy_and_keen_edge_check() {
     without_tls["listener"]["tlsSecret"] = json!("");
     without_tls["keen"] = json!({"host": "keen.internal", "port": 80, "tls": false});
     let minimal = json!({"sources": example()["sources"]});
+    let queue = harness::yaml(&read("deploy/envoy-sqs.yaml"));
     let mut overflow = minimal.clone();
-    overflow["filter"] =
-        json!({"overflow": {"cluster": "queue", "queueUrl": "https://queue.example.com/1/events"}});
-    overflow["extraClusters"] = json!([cluster("queue", 443)]);
+    overflow["filter"] = json!({"overflow": {
+        "cluster": "sqs",
+        "queueUrl": "https://sqs.eu-west-1.amazonaws.com/123456789012/keen-edge"
+    }});
+    overflow["extraClusters"] = queue["static_resources"]["clusters"].clone();
     overflow["env"] = json!([{"name": "AWS_REGION", "value": "eu-west-1"}]);
     let mut forward = minimal.clone();
     forward["filter"] = json!({"intercept": "forward"});

@@ -1,4 +1,4 @@
-//! `deploy/istio` with istioctl, and its patches in a real Envoy.
+//! `deploy/istio` with istioctl, and its patches, applied by Istio's own code, in a real Envoy.
 
 use deploy::document::commands;
 use deploy::envoy::{Envoy, with_local_addresses};
@@ -7,6 +7,7 @@ use deploy::{fresh_dir, run, tool};
 use mock_keen::{MockKeen, Options};
 use serde_json::{Value, json};
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
@@ -65,7 +66,8 @@ fn gateway_volume_is_a_valid_part_of_a_deployment() {
     let mut validate = Command::new(tool("kubernetes-validate"));
     validate.args(["--strict", "--kubernetes-version", "1.37.0"]).arg(file);
     let _ = run(&mut validate).expect_success();
-    assert_eq!(container["volumeMounts"][0]["mountPath"], generated::WASM_PATH);
+    let directory = Path::new(generated::WASM_PATH_IN_VOLUME).parent().unwrap();
+    assert_eq!(container["volumeMounts"][0]["mountPath"], directory.to_str().unwrap());
 }
 
 /// istioctl only warns of a mistake inside Envoy's own configuration, so the test above looks for the warning.
@@ -98,7 +100,7 @@ fn wasm_plugin_cannot_let_the_filter_pause_at_the_headers() {
     }
 }
 
-/// Merges as Istio's MERGE does for the fields that the file has: messages are merged, other values replaced.
+/// Merges a patch into an object, as kubectl does for what is not a list.
 fn merge(into: &mut Value, from: &Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
@@ -110,77 +112,95 @@ fn merge(into: &mut Value, from: &Value) {
     }
 }
 
-/// A listener as a gateway has it, without the filter, with the patches of the file.
-fn patched() -> Value {
-    let mut bootstrap = harness::yaml(&generated::envoy_yaml());
-    let listener = bootstrap.pointer_mut("/static_resources/listeners/0").unwrap();
-    listener.as_object_mut().unwrap().remove("per_connection_buffer_limit_bytes");
-    let manager = listener.pointer_mut("/filter_chains/0/filters/0").unwrap();
-    let settings = manager["typed_config"].as_object_mut().unwrap();
-    for set_by_the_patch in [
-        "request_headers_timeout",
-        "request_timeout",
-        "stream_idle_timeout",
-        "http_protocol_options",
-        "common_http_protocol_options",
-    ] {
-        settings.remove(set_by_the_patch);
-    }
-    settings["http_filters"].as_array_mut().unwrap().remove(0);
-    *bootstrap.pointer_mut("/static_resources/clusters").unwrap() = Value::Array(Vec::new());
+/// A gateway for the patches to apply to. What is not for Segment's API gets 404.
+const GATEWAY: &str = r#"
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: ingress, namespace: istio-system}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+    - {port: {number: 8080, name: http, protocol: HTTP}, hosts: ["*"]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: not-found, namespace: istio-system}
+spec:
+  hosts: ["*"]
+  gateways: [ingress]
+  http:
+    - directResponse: {status: 404, body: {string: "Not found\n"}}
+"#;
 
-    let file = harness::yaml(&read(FILE));
-    for patch in file["spec"]["configPatches"].as_array().unwrap() {
-        let value = &patch["patch"]["value"];
-        let operation = patch["patch"]["operation"].as_str().unwrap();
-        let listener = "/static_resources/listeners/0";
-        let manager = "/static_resources/listeners/0/filter_chains/0/filters/0";
-        match (patch["applyTo"].as_str().unwrap(), operation) {
-            ("CLUSTER", "ADD") => {
-                let clusters = bootstrap.pointer_mut("/static_resources/clusters").unwrap();
-                clusters.as_array_mut().unwrap().push(value.clone());
-            }
-            ("LISTENER", "MERGE") => merge(bootstrap.pointer_mut(listener).unwrap(), value),
-            ("NETWORK_FILTER", "MERGE") => merge(bootstrap.pointer_mut(manager).unwrap(), value),
-            ("HTTP_FILTER", "INSERT_BEFORE") => {
-                let manager = bootstrap.pointer_mut(manager).unwrap();
-                let filters = manager["typed_config"]["http_filters"].as_array_mut().unwrap();
-                let router = filters.iter().position(|f| f["name"] == "envoy.filters.http.router");
-                filters.insert(router.unwrap(), value.clone());
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-    bootstrap
+/// What Istio's control plane sends to the gateway's Envoy with the EnvoyFilter.
+fn xds_of_istio(dir: &Path) -> Value {
+    let gateway = dir.join("gateway.yaml");
+    fs::write(&gateway, GATEWAY).unwrap();
+    let mut istio = Command::new(tool("istio-config"));
+    let output = run(istio.arg(gateway).arg(harness::root().join(FILE))).expect_success();
+    // Istio's log is before it.
+    serde_json::from_str(output.lines().last().unwrap()).unwrap()
 }
 
-#[tokio::test]
-async fn envoyfilter_patches_make_an_envoy_that_delivers_an_event() {
-    let keen = MockKeen::start(Options::default()).await.unwrap();
-    let mut bootstrap = patched();
-    // Keen without TLS, on this machine.
-    let cluster = bootstrap.pointer_mut("/static_resources/clusters/0").unwrap();
+/// A bootstrap with these resources, which Envoy can run without a control plane.
+fn bootstrap(mut xds: Value, keen: SocketAddr) -> Value {
+    let listener = xds["listeners"][0].take();
+    let mut listeners = json!([listener]);
+    let address = listeners.pointer_mut("/0/address/socket_address").unwrap();
+    *address = json!({"address": "127.0.0.1", "port_value": 0});
+    let manager = "/0/filter_chains/0/filters/0/typed_config";
+    let manager = listeners.pointer_mut(manager).unwrap().as_object_mut().unwrap();
+    assert_eq!(manager["rds"]["route_config_name"], xds["routes"][0]["name"]);
+    manager.remove("rds");
+    manager.insert("route_config".to_owned(), xds["routes"][0].take());
+    // These are in Istio's own build of Envoy only.
+    let of_istio = |filter: &Value| filter["name"].as_str().unwrap().starts_with("istio.");
+    manager["http_filters"].as_array_mut().unwrap().retain(|filter| !of_istio(filter));
+
+    let clusters = xds["clusters"].as_array_mut().unwrap();
+    let cluster = clusters.iter_mut().find(|cluster| cluster["name"] == "keen").unwrap();
     let socket = cluster.as_object_mut().unwrap().remove("transport_socket").unwrap();
     assert_eq!(socket["typed_config"]["sni"], "api.keen.io");
     let address = "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address";
-    *cluster.pointer_mut(address).unwrap() =
-        json!({"address": "127.0.0.1", "port_value": keen.addr().port()});
-    let listener = bootstrap.pointer_mut("/static_resources/listeners/0/address/socket_address");
-    listener.unwrap()["port_value"] = json!(0);
-    bootstrap["admin"]["address"]["socket_address"]["port_value"] = json!(0);
-    let text = with_local_addresses(&bootstrap.to_string(), keen.addr());
-    let envoy = Envoy::start(&fresh_dir("istio-envoy"), &text).await;
+    let address = cluster.pointer_mut(address).unwrap();
+    assert_eq!(*address, json!({"address": "api.keen.io", "port_value": 443}));
+    *address = json!({"address": "127.0.0.1", "port_value": keen.port()});
+    json!({
+        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
+        "static_resources": {"listeners": listeners, "clusters": xds["clusters"]},
+    })
+}
+
+#[tokio::test]
+async fn envoyfilter_applied_by_istio_makes_an_envoy_that_delivers_an_event() {
+    let dir = fresh_dir("istio-envoy");
+    let xds = xds_of_istio(&dir);
+    let listener = &xds["listeners"][0];
+    assert_eq!(listener["per_connection_buffer_limit_bytes"], 1_048_576);
+    let manager = &listener["filter_chains"][0]["filters"][0]["typed_config"];
+    assert_eq!(
+        (&manager["use_remote_address"], &manager["stream_idle_timeout"]),
+        (&json!(true), &json!("15s"))
+    );
+    let filters = manager["http_filters"].as_array().unwrap();
+    let names: Vec<_> = filters.iter().map(|filter| filter["name"].as_str().unwrap()).collect();
+    assert!(names.ends_with(&["keen_edge", "envoy.filters.http.router"]), "{names:?}");
+
+    let keen = MockKeen::start(Options::default()).await.unwrap();
+    let text = with_local_addresses(&bootstrap(xds, keen.addr()).to_string(), keen.addr());
+    let envoy = Envoy::start(&dir, &text).await;
     envoy.ready().await;
-    let addr = envoy.listener("segment").await;
-    // Larger than Envoy Gateway's and Envoy's smaller defaults, within limits.bodyBytes.
+    let addr = envoy.listener("0.0.0.0_8080").await;
+    // Larger than Envoy Gateway's default buffer, and within limits.bodyBytes.
     let name = "x".repeat(300_000);
     let body =
         format!(r#"{{"userId": "u", "event": "Istio", "properties": {{"name": "{name}"}}}}"#);
-    for (key, status) in [("writeKey", 200), ("unknown", 200)] {
-        let call = reqwest::Client::new().post(format!("http://{addr}/v1/track"));
-        let call = call.basic_auth(key, Some("")).body(body.clone()).send().await.unwrap();
-        assert_eq!(call.status(), status);
-    }
-    assert_eq!(keen.events().len(), 1);
+    let client = reqwest::Client::new();
+    let call = client.post(format!("http://{addr}/v1/track")).basic_auth("writeKey", Some(""));
+    assert_eq!(call.body(body).send().await.unwrap().status(), 200);
+    let other = client.get(format!("http://{addr}/other")).send().await.unwrap();
+    assert_eq!(other.status(), 404);
+    let events = keen.events();
+    assert_eq!((events.len(), &*events[0].collection), (1, "Istio"));
     envoy.assert_filter_is_well();
 }

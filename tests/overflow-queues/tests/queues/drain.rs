@@ -30,10 +30,13 @@ fn assert_all_once(world: &World, count: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn queue_is_drained_by_two_envoys() {
     let world = World::new("two").await;
-    fill(&world.queue, MESSAGES).await;
     world.keen.fault(Fault::delay(400).forever());
     let config = config(&world.queue.url);
     let (first, second) = (envoy(&world, config.clone()).await, envoy(&world, config).await);
+    // Both poll.
+    until(Duration::from_secs(20), "both ask the queue", async || world.proxy.receives() >= 2)
+        .await;
+    fill(&world.queue, MESSAGES).await;
     world.until_drained().await;
     assert_all_once(&world, MESSAGES);
     let drained = async |envoy: &Envoy| envoy.total("events_drained").await;
@@ -50,7 +53,7 @@ async fn queue_is_drained_by_two_envoys() {
 async fn queue_is_drained_on_by_the_next_configuration() {
     let world = World::new("redeploy").await;
     fill(&world.queue, MESSAGES).await;
-    world.keen.fault(Fault::delay(400).forever());
+    world.keen.fault(Fault::delay(1_000).forever());
     let mut config = config(&world.queue.url);
     let envoy = envoy(&world, config.clone()).await;
     until(Duration::from_secs(30), "some are drained", async || world.keen.events().len() > 5)
@@ -76,7 +79,7 @@ async fn poison_message_goes_to_the_dead_letter_queue_and_its_neighbours_to_keen
     let policy = json!({"deadLetterTargetArn": dead.arn(), "maxReceiveCount": 1}).to_string();
     world.queue = super::World::new("poison").await.queue;
     world.queue.set_attributes(json!({"RedrivePolicy": policy})).await;
-    world.keen.fault(Fault::poison("id", "queued-3", 500));
+    world.keen.fault(Fault::poison("id", "queued-3", 500).forever());
     let mut bad = message("queued-3");
     let events = bad["events"]["overflow"].as_array_mut().unwrap();
     for id in ["neighbour-0", "neighbour-1", "neighbour-2"] {
@@ -92,7 +95,7 @@ async fn poison_message_goes_to_the_dead_letter_queue_and_its_neighbours_to_keen
     })
     .await;
     fill(&world.queue, 3).await;
-    until(Duration::from_secs(30), "other messages pass", async || world.keen.events().len() == 6)
+    until(Duration::from_secs(40), "other messages pass", async || world.keen.events().len() == 6)
         .await;
     until(Duration::from_secs(90), "it is a dead letter", async || {
         dead.messages().await == 1 && world.queue.messages().await == 0

@@ -26,13 +26,14 @@ async fn queue_that_fails_is_as_no_queue() {
         QueueFault::Slow(Duration::from_secs(20)),
     ];
     for (number, fault) in faults.into_iter().enumerate() {
+        let failed = envoy.total("events_overflow_failed").await;
         world.proxy.set(fault);
         let began = Instant::now();
         let status = post(&envoy, track(&format!("lost-{number}"))).await;
         assert_eq!(status, 503, "{fault:?}");
         assert!(began.elapsed() < HOLD + Duration::from_millis(700), "{:?}", began.elapsed());
-        until(Duration::from_secs(10), "the gauge is 0", async || {
-            envoy.stat("wasmcustom.keen_edge_overflow_up").await == 0
+        until(Duration::from_secs(10), "the failure is counted", async || {
+            envoy.total("events_overflow_failed").await > failed
         })
         .await;
         world.proxy.set(QueueFault::None);
@@ -56,5 +57,37 @@ async fn queue_that_fails_is_as_no_queue() {
     })
     .await;
     world.assert_stored_once(&seen);
+    envoy.no_panic_in_log();
+}
+
+/// Messages near SQS's limit of 1 MiB, of characters that need escapes. Envoy must hold such a request to sign it.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_batches_of_any_characters_pass_the_queue() {
+    let world = World::new("large").await;
+    let mut config = config(&world.queue.url);
+    config["overflow"]["maxMessageBytes"] = json!(1_048_576);
+    let (keen, proxy) = (world.keen.addr(), world.proxy.addr);
+    let envoy = start(move || builder(keen, proxy, config.clone())).await;
+    world.keen.fault(Fault::status(503).forever());
+    let text = "\"\\\n\u{fffe}\u{ffff}\u{1}\u{7f}é\u{1f600}".repeat(300);
+    let batch = |number: usize| {
+        let event = |id: &str| json!({"type": "track", "event": "large", "userId": "u", "messageId": id, "properties": {"id": id, "text": text}});
+        let ids = (0..50).map(|i| format!("{number}-{i}"));
+        json!({"batch": ids.map(|id| event(&id)).collect::<Vec<_>>()}).to_string()
+    };
+    let client = reqwest::Client::new();
+    let post = async |number| {
+        let request = client.post(envoy.url("/v1/batch")).basic_auth("writeKey", Some(""));
+        request.body(batch(number)).send().await.unwrap().status().as_u16()
+    };
+    let statuses = tokio::join!(post(0), post(1), post(2), post(3));
+    assert_eq!(statuses, (200, 200, 200, 200), "{}", envoy.log_tail(5));
+    assert!(world.keen.events().is_empty() && world.queue.messages().await > 0);
+    world.keen.clear_faults();
+    until(Duration::from_secs(60), "all are in Keen", async || world.keen.events().len() == 200)
+        .await;
+    world.until_drained().await;
+    let events = world.keen.events();
+    assert!(events.iter().all(|kept| kept.event["text"] == text.as_str()), "changed on the way");
     envoy.no_panic_in_log();
 }
