@@ -291,6 +291,19 @@ fn user_not_seen_for_ttl_is_removed() {
 }
 
 #[test]
+fn user_seen_within_a_short_ttl_stays() {
+    let mut memory = Memory::new();
+    let shop = source(1, Mode::Cloud);
+    // Shorter than the minute to which `last_seen` is exact with a longer bound.
+    let short = config::UsersSettings { ttl_ms: 80_000, ..PLENTY };
+    identify(&mut memory, short, 1, &shop, r#"{"userId":"u","traits":{"n":1}}"#);
+    for now in [30_000, 100_000] {
+        assert!(shown(&mut memory, short, now, &shop, r#"{"userId":"u"}"#).is_some(), "{now}");
+    }
+    assert!(shown(&mut memory, short, 181_000, &shop, r#"{"userId":"u"}"#).is_none());
+}
+
+#[test]
 fn anonymous_visitor_not_seen_for_ttl_is_removed() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);

@@ -9,6 +9,9 @@ use std::time::Duration;
 /// Near `limits.bodyBytes` of envoy.yaml, after decompression.
 pub(super) const BODY_BYTES: usize = 520_000;
 pub(super) const MAX_RATIO: f64 = 6.0;
+/// The same for thousands of messages of some 40 bytes, which become three events each, or events with ten times as many
+/// bytes of stored traits. They are compared with an ordinary batch of their own size, of 100 to 200 KB.
+const MAX_RATIO_OF_TINY_MESSAGES: f64 = 8.0;
 /// Repetitions of an ordinary batch of the largest size, and of each other body. Small bodies are repeated more often.
 const ORDINARY_REPEATS: u32 = 8;
 const REPEATS: u32 = 4;
@@ -271,12 +274,14 @@ async fn worst_bodies_cost_at_most_six_ordinary_batches() {
         if found > MAX_RATIO / 2.0 {
             found = found.min(ratio(least_cpu_time(&env, &body, body.repeats(REPEATS)).await));
         }
-        ratios.push((found, body.name));
+        let max =
+            if body.name.starts_with("2,400 ") { MAX_RATIO_OF_TINY_MESSAGES } else { MAX_RATIO };
+        ratios.push((found / max, found, body.name));
     }
     ratios.sort_by(|a, b| b.0.total_cmp(&a.0));
-    for (ratio, name) in ratios.iter().take(20) {
+    for (_, ratio, name) in ratios.iter().take(20) {
         println!("{ratio:5.2} x {name}");
     }
-    assert!(ratios[0].0 <= MAX_RATIO, "{:?}", ratios[0]);
+    assert!(ratios[0].0 <= 1.0, "{:?}", ratios[0]);
     env.envoy.no_panic_in_log();
 }
