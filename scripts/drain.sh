@@ -4,7 +4,7 @@
 # --admin HOST:PORT  Envoy's admin interface (default 127.0.0.1:9901)
 # --notice SECONDS   time for load balancers to see the failing health check (default 5)
 # --timeout SECONDS  the longest the whole drain takes (default 25)
-# --keep-running     do not stop Envoy at the end: whoever runs it does, as Kubernetes does after a preStop hook
+# --keep-running     do not stop Envoy at the end: its supervisor does, as Kubernetes does after a preStop hook
 #
 # Exit code: 0 when nothing waited any more, 1 when requests or events were left at the timeout (Envoy is stopped all
 # the same), 2 when Envoy does not answer or an option is wrong. Needs only bash, so that it runs in Envoy's image.

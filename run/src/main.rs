@@ -72,6 +72,11 @@ async fn run() -> Result<()> {
             println!("{}", call.line(style));
         }
         if let Some(status) = envoy.exited() {
+            // `make drain` has stopped it.
+            if status.success() {
+                println!("Envoy has stopped.");
+                return Ok(());
+            }
             let log = envoy.log_tail(20);
             return Err(format!("Envoy stopped ({status}); the end of its log:\n{log}").into());
         }

@@ -1,4 +1,4 @@
-//! Host calls. Only this file uses `proxy_wasm::hostcalls`.
+//! Hostcalls. Only this file uses `proxy_wasm::hostcalls`.
 //!
 //! The SDK panics on an unexpected status, and on header values that are not UTF-8. This module
 //! avoids both. It only uses the functions that return bytes. It reads single headers from the
@@ -17,7 +17,7 @@ pub(super) use proxy_wasm::types::Status;
 /// An id that Envoy never assigns to a queue or a metric. Its last two bits mean "gauge" to Envoy.
 const UNUSED_ID: u32 = 0xffff_fffd;
 
-/// Tries each host call that the filter needs, without a visible effect.
+/// Tries each hostcall that the filter needs, without a visible effect.
 ///
 /// A call whose capability is denied fails here: the SDK panics, or the name is returned as an
 /// error. In both cases Envoy logs the name of the capability and rejects the configuration.
@@ -174,7 +174,7 @@ pub(super) fn restore_status(other: u16) {
     let _ = hostcalls::set_map_bytes(MapType::HttpResponseHeaders, new.collect());
 }
 
-/// Tries the host call of [`restore_status`] without changing anything. It cannot be tried in a
+/// Tries the hostcall of [`restore_status`] without changing anything. It cannot be tried in a
 /// root context.
 pub(super) fn check_response_capability() {
     let headers = headers(MapType::HttpResponseHeaders);

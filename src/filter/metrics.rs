@@ -2,7 +2,7 @@
 //!
 //! A metric with labels is one Envoy stat per combination of their values:
 //! `keen_edge_responses.code.200`. `stats_tags` of envoy.yaml turns these suffixes back into
-//! labels: `keen_edge_responses{code="200"}`. Flushing takes one host call per changed stat instead
+//! labels: `keen_edge_responses{code="200"}`. Flushing takes one hostcall per changed stat instead
 //! of one per request.
 
 use super::host;

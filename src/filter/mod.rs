@@ -1,5 +1,5 @@
 //! The filter: the only code that uses proxy-wasm. It converts Envoy's callbacks to values for the
-//! pure modules, and their decisions to host calls.
+//! pure modules, and their decisions to hostcalls.
 //!
 //! | file | |
 //! |---|---|
@@ -14,7 +14,7 @@
 //! | `wake` | when the root context runs next |
 //! | `process_state` | state that all workers of the process share |
 //! | `user_store` | the store of users in Envoy's shared data |
-//! | `host` | the host calls |
+//! | `host` | the hostcalls |
 //!
 //! The design follows from these properties of Envoy. Header values may be any bytes. A chunked or
 //! decompressed body may end in trailers. Callouts belong to the root context. One callback may

@@ -113,7 +113,7 @@ impl RequestMapper {
     /// Maps a request that was complete at `received_ms` (milliseconds since 1970). Its
     /// [events](Self::events) follow.
     ///
-    /// `effective_context` is the context that host calls act on. Reading the client's address from
+    /// `effective_context` is the context that hostcalls act on. Reading the client's address from
     /// Envoy changes it to the context of the request.
     pub(super) fn map(
         &mut self,

@@ -134,7 +134,7 @@ impl Telemetry {
         }
     }
 
-    /// Sets a gauge, or records a value in a histogram. A host call.
+    /// Sets a gauge, or records a value in a histogram. A hostcall.
     fn record(&mut self, family: &Family, values: &[&str], value: u64) {
         let stat = self.registry.stat(family, values);
         self.registry.record(stat, value);

@@ -1,4 +1,4 @@
-//! The golden cases as data, and how an outcome is compared. Whoever can map a request runs them.
+//! The golden cases as data, and how an outcome is compared. Each test that can map a request runs them.
 
 #![allow(
     dead_code,

@@ -80,13 +80,13 @@ pub fn truthy(json: &Json) -> bool {
     }
 }
 
-/// The member that a look-up finds: the first whose name is alike, and of equal names the last.
+/// The member that a look-up finds: the first whose name is similar, and of equal names the last.
 pub fn look_up<'j>(members: &'j [(Text, Json)], plain: &str) -> Option<(String, &'j Json)> {
-    let alike = |name: &Text| {
+    let is_similar = |name: &Text| {
         let letters: String = name.decoded().chars().filter(|c| !"_- ".contains(*c)).collect();
         letters.to_ascii_lowercase() == plain
     };
-    let first = members.iter().find(|(name, _)| alike(name))?.0.decoded();
+    let first = members.iter().find(|(name, _)| is_similar(name))?.0.decoded();
     let last = members.iter().rev().find(|(name, _)| name.decoded() == first)?;
     Some((first, &last.1))
 }

@@ -2,7 +2,7 @@
 //! the same upstream.
 //!
 //! Servers are pinned to one core, the load generator and the upstream to the other. The rounds of
-//! all scenarios are interleaved, so that noise on the machine affects all of them alike. Figures
+//! all scenarios are interleaved, so that noise on the machine affects all of them equally. Figures
 //! are medians of the rounds.
 
 mod baselines;

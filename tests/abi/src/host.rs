@@ -1,4 +1,4 @@
-//! The host calls of the proxy-wasm ABI 0.2.1, with the statuses that Envoy 1.40 returns.
+//! The hostcalls of the proxy-wasm ABI 0.2.1, with the statuses that Envoy 1.40 returns.
 
 use crate::state::{Callout, Headers, LocalResponse, State, Status, Stream};
 use wasmi::{Caller, Linker};
@@ -6,7 +6,7 @@ use wasmi::{Caller, Linker};
 type Result<T> = std::result::Result<T, Status>;
 type Call<'a> = Caller<'a, State>;
 
-/// Defines a host call: counts it, lets a test make it fail, and returns its status.
+/// Defines a hostcall: counts it, lets a test make it fail, and returns its status.
 macro_rules! host_call {
     ($linker:expr, $name:literal, |$call:ident $(, $arg:ident)*| $body:expr) => {
         $linker.func_wrap("env", $name, |mut $call: Call<'_> $(, $arg: host_call!(@ty $arg))*| -> u32 {

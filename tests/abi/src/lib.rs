@@ -1,5 +1,5 @@
 //! A small proxy-wasm 0.2.1 host that runs the built filter without Envoy: any order of callbacks, any failure of a
-//! host call, a clock that only the test moves, and a count of every instruction and host call.
+//! hostcall, a clock that only the test moves, and a count of every instruction and hostcall.
 //!
 //! ```no_run
 //! let mut vm = abi::Vm::builder().start().unwrap();
@@ -90,14 +90,14 @@ impl Builder {
         self
     }
 
-    /// Leaves a name out of Envoy's `allowed_capabilities`: a callback is never entered, a host call always fails with
+    /// Leaves a name out of Envoy's `allowed_capabilities`: a callback is never entered, a hostcall always fails with
     /// [`Status::InternalFailure`].
     pub fn without(mut self, capability: &str) -> Self {
         self.denied.insert(capability.to_owned());
         self
     }
 
-    /// Lets a host call fail from the start: see [`Vm::fail`].
+    /// Lets a hostcall fail from the start: see [`Vm::fail`].
     pub fn fail(mut self, host_call: &str, status: Status) -> Self {
         self.failing.push((host_call.to_owned(), status));
         self
@@ -488,12 +488,12 @@ impl Vm {
         self.store.data().done
     }
 
-    /// Lets a host call fail with `status` until [`Vm::succeed`].
+    /// Lets a hostcall fail with `status` until [`Vm::succeed`].
     pub fn fail(&mut self, host_call: &str, status: Status) {
         self.store.data_mut().failing.insert(host_call.to_owned(), status);
     }
 
-    /// Lets all host calls succeed again.
+    /// Lets all hostcalls succeed again.
     pub fn succeed(&mut self) {
         self.store.data_mut().failing.clear();
     }
@@ -534,7 +534,7 @@ impl Vm {
         &self.store.data().logs
     }
 
-    /// Fuel, host calls and entries since the last [`Vm::reset_usage`].
+    /// Fuel, hostcalls and entries since the last [`Vm::reset_usage`].
     #[must_use]
     pub fn usage(&self) -> &Usage {
         &self.store.data().usage

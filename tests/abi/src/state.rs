@@ -86,14 +86,14 @@ pub struct Usage {
     pub fuel: u64,
     /// The same by callback.
     pub fuel_by_callback: BTreeMap<&'static str, u64>,
-    /// Host calls by name.
+    /// Hostcalls by name.
     pub calls: BTreeMap<&'static str, u64>,
     /// Times the module was entered, by callback.
     pub callbacks: BTreeMap<&'static str, u64>,
 }
 
 impl Usage {
-    /// All host calls.
+    /// All hostcalls.
     #[must_use]
     pub fn host_calls(&self) -> u64 {
         self.calls.values().sum()

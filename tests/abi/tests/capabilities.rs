@@ -28,7 +28,7 @@ fn allowed() -> BTreeSet<String> {
     restriction["allowed_capabilities"].as_object().unwrap().keys().cloned().collect()
 }
 
-/// Host calls that the module makes: those that filter/host.rs names. The SDK imports more, for default methods of its
+/// Hostcalls that the module makes: those that filter/host.rs names. The SDK imports more, for default methods of its
 /// traits that nothing calls.
 const HOST_CALLS: [&str; 20] = [
     "proxy_define_metric",
@@ -53,7 +53,7 @@ const HOST_CALLS: [&str; 20] = [
     "proxy_set_tick_period_milliseconds",
 ];
 
-/// The host call of each function of the SDK that has another name.
+/// The hostcall of each function of the SDK that has another name.
 const SDK_NAMES: [(&str, &str); 7] = [
     ("dispatch_http_call", "proxy_http_call"),
     ("get_buffer", "proxy_get_buffer_bytes"),

@@ -1,4 +1,4 @@
-//! What a request costs in the module: fuel, which no neighbour on the machine disturbs, and host calls.
+//! What a request costs in the module: fuel, which no neighbour on the machine disturbs, and hostcalls.
 //!
 //! The figures stand in `fuel.json`, of a module as `make build` makes it with wasm-opt. Where a change is worth its price,
 //! commit the new ones: `COMMIT_FUEL=1 cargo test --package abi --test fuel`
@@ -17,7 +17,7 @@ const TOLERANCE: f64 = 1.05;
 const OTHER_TOOLS: f64 = 1.5;
 /// Callers at once.
 const CALLERS: usize = 64;
-/// Host calls a request, of callers that share their calls to Keen.
+/// Hostcalls a request, of callers that share their calls to Keen.
 const MOST_HOST_CALLS: f64 = 9.0;
 
 /// Callers that come at once, a call to Keen for the first and one for the rest, as in a busy worker; twice, so that
@@ -77,11 +77,11 @@ fn request_fuel_is_within_the_committed() {
         println!("{name}: {:.0} of fuel a request", each(usage.fuel));
         println!("  by callback: {:?}", usage.fuel_by_callback);
         println!("  entries into the VM {:.1}: {:?}", each(usage.entries()), usage.callbacks);
-        println!("  host calls {:.1}: {:?}", each(usage.host_calls()), usage.calls);
+        println!("  hostcalls {:.1}: {:?}", each(usage.host_calls()), usage.calls);
         if callers > 1 {
             assert!(
                 each(usage.host_calls()) <= MOST_HOST_CALLS,
-                "{:.1} host calls a request",
+                "{:.1} hostcalls a request",
                 each(usage.host_calls())
             );
         }

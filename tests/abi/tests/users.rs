@@ -1,4 +1,4 @@
-//! What remembering users costs: host calls an event, and instructions.
+//! What remembering users costs: hostcalls an event, and instructions.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 

@@ -62,7 +62,7 @@ fn panels_do_not_overlap_and_are_described() {
     }
 }
 
-/// A metric that nobody looks at is none.
+/// Every metric is on the dashboard.
 #[test]
 fn each_metric_is_in_the_dashboard() {
     let operating = read("docs/operating.md");
