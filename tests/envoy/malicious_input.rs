@@ -451,6 +451,9 @@ async fn smuggling_and_upgrade_attempts_are_rejected() {
     ] {
         let reply = raw(env.envoy.addr(), request.into_bytes()).await;
         assert!(reply.is_empty() || (200..=505).contains(&status(&reply)), "{name}: {reply}");
+        if name == "a WebSocket" {
+            assert_eq!(status(&reply), 403, "{reply}");
+        }
     }
     // Envoy answers `Expect: 100-continue`.
     let expecting =

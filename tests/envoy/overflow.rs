@@ -11,16 +11,13 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// How long a received message is hidden. The filter asks for a minute, which is too long for a test.
-const HIDDEN: Duration = Duration::from_secs(1);
-
-/// The body of a message, and when it was received last.
+/// The body of a message, and until when it is hidden.
 type Message = (Value, Option<Instant>);
 
 /// A queue that speaks Amazon SQS's JSON protocol, as far as the filter uses it.
 #[derive(Clone, Default)]
 struct Queue {
-    /// By receipt handle; and when each was received last.
+    /// By receipt handle.
     messages: Arc<Mutex<BTreeMap<u64, Message>>>,
     /// Answers 500 to everything.
     is_down: Arc<Mutex<bool>>,
@@ -102,8 +99,9 @@ impl Queue {
             }
             "amazonsqs.receivemessage" => {
                 let free = messages.iter_mut().find(|(_, message)| is_visible(message));
-                let free = free.map(|(handle, (body, received))| {
-                    *received = Some(Instant::now());
+                let hidden_s = body["VisibilityTimeout"].as_u64().unwrap();
+                let free = free.map(|(handle, (body, hidden_until))| {
+                    *hidden_until = Some(Instant::now() + Duration::from_secs(hidden_s));
                     json!({"MessageId": handle.to_string(), "ReceiptHandle": handle.to_string(), "Body": body})
                 });
                 json!({"Messages": free.into_iter().collect::<Vec<_>>()})
@@ -118,8 +116,8 @@ impl Queue {
     }
 }
 
-fn is_visible((_, received): &Message) -> bool {
-    received.is_none_or(|at| at.elapsed() >= HIDDEN)
+fn is_visible((_, hidden_until): &Message) -> bool {
+    hidden_until.is_none_or(|end| end <= Instant::now())
 }
 
 /// Longer than a test waits else: after failures the filter asks the queue every 30 s.
