@@ -303,8 +303,26 @@ fn overlay(event: &mut Vec<(String, Tree)>, name: &str, value: Option<&Json>) {
 }
 
 /// Whether a text is blank or one of Keen's placeholders.
+/// Characters that cannot be seen, of those that are neither white space nor control characters.
+const INVISIBLE: [(char, char); 13] = [
+    ('\u{ad}', '\u{ad}'),
+    ('\u{34f}', '\u{34f}'),
+    ('\u{61c}', '\u{61c}'),
+    ('\u{115f}', '\u{1160}'),
+    ('\u{180e}', '\u{180e}'),
+    ('\u{200b}', '\u{200f}'),
+    ('\u{202a}', '\u{202e}'),
+    ('\u{2060}', '\u{206f}'),
+    ('\u{2800}', '\u{2800}'),
+    ('\u{3164}', '\u{3164}'),
+    ('\u{feff}', '\u{feff}'),
+    ('\u{ffa0}', '\u{ffa0}'),
+    ('\u{e0000}', '\u{e0fff}'),
+];
+
 fn is_no_id(id: &str) -> bool {
-    let blank = id.chars().all(|c| c.is_whitespace() || c.is_control());
+    let invisible = |c: char| INVISIBLE.iter().any(|(first, last)| (*first..=*last).contains(&c));
+    let blank = id.chars().all(|c| c.is_whitespace() || c.is_control() || invisible(c));
     blank || id == "${keen.ip}" || id == "${keen.user_agent}"
 }
 
