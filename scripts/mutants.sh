@@ -3,7 +3,7 @@
 #
 # MUTANTS_SHARD=1/20  only each 20th change, from the first one (0/20 to 19/20). A whole run takes hours.
 #
-# Only the tests on the host run: the unit tests, the golden cases, delivery and the properties. cargo-mutants is built
+# Only the tests on the host run: the unit tests, the golden cases, delivery, overflow and the properties. cargo-mutants is built
 # into target/tools. Its report is in target/mutants.out.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -23,7 +23,7 @@ if [ -n "${MUTANTS_SHARD:-}" ]; then options+=(--shard "$MUTANTS_SHARD" --shardi
 
 # The changed copies share one target directory. Debug information would take most of the time.
 export CARGO_TARGET_DIR="$root/target/mutants" CARGO_PROFILE_DEV_DEBUG=false PROPTEST_CASES=32
-tests=(--lib --test golden --test delivery --test properties)
+tests=(--lib --test golden --test delivery --test overflow --test properties)
 status=0
 "$tool" mutants "${options[@]}" "$@" -- "${tests[@]}" || status=$?
 # 2 and 3: some changes were not noticed, or timed out.
