@@ -271,10 +271,11 @@ impl Delivery {
             if pending > limit && !self.make_room(waiter.is_some(), events.clone(), cost) {
                 return Admission::Rejected;
             }
-            let costs = self.costs_by_project(events.clone());
-            if self.open_overflow(now).is_some()
-                && !self.is_within_share(&costs, self.soft_limit()).0
-            {
+            let is_over_share = || {
+                let costs = self.costs_by_project(events.clone());
+                !self.is_within_share(&costs, self.soft_limit()).0
+            };
+            if self.open_overflow(now).is_some() && is_over_share() {
                 self.push_handover(waiter, events, now);
                 if let Some(waiter) = waiter {
                     self.add_waiter(waiter, count, now);

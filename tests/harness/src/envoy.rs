@@ -562,7 +562,7 @@ pub struct EventTotals {
     pub rejected: u64,
     /// Their callers got 503.
     pub unconfirmed: u64,
-    /// Given up without a caller to retry them.
+    /// Dropped without a caller to retry them.
     pub dropped: u64,
     /// Handed to the overflow queue.
     pub overflowed: u64,
