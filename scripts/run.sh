@@ -25,7 +25,7 @@ check_ports() {
   fi
 }
 
-# Before the build, which takes a minute the first time.
+# Before the build, which takes about a minute the first time.
 export PORT="${PORT:-8080}" KEEN_PORT="${KEEN_PORT:-8089}" ADMIN_PORT="${ADMIN_PORT:-9901}"
 check_ports
 
