@@ -3,13 +3,6 @@
 //!
 //! `cargo bench --bench transform`
 
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
-
 mod serde_baseline;
 
 use divan::counter::ItemsCount;

@@ -246,7 +246,6 @@ fn check_connection_manager(filter: &Filter<'_>, config: Option<&Config>, report
 
 /// Envoy's limits on a request, which must be above the longest wait for Keen.
 fn check_timeouts(manager: &Value, hold_ms: u64, report: &mut Report) {
-    #[allow(clippy::cast_precision_loss, reason = "ten minutes at most")]
     let is_short =
         |value: &Value| duration_ms(value).is_some_and(|ms| ms > 0.0 && ms <= hold_ms as f64);
     let mut limits = vec![

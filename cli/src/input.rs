@@ -167,7 +167,6 @@ fn parse_http(text: &str) -> Option<Call> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 

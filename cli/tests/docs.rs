@@ -1,13 +1,5 @@
 //! The commands in docs/cli.md print what it says.
 
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests may fail loudly"
-)]
-
 use std::path::Path;
 use std::process::Command;
 

@@ -1,15 +1,5 @@
 //! `keen-edge explain`, run as a program: the golden cases, the recorded requests, and its own output.
 
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "tests may fail loudly"
-)]
-
 #[path = "../../tests/golden/cases.rs"]
 mod cases;
 

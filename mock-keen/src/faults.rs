@@ -403,7 +403,6 @@ impl Faults {
 
 /// A fault from which a client should recover without loss, or none.
 fn chaos(random: &mut u64, rate: f64) -> Option<FaultKind> {
-    #[expect(clippy::cast_precision_loss, reason = "a probability needs no more precision")]
     let chance = (next(random) >> 11) as f64 / (1_u64 << 53) as f64;
     if chance >= rate {
         return None;

@@ -1,4 +1,4 @@
-//! The golden cases through Envoy to Keen. Each case has its own source in one Envoy.
+//! The golden cases, through Envoy to Keen. One Envoy has a source for each case.
 
 use super::cases::{self, Received};
 use super::fixture::TestEnv;

@@ -27,7 +27,7 @@ async fn every_request_form_is_delivered() {
         let batch = json!({"batch": [{"type": "track", "event": path, "userId": "u"}]});
         assert_eq!(env.post(path, batch.to_string()).await, ok(), "{path}");
     }
-    // The key in the body, with an OAuth header that is not a key.
+    // The write key is in the body. The OAuth header is not a write key.
     let body = json!({"event": "by body", "userId": "u", "writeKey": "writeKey"}).to_string();
     let request = env.client.post(env.envoy.url("/v1/track")).bearer_auth("token").body(body);
     assert_eq!(request.send().await.unwrap().status(), 200);

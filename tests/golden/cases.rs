@@ -1,13 +1,6 @@
 //! The golden cases as data, and how an outcome is compared. Each test that can map a request runs them.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::expect_used
-)]
+#![allow(dead_code)]
 
 use serde_json::{Map, Value, json, value::RawValue};
 use std::collections::HashMap;

@@ -48,7 +48,7 @@ fn write(call: &mut Call<'_>, at: u32, bytes: &[u8]) -> Result<()> {
     memory.write(call, at as usize, bytes).map_err(|_| Status::InvalidMemoryAccess)
 }
 
-/// Returns bytes to the module, in memory that it allocates.
+/// Writes bytes into memory that the module allocates, and returns their place and size to it.
 fn return_bytes(call: &mut Call<'_>, bytes: &[u8], at: u32, len: u32) -> Result<()> {
     let place = if bytes.is_empty() {
         0
@@ -132,7 +132,7 @@ pub(crate) fn define(linker: &mut Linker<State>) -> std::result::Result<(), wasm
     Ok(())
 }
 
-/// Log, clock, properties, contexts.
+/// Defines the hostcalls for log, clock, properties and contexts.
 fn define_general(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
     host_call!(linker, "proxy_log", |call, level, data, size| {
         let line = text(&call, data, size)?;
@@ -180,7 +180,7 @@ fn define_general(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::
     })?;
     host_call!(linker, "proxy_done", |call| {
         let state = call.data_mut();
-        // Envoy deletes the effective context, if it has asked it to end.
+        // Envoy deletes the effective context if it has asked that context to finish.
         if state.effective != state.root {
             return Err(Status::NotFound);
         }
@@ -213,10 +213,10 @@ fn define_general(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::
     Ok(())
 }
 
-/// Headers, bodies, responses, callouts.
+/// Defines the hostcalls for headers, bodies, responses and callouts.
 fn define_http(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
     host_call!(linker, "proxy_get_header_map_pairs", |call, which, out, out_size| {
-        // A map that is not there is empty.
+        // A map that does not exist is empty.
         let bytes =
             map(call.data_mut(), which).map_or_else(|_| pairs(&Headers::new()), |map| pairs(map));
         return_bytes(&mut call, &bytes, out, out_size)
@@ -281,7 +281,8 @@ fn define_http(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Err
         |call, status, _details, _details_size, b, bs, h, hs, _grpc| {
             let (body, headers) =
                 (read(&call, b, bs)?, unpaired(&read(&call, h, hs)?).ok_or(Status::BadArgument)?);
-            // A root context has no stream to respond to: nothing happens. Of two responses the first counts.
+            // A root context has no stream to respond to, so nothing happens. Of two responses the
+            // first counts.
             if let Some(stream) = call.data_mut().stream_mut() {
                 stream.response.get_or_insert(LocalResponse { status, headers, body });
             }
@@ -325,7 +326,7 @@ fn define_http(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Err
     Ok(())
 }
 
-/// Shared data and queues.
+/// Defines the hostcalls for shared data, shared queues and metrics.
 fn define_shared(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
     host_call!(linker, "proxy_get_shared_data", |call, key, size, out, out_size, out_cas| {
         let key = read(&call, key, size)?;

@@ -1,8 +1,6 @@
-//! The built filter, 32-bit as it is, makes of arbitrary calls what the same code makes on the host, byte by byte.
+//! The module (32-bit wasm) maps arbitrary messages to the same bytes as the same code on the host.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
-
-#[allow(dead_code, unreachable_pub, reason = "the generator is shared")]
+#[allow(dead_code, reason = "the generator is shared")]
 #[path = "../../properties/arbitrary.rs"]
 mod arbitrary;
 
@@ -23,7 +21,8 @@ use std::collections::BTreeMap;
 const NOW: i64 = 1_795_478_400_000;
 const AGENT: &[u8] = b"Mozilla/5.0";
 
-/// The bulk call that the host code makes of a track call; none where there is nothing to send.
+/// Returns the bulk request that the host code makes of a track message. `None` if there is nothing
+/// to send.
 fn on_the_host(config: &Config, body: &str) -> Option<Vec<u8>> {
     let request = Request {
         message_type: Some(MessageType::Track),
@@ -51,7 +50,7 @@ fn module_maps_arbitrary_messages_as_the_host_does() {
     let tracks = tracks.prop_map(|(event, properties, user, context)| {
         let members = vec![
             ("event".into(), Json::String(event)),
-            // One that is made would not be the same twice.
+            // A random uniqueness token would differ between the two.
             ("messageId".into(), Json::String("m".into())),
             ("properties".into(), properties),
             ("userId".into(), user),

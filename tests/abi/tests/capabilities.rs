@@ -1,6 +1,4 @@
-//! What the module needs of its host, and what it does without.
-
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+//! The hostcalls and callbacks of the module, and what happens when Envoy withholds one.
 
 use abi::{Status, Vm};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,8 +26,8 @@ fn allowed() -> BTreeSet<String> {
     restriction["allowed_capabilities"].as_object().unwrap().keys().cloned().collect()
 }
 
-/// Hostcalls that the module makes: those that filter/host.rs names. The SDK imports more, for default methods of its
-/// traits that nothing calls.
+/// Hostcalls that the module makes, all from filter/host.rs. The SDK imports more, for default
+/// methods of its traits that nothing calls.
 const HOSTCALLS: [&str; 20] = [
     "proxy_define_metric",
     "proxy_dequeue_shared_queue",
@@ -53,11 +51,11 @@ const HOSTCALLS: [&str; 20] = [
     "proxy_set_tick_period_milliseconds",
 ];
 
-/// Hostcalls that cannot be tried when the filter is configured: without the first the VM fails when
-/// a replaced configuration finishes, without the second at its first response.
+/// Hostcalls that cannot be tried when the filter is configured. Without the first the VM fails
+/// when a replaced configuration finishes; without the second at its first response.
 const UNTRIED: [&str; 2] = ["proxy_done", "proxy_set_header_map_pairs"];
 
-/// The hostcall of each function of the SDK that has another name.
+/// Functions of the SDK whose hostcall has another name.
 const SDK_NAMES: [(&str, &str); 7] = [
     ("dispatch_http_call", "proxy_http_call"),
     ("get_buffer", "proxy_get_buffer_bytes"),
@@ -79,7 +77,7 @@ fn envoy_yaml_allows_the_callbacks_and_hostcalls_of_the_module_and_no_others() {
     }
 }
 
-/// The list above is what the source says.
+/// Compares the list above with the source.
 #[test]
 fn host_rs_makes_the_listed_hostcalls() {
     let source = std::fs::read_to_string(harness::root().join("src/filter/host.rs")).unwrap();
@@ -96,7 +94,7 @@ fn host_rs_makes_the_listed_hostcalls() {
     assert_eq!(called, HOSTCALLS.map(str::to_owned).into());
 }
 
-/// The capabilities that docs/operating.md lists, each with what happens without it.
+/// Returns the capabilities that docs/operating.md lists, each with what happens without it.
 fn documented() -> BTreeMap<String, String> {
     let page = std::fs::read_to_string(harness::root().join("docs/operating.md")).unwrap();
     let (_, table) = page.split_once("<!-- capabilities:start -->").unwrap();
@@ -134,7 +132,7 @@ fn imports_are_capabilities_of_envoy() {
     }
 }
 
-/// All that happens to a request, in all kinds of requests.
+/// Sends requests of all kinds, in all stages of their life.
 fn exercise(vm: &mut Vm) {
     for path in ["/v1/track", "/v1/batch", "/elsewhere"] {
         let id = vm.post_with(
@@ -177,7 +175,7 @@ fn exercise(vm: &mut Vm) {
     vm.end();
 }
 
-/// Refused at the start, where Envoy's log names the capability. Never a trap later.
+/// The configuration is refused, and Envoy's log names the capability. The VM never traps later.
 #[test]
 fn capability_withheld_refuses_the_configuration() {
     for name in HOSTCALLS {
@@ -189,7 +187,7 @@ fn capability_withheld_refuses_the_configuration() {
     }
 }
 
-/// A response callback that traps ends the VM with the very first response: no input is needed for it.
+/// The VM traps at its very first response, whatever the request contains.
 #[test]
 fn capability_of_responses_withheld_traps_at_the_first_response() {
     let trapped = std::panic::catch_unwind(|| {
@@ -214,7 +212,7 @@ fn callback_withheld_does_not_trap() {
     }
 }
 
-/// Statuses that Envoy 1.40 returns in operation, and the calls it returns them to.
+/// Statuses that Envoy 1.40 returns in operation, with the hostcalls that return them.
 const STATUSES: [(&str, Status); 8] = [
     ("proxy_dequeue_shared_queue", Status::Empty),
     ("proxy_dequeue_shared_queue", Status::NotFound),
@@ -238,7 +236,7 @@ fn hostcall_failing_in_operation_does_not_trap() {
     exercise(&mut vm);
 }
 
-/// A failure that has passed leaves nothing behind.
+/// Requests after the failure are served as before it.
 #[test]
 fn hostcall_failing_for_a_while_serves_again_afterwards() {
     for (name, status) in STATUSES {

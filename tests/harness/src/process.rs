@@ -19,12 +19,12 @@ type Request = (Command, mpsc::Sender<io::Result<Child>>);
 /// nothing.
 ///
 /// # Errors
-/// The program cannot be started, or `log` not be written.
+/// The program cannot be started, or `log` cannot be written.
 pub fn spawn(program: &Path, args: &[String], log: &Path) -> io::Result<Child> {
     spawn_with_env(program, args, &[], log)
 }
 
-/// As [`spawn`], with these environment variables in addition.
+/// Like [`spawn`], with additional environment variables.
 pub(crate) fn spawn_with_env(
     program: &Path,
     args: &[String],

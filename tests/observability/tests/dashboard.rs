@@ -1,7 +1,5 @@
 //! Checks of the dashboard and of the alert rules that need no Envoy.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
-
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,8 +1,6 @@
 //! A Prometheus that scrapes real Envoys under load and failure is asked every query of the dashboard, and evaluates every
 //! alert rule.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
-
 use axum::Router;
 use axum::extract::State;
 use axum::http::HeaderMap;

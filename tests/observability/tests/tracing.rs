@@ -1,7 +1,5 @@
 //! Spans of the edge in a real OpenTelemetry Collector, with `deploy/tracing`.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
-
 use harness::Envoy;
 use mock_keen::{Fault, MockKeen, Options};
 use observability::{Program, empty_dir, tool};

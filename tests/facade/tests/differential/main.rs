@@ -1,15 +1,6 @@
 //! keen-edge and Segment's own facade read the same messages. Where they differ on purpose, the difference has a reason
 //! here, and only those are allowed.
 
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "tests may fail loudly"
-)]
-
 mod differences;
 mod messages;
 

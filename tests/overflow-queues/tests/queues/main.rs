@@ -1,8 +1,6 @@
 //! Keen and the queue fail, one by one and together. At the end every acknowledged event is in Keen once, and the queue
 //! is empty. The queue is ElasticMQ or moto, and Envoy has the cluster of `deploy/envoy-sqs.yaml`.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
-
 mod chaos;
 mod drain;
 mod outage;
