@@ -1,4 +1,5 @@
-//! `keen-edge explain`, run as a program: the golden cases, the recorded requests, and its own output.
+//! Runs `keen-edge explain` as a program: on the golden cases, on recorded requests, and on other
+//! input.
 
 #[path = "../../tests/golden/cases.rs"]
 mod cases;
@@ -13,7 +14,7 @@ const ADDRESS: &str = "203.0.113.7";
 const RECEIVED_AT: &str = "2026-11-23T22:03:12.908Z";
 const KEEN_KEY: &str = "ABCDEF0123456789ABCDEF0123456789";
 
-/// An ECDS file with a filter that has these sources.
+/// Returns an ECDS file with a filter that has these sources.
 fn config_file(name: &str, sources: &Value) -> PathBuf {
     let settings = json!({"keen": {"cluster": "keen"}, "sources": sources});
     let configuration =
@@ -44,7 +45,7 @@ fn explain(config: &Path, arguments: &[&str], call: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // A program that refuses its arguments ends before it has read the call.
+    // A program that refuses its arguments exits before it has read the call.
     let _ = child.stdin.take().unwrap().write_all(call.as_bytes());
     child.wait_with_output().unwrap()
 }
@@ -69,7 +70,7 @@ fn golden_cases_give_their_events() {
     for case in &cases {
         let config = config_file("golden", &json!({"writeKey": case.settings}));
         let headers = json!(case.headers).to_string();
-        // The body as it is in the file: a tree would lose digits and equal names.
+        // The raw JSON of the case. `Value` would lose digits and duplicate names.
         let path = json!(case.path);
         let call = format!(
             r#"{{"method":"POST","path":{path},"headers":{headers},"body":{}}}"#,

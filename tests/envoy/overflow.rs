@@ -20,7 +20,7 @@ type Message = (Value, Option<Instant>);
 struct Queue {
     /// Messages by receipt handle.
     messages: Arc<Mutex<BTreeMap<u64, Message>>>,
-    /// Makes the queue answer 500 to every request.
+    /// Whether the queue answers 500 to every request.
     is_down: Arc<Mutex<bool>>,
 }
 

@@ -1,4 +1,4 @@
-//! For any track call, Keen accepts the event, and values that were valid are unchanged.
+//! For any track message, Keen accepts the event, and values that were valid are unchanged.
 
 use super::arbitrary::{self, Json, Text};
 use super::oracle::{later_wins, legal, look_up, truthy};
@@ -50,7 +50,7 @@ fn mapped(config: &Config, message_type: Option<MessageType>, body: &str) -> Vec
         .collect()
 }
 
-/// Applies Keen's rules, as the mock implements them, to a bulk request with these events.
+/// Checks a bulk request with these events by Keen's rules, as the mock implements them.
 fn keen_takes(events: &[(String, String)]) {
     for (collection, event) in events {
         let body = format!("{{{}:[{event}]}}", serde_json::to_string(collection).unwrap());
@@ -66,7 +66,7 @@ fn keen_takes(events: &[(String, String)]) {
     }
 }
 
-/// Runs a property on a thread whose stack is large enough for the trees of the deepest events.
+/// Runs a property in a thread with a stack that is large enough for the deepest events.
 fn check<S: Strategy>(
     cases: u32,
     strategy: impl FnOnce() -> S + Send + 'static,
@@ -90,7 +90,7 @@ fn check<S: Strategy>(
     }
 }
 
-/// A track call from parts that the oracle knows.
+/// A track message from parts that the oracle knows.
 #[derive(Debug)]
 struct Track {
     properties: Option<Json>,
@@ -189,7 +189,7 @@ impl Track {
         Json::Object(members, "").text()
     }
 
-    /// The event, without its `keen` object.
+    /// Returns the expected event, without its `keen` object.
     fn expected(&self) -> Vec<(String, Tree)> {
         let mut event: Vec<(String, Tree)> = Vec::new();
         let none = Vec::new();
@@ -225,7 +225,7 @@ impl Track {
         }
         let (page_url, referrer) = self.page.clone().unwrap_or_default();
         let url = look_up(own, "url").map(|(_, url)| url.clone());
-        // A container is not an address.
+        // An object or an array is not an address.
         let url = url.filter(|url| {
             truthy(url) && !matches!(url, Json::Array(..) | Json::Object(..) | Json::Deep(..))
         });
@@ -263,7 +263,7 @@ impl Track {
         later_wins(event).into_iter().filter(|(name, _)| name != "keen").collect()
     }
 
-    /// The properties except the `keen` object.
+    /// Returns the properties without the `keen` object.
     fn left(&self, own: &[(Text, Json)], keen: Option<&(String, &Json)>) -> Vec<(Text, Json)> {
         own.iter()
             .filter(|(name, _)| keen.is_none_or(|(keen, _)| name.decoded() != *keen))
@@ -271,7 +271,7 @@ impl Track {
             .collect()
     }
 
-    /// The add-ons that the event's own fields allow.
+    /// Returns the add-ons that the event's own fields allow.
     fn add_ons(&self, event: &Tree) -> Vec<&'static str> {
         let text =
             |name: &str| event.get(name).and_then(Tree::text).filter(|text| !text.is_empty());
@@ -302,8 +302,7 @@ fn overlay(event: &mut Vec<(String, Tree)>, name: &str, value: Option<&Json>) {
     }
 }
 
-/// Whether a text is blank or one of Keen's placeholders.
-/// Characters that cannot be seen, of those that are neither white space nor control characters.
+/// Invisible characters that are neither white space nor control characters.
 const INVISIBLE: [(char, char); 13] = [
     ('\u{ad}', '\u{ad}'),
     ('\u{34f}', '\u{34f}'),
@@ -487,7 +486,7 @@ fn depth_costs_no_stack() {
 #[test]
 fn an_event_over_keens_limit_stays_here_and_its_neighbours_go() {
     let config = config(json!({"trackNamedPages": false}));
-    // 900,000 bytes including all other fields of the event.
+    // The limit of 900,000 bytes includes all other fields of the event.
     let padded = |bytes: usize| {
         let strings = vec!["x".repeat(9_000); bytes / 9_003];
         let used = 9_003 * strings.len();

@@ -1,9 +1,9 @@
 //! Properties of the mapping, over arbitrary input.
 
-/// How many inputs a property is tried with: so many, unless `PROPTEST_CASES` says how many.
-fn cases(unless_asked: u32) -> u32 {
+/// Number of inputs for a property: `PROPTEST_CASES` if it is set, else `default`.
+fn cases(default: u32) -> u32 {
     let asked = std::env::var("PROPTEST_CASES").ok();
-    asked.map_or(unless_asked, |cases| cases.parse().expect("PROPTEST_CASES is a number"))
+    asked.map_or(default, |cases| cases.parse().expect("PROPTEST_CASES is a number"))
 }
 
 mod arbitrary;

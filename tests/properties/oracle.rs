@@ -1,12 +1,12 @@
-//! What the event of a track call holds, worked out on trees, member by member, from docs/mapping.md alone.
+//! Computes the expected event of a track message, member by member, from docs/mapping.md alone.
 
 use super::arbitrary::{Json, Text};
 use super::tree::Tree;
 
-/// Containers inside each other in an event, the event itself among them.
+/// Maximum nesting of an event. The event itself is the first level.
 const DEPTH: usize = 512;
 
-/// A value as Keen can hold it, `depth` containers deep in the event.
+/// Returns a value as Keen can store it, `depth` levels deep in the event.
 pub fn legal(json: &Json, depth: usize) -> Tree {
     let container = matches!(json, Json::Array(..) | Json::Object(..) | Json::Deep(..));
     if container && depth >= DEPTH {
@@ -49,7 +49,8 @@ fn cut(text: &str, most: usize) -> String {
     text.chars().take(most).collect()
 }
 
-/// From -2^63 to 2^63 - 1; a number with a fraction or an exponent is a double to Keen.
+/// Whether Keen can store a number: -2^63 to 2^63 - 1. A number with a fraction or an exponent is a
+/// double to Keen.
 fn holds(digits: &str) -> bool {
     if digits.contains(['.', 'e', 'E']) {
         digits.parse::<f64>().is_ok_and(|n| n > -(2_f64.powi(63)) && n < 2_f64.powi(63))
@@ -67,7 +68,7 @@ pub fn later_wins(members: Vec<(String, Tree)>) -> Vec<(String, Tree)> {
     kept
 }
 
-/// JavaScript's truth.
+/// Whether JavaScript treats the value as true.
 pub fn truthy(json: &Json) -> bool {
     match json {
         Json::Null => false,
@@ -80,7 +81,8 @@ pub fn truthy(json: &Json) -> bool {
     }
 }
 
-/// The member that a look-up finds: the first whose name is similar, and of equal names the last.
+/// Returns the member that a look-up finds: the first with a similar name, and of equal names the
+/// last.
 pub fn look_up<'j>(members: &'j [(Text, Json)], plain: &str) -> Option<(String, &'j Json)> {
     let is_similar = |name: &Text| {
         let letters: String = name.decoded().chars().filter(|c| !"_- ".contains(*c)).collect();

@@ -1,6 +1,6 @@
-//! JSON as a tree that keeps every digit and every member, read by code of its own.
+//! A JSON value that keeps every digit and every member, with a parser of its own.
 
-/// A value. Numbers are as they were written.
+/// A JSON value. Numbers are kept as text.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Tree {
     Null,
@@ -31,7 +31,7 @@ impl Tree {
         if let Tree::String(text) = self { Some(text) } else { None }
     }
 
-    /// With the members of every object in the order of their names.
+    /// Sorts the members of every object by name.
     pub fn sorted(self) -> Tree {
         match self {
             Tree::Array(items) => Tree::Array(items.into_iter().map(Tree::sorted).collect()),
@@ -46,7 +46,7 @@ impl Tree {
     }
 }
 
-/// Reads JSON that must be strict, without two members of one name in an object, and without lone surrogates.
+/// Parses strict JSON. Panics if an object has duplicate names or a string has lone surrogates.
 pub fn read(text: &str) -> Tree {
     let mut rest = text;
     let tree = value(&mut rest);

@@ -1,4 +1,5 @@
-//! Times as text, against what JavaScript's engine V8 reads (Node): the default forms of SDKs and languages.
+//! Times as text, compared with JavaScript's engine V8 (Node): the default forms of SDKs and
+//! languages.
 
 use chrono::{DateTime, FixedOffset};
 use keen_edge::timestamp;
@@ -20,7 +21,7 @@ const INSTANTS: [i64; 9] = [
 ];
 const OFFSET_MINUTES: [i32; 6] = [0, 60, -420, 330, 345, -210];
 
-/// What Node prints for a program that reads JSON from its input.
+/// Returns Node's output for a program that reads JSON from its input.
 fn node(program: &str, zone: &str, input: &Value) -> Value {
     let mut child = Command::new("node")
         .args(["-e", program])
@@ -54,7 +55,7 @@ fn parse_what_node_writes_is_read_as_it_was_meant() {
     }
 }
 
-/// What V8 makes of the texts that Node prints for people, read in the zone UTC.
+/// The texts that Node prints for people are read in the zone UTC, as V8 reads them.
 #[test]
 fn parse_what_node_writes_for_people_is_read_as_v8_reads_it() {
     let program = "const ms = JSON.parse(require('fs').readFileSync(0)); \
@@ -76,7 +77,7 @@ fn parse_what_node_writes_for_people_is_read_as_v8_reads_it() {
     assert!(read >= 7 * INSTANTS.len(), "{read} of the texts are times to V8");
 }
 
-/// Texts of other languages and formats, by hand: where V8 reads a text, so does the filter.
+/// Texts of other languages and formats. If V8 reads a text, the filter reads it as the same time.
 const TEXTS: [&str; 60] = [
     // Java: Date, Instant, OffsetDateTime, LocalDateTime, Timestamp, and Gson's and DateFormat's defaults.
     "Mon Nov 23 22:03:16 UTC 2026",
@@ -119,7 +120,7 @@ const TEXTS: [&str; 60] = [
     "11/23/2026 10:03:16 PM +01:00",
     "2026-11-23 22:03:16Z",
     "2026-11-23 10:03:16 PM",
-    // JavaScript, of every age and engine.
+    // JavaScript, old and new engines.
     "Mon Nov 23 2026",
     "Mon Nov 23 2026 22:03:16 GMT+0100 (CET)",
     "Mon Nov 23 2026 22:03:16 GMT-0800 (Pacific Standard Time)",
@@ -140,7 +141,7 @@ const TEXTS: [&str; 60] = [
     "Nov. 23, 2026",
     "1 Jan 99",
     "12:03:16 AM Nov 23 2026",
-    // None of them is a time.
+    // Texts that are not times.
     "Mon Nov 23 22:03:16 CET 2026",
     "23.11.2026 22:03:16",
     "23/11/2026",
@@ -189,7 +190,7 @@ fn parse_the_common_forms_are_read_as_v8_reads_them() {
     let program = "console.log(JSON.stringify(JSON.parse(require('fs').readFileSync(0)).map(t => Date.parse(t))))";
     let read = node(program, "UTC", &json!(texts));
     for (text, v8) in texts.iter().zip(read.as_array().unwrap()) {
-        // `NaN` is null in JSON: all of these forms are times to V8.
+        // `NaN` becomes null in JSON. V8 reads all of these forms as times.
         let want = v8.as_i64().unwrap_or_else(|| panic!("V8 does not read {text}"));
         assert_eq!(timestamp::parse_text(text), Some(want), "{text}");
     }

@@ -1,6 +1,6 @@
 //! The module (32-bit wasm) maps arbitrary messages to the same bytes as the same code on the host.
 
-#[allow(dead_code, reason = "the generator is shared")]
+#[allow(dead_code, unreachable_pub, reason = "the generator is shared")]
 #[path = "../../properties/arbitrary.rs"]
 mod arbitrary;
 

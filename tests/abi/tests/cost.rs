@@ -294,7 +294,7 @@ fn sweep(size: usize) -> Vec<Body> {
     bodies
 }
 
-/// Returns batches about stored users. The function gets the size of the body and the index of a
+/// A message about a stored user. The function gets the size of the body and the index of the
 /// message.
 type UserMessage = (&'static str, fn(usize, usize) -> String);
 
@@ -338,7 +338,7 @@ fn empty_gzip_blocks(size: usize) -> Vec<u8> {
     [&GZIP_HEADER[..], &blocks, &[1, 0, 0, 0xff, 0xff], &[0; 8]].concat()
 }
 
-/// Runs `work` in as many threads as there are cores.
+/// Returns the fuel of each body. Uses as many threads as there are cores.
 fn costs(bodies: &[Body]) -> Vec<f64> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let chunk = bodies.len().div_ceil(threads).max(1);

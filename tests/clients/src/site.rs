@@ -1,4 +1,4 @@
-//! A site behind the same Envoy: a page, and the scripts that it loads.
+//! A site that the same Envoy serves: a page, and the scripts that it loads.
 
 use bytes::Bytes;
 use http_body_util::Full;

@@ -62,7 +62,7 @@ impl TcpProxy {
         let accept_task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let state = Arc::clone(&shared);
-                // An error here is the client's to report.
+                // An error is visible to the client, which reports it.
                 tokio::spawn(async move { forward(client, state, fault.is_some()).await });
             }
         });

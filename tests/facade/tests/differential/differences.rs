@@ -1,9 +1,9 @@
-//! Where keen-edge reads on purpose what the facade does not, and why.
+//! The intended differences between keen-edge and the facade, and their reasons.
 
 use crate::messages::Message;
 use serde_json::{Value, json};
 
-/// A field of a message that is read in two ways.
+/// A field of a message that keen-edge and the facade read differently.
 pub(crate) struct Case<'c> {
     pub(crate) message: &'c Message,
     pub(crate) field: &'c str,
@@ -12,7 +12,7 @@ pub(crate) struct Case<'c> {
     pub(crate) received: &'c str,
 }
 
-/// A difference on purpose.
+/// An intended difference.
 pub(crate) struct Difference {
     pub(crate) what: &'static str,
     pub(crate) reason: &'static str,
@@ -134,7 +134,7 @@ impl Case<'_> {
         self.message.tree.get("timestamp").unwrap_or(&Value::Null)
     }
 
-    /// A text of the facade's own pattern for ISO 8601.
+    /// Whether a text matches the facade's own pattern for ISO 8601.
     fn time_is_iso(&self) -> bool {
         let text = self.time().as_str().unwrap_or_default();
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();

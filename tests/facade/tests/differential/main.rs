@@ -1,5 +1,5 @@
-//! keen-edge and Segment's own facade read the same messages. Where they differ on purpose, the difference has a reason
-//! here, and only those are allowed.
+//! Compares how keen-edge and Segment's own facade read the same messages. Each intended difference
+//! is listed with its reason. Any other difference is a failure.
 
 mod differences;
 mod messages;
@@ -13,11 +13,11 @@ use keen_edge::users::UserTransaction;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// When the calls come, to keen-edge: no message of the pool says this time.
+/// The time at which keen-edge receives the messages. No generated message contains it.
 const NOW: i64 = 1_795_471_392_908;
 const RECEIVED: &str = "2026-11-23T22:03:12.908Z";
 
-/// What the facade's reading stands for in Keen, field by field.
+/// Converts the facade's result to Keen's fields.
 fn expected(reading: &Value, page: bool) -> Map<String, Value> {
     let mut fields = Map::new();
     fields.insert("sent".into(), reading["enabled"].clone());
@@ -60,7 +60,7 @@ fn truthy(value: &Value) -> bool {
     }
 }
 
-/// What keen-edge makes of the message, in the same fields.
+/// Maps the message with keen-edge. Returns the same fields.
 fn mapped(config: &Config, message: &str, page: bool) -> Map<String, Value> {
     let kind = if page { MessageType::Page } else { MessageType::Track };
     let request = Request {

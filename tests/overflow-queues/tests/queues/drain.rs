@@ -33,7 +33,7 @@ async fn queue_is_drained_by_two_envoys() {
     world.keen.fault(Fault::delay(400).forever());
     let config = config(&world.queue.url);
     let (first, second) = (envoy(&world, config.clone()).await, envoy(&world, config).await);
-    // Both poll.
+    // Both Envoys poll the queue.
     until(Duration::from_secs(20), "both ask the queue", async || world.proxy.receives() >= 2)
         .await;
     fill(&world.queue, MESSAGES).await;
@@ -62,7 +62,7 @@ async fn queue_is_drained_on_by_the_next_configuration() {
     config["delivery"]["holdMs"] = json!(6_000);
     envoy.update(&config).unwrap();
     let before = world.keen.events().len();
-    // The lease is given up, so the next worker need not wait for its end.
+    // The lease has been released, so the next worker need not wait for its end.
     until(Duration::from_secs(25), "more are drained", async || {
         world.keen.events().len() > before + 20
     })
@@ -121,7 +121,7 @@ async fn message_of_a_project_that_is_not_configured_stays_and_is_logged_once() 
             && logged("not written by keen-edge") >= 1
     })
     .await;
-    // They are received once more.
+    // The messages are received once more.
     tokio::time::sleep(Duration::from_secs(45)).await;
     assert_eq!(world.queue.messages().await, 2);
     assert_eq!(logged("of project ffffffffffffffffffffffff"), 1);
@@ -137,7 +137,7 @@ async fn idle_queue_is_asked_once_in_20_s_by_two_workers() {
     until(Duration::from_secs(10), "it is asked", async || world.proxy.receives() > 0).await;
     tokio::time::sleep(Duration::from_secs(45)).await;
     assert!((2..=4).contains(&world.proxy.receives()), "{}", world.proxy.receives());
-    // The poll waits in the queue: a message is delivered at once.
+    // The poll waits in the queue, so a message is delivered at once.
     fill(&world.queue, 1).await;
     until(Duration::from_secs(5), "it is in Keen", async || world.keen.events().len() == 1).await;
     envoy.no_panic_in_log();

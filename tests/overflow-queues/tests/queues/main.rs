@@ -1,5 +1,6 @@
-//! Keen and the queue fail, one by one and together. At the end every acknowledged event is in Keen once, and the queue
-//! is empty. The queue is ElasticMQ or moto, and Envoy has the cluster of `deploy/envoy-sqs.yaml`.
+//! Keen and the queue fail, one at a time and together. At the end every acknowledged event is in
+//! Keen once, and the queue is empty. The queue is ElasticMQ or moto, and Envoy has the cluster of
+//! `deploy/envoy-sqs.yaml`.
 
 mod chaos;
 mod drain;
@@ -14,10 +15,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::OnceCell;
 
-/// The longest time after which a received message is visible again, and the longest pause of the drain.
+/// The longest time until a received message is visible again, and the longest pause of the drain.
 const COMES_BACK: Duration = Duration::from_secs(120);
 
-/// A Keen, and a new queue behind a proxy.
+/// A mock Keen, and a new queue with a proxy in front of it.
 struct World {
     keen: MockKeen,
     queue: Queue,
@@ -38,12 +39,12 @@ impl World {
         Self { keen: keen().await, queue, proxy }
     }
 
-    /// All messages reach Keen.
+    /// Waits until all messages have reached Keen.
     async fn until_drained(&self) {
         until(COMES_BACK, "the queue is empty", async || self.queue.messages().await == 0).await;
     }
 
-    /// Each acknowledged event is in Keen, and no event is there twice.
+    /// Asserts that each acknowledged event is in Keen, and that no event is there twice.
     fn assert_stored_once(&self, seen: &Seen) {
         let mut stored: BTreeMap<String, u64> = BTreeMap::new();
         for id in ids_in(&self.keen) {

@@ -1,4 +1,4 @@
-//! Long outages of Keen, and the end of processes during one.
+//! Long outages of Keen, and processes that end during one.
 
 use super::World;
 use mock_keen::Fault;
@@ -6,7 +6,7 @@ use overflow_queues::{Callers, ElasticMq, builder, config, post, start, track};
 use serde_json::json;
 use std::time::Duration;
 
-/// `OVERFLOW_SECONDS`: how long Keen is away.
+/// Duration of the outage of Keen: `OVERFLOW_SECONDS`.
 fn outage() -> Duration {
     let seconds = std::env::var("OVERFLOW_SECONDS").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(60))
@@ -46,7 +46,7 @@ async fn outage_with_a_killed_envoy_loses_no_acknowledged_event() {
     world.assert_stored_once(&seen);
     assert!(overflowed > 100 && waiting > 0, "{overflowed} {waiting}");
     assert!(seen.statuses.keys().all(|status| [0, 200].contains(status)), "{:?}", seen.statuses);
-    // `holdMs`, and what the machine adds.
+    // `holdMs`, and time for a slow machine.
     assert!(seen.longest < Duration::from_millis(7_500), "{:?}", seen.longest);
     let totals = running.event_totals().await;
     assert_eq!((totals.unconfirmed, totals.dropped), (0, 0));
@@ -90,12 +90,13 @@ async fn keen_that_is_back_but_slow_serves_fresh_events_first() {
     }
     world.until_drained().await;
     assert_eq!(world.keen.events().len(), 48);
-    // One call to Keen, not a queue of them. A call over `afterMs` may go to the queue instead.
+    // One callout to Keen, not a queue of callouts. A call over `afterMs` may go to the queue
+    // instead.
     assert!(longest < Duration::from_secs(4), "{longest:?}");
     envoy.no_panic_in_log();
 }
 
-/// A message of the queue with one event.
+/// Returns a message of the queue with one event.
 pub(crate) fn message(id: &str) -> serde_json::Value {
     let event = json!({"id": id, "keen": {"uniqueness_token": id}});
     json!({"v": 1, "project": overflow_queues::PROJECT, "events": {"overflow": [event]}})

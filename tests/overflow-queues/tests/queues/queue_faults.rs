@@ -44,7 +44,7 @@ async fn queue_that_fails_is_as_no_queue() {
         .await;
         seen.acknowledged.push(id);
     }
-    // Slow, but fast enough.
+    // The queue is slow, but fast enough.
     world.proxy.set(QueueFault::Slow(Duration::from_millis(800)));
     assert_eq!(post(&envoy, track("slow")).await, 200);
     seen.acknowledged.push("slow".to_owned());
@@ -60,7 +60,8 @@ async fn queue_that_fails_is_as_no_queue() {
     envoy.no_panic_in_log();
 }
 
-/// Messages near SQS's limit of 1 MiB, of characters that need escapes. Envoy must hold such a request to sign it.
+/// Messages are close to SQS's limit of 1 MiB and have characters that need escapes. Envoy must
+/// hold such a request to sign it.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_batches_of_any_characters_pass_the_queue() {
     let world = World::new("large").await;
