@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Changes one line of the core at a time and reports the changes that no host test notices: scripts/mutants.sh
 #
-# MUTANTS_SHARD=1/20  only each 20th change, from the first one (0/20 to 19/20). A whole run takes hours.
+# MUTANTS_SHARD=1/20  only every 20th change (0/20 to 19/20). A whole run takes hours.
 #
 # Only the tests on the host run: the unit tests, the golden cases, delivery, overflow and the properties. cargo-mutants is built
 # into target/tools. Its report is in target/mutants.out.

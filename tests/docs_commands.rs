@@ -317,7 +317,7 @@ impl Running {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_print_what_they_should() {
+async fn documented_commands_print_their_output() {
     let running = Running::start().await;
     let mut run = 0;
     for shown in shown().into_iter().filter(|shown| elsewhere(shown).is_none()) {
@@ -344,7 +344,7 @@ async fn commands_print_what_they_should() {
 
 /// The README stays short, and its screenshot exists.
 #[test]
-fn readme_is_one_screen_and_a_half() {
+fn readme_has_at_most_110_lines() {
     let lines = read("README.md").lines().count();
     assert!(lines <= 110, "{lines} lines");
     assert!(Path::new("docs/mock-keen.png").exists());

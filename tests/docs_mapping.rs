@@ -115,7 +115,7 @@ fn mapped(example: &Case) -> Vec<(String, Value)> {
 }
 
 #[test]
-fn every_example_is_what_happens() {
+fn examples_of_the_document_become_their_events() {
     let examples = examples();
     for example in &examples {
         let outcome = example.judge(&mapped(example), &RECEIVED);
@@ -136,7 +136,7 @@ fn table(heading: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_decision_has_its_cases() {
+fn decisions_of_the_document_have_golden_cases() {
     let decided: BTreeSet<String> =
         cases::all().into_iter().filter_map(|case| case.decision).collect();
     assert_eq!(decided, table("## What keen-edge decides"));

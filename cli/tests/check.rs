@@ -72,7 +72,7 @@ fn every_mistake_of_the_filter_is_reported_as_the_filter_does() {
 }
 
 #[test]
-fn mistakes_of_the_filter_hide_no_others() {
+fn mistakes_of_the_filter_do_not_hide_others() {
     let mut bootstrap = envoy_yaml();
     settings(&mut bootstrap)["delivery"]["retrys"] = json!(1);
     set(&mut bootstrap, HCM, "stream_idle_timeout", json!("7s"));
@@ -337,7 +337,7 @@ fn each_mistake_that_the_filter_cannot_see_is_reported_alone() {
 }
 
 #[test]
-fn strict_makes_warnings_fail() {
+fn strict_option_makes_warnings_fail() {
     let mut bootstrap = envoy_yaml();
     remove(&mut bootstrap, HCM, "use_remote_address");
     let path = file("strict.json", &bootstrap.to_string());
@@ -346,7 +346,7 @@ fn strict_makes_warnings_fail() {
 }
 
 #[test]
-fn waiting_limits_do_not_matter_where_no_caller_waits() {
+fn short_timeouts_without_waiting_callers_are_no_mistake() {
     let mut bootstrap = envoy_yaml();
     set(&mut bootstrap, HCM, "stream_idle_timeout", json!("3s"));
     settings(&mut bootstrap)["delivery"]["ack"] = json!("accepted");
@@ -524,7 +524,7 @@ fn unusable_files_exit_with_2() {
 }
 
 #[test]
-fn schema_is_the_one_in_the_repository() {
+fn schema_command_prints_the_schema_of_the_repository() {
     let output = keen_edge(&["schema"]);
     let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config.schema.json");
     assert_eq!(stdout(&output), std::fs::read_to_string(committed).unwrap());

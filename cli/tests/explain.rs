@@ -63,7 +63,7 @@ fn in_json(config: &Path, call: &str) -> Value {
 }
 
 #[test]
-fn golden_cases_give_their_events() {
+fn golden_cases_become_their_events() {
     let received = Received { address: ADDRESS, between: [RECEIVED_AT, RECEIVED_AT] };
     let mut failed = Vec::new();
     let cases = cases::all();
@@ -178,7 +178,7 @@ fn users_are_remembered_from_one_call_to_the_next() {
 }
 
 #[test]
-fn client_of_a_recorded_request_counts() {
+fn recorded_request_with_browser_agent_has_client_address() {
     let call = json!({
         "method": "POST", "path": "/v1/t", "headers": {"User-Agent": "Mozilla/5.0"},
         "body": {"event": "x", "userId": "u"},
@@ -188,7 +188,7 @@ fn client_of_a_recorded_request_counts() {
 }
 
 #[test]
-fn several_sources_need_a_key() {
+fn call_to_several_sources_requires_a_key() {
     let source = |project| json!({"projectId": project});
     let (first, second) = ("9181bcd23843312d87000000", "9181bcd23843312d87000001");
     let config = config_file("several", &json!({"a1": source(first), "b1": source(second)}));
@@ -207,7 +207,7 @@ fn several_sources_need_a_key() {
 }
 
 #[test]
-fn requests_without_messages_are_named() {
+fn requests_without_messages_are_explained() {
     let config = one_source("others");
     for (method, path, want) in [
         (
@@ -250,7 +250,7 @@ fn pixel_is_explained() {
 }
 
 #[test]
-fn colour_is_for_terminals() {
+fn output_is_coloured_only_on_a_terminal() {
     let config = one_source("colour");
     let call = r#"{"event": "x", "userId": "u"}"#;
     assert!(!text(&config, call).1.contains('\u{1b}'));
@@ -267,7 +267,7 @@ fn colour_is_for_terminals() {
 }
 
 #[test]
-fn unusable_input_says_what_to_do() {
+fn unusable_input_is_refused_with_help() {
     let good = one_source("unusable");
     let wrong = config_file("wrong", &json!({"k": {"projectId": "x", "writeKey": KEEN_KEY}}));
     let missing = Path::new("missing.yaml");

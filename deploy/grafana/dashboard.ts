@@ -1,6 +1,6 @@
 // Prints the Grafana dashboard of keen-edge as JSON: `npm ci && npm run build`. scripts/grafana.sh does both.
 //
-// Each query is asked of a real Prometheus by tests/observability, which expects a series with the labels of the legend.
+// tests/observability runs each query in a real Prometheus, and expects a series with the labels of the legend.
 
 import {
   BigValueColorMode,

@@ -76,18 +76,18 @@ fuzz_target!(|data: &[u8]| {
     for now in [1_795_471_392_908_000, 1_795_471_393_908_000] {
         // In the second round the users are known.
         let mut users = UserTransaction::new(&mut memory, config().users, now);
-        let mut offer = EventBuffer::new(LIMIT);
+        let mut buffer = EventBuffer::new(LIMIT);
         let Ok(stats) = map_request(
             config(),
             request,
             |_| client,
             || "made".to_owned(),
             &mut users,
-            &mut offer,
+            &mut buffer,
         ) else {
             return;
         };
-        keen_takes(&offer, &stats);
+        keen_takes(&buffer, &stats);
         users.commit();
     }
     // The usage index has a fixed size. All other bytes are users.
@@ -152,12 +152,12 @@ fn costs_a_small_multiple(request: Request<'_>, client: Client<'_>) {
     }
 }
 
-fn keen_takes(offer: &EventBuffer, stats: &RequestStats) {
+fn keen_takes(buffer: &EventBuffer, stats: &RequestStats) {
     assert!(
-        offer.is_overflowed()
-            || stats.messages.iter().map(|m| m.events).sum::<usize>() == offer.len()
+        buffer.is_overflowed()
+            || stats.messages.iter().map(|m| m.events).sum::<usize>() == buffer.len()
     );
-    for Event { destination, collection, json: event } in offer.events() {
+    for Event { destination, collection, json: event } in buffer.events() {
         assert!(destination < config().destinations.len());
         mock_keen::rules::check_collection_name(collection)
             .unwrap_or_else(|refusal| panic!("{collection:?}: {refusal:?}"));

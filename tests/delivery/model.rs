@@ -67,7 +67,7 @@ pub enum Step {
 
 /// An event that the state machine has admitted.
 #[derive(Debug)]
-struct OfferedEvent {
+struct SubmittedEvent {
     waiter: Option<WaiterId>,
     destination: usize,
     collection: String,
@@ -94,7 +94,7 @@ pub struct Model {
     delivery: Delivery,
     settings: config::DeliverySettings,
     now: u64,
-    events: Vec<OfferedEvent>,
+    events: Vec<SubmittedEvent>,
     /// Events for which Keen has given a final result, or which the overflow queue has stored.
     final_results: BTreeSet<usize>,
     in_flight: BTreeMap<CalloutId, (usize, Vec<usize>)>,
@@ -186,7 +186,12 @@ impl Model {
                 format!("{{\"id\":{},\"pad\":\"{}\"}}", self.events.len(), "x".repeat(*length));
             let collection = format!("c{collection}");
             costs[*destination] += text.len() + collection.len() + EVENT_OVERHEAD;
-            self.events.push(OfferedEvent { waiter, destination: *destination, collection, text });
+            self.events.push(SubmittedEvent {
+                waiter,
+                destination: *destination,
+                collection,
+                text,
+            });
         }
         let admission = self.delivery.submit(
             waiter,

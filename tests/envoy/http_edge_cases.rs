@@ -236,7 +236,7 @@ async fn non_utf8_header_is_answered() {
 }
 
 #[tokio::test]
-async fn client_address_is_envoys() {
+async fn client_address_in_event_is_envoys() {
     let env = TestEnv::new().await;
     let browser = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)");
     env.post_with("/v1/track", track("browser"), &[browser, ("x-forwarded-for", "6.6.6.6")]).await;

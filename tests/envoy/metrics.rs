@@ -42,7 +42,7 @@ async fn shown(s: &TestEnv) -> BTreeMap<String, BTreeSet<Vec<String>>> {
 }
 
 #[tokio::test]
-async fn metrics_are_those_of_the_document() {
+async fn shown_metrics_equal_the_document() {
     let s = TestEnv::new().await;
     s.keen.fault(Fault::refuse_collection("bad", "InvalidEventError").times(1));
     assert_eq!(s.post("/v1/track", track("bad")).await, ok());

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 const CASES: &str = include_str!("../public-cases/cases.jsonl");
 const SIBLINGS: &str = include_str!("../public-cases/siblings.jsonl");
-/// Cases that need more than one request. Functions of this module have their names.
+/// Cases that need more than one request. Each has its own test below.
 const OWN_TESTS: [&str; 3] = ["retry-after-date", "gateway-buffer", "forwarded-for-with-port"];
 /// Pointers in the bootstrap to the listener and to the connection manager.
 const LISTENER: &str = "/static_resources/listeners/0";
@@ -209,7 +209,7 @@ async fn cpu_ratio(env: &TestEnv, request: &Value) -> f64 {
 }
 
 #[tokio::test]
-async fn public_cases_get_the_right_outcome() {
+async fn public_cases_have_their_expected_outcome() {
     let mut groups: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for case in cases() {
         if OWN_TESTS.contains(&text(&case["id"])) {
@@ -238,7 +238,7 @@ async fn public_cases_get_the_right_outcome() {
 
 /// Keen answers 429 with an HTTP date 3 s ahead, in each form of HTTP dates.
 #[tokio::test]
-async fn retry_after_date() {
+async fn retry_after_with_http_date_delays_the_retry() {
     let env = TestEnv::new().await;
     for form in ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"] {
         let until = SystemTime::now() + Duration::from_secs(3);
@@ -257,7 +257,7 @@ async fn retry_after_date() {
 
 /// The body of each 429 and 503 has the reason as a sentence. The access log has it as a word.
 #[tokio::test]
-async fn call_to_be_retried_says_why() {
+async fn response_429_or_503_states_its_reason() {
     let mut config = harness::default_config();
     config["delivery"] = json!({"holdMs": 800, "retries": 0, "maxPendingBytes": 2_000});
     let env = TestEnv::with(config).await;
@@ -292,7 +292,7 @@ async fn call_to_be_retried_says_why() {
 
 /// The listener's buffer is as small as in Envoy Gateway. The batch has 100 KB.
 #[tokio::test]
-async fn gateway_buffer() {
+async fn batch_over_the_listener_buffer_is_answered_400_and_logged_once() {
     let limited = |bootstrap: &mut Value| {
         bootstrap.pointer_mut(LISTENER).unwrap()["per_connection_buffer_limit_bytes"] =
             json!(32_768);
@@ -333,7 +333,7 @@ async fn gateway_buffer() {
 
 /// Envoy does not read an address with a port. docs/operating.md says what to do.
 #[tokio::test]
-async fn forwarded_for_with_port() {
+async fn forwarded_for_with_port_is_ignored() {
     let env = TestEnv::patched(harness::default_config(), |bootstrap| {
         bootstrap.pointer_mut(MANAGER).unwrap()["xff_num_trusted_hops"] = json!(1);
     })

@@ -114,7 +114,7 @@ async fn device_mode_has_settings_address_and_traits() {
 }
 
 #[tokio::test]
-async fn cors_covers_the_answers_of_envoy() {
+async fn local_replies_of_envoy_have_cors_headers() {
     let s = test_env(harness::default_config()).await;
     let origin = ("origin", "https://shop.example");
     let preflight = s.client.request(reqwest::Method::OPTIONS, s.envoy.url("/v1/t"));

@@ -78,7 +78,7 @@ fn release_build_has_no_panic_switch() {
 /// Envoy keeps gauges when a VM fails. The next VM subtracts what the failed VM had reported, and
 /// does not reset the gauges.
 #[tokio::test]
-async fn gauges_after_a_vm_failed_are_right_again() {
+async fn gauges_after_vm_failure_are_corrected() {
     let env = test_env().await;
     env.keen.fault(Fault::status(403).times(1));
     assert_eq!(env.post("/v1/track", track("down")).await.0, 503);
@@ -166,7 +166,7 @@ async fn filter_without_capability_list_serves() {
 
 /// Runs two listeners with a minimal envoy.yaml. Their filters share a VM.
 #[tokio::test]
-async fn other_vm_settings_are_handled() {
+async fn minimal_configuration_with_two_filters_in_one_vm_delivers() {
     let bare = |yaml: &mut Value| {
         let plugin = harness::keen_edge(yaml).as_object_mut().unwrap();
         for name in ["name", "root_id", "failure_policy", "reload_config"] {

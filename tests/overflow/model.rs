@@ -60,7 +60,7 @@ pub struct Message {
 }
 
 #[derive(Debug)]
-pub struct OfferedEvent {
+pub struct SubmittedEvent {
     pub waiter: Option<(usize, WaiterId)>,
     pub destination: usize,
     pub collection: String,
@@ -79,7 +79,7 @@ pub struct Worker {
 pub struct Model {
     pub workers: Vec<Worker>,
     pub now: u64,
-    pub events: Vec<OfferedEvent>,
+    pub events: Vec<SubmittedEvent>,
     /// Events for which Keen has given a final result.
     pub at_keen: BTreeSet<usize>,
     /// Events in a message that the queue has confirmed.
@@ -152,7 +152,7 @@ impl Model {
                 self.events.len(),
                 "\u{ffff}".repeat(*length / 3)
             );
-            self.events.push(OfferedEvent {
+            self.events.push(SubmittedEvent {
                 waiter: waiter.map(|waiter| (worker, waiter)),
                 destination: *destination,
                 collection: format!("c{collection}"),
@@ -226,7 +226,7 @@ impl Model {
             assert!(worker.acks.insert(waiter, ack).is_none(), "a second ack");
             assert!(worker.deadlines.contains_key(&waiter));
             if ack == Ack::Delivered {
-                let of_waiter = |event: &&OfferedEvent| event.waiter == Some((index, waiter));
+                let of_waiter = |event: &&SubmittedEvent| event.waiter == Some((index, waiter));
                 let ids = self.events.iter().enumerate().filter(|(_, event)| of_waiter(event));
                 for (id, _) in ids {
                     let is_safe = self.at_keen.contains(&id) || self.stored.contains(&id);

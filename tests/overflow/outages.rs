@@ -63,7 +63,7 @@ fn outage_of_keen_is_bridged_by_the_queue_even_if_a_worker_dies() {
 }
 
 #[test]
-fn outage_of_both_is_as_without_a_queue() {
+fn outage_of_keen_and_queue_acts_as_without_a_queue() {
     let mut model = model();
     for _ in 0..10 {
         model.submit(0, true, &[(0, 0, 30)]);
@@ -79,7 +79,7 @@ fn outage_of_both_is_as_without_a_queue() {
 }
 
 #[test]
-fn idle_queue_is_asked_once_per_20_s_and_process() {
+fn idle_queue_is_polled_once_per_20_s_and_process() {
     let mut model = model();
     model.run(200_000, keen_accepts, QueueReply::Succeeds);
     // Three workers in two processes.
@@ -88,7 +88,7 @@ fn idle_queue_is_asked_once_per_20_s_and_process() {
 }
 
 #[test]
-fn queue_that_is_away_is_asked_less_and_less_often() {
+fn unreachable_queue_is_polled_with_backoff() {
     let mut model = model();
     model.run(300_000, keen_accepts, QueueReply::IsAway);
     assert!(model.receives <= 2 * 15, "{}", model.receives);
@@ -172,7 +172,7 @@ fn outage_of_days_does_not_use_up_the_receipts_of_a_message() {
 }
 
 #[test]
-fn keen_that_rejects_every_event_by_name_loses_no_message() {
+fn keen_rejecting_every_event_by_name_leaves_messages_in_the_queue() {
     let mut model = model();
     for _ in 0..40 {
         model.submit(0, false, &[(0, 0, 30)]);

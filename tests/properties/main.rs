@@ -9,7 +9,7 @@ fn cases(default: u32) -> u32 {
 mod arbitrary;
 mod configurations;
 mod events;
+mod json_value;
 mod oracle;
 mod times;
-mod tree;
 mod v8_dates;

@@ -1,37 +1,37 @@
 //! Computes the expected event of a track message, member by member, from docs/mapping.md alone.
 
 use super::arbitrary::{Json, Text};
-use super::tree::Tree;
+use super::json_value::JsonValue;
 
 /// Maximum nesting of an event. The event itself is the first level.
 const DEPTH: usize = 512;
 
 /// Returns a value as Keen can store it, `depth` levels deep in the event.
-pub fn legal(json: &Json, depth: usize) -> Tree {
+pub fn legal(json: &Json, depth: usize) -> JsonValue {
     let container = matches!(json, Json::Array(..) | Json::Object(..) | Json::Deep(..));
     if container && depth >= DEPTH {
-        return Tree::String(cut(&json.text(), 9_999));
+        return JsonValue::String(cut(&json.text(), 9_999));
     }
     match json {
-        Json::Null => Tree::Null,
-        Json::Bool(flag) => Tree::Bool(*flag),
-        Json::Number(digits) if holds(digits) => Tree::Number(digits.clone()),
-        Json::Number(digits) => Tree::String(cut(digits, 9_999)),
+        Json::Null => JsonValue::Null,
+        Json::Bool(flag) => JsonValue::Bool(*flag),
+        Json::Number(digits) if holds(digits) => JsonValue::Number(digits.clone()),
+        Json::Number(digits) => JsonValue::String(cut(digits, 9_999)),
         Json::String(text) => match text.decoded().as_str() {
-            "${keen.ip}" | "${keen.user_agent}" => Tree::Null,
-            text => Tree::String(cut(text, 9_999)),
+            "${keen.ip}" | "${keen.user_agent}" => JsonValue::Null,
+            text => JsonValue::String(cut(text, 9_999)),
         },
         Json::Array(items, _) => {
-            Tree::Array(items.iter().map(|item| legal(item, depth + 1)).collect())
+            JsonValue::Array(items.iter().map(|item| legal(item, depth + 1)).collect())
         }
-        Json::Object(members, _) => Tree::Object(later_wins(
+        Json::Object(members, _) => JsonValue::Object(later_wins(
             members
                 .iter()
                 .map(|(name, value)| (legal_name(name), legal(value, depth + 1)))
                 .collect(),
         )),
-        Json::Deep(1, inside) => Tree::Array(vec![legal(inside, depth + 1)]),
-        Json::Deep(levels, inside) => Tree::Array(vec![legal(
+        Json::Deep(1, inside) => JsonValue::Array(vec![legal(inside, depth + 1)]),
+        Json::Deep(levels, inside) => JsonValue::Array(vec![legal(
             &Json::Deep(levels - 1, Box::new((**inside).clone())),
             depth + 1,
         )]),
@@ -59,8 +59,8 @@ fn holds(digits: &str) -> bool {
     }
 }
 
-pub fn later_wins(members: Vec<(String, Tree)>) -> Vec<(String, Tree)> {
-    let mut kept: Vec<(String, Tree)> = Vec::new();
+pub fn later_wins(members: Vec<(String, JsonValue)>) -> Vec<(String, JsonValue)> {
+    let mut kept: Vec<(String, JsonValue)> = Vec::new();
     for (name, value) in members {
         kept.retain(|(n, _)| *n != name);
         kept.push((name, value));

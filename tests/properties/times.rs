@@ -31,7 +31,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: crate::cases(2000), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn parse_iso_in_every_form_is_as_chrono_has_it(at in instant(), offset in offset(), form in 0_usize..11, precision in 0_usize..10) {
+    fn parse_iso_in_every_form_equals_chrono(at in instant(), offset in offset(), form in 0_usize..11, precision in 0_usize..10) {
         let there = at.with_timezone(&offset);
         let fraction = format!("{:09}", at.timestamp_subsec_nanos())[..precision].to_owned();
         let dotted = if fraction.is_empty() { String::new() } else { format!(".{fraction}") };

@@ -37,7 +37,7 @@ fn node(program: &str, zone: &str, input: &Value) -> Value {
 }
 
 #[test]
-fn parse_what_node_writes_is_read_as_it_was_meant() {
+fn parse_dates_printed_by_node_equals_the_original() {
     let program = "const ms = JSON.parse(require('fs').readFileSync(0)); \
         const dates = ms.map(m => new Date(m)); \
         console.log(JSON.stringify(dates.map(d => [d.toISOString(), d.toJSON(), d.toUTCString(), d.toString()])))";
@@ -57,7 +57,7 @@ fn parse_what_node_writes_is_read_as_it_was_meant() {
 
 /// The texts that Node prints for people are read in the zone UTC, as V8 reads them.
 #[test]
-fn parse_what_node_writes_for_people_is_read_as_v8_reads_it() {
+fn parse_locale_dates_of_node_equals_v8() {
     let program = "const ms = JSON.parse(require('fs').readFileSync(0)); \
         const forms = [d => d.toDateString(), d => d.toLocaleString('en-US'), d => d.toLocaleDateString('en-US'), \
             d => d.toLocaleString('en-US', {timeZoneName: 'short'}), d => d.toLocaleString('en-CA'), \
@@ -149,7 +149,7 @@ const TEXTS: [&str; 60] = [
 ];
 
 #[test]
-fn parse_texts_of_other_languages_are_read_as_v8_reads_them() {
+fn parse_dates_of_other_languages_equals_v8() {
     let program = "console.log(JSON.stringify(JSON.parse(require('fs').readFileSync(0)).map(t => Date.parse(t))))";
     let read = node(program, "UTC", &json!(TEXTS.to_vec()));
     for (text, v8) in TEXTS.iter().zip(read.as_array().unwrap()) {
@@ -159,7 +159,7 @@ fn parse_texts_of_other_languages_are_read_as_v8_reads_them() {
 }
 
 #[test]
-fn parse_the_common_forms_are_read_as_v8_reads_them() {
+fn parse_common_date_forms_equals_v8() {
     // Java's Date#toString and Instant, Ruby's Time#to_s, HTTP's and mail's dates, Go's RFC 3339 and time.String(), Python.
     const FORMS: [&str; 16] = [
         "%Y-%m-%dT%H:%M:%S%.3fZ",
@@ -197,7 +197,7 @@ fn parse_the_common_forms_are_read_as_v8_reads_them() {
 }
 
 #[test]
-fn parse_what_v8_does_not_read_is_no_time() {
+fn parse_text_that_v8_rejects_is_none() {
     let texts = [
         "yesterday",
         "Mon",

@@ -99,8 +99,8 @@ impl Builder {
     }
 
     /// Makes a hostcall fail from the start: see [`Vm::fail`].
-    pub fn fail(mut self, host_call: &str, status: Status) -> Self {
-        self.failing.push((host_call.to_owned(), status));
+    pub fn fail(mut self, hostcall: &str, status: Status) -> Self {
+        self.failing.push((hostcall.to_owned(), status));
         self
     }
 
@@ -496,8 +496,8 @@ impl Vm {
     }
 
     /// Makes a hostcall fail with `status` until [`Vm::succeed`].
-    pub fn fail(&mut self, host_call: &str, status: Status) {
-        self.store.data_mut().failing.insert(host_call.to_owned(), status);
+    pub fn fail(&mut self, hostcall: &str, status: Status) {
+        self.store.data_mut().failing.insert(hostcall.to_owned(), status);
     }
 
     /// Makes all hostcalls succeed again.

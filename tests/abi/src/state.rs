@@ -96,7 +96,7 @@ pub struct Usage {
 impl Usage {
     /// Returns the number of hostcalls.
     #[must_use]
-    pub fn host_calls(&self) -> u64 {
+    pub fn hostcalls(&self) -> u64 {
         self.calls.values().sum()
     }
 

@@ -42,7 +42,7 @@ fn on_the_host(config: &Config, body: &str) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn module_maps_arbitrary_messages_as_the_host_does() {
+fn module_and_host_map_arbitrary_messages_equally() {
     let settings = harness::default_config();
     let config = Config::parse(settings.to_string().as_bytes()).unwrap();
     let mut vm = Vm::builder().config(&settings).start().unwrap_or_else(|trap| panic!("{trap}"));

@@ -17,7 +17,7 @@ const OTHER_TOOLS: f64 = 1.5;
 /// Number of concurrent clients.
 const CALLERS: usize = 64;
 /// Maximum hostcalls per request when clients share callouts.
-const MOST_HOST_CALLS: f64 = 9.0;
+const MAX_HOSTCALLS: f64 = 9.0;
 
 /// Sends concurrent requests as in a busy worker: one callout for the first, one for the rest. Runs
 /// twice, so that one-time work is not counted.
@@ -62,7 +62,7 @@ fn wide(properties: usize) -> Vec<u8> {
 }
 
 #[test]
-fn request_fuel_is_within_the_committed() {
+fn request_fuel_is_within_its_committed_bound() {
     let data = harness::root().join("benches/data");
     let body = |name: &str| fs::read(data.join(name)).unwrap();
     let mut found = json!({});
@@ -76,12 +76,12 @@ fn request_fuel_is_within_the_committed() {
         println!("{name}: {:.0} of fuel a request", each(usage.fuel));
         println!("  by callback: {:?}", usage.fuel_by_callback);
         println!("  entries into the VM {:.1}: {:?}", each(usage.entries()), usage.callbacks);
-        println!("  hostcalls {:.1}: {:?}", each(usage.host_calls()), usage.calls);
+        println!("  hostcalls {:.1}: {:?}", each(usage.hostcalls()), usage.calls);
         if callers > 1 {
             assert!(
-                each(usage.host_calls()) <= MOST_HOST_CALLS,
+                each(usage.hostcalls()) <= MAX_HOSTCALLS,
                 "{:.1} hostcalls a request",
-                each(usage.host_calls())
+                each(usage.hostcalls())
             );
         }
         found[name] = json!(each(usage.fuel).round());

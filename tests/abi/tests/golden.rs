@@ -14,7 +14,7 @@ const RECEIVED: Received<'_> = Received {
 };
 
 #[test]
-fn golden_cases_give_their_events() {
+fn golden_cases_become_their_events() {
     let cases = cases::all();
     let mut config = harness::default_config();
     let sources = cases

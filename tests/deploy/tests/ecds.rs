@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, process::Command, process::Stdio, time::Duration};
 
 /// A file of `deploy/` with which Envoy reads a part of its configuration from another file.
-struct Way {
+struct Discovery {
     bootstrap: &'static str,
     resource: &'static str,
     /// The directory of the resource on a production machine.
@@ -25,7 +25,7 @@ struct Way {
     open_connection_after_edit: u16,
 }
 
-const ECDS: Way = Way {
+const ECDS: Discovery = Discovery {
     bootstrap: "deploy/ecds/envoy.yaml",
     resource: "deploy/ecds/filter/keen_edge.yaml",
     directory: "/etc/envoy/filter",
@@ -34,7 +34,7 @@ const ECDS: Way = Way {
     open_connection_after_edit: 400,
 };
 
-const LDS: Way = Way {
+const LDS: Discovery = Discovery {
     bootstrap: "deploy/lds/envoy.yaml",
     resource: "deploy/lds/listeners/segment.yaml",
     directory: "/etc/envoy/listeners",
@@ -53,21 +53,25 @@ struct TestEnv {
 
 impl TestEnv {
     /// Starts Envoy with the files of `deploy/`. `change` changes the resource.
-    async fn start(name: &str, way: &Way, change: impl FnOnce(String) -> String) -> Self {
+    async fn start(
+        name: &str,
+        discovery: &Discovery,
+        change: impl FnOnce(String) -> String,
+    ) -> Self {
         let dir = fresh_dir(name);
         let keen = MockKeen::start(Options::default()).await.unwrap();
         let watched = dir.join("watched");
         fs::create_dir(&watched).unwrap();
-        let resource = watched.join(Path::new(way.resource).file_name().unwrap());
-        let mut text = with_local_addresses(&read(way.resource), keen.addr());
-        if way.bootstrap == LDS.bootstrap {
+        let resource = watched.join(Path::new(discovery.resource).file_name().unwrap());
+        let mut text = with_local_addresses(&read(discovery.resource), keen.addr());
+        if discovery.bootstrap == LDS.bootstrap {
             // For Envoy a listener with another port is another listener. It updates one on port 0.
             let port = format!("port_value: {}", deploy::free_port());
             text = text.replacen("port_value: 0", &port, 1);
         }
         fs::write(&resource, change(text)).unwrap();
-        let bootstrap = with_local_addresses(&read(way.bootstrap), keen.addr())
-            .replace(way.directory, &watched.to_string_lossy());
+        let bootstrap = with_local_addresses(&read(discovery.bootstrap), keen.addr())
+            .replace(discovery.directory, &watched.to_string_lossy());
         let envoy = Envoy::start(&dir, &bootstrap).await;
         let addr = envoy.listener("segment").await;
         Self { envoy, keen, addr, dir, resource }
@@ -141,8 +145,8 @@ fn keen_edge() -> PathBuf {
 const REJECT_UNKNOWN: &str = "s/unknownSource: accept/unknownSource: reject/";
 const WRONG_PROJECT: &str = "s/5181bcd23843312d87000000/5181bcd2/";
 
-async fn an_edit_takes_effect_without_a_failed_call(name: &str, way: &Way) {
-    let env = TestEnv::start(name, way, |text| text).await;
+async fn edit_takes_effect_without_a_failed_call(name: &str, discovery: &Discovery) {
+    let env = TestEnv::start(name, discovery, |text| text).await;
     let load = Load::start(env.addr);
     load.further(50).await;
     assert_eq!(env.track("unknown", "x").await, 200);
@@ -152,7 +156,10 @@ async fn an_edit_takes_effect_without_a_failed_call(name: &str, way: &Way) {
     let (succeeded, output) = env.edit_as_documented(REJECT_UNKNOWN).await;
     assert!(succeeded, "{output}");
     env.in_force().await;
-    assert_eq!(env.track_with(&connected, "unknown", "x").await, way.open_connection_after_edit);
+    assert_eq!(
+        env.track_with(&connected, "unknown", "x").await,
+        discovery.open_connection_after_edit
+    );
     load.further(200).await;
 
     // The check names the mistake, and the file is not replaced.
@@ -160,10 +167,10 @@ async fn an_edit_takes_effect_without_a_failed_call(name: &str, way: &Way) {
     assert!(!succeeded && output.contains("/projectId"), "{output}");
     // If the file is replaced anyway, Envoy rejects it.
     let good = env.text();
-    let rejected = env.envoy.stat(way.rejected).await;
+    let rejected = env.envoy.stat(discovery.rejected).await;
     move_into_place(&env.resource, &good.replace("5181bcd23843312d87000000", "5181bcd2"));
     until("Envoy rejects the configuration", async || {
-        (env.envoy.stat(way.rejected).await > rejected).then_some(())
+        (env.envoy.stat(discovery.rejected).await > rejected).then_some(())
     })
     .await;
     let reason = "/sources/writ…/projectId: must be 24 hexadecimal characters, found 8";
@@ -172,10 +179,10 @@ async fn an_edit_takes_effect_without_a_failed_call(name: &str, way: &Way) {
     assert_eq!(env.track("unknown", "x").await, 400, "the old configuration is in force");
 
     // A correct file takes effect afterwards.
-    let applied = env.envoy.stat(way.applied).await;
+    let applied = env.envoy.stat(discovery.applied).await;
     move_into_place(&env.resource, &good.replace("name: example", "name: renamed"));
     until("Envoy applies the configuration", async || {
-        (env.envoy.stat(way.applied).await > applied).then_some(())
+        (env.envoy.stat(discovery.applied).await > applied).then_some(())
     })
     .await;
     load.further(200).await;
@@ -189,12 +196,12 @@ async fn an_edit_takes_effect_without_a_failed_call(name: &str, way: &Way) {
 
 #[tokio::test]
 async fn ecds_edit_under_load_takes_effect_without_a_failed_call() {
-    an_edit_takes_effect_without_a_failed_call("ecds-edit", &ECDS).await;
+    edit_takes_effect_without_a_failed_call("ecds-edit", &ECDS).await;
 }
 
 #[tokio::test]
 async fn lds_edit_under_load_takes_effect_without_a_failed_call() {
-    an_edit_takes_effect_without_a_failed_call("lds-edit", &LDS).await;
+    edit_takes_effect_without_a_failed_call("lds-edit", &LDS).await;
 }
 
 /// Kubernetes replaces the link `..data` when a ConfigMap changes; the file itself is never moved.

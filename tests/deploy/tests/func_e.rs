@@ -102,7 +102,7 @@ async fn func_e_which_prints_the_pinned_version() {
 }
 
 #[test]
-fn pinned_version_is_the_one_that_the_tests_run() {
+fn pinned_version_equals_the_tested_version() {
     let version = run(Command::new(harness::envoy_path().unwrap()).arg("--version"));
     let version = version.expect_success();
     assert!(version.contains(&format!("/{}/", pinned_version())), "{version}");

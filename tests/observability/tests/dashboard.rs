@@ -23,7 +23,7 @@ fn alerts() -> Vec<Value> {
 
 /// With `UPDATE_DEPLOY=1` the test writes the JSON.
 #[test]
-fn dashboard_json_is_what_its_source_builds() {
+fn dashboard_json_equals_the_build_of_its_source() {
     let built = observability::tool("dashboard");
     if std::env::var_os("UPDATE_DEPLOY").is_some() {
         fs::write(harness::root().join(DASHBOARD), &built).unwrap();
@@ -121,7 +121,7 @@ fn each_runbook_is_a_heading_of_a_document() {
 
 /// docs/operating.md lists exactly these alerts.
 #[test]
-fn alerts_are_those_of_operating_md() {
+fn alerts_equal_the_list_in_operating_md() {
     let text = read("docs/operating.md");
     let listed: BTreeSet<&str> = text
         .lines()

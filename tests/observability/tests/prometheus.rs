@@ -472,7 +472,7 @@ async fn fired(prometheus: &Prometheus) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_query_and_alert_has_the_right_answer() {
+async fn queries_and_alerts_under_load_and_failure_have_expected_results() {
     let (queue, queue_addr) = Queue::start().await;
     let (shop, small, mirror, slow) =
         (shop().await, small("respond").await, small("forward").await, slow().await);

@@ -120,7 +120,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         what: "options that are no object replace no context",
         reason: "nothing can be read from them",
         explains: |case| {
-            case.message.tree.get("options").is_some_and(|options| !options.is_object())
+            case.message.value.get("options").is_some_and(|options| !options.is_object())
         },
     },
 ];
@@ -131,7 +131,7 @@ impl Case<'_> {
     }
 
     fn time(&self) -> &Value {
-        self.message.tree.get("timestamp").unwrap_or(&Value::Null)
+        self.message.value.get("timestamp").unwrap_or(&Value::Null)
     }
 
     /// Whether a text matches the facade's own pattern for ISO 8601.
@@ -143,9 +143,9 @@ impl Case<'_> {
 
     /// Whether flags anywhere in the message name this destination.
     fn names(&self, name: &str) -> bool {
-        let tree = &self.message.tree;
+        let value = &self.message.value;
         let places =
-            ["integrations", "context", "options"].into_iter().filter_map(|place| tree.get(place));
+            ["integrations", "context", "options"].into_iter().filter_map(|place| value.get(place));
         places
             .flat_map(|place| [Some(place), place.get("providers")])
             .flatten()
@@ -155,6 +155,6 @@ impl Case<'_> {
     fn has_odd_name(&self) -> bool {
         let odd =
             |value: &Value| matches!(value, Value::Bool(true) | Value::Object(_) | Value::Array(_));
-        ["name", "category"].iter().filter_map(|name| self.message.tree.get(name)).any(odd)
+        ["name", "category"].iter().filter_map(|name| self.message.value.get(name)).any(odd)
     }
 }

@@ -99,7 +99,7 @@ fn mapped(config: &Config, message: &str, page: bool) -> Map<String, Value> {
 }
 
 #[test]
-fn the_document_lists_just_these_differences() {
+fn document_lists_exactly_the_intended_differences() {
     let document = std::fs::read_to_string(harness::root().join("docs/mapping.md")).unwrap();
     let (_, section) = document.split_once("### Beside Segment's own reading\n").unwrap();
     let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
@@ -109,7 +109,7 @@ fn the_document_lists_just_these_differences() {
 }
 
 #[test]
-fn the_facade_reads_messages_as_keen_edge_does() {
+fn facade_reads_messages_as_keen_edge_does_except_intended_differences() {
     let source = json!({"projectId": "5181bcd23843312d87000000", "trackAllPages": true});
     let config = json!({"keen": {"cluster": "keen"}, "sources": {"k": source}});
     let config = Config::parse(config.to_string().as_bytes()).unwrap();

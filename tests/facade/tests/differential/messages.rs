@@ -9,7 +9,7 @@ use serde_json::Value;
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) text: String,
-    pub(crate) tree: Value,
+    pub(crate) value: Value,
     pub(crate) page: bool,
 }
 
@@ -234,9 +234,9 @@ fn message() -> BoxedStrategy<Message> {
                 put("sessionId", ids.2);
                 put("properties", properties);
                 text.push('}');
-                let tree =
+                let value =
                     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-                Message { text, tree, page }
+                Message { text, value, page }
             },
         )
         .boxed()

@@ -19,13 +19,13 @@ use tokio::sync::OnceCell;
 const COMES_BACK: Duration = Duration::from_secs(120);
 
 /// A mock Keen, and a new queue with a proxy in front of it.
-struct World {
+struct TestEnv {
     keen: MockKeen,
     queue: Queue,
     proxy: FaultProxy,
 }
 
-impl World {
+impl TestEnv {
     async fn new(name: &str) -> Self {
         // All tests share one ElasticMQ. It ends with the process.
         static ELASTIC_MQ: OnceCell<ElasticMq> = OnceCell::const_new();
