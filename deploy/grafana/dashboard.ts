@@ -305,7 +305,7 @@ const rows: [title: string, panels: Panel[]][] = [
       graph(
         {
           title: "Events that Keen rejected",
-          description: "By project and Keen's error name. The log names collection and error.",
+          description: "By project and Keen's error name. The log names sources, collection and error.",
           unit: "cps",
           queries: [["{{project}}: {{error}}", sum(rate("keen_edge_events_rejected"), "project", "error")]],
         },

@@ -37,7 +37,7 @@ impl ComputedTraits {
             return None;
         };
         let key = match computation_key {
-            Value::Number(digits) => Some(Cow::Borrowed(digits)),
+            Value::Number(digits) if digits.len() <= MAX_KEY_BYTES => Some(Cow::Borrowed(digits)),
             value => value.short_str(MAX_KEY_BYTES).filter(|key| !key.is_empty()),
         };
         let key = key.map(|key| snake_case(&key));
@@ -113,6 +113,18 @@ mod tests {
             r#"{"total_spend":12.50,"big_spender":true,"firstName":"a\"b"}"#
         );
         assert_eq!(computed.audiences, [("big_spender".to_owned(), true)]);
+    }
+
+    #[test]
+    fn parse_computation_key_over_its_length_is_ignored() {
+        for (bytes, is_computed) in [(MAX_KEY_BYTES, true), (MAX_KEY_BYTES + 1, false)] {
+            let key = "K".repeat(bytes);
+            let body = format!(
+                r#"{{"context": {{"personas": {{"computation_key": "{key}"}}}}, "traits": {{"{key}": 1}}}}"#
+            );
+            let computed = ComputedTraits::parse(&identify(&body), 9).unwrap();
+            assert_eq!(computed.traits.contains("kk"), is_computed, "{bytes}");
+        }
     }
 
     #[test]
