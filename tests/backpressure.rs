@@ -1,5 +1,5 @@
-//! Keen hangs while 10,000 callers send. Memory stays bounded, callers over the bound are answered at once, and
-//! Envoy recovers, three times in a row.
+//! Keen hangs while 10,000 callers send. Memory stays bounded, callers over the bound are answered
+//! at once, and Envoy recovers, three times in a row.
 
 #[path = "envoy/fixture.rs"]
 #[allow(dead_code, reason = "shared with tests/envoy")]

@@ -1,5 +1,5 @@
-//! Callers that retry as SDKs do, a Keen that fails in every way, and an Envoy that is reconfigured, stopped and
-//! killed. At the end every acknowledged event is in Keen exactly once.
+//! Callers that retry as SDKs do, a Keen that fails in every way, and an Envoy that is
+//! reconfigured, stopped and killed. At the end every acknowledged event is in Keen exactly once.
 //!
 //! `CHAOS_SECONDS` (default 40) is the duration. `CHAOS_SEED` repeats the choices of a run.
 

@@ -92,8 +92,8 @@ pub enum FaultKind {
         #[serde(default)]
         description: String,
     },
-    /// Answers this status, and stores nothing, if the call contains an event in which a property has
-    /// this value: an event that Keen cannot process, whatever its neighbours are.
+    /// Answers this status, and stores nothing, if the call contains an event in which a property
+    /// has this value: an event that Keen cannot process, whatever its neighbours are.
     Poison {
         /// A property name, or a dotted path into objects.
         property: String,

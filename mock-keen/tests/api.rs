@@ -1,5 +1,5 @@
-//! The write API over HTTP: routes, keys, replies byte for byte, bulk calls, sizes. RULES.md has the
-//! sources.
+//! The write API over HTTP: routes, keys, replies byte for byte, bulk calls, sizes. RULES.md has
+//! the sources.
 
 mod common;
 

@@ -1,7 +1,7 @@
 //! The page in a real headless Chromium.
 //!
-//! `CHROMIUM` is the browser's path if it is not on the `PATH`. With `PAGE_SHOTS=<dir>` the test saves
-//! screenshots there.
+//! `CHROMIUM` is the browser's path if it is not on the `PATH`. With `PAGE_SHOTS=<dir>` the test
+//! saves screenshots there.
 
 mod common;
 

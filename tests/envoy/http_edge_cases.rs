@@ -116,7 +116,8 @@ async fn request_with_upgrade_offer_is_answered_200() {
     env.envoy.no_panic_in_log();
 }
 
-/// Envoy answers 413 to a body over its buffer. SDKs retry a 413, and without CORS a browser cannot read it.
+/// Envoy answers 413 to a body over its buffer. SDKs retry a 413, and without CORS a browser cannot
+/// read it.
 #[tokio::test]
 async fn envoys_413_becomes_400() {
     let env = TestEnv::new().await;

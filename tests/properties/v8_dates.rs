@@ -79,7 +79,8 @@ fn parse_locale_dates_of_node_equals_v8() {
 
 /// Texts of other languages and formats. If V8 reads a text, the filter reads it as the same time.
 const TEXTS: [&str; 60] = [
-    // Java: Date, Instant, OffsetDateTime, LocalDateTime, Timestamp, and Gson's and DateFormat's defaults.
+    // Java: Date, Instant, OffsetDateTime, LocalDateTime, Timestamp, and Gson's and DateFormat's
+    // defaults.
     "Mon Nov 23 22:03:16 UTC 2026",
     "Mon Nov 23 22:03:16 EST 2026",
     "2026-11-23T22:03:16Z",
@@ -160,7 +161,8 @@ fn parse_dates_of_other_languages_equals_v8() {
 
 #[test]
 fn parse_common_date_forms_equals_v8() {
-    // Java's Date#toString and Instant, Ruby's Time#to_s, HTTP's and mail's dates, Go's RFC 3339 and time.String(), Python.
+    // Java's Date#toString and Instant, Ruby's Time#to_s, HTTP's and mail's dates, Go's RFC 3339
+    // and time.String(), Python.
     const FORMS: [&str; 16] = [
         "%Y-%m-%dT%H:%M:%S%.3fZ",
         "%Y-%m-%dT%H:%M:%S%.9f%:z",

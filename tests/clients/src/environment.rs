@@ -39,7 +39,8 @@ pub struct Run {
     pub log: String,
     /// The requests that reached Envoy: method, path and status.
     pub requests: Vec<(String, String, u16)>,
-    /// The POSTs that the process made, including those that never reached Envoy. 0 without a network fault.
+    /// The POSTs that the process made, including those that never reached Envoy. 0 without a
+    /// network fault.
     pub posts: usize,
     /// Collections and events in Keen, sorted.
     pub events: Vec<(String, Value)>,
@@ -109,8 +110,9 @@ impl TestEnvironment {
         Self::start_patched(change, move |bootstrap| add_site(bootstrap, addr)).await
     }
 
-    /// Like [`TestEnvironment::start`], with a variant of `envoy.yaml`. Its scripts come from the directory `scripts` in
-    /// place of `/etc/envoy/analytics-next`. Without `sdk_api_host` its `settings` are left out.
+    /// Like [`TestEnvironment::start`], with a variant of `envoy.yaml`. Its scripts come from the
+    /// directory `scripts` in place of `/etc/envoy/analytics-next`. Without `sdk_api_host` its
+    /// `settings` are left out.
     ///
     /// # Panics
     /// Panics like [`TestEnvironment::start`], or if the variant cannot be read.
@@ -332,8 +334,8 @@ const TLS_LISTENER: &str = "segment-tls";
 const LISTENER: &str = "/static_resources/listeners/0";
 const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
 
-/// Replaces the bootstrap with a variant of `envoy.yaml`, except for the addresses, the clusters, the module and the
-/// filter's configuration.
+/// Replaces the bootstrap with a variant of `envoy.yaml`, except for the addresses, the clusters,
+/// the module and the filter's configuration.
 fn use_variant(bootstrap: &mut Value, mut variant: Value) {
     let address = format!("{LISTENER}/address");
     for pointer in ["/admin", &address, "/static_resources/clusters"] {

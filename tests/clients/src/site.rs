@@ -21,8 +21,8 @@ pub struct Site {
 }
 
 impl Site {
-    /// Serves directories under `/site/`. The first directory holds the files of `/site/` itself; each other one is
-    /// served under its name.
+    /// Serves directories under `/site/`. The first directory holds the files of `/site/` itself;
+    /// each other one is served under its name.
     ///
     /// # Errors
     /// If no port is free.

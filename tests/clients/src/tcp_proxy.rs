@@ -44,8 +44,9 @@ struct ProxyState {
 }
 
 impl TcpProxy {
-    /// Forwards bytes unchanged without a fault, and whole requests with one. `from` is the loopback address that the
-    /// proxy connects to Envoy from; it identifies the client in Envoy's log.
+    /// Forwards bytes unchanged without a fault, and whole requests with one. `from` is the
+    /// loopback address that the proxy connects to Envoy from; it identifies the client in Envoy's
+    /// log.
     ///
     /// # Errors
     /// If no port is free.

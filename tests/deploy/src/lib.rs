@@ -227,8 +227,8 @@ impl Finished {
     }
 }
 
-/// A process in the background with its output in a file. It is killed when this value is dropped, and when the test
-/// process ends.
+/// A process in the background with its output in a file. It is killed when this value is dropped,
+/// and when the test process ends.
 #[derive(Debug)]
 pub struct Background {
     child: Child,

@@ -229,7 +229,8 @@ async fn ecds_file_of_a_configmap_takes_effect_when_the_link_is_replaced() {
     env.envoy.assert_filter_is_well();
 }
 
-/// With ECDS, Envoy starts although the filter rejects its configuration, and answers 500 until there is a correct one.
+/// With ECDS, Envoy starts although the filter rejects its configuration, and answers 500 until
+/// there is a correct one.
 #[tokio::test]
 async fn ecds_file_that_is_wrong_at_start_answers_500_until_it_is_corrected() {
     let wrong = |text: String| text.replace("5181bcd23843312d87000000", "5181bcd2");

@@ -1,4 +1,5 @@
-//! `deploy/envoy-gateway` in a real Envoy Gateway, which runs without Kubernetes and starts Envoy itself.
+//! `deploy/envoy-gateway` in a real Envoy Gateway, which runs without Kubernetes and starts Envoy
+//! itself.
 //!
 //! Envoy Gateway's own ports are fixed, so everything runs in a network namespace.
 
@@ -19,8 +20,8 @@ struct Namespace {
     is_root: bool,
 }
 
-/// Script that makes the root directory, with what Envoy Gateway only has in Kubernetes: the certificates in
-/// `/certs`, and its own address.
+/// Script that makes the root directory, with what Envoy Gateway only has in Kubernetes: the
+/// certificates in `/certs`, and its own address.
 const ENTER: &str = r#"
 set -e
 ip link set lo up

@@ -4,7 +4,8 @@ use serde_json::Value;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// The facade that Segment's Keen integration was built on, and the one that analytics.js bundles today.
+/// The facade that Segment's Keen integration was built on, and the one that analytics.js bundles
+/// today.
 pub const PACKAGES: [&str; 2] = ["segmentio-facade", "@segment/facade"];
 
 /// Returns how a package reads each message.

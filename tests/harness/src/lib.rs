@@ -1,7 +1,7 @@
 //! Starts a real Envoy with this repository's `envoy.yaml` and `target/keen_edge.wasm`.
 //!
-//! A test changes only what it needs: the address of Keen, the filter's configuration, parts of the file.
-//! Ports are free ones, so that any number of Envoys can run at the same time.
+//! A test changes only what it needs: the address of Keen, the filter's configuration, parts of the
+//! file. Ports are free ones, so that any number of Envoys can run at the same time.
 //!
 //! ```no_run
 //! # async fn example(keen: std::net::SocketAddr) -> Result<(), harness::StartError> {

@@ -34,7 +34,8 @@ fn dashboard_json_equals_the_build_of_its_source() {
     );
 }
 
-/// Each panel has its own place in the grid, an id, a description and a data source that the variable chooses.
+/// Each panel has its own place in the grid, an id, a description and a data source that the
+/// variable chooses.
 #[test]
 fn panels_do_not_overlap_and_are_described() {
     let dashboard = dashboard();
