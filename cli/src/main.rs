@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-/// Checks an Envoy configuration with keen-edge, and explains what becomes of a call.
+/// Checks an Envoy configuration with keen-edge, and explains a call.
 #[derive(Debug, Parser)]
 #[command(name = "keen-edge", version, after_help = EXIT_CODES)]
 struct Arguments {
@@ -55,7 +55,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show what becomes of a call: the events that Keen would get, or why there are none
+    /// Explain a call: the events that Keen would get, or why there are none
     #[command(after_help = EXIT_CODES)]
     Explain {
         /// The Envoy configuration with the filter

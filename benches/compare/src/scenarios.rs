@@ -69,7 +69,7 @@ fn to_upstream(bootstrap: &mut Value) {
 
 /// Envoy reads the body and answers itself: the lower bound for any filter.
 pub(crate) async fn floor(upstream: SocketAddr) -> Result<Row, String> {
-    Row::envoy("floor", "Envoy reads the body and answers by itself", upstream, false, |bootstrap| {
+    Row::envoy("floor", "Envoy reads the body and answers itself", upstream, false, |bootstrap| {
         let buffer = "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer";
         let buffer = json!({"@type": buffer, "max_request_bytes": 1_048_576});
         filters(bootstrap, vec![json!({"name": "buffer", "typed_config": buffer})]);

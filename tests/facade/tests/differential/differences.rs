@@ -21,42 +21,42 @@ pub(crate) struct Difference {
 
 pub(crate) const DIFFERENCES: &[Difference] = &[
     Difference {
-        what: "`Keen` is `Keen IO`",
-        reason: "Segment's page on the destination gives it both names; its servers know the second",
+        what: "`Keen` means `Keen IO` in `integrations`",
+        reason: "Segment's page on the destination has both names; its servers only know the second",
         explains: |case| matches!(case.field, "sent" | "traits") && case.names("Keen"),
     },
     Difference {
-        what: "no time, or null: when the request came",
-        reason: "the facade takes its own clock, and null for 1970",
+        what: "a missing time, or null, becomes the time of receipt",
+        reason: "the facade uses its own clock, and reads null as 1970",
         explains: |case| case.field == "timestamp" && case.is_received() && case.time().is_null(),
     },
     Difference {
-        what: "a time that cannot be read: when the request came",
-        reason: "the facade gives null, which Keen rejects",
+        what: "an unreadable time becomes the time of receipt",
+        reason: "the facade returns null, which Keen rejects",
         explains: |case| {
             case.field == "timestamp" && case.is_received() && case.facade == Some(&Value::Null)
         },
     },
     Difference {
-        what: "a date that does not exist is no time",
-        reason: "the facade lets it roll over into another month",
+        what: "a date that does not exist counts as unreadable",
+        reason: "the facade moves it into the next month",
         explains: |case| case.is_received() && case.time_is_iso(),
     },
     Difference {
-        what: "a time in none of the forms above is none",
-        reason: "the facade hands it to JavaScript's Date, which ignores words that it does not know",
+        what: "a time in any other form than those above counts as unreadable",
+        reason: "the facade passes it to JavaScript's Date, which ignores unknown words",
         explains: |case| case.field == "timestamp" && case.is_received() && !case.time_is_iso(),
     },
     Difference {
         what: "a time with a space keeps its offset",
-        reason: "the facade then takes the zone of the machine it runs on",
+        reason: "the facade uses the time zone of its machine instead",
         explains: |case| {
             case.field == "timestamp" && case.time_is_iso() && case.time().to_string().contains(' ')
         },
     },
     Difference {
-        what: "a count of seconds keeps its fraction, to the nearest millisecond",
-        reason: "the facade cuts it, and drops it from a text",
+        what: "a number of seconds keeps its fraction, rounded to milliseconds",
+        reason: "the facade truncates it, and removes it from a text",
         explains: |case| {
             case.field == "timestamp"
                 && case.time().to_string().contains('.')
@@ -64,8 +64,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         },
     },
     Difference {
-        what: "strings that look like dates stay",
-        reason: "the facade rewrites them all over the message; a property is the caller's",
+        what: "strings that look like dates are not changed",
+        reason: "the facade rewrites them everywhere in the message; properties belong to the caller",
         explains: |case| {
             case.facade.is_some_and(|value| {
                 let text = value.to_string();
@@ -74,13 +74,13 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         },
     },
     Difference {
-        what: "a name is a text or a number",
-        reason: "JavaScript would make one of true, {} and []",
+        what: "only texts and numbers are names",
+        reason: "JavaScript would also convert true, {} and [] to a name",
         explains: |case| case.field == "names" && case.has_odd_name(),
     },
     Difference {
-        what: "only case, `_`, `-` and spaces do not count in a name",
-        reason: "the facade ignores every sign, and so takes `$ip` for `ip`",
+        what: "look-ups ignore only case, `_`, `-` and spaces in a name",
+        reason: "the facade ignores every sign, so it reads `$ip` as `ip`",
         explains: |case| match case.field {
             "ip_address" => case.message.text.contains("\"$ip\""),
             "page_url" => case.message.text.contains("\"$url\""),
@@ -88,13 +88,13 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         },
     },
     Difference {
-        what: "a placeholder of Keen's is no value",
-        reason: "Keen would fill in what it sees: Envoy's address, and Envoy's name",
+        what: "Keen's placeholders count as absent",
+        reason: "Keen would replace them by Envoy's address and Envoy's user agent",
         explains: |case| case.facade.is_some_and(|v| v.to_string().contains("${keen.")),
     },
     Difference {
-        what: "an address loses its port",
-        reason: "Keen looks up addresses, not sockets",
+        what: "the port of an address is removed",
+        reason: "Keen looks up addresses without ports",
         explains: |case| {
             case.field == "ip_address"
                 && case.facade.is_some_and(|v| {
@@ -103,22 +103,22 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         },
     },
     Difference {
-        what: "an hour without minutes is a time",
-        reason: "ISO 8601 allows it; the facade gives null, which Keen rejects",
+        what: "a time with an hour and no minutes is readable",
+        reason: "ISO 8601 allows it; the facade returns null, which Keen rejects",
         explains: |case| {
             case.field == "timestamp" && case.time() == "2014-01-02T03" && !case.is_received()
         },
     },
     Difference {
-        what: "a url that has members is none",
-        reason: "no add-on reads it; the context's page says where it was",
+        what: "a `url` that is an object is ignored",
+        reason: "no add-on reads it; `context.page` has the address",
         explains: |case| {
             case.field == "page_url" && case.facade == Some(&json!({})) && case.ours != case.facade
         },
     },
     Difference {
-        what: "options that are no object replace no context",
-        reason: "nothing can be read from them",
+        what: "`options` that is not an object does not replace `context`",
+        reason: "it has no fields to read",
         explains: |case| {
             case.message.value.get("options").is_some_and(|options| !options.is_object())
         },

@@ -101,7 +101,7 @@ fn mapped(config: &Config, message: &str, page: bool) -> Map<String, Value> {
 #[test]
 fn document_lists_exactly_the_intended_differences() {
     let document = std::fs::read_to_string(harness::root().join("docs/mapping.md")).unwrap();
-    let (_, section) = document.split_once("### Beside Segment's own reading\n").unwrap();
+    let (_, section) = document.split_once("### Differences from Segment's own reading\n").unwrap();
     let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
     let listed: Vec<String> =
         DIFFERENCES.iter().map(|d| format!("| {} | {} |", d.what, d.reason)).collect();
