@@ -983,3 +983,225 @@ fn pending_ms_of_a_callout_is_that_of_its_oldest_event_over_all_retries() {
     let report = m.settle(second.id, recorded(2), 700);
     assert_eq!((report.delivered, report.pending_ms), (2, 690));
 }
+
+/// Returns an event of the collection `a` that costs this many pending bytes.
+fn event_of(pending_bytes: usize) -> String {
+    "x".repeat(pending_bytes - event_cost("a", b""))
+}
+
+#[test]
+fn submission_to_an_unknown_destination_is_ignored() {
+    let mut m = machine(settings());
+    assert_eq!(m.submit_all(Some(1), &[(2, "a", "{}")], 0), Admission::Empty);
+    assert_eq!(m.submit_all(Some(1), &[(2, "a", "{}"), (1, "a", "{}")], 0), Admission::Admitted);
+    let callout = m.next_callout(0).unwrap();
+    m.settle(callout.id, recorded(1), 0);
+    assert_eq!(acks(&mut m), [(1, Ack::Delivered)]);
+}
+
+#[test]
+fn submission_up_to_the_bound_displaces_nothing() {
+    for (bytes, admission) in [(40_000, Admission::Admitted), (40_001, Admission::Rejected)] {
+        let mut m = machine(settings());
+        m.submit_all(None, &[(0, "a", &event_of(10_000)), (1, "a", &event_of(50_000))], 0);
+        // Beyond its project's share, so it could not displace anything.
+        assert_eq!(m.submit_all(None, &[(1, "a", &event_of(bytes))], 0), admission);
+    }
+}
+
+#[test]
+fn submission_beyond_its_share_displaces_nothing_unless_it_fits_then() {
+    let settings = config::DeliverySettings { max_batch_events: 1, ..settings() };
+    // The share is a third. 26,667 bytes of project 1 are beyond it.
+    for (bytes, admission, displaced) in
+        [(26_667, Admission::Admitted, vec![(1, 1)]), (26_668, Admission::Rejected, vec![])]
+    {
+        let mut m = Delivery::new(settings, 5000, 3, 7);
+        m.submit_all(Some(1), &[(0, "a", &event_of(39_000)), (2, "a", &event_of(1_000))], 0);
+        m.submit_all(None, &[(1, "a", &event_of(33_333)), (1, "a", &event_of(26_667))], 0);
+        assert_eq!(m.submit_all(Some(2), &[(0, "a", &event_of(bytes))], 0), admission);
+        assert_eq!(m.take_displaced(), displaced);
+    }
+}
+
+#[test]
+fn submission_within_its_share_displaces_no_more_than_it_needs() {
+    let settings = config::DeliverySettings { max_batch_events: 1, ..settings() };
+    let mut m = machine(settings);
+    m.submit_all(None, &[(1, "a", event_of(10_000).as_str()); 10], 0);
+    m.submit_all(Some(1), &[(0, "a", &event_of(10_000))], 0);
+    assert_eq!(m.take_displaced(), [(1, 1)]);
+    // A project keeps its share, and the next one loses what is beyond its own.
+    let mut m = Delivery::new(settings, 5000, 3, 7);
+    for (project, beyond) in [(0, 20_000), (1, 13_000)] {
+        let events = [event_of(beyond), event_of(33_333)];
+        m.submit_all(None, &[(project, "a", &events[0]), (project, "a", &events[1])], 0);
+    }
+    m.submit_all(None, &[(2, "a", &event_of(33_333))], 0);
+    assert_eq!([0, 1, 2].map(|project| m.pending_bytes_of(project)), [33_333; 3]);
+    assert_eq!(m.take_displaced(), [(0, 1), (1, 1)]);
+}
+
+#[test]
+fn release_counts_the_projects_with_pending_bytes() {
+    let mut m = machine(settings());
+    m.charge(0, 10);
+    for (project, bytes, active) in [(1, 0, 1), (0, 9, 1), (0, 1, 0), (0, 1, 0)] {
+        m.release(project, bytes);
+        assert_eq!(m.active_projects, active, "{bytes} of {project}");
+    }
+}
+
+#[test]
+fn watermark_is_half_of_the_bound() {
+    for (bytes, is_above) in [(50_000, false), (50_001, true)] {
+        let mut m = machine(settings());
+        m.submit_all(None, &[(0, "a", &event_of(bytes))], 0);
+        assert_eq!(m.is_above_watermark(), is_above, "{bytes}");
+    }
+}
+
+#[test]
+fn batch_is_filled_up_to_its_bytes() {
+    for (max_batch_bytes, callouts) in [(9, 1), (8, 2)] {
+        let mut m = machine(config::DeliverySettings { max_batch_bytes, ..settings() });
+        m.submit_all(None, &[(0, "a", "1111"), (0, "a", "2222")], 0);
+        let mut found = 0;
+        while let Some(callout) = m.next_callout(0) {
+            m.settle(callout.id, recorded(callout.events), 0);
+            found += 1;
+        }
+        assert_eq!(found, callouts, "{max_batch_bytes}");
+    }
+}
+
+#[test]
+fn retry_at_the_deadline_is_too_late() {
+    let max_wait_ms = settings().max_wait_ms;
+    for (retry_after, retried) in [(max_wait_ms - 1, true), (max_wait_ms, false)] {
+        let mut m = machine(settings());
+        m.submit_all(Some(1), EVENT, 0);
+        let callout = m.next_callout(0).unwrap();
+        let report = m.settle(callout.id, CalloutOutcome::RetryAfter(retry_after), 0);
+        assert_eq!((report.retried, report.unconfirmed), (retried, u64::from(!retried)));
+    }
+}
+
+#[test]
+fn server_error_splits_a_batch_once_it_is_repeated_or_the_last() {
+    for (max_retries, sizes) in [(3, [2, 2, 1]), (0, [2, 1, 1])] {
+        let mut m = machine(config::DeliverySettings { max_retries, ..settings() });
+        m.submit_all(None, &[(0, "a", "1"), (0, "a", "2")], 0);
+        let mut now = 0;
+        for size in sizes {
+            let (callout, at) = next_callout_from(&mut m, now);
+            assert_eq!(callout.events, size);
+            m.settle(callout.id, CalloutOutcome::ServerError, at);
+            now = at;
+        }
+    }
+}
+
+// === overflow ===
+
+const POLICY: OverflowPolicy = OverflowPolicy {
+    after_ms: 1_000,
+    max_body_bytes: 100_000,
+    timeout_ms: 500,
+    reject_misconfigured: false,
+};
+
+fn machine_with_overflow(settings: config::DeliverySettings, policy: OverflowPolicy) -> Delivery {
+    let mut m = machine(settings);
+    m.enable_overflow(policy);
+    m
+}
+
+#[test]
+fn soft_limit_is_three_quarters_with_an_overflow_queue() {
+    assert_eq!(machine(settings()).soft_limit(), 100_000);
+    assert_eq!(machine_with_overflow(settings(), POLICY).soft_limit(), 75_000);
+}
+
+#[test]
+fn submission_above_the_soft_limit_goes_to_the_queue() {
+    for (bytes, goes) in [(35_000, false), (35_001, true)] {
+        for waiter in [Some(1), None] {
+            let mut m = machine_with_overflow(settings(), POLICY);
+            m.submit_all(None, &[(0, "a", &event_of(30_000)), (1, "a", &event_of(10_000))], 0);
+            m.submit_all(waiter, &[(0, "a", &event_of(bytes))], 0);
+            assert_eq!(m.next_handover(0).is_some(), goes, "{bytes} {waiter:?}");
+        }
+    }
+}
+
+#[test]
+fn handover_above_the_soft_limit_leaves_each_project_its_share() {
+    let mut m = machine_with_overflow(settings(), POLICY);
+    m.submit_all(None, &[(0, "a", &event_of(37_500)), (1, "a", &event_of(37_500))], 0);
+    m.submit_all(None, &[(1, "a", &event_of(1_000))], 0);
+    let handovers: Vec<Handover> = std::iter::from_fn(|| m.next_handover(0)).collect();
+    assert_eq!(handovers.iter().map(|each| each.destination_index).collect::<Vec<_>>(), [1, 1]);
+}
+
+#[test]
+fn handover_that_is_full_leaves_the_next_batch_to_the_next_interval() {
+    let settings = config::DeliverySettings { max_batch_events: 1, ..settings() };
+    let event = "1".repeat(88);
+    let mut batch = Batch::default();
+    batch.push(None, "a", event.as_bytes());
+    let policy = OverflowPolicy { max_body_bytes: batch.max_body_bytes(), ..POLICY };
+    let mut m = machine_with_overflow(settings, policy);
+    m.submit_all(None, &[(0, "a", &event), (0, "a", &event)], 0);
+    assert_eq!(m.next_handover(999), None);
+    assert!(m.next_handover(1_000).is_some());
+    assert_eq!(m.next_handover(1_000), None);
+    assert_eq!(m.next_handover(1_049), None);
+    assert!(m.next_handover(1_050).is_some());
+}
+
+#[test]
+fn failed_batch_is_handed_over_if_its_retry_would_be_late() {
+    for (waiter, max_retries, drains, retry_after_ms, is_handed_over) in [
+        (None, 3, false, 999, false),
+        (None, 3, false, 1_000, true),
+        (Some(1), 3, false, 999, false),
+        (Some(1), 3, false, 1_000, true),
+        // It would be given up.
+        (Some(1), 0, false, 0, true),
+        // It would be parked.
+        (None, 0, false, 0, false),
+        (None, 3, true, 0, true),
+        (Some(1), 3, true, 0, true),
+    ] {
+        let settings = config::DeliverySettings { max_retries, ..settings() };
+        let mut m = machine_with_overflow(settings, POLICY);
+        m.submit_all(waiter, EVENT, 0);
+        if drains {
+            m.begin_drain(0);
+        }
+        let callout = m.next_callout(0).unwrap();
+        let report = m.settle(callout.id, CalloutOutcome::RetryAfter(retry_after_ms), 0);
+        let case = format!("{waiter:?} {max_retries} {drains} {retry_after_ms}");
+        assert_eq!((report.retried, report.unconfirmed), (!is_handed_over, 0), "{case}");
+        assert_eq!(m.next_handover(0).is_some(), is_handed_over, "{case}");
+    }
+}
+
+#[test]
+fn event_that_keen_rejects_while_it_accepts_others_is_dropped_and_not_handed_over() {
+    let mut m = machine_with_overflow(settings(), OverflowPolicy { after_ms: 30_000, ..POLICY });
+    m.submit_all(None, &[(0, "a", "1")], 0);
+    for attempt in 0..4 {
+        let now = attempt * 10_000;
+        let callout = m.next_callout(now).unwrap();
+        assert_eq!(callout.body, br#"{"a":[1]}"#);
+        let report = m.settle(callout.id, CalloutOutcome::Rejected(None), now);
+        assert_eq!((report.retried, report.dropped), (attempt < 3, u64::from(attempt == 3)));
+        m.submit_all(None, &[(0, "a", "2")], now);
+        let callout = m.next_callout(now).unwrap();
+        assert_eq!(callout.body, br#"{"a":[2]}"#);
+        m.settle(callout.id, recorded(1), now);
+    }
+    assert!(m.is_idle());
+}
