@@ -1145,6 +1145,15 @@ fn handover_above_the_soft_limit_leaves_each_project_its_share() {
 }
 
 #[test]
+fn handover_below_the_soft_limit_takes_nothing_before_its_time() {
+    let mut m = machine_with_overflow(settings(), POLICY);
+    // Beyond its share, but there is room.
+    m.submit_all(None, &[(0, "a", &event_of(40_000)), (1, "a", &event_of(35_000))], 0);
+    assert_eq!(m.next_handover(999), None);
+    assert!(m.next_handover(1_000).is_some());
+}
+
+#[test]
 fn handover_that_is_full_leaves_the_next_batch_to_the_next_interval() {
     let settings = config::DeliverySettings { max_batch_events: 1, ..settings() };
     let event = "1".repeat(88);
