@@ -495,3 +495,98 @@ fn failed_initialization_of_keen_is_mapped() {
     let mapped = shop.map(json!({"event": "e", "_metadata": metadata}).to_string());
     assert_eq!(mapped.events.len(), 1);
 }
+
+#[test]
+fn audience_events_are_as_many_as_the_bound_and_one() {
+    let mut shop = fixture(json!({"audienceEvents": true}));
+    let traits: BTreeMap<String, bool> = (0..20).map(|i| (format!("a{i}"), true)).collect();
+    let body =
+        json!({"type": "identify", "userId": "u", "context": {"personas": {}}, "traits": traits});
+    let body = body.to_string();
+    assert!(body.len() < 600);
+    assert_eq!(shop.map(&body).events.len(), 9);
+}
+
+#[test]
+fn identify_has_an_effect_if_it_has_an_event_of_any_size() {
+    let mut shop = fixture(json!({"audienceEvents": true}));
+    let of_audience = json!({
+        "type": "identify", "userId": "u", "context": {"personas": {}}, "traits": {"vip": true},
+    });
+    let mut oversized = of_audience.clone();
+    oversized["integrations"] = json!({"Keen IO": {"traits": {"x": vec![1; 500_000]}}});
+    let plain = json!({"type": "identify", "userId": "u", "traits": {"vip": true}});
+    for (body, events, oversized, skipped) in [
+        (of_audience, 1, 0, None),
+        (oversized, 0, 1, None),
+        (plain, 0, 0, Some(SkipReason::NoEffect)),
+    ] {
+        let outcome = shop.map(json!({"batch": [body]}).to_string()).stats.messages[0];
+        let found = (outcome.events, outcome.oversized, outcome.skipped);
+        assert_eq!(found, (events, oversized, skipped));
+    }
+}
+
+#[test]
+fn client_address_is_wanted_for_its_addon_and_messages_without_an_ip() {
+    let wants = |settings: Value, ip: Value| {
+        let shop = fixture(settings);
+        let body = json!({"event": "e", "context": {"ip": ip}}).to_string();
+        let request = Request {
+            message_type: Some(MessageType::Track),
+            side: shop.side,
+            header_write_key: shop.header_write_key,
+            body: body.as_bytes(),
+            received_ms: RECEIVED_MS,
+        };
+        let mut store = BTreeMap::new();
+        let mut users = UserTransaction::new(&mut store, shop.config.users, 1);
+        let mut wanted = None;
+        let client = |wants_address| {
+            wanted = Some(wants_address);
+            shop.client
+        };
+        let mut events = EventBuffer::default();
+        map_request(&shop.config, request, client, String::new, &mut users, &mut events).unwrap();
+        wanted.unwrap()
+    };
+    for (settings, ip, wanted) in [
+        (json!({"ipAddon": true}), Value::Null, true),
+        (json!({"ipAddon": true}), json!("${keen.ip}"), true),
+        (json!({"ipAddon": true}), json!("1.2.3.4"), false),
+        (json!({}), Value::Null, false),
+        (json!({}), json!("1.2.3.4"), false),
+    ] {
+        assert_eq!(wants(settings.clone(), ip.clone()), wanted, "{settings} {ip}");
+    }
+}
+
+#[test]
+fn ip_address_that_is_too_long_is_left_out() {
+    for bytes in [64, 65] {
+        let mut shop = fixture(json!({"ipAddon": true})).track().browser();
+        let ip = "x".repeat(bytes);
+        let body = json!({"event": "e", "context": {"ip": ip}}).to_string();
+        let want = if bytes == 64 { ip.as_str() } else { "203.0.113.7" };
+        assert_eq!(shop.map(body).event()["ip_address"], want);
+    }
+}
+
+#[test]
+fn event_name_that_is_a_whole_number_has_no_fraction() {
+    let mut shop = fixture(json!({})).track();
+    for (name, collection) in [
+        ("7", "7"),
+        ("7.0", "7"),
+        ("-7.0", "-7"),
+        ("1.5", "1.5"),
+        ("-1.50", "-1.50"),
+        ("9007199254740991.0", "9007199254740991"),
+        ("-9007199254740991.0", "-9007199254740991"),
+        ("9007199254740992.0", "9007199254740992.0"),
+        ("1e400", "1e400"),
+    ] {
+        let mapped = shop.map(format!("{{\"event\":{name}}}"));
+        assert_eq!(mapped.events[0].1, collection, "{name}");
+    }
+}

@@ -480,6 +480,34 @@ fn initialize_with_other_size_empties_store() {
     assert_eq!(held(&memory).0.0, 5);
 }
 
+#[test]
+fn user_id_up_to_the_limit_is_remembered() {
+    let shop = source(1, Mode::Cloud);
+    for (bytes, is_remembered) in [(512, true), (513, false)] {
+        let mut memory = Memory::new();
+        let body = format!(r#"{{"userId":"{}","traits":{{"n":1}}}}"#, "i".repeat(bytes));
+        let report = identify(&mut memory, PLENTY, 1, &shop, &body);
+        assert_eq!((report.written, report.rejected), if is_remembered { (1, 0) } else { (0, 1) });
+        let event = body.replace(r#","traits":{"n":1}"#, "");
+        assert_eq!(shown(&mut memory, PLENTY, 2, &shop, &event).is_some(), is_remembered);
+    }
+}
+
+#[test]
+fn store_is_filled_up_to_its_bytes() {
+    let shop = source(1, Mode::Cloud);
+    let body = r#"{"userId":"u","traits":{"n":1}}"#;
+    let mut memory = Memory::new();
+    identify(&mut memory, PLENTY, 1, &shop, body);
+    let bytes = u64::try_from(held(&memory).0.1).unwrap();
+    for (max_bytes, users) in [(bytes, 1), (bytes - 1, 0)] {
+        let mut memory = Memory::new();
+        let settings = config::UsersSettings { max_bytes, ..PLENTY };
+        identify(&mut memory, settings, 1, &shop, body);
+        assert_eq!(held(&memory).0.0, users, "{max_bytes}");
+    }
+}
+
 /// Shared data that another worker writes to between our reads and writes.
 struct Busy<'m> {
     memory: &'m mut Memory,
