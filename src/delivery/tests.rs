@@ -1214,3 +1214,64 @@ fn event_that_keen_rejects_while_it_accepts_others_is_dropped_and_not_handed_ove
     }
     assert!(m.is_idle());
 }
+
+#[test]
+fn destination_that_accepts_events_of_the_queue_is_up() {
+    let mut m = machine(settings());
+    m.submit_all(None, EVENT, 0);
+    let callout = m.next_callout(0).unwrap();
+    m.settle(callout.id, CalloutOutcome::Misconfigured, 0);
+    m.on_destination_up(1, 1);
+    assert_eq!(m.next_callout(1), None);
+    m.on_destination_up(0, 1);
+    assert!(m.next_callout(1).is_some());
+}
+
+#[test]
+fn destination_is_caught_up_if_nothing_of_it_waits() {
+    // No event, and events that fill a batch or are in flight.
+    let mut m = machine(config::DeliverySettings { max_in_flight: 2, ..settings() });
+    assert!(m.is_caught_up(0, 0));
+    assert!(!m.is_caught_up(2, 0), "unknown");
+    m.submit_all(None, EVENT, 0);
+    assert!(m.is_caught_up(0, 0));
+    m.next_callout(0).unwrap();
+    assert!(m.is_caught_up(0, 0));
+    // All callouts are in flight.
+    m.submit_all(None, EVENT, 0);
+    let second = m.next_callout(10).unwrap();
+    assert!(!m.is_caught_up(0, 10) && !m.is_caught_up(1, 10));
+    // A failing destination with events, whose batch is sealed, and after a `Retry-After`.
+    m.settle(second.id, CalloutOutcome::RetryAfter(100), 10);
+    assert!(!m.is_caught_up(0, 10) && m.is_caught_up(1, 10));
+    assert!(!m.is_caught_up(0, 9_000));
+    let mut m = machine(config::DeliverySettings { max_retries: 0, ..settings() });
+    m.submit_all(Some(1), EVENT, 0);
+    let callout = m.next_callout(0).unwrap();
+    m.settle(callout.id, CalloutOutcome::RetryAfter(100), 0);
+    assert_eq!(m.pending_bytes(), 0);
+    assert!(!m.is_caught_up(0, 99) && m.is_caught_up(0, 100), "it may be tried without events");
+    m.submit_all(None, EVENT, 100);
+    assert!(!m.is_caught_up(0, 100));
+    // A parked batch of a healthy destination, and a batch for the queue.
+    let mut m = machine_with_overflow(settings(), POLICY);
+    for (outcome, waits) in [(CalloutOutcome::Misconfigured, true), (recorded(1), false)] {
+        m.submit_all(None, EVENT, 0);
+        let callout = m.next_callout(0).unwrap();
+        m.settle(callout.id, outcome, 0);
+        if waits {
+            m.submit_all(None, EVENT, 0);
+            let callout = m.next_callout(0).unwrap();
+            m.settle(callout.id, recorded(1), 0);
+            assert!(!m.is_caught_up(0, 0));
+            let callout = m.next_callout(0).unwrap();
+            m.settle(callout.id, recorded(1), 0);
+        }
+        assert!(m.is_caught_up(0, 0));
+    }
+    m.submit_all(None, EVENT, 0);
+    let callout = m.next_callout(0).unwrap();
+    m.submit_all(None, EVENT, 0);
+    m.settle(callout.id, CalloutOutcome::RetryAfter(1_000), 0);
+    assert!(!m.is_caught_up(0, 0));
+}

@@ -590,3 +590,13 @@ fn event_name_that_is_a_whole_number_has_no_fraction() {
         assert_eq!(mapped.events[0].1, collection, "{name}");
     }
 }
+
+#[test]
+fn audience_events_are_off_unless_they_are_wanted() {
+    let mut shop = fixture(json!({"rememberUsers": true}));
+    let body = json!({"batch": [{
+        "type": "identify", "userId": "u", "context": {"personas": {}}, "traits": {"vip": true},
+    }]});
+    let mapped = shop.map(body.to_string());
+    assert_eq!((mapped.events.len(), mapped.skipped()), (0, vec![Some(SkipReason::NoEffect)]));
+}
