@@ -1275,3 +1275,65 @@ fn destination_is_caught_up_if_nothing_of_it_waits() {
     m.settle(callout.id, CalloutOutcome::RetryAfter(1_000), 0);
     assert!(!m.is_caught_up(0, 0));
 }
+
+#[test]
+fn handover_settles_its_events_or_returns_them_to_wait_for_keen() {
+    for (outcome, overflowed) in
+        [(HandoverOutcome::Stored, 1), (HandoverOutcome::Failed, 0), (HandoverOutcome::Refused, 0)]
+    {
+        let mut m = machine_with_overflow(settings(), POLICY);
+        m.submit_all(Some(1), &[(1, "a", "{}")], 0);
+        let callout = m.next_callout(0).unwrap();
+        m.settle(callout.id, CalloutOutcome::RetryAfter(1_000), 0);
+        let handover = m.next_handover(0).unwrap();
+        assert_eq!((handover.destination_index, handover.timeout_ms), (1, POLICY.timeout_ms));
+        let report = HandoverReport { destination_index: 1, overflowed, returned: 1 - overflowed };
+        assert_eq!(m.settle_handover(handover.id, outcome, 1), report);
+        assert_eq!(m.settle_handover(handover.id, outcome, 1), HandoverReport::default());
+        assert_eq!(acks(&mut m).len() as u64, overflowed);
+        assert_eq!(m.is_idle(), outcome == HandoverOutcome::Stored);
+        assert_eq!(m.next_handover(1), None);
+        // A queue that failed is tried again. What it refused is not for it.
+        assert_eq!(m.next_handover(1_001).is_some(), outcome == HandoverOutcome::Failed);
+        assert_eq!(m.next_callout(1_001).is_some(), outcome == HandoverOutcome::Refused);
+    }
+}
+
+#[test]
+fn queue_that_fails_is_tried_after_pauses_that_double_until_it_stores_events() {
+    let mut m = machine_with_overflow(settings(), POLICY);
+    let mut now = POLICY.after_ms;
+    m.submit_all(None, EVENT, 0);
+    for wholes in [&[100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000][..], &[100]] {
+        for whole in wholes {
+            let handover = m.next_handover(now).unwrap();
+            m.settle_handover(handover.id, HandoverOutcome::Failed, now);
+            let failed = now;
+            while m.open_overflow(now).is_none() {
+                now += 1;
+            }
+            assert!((whole / 2..*whole).contains(&(now - failed)), "{whole}: {}", now - failed);
+        }
+        let handover = m.next_handover(now).unwrap();
+        m.settle_handover(handover.id, HandoverOutcome::Stored, now);
+        m.submit_all(None, EVENT, now);
+        now += POLICY.after_ms;
+    }
+}
+
+#[test]
+fn event_whose_waiter_is_gone_is_unconfirmed_and_not_sent() {
+    let max_wait_ms = settings().max_wait_ms;
+    for has_overflow in [false, true] {
+        let mut m = machine(settings());
+        m.submit_all(Some(1), &[(1, "a", "1")], 0);
+        if has_overflow {
+            m.enable_overflow(POLICY);
+        }
+        assert_eq!(m.expire(max_wait_ms, 0).expired_waiters, 1);
+        assert_eq!(m.next_handover(max_wait_ms), None);
+        assert_eq!(m.next_callout(max_wait_ms), None);
+        assert_eq!(m.expire(max_wait_ms, 0).unconfirmed, [(1, 1)]);
+        assert_eq!(m.pending_bytes(), 0);
+    }
+}
