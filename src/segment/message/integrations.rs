@@ -318,6 +318,8 @@ mod tests {
             (r#""integrations":{"Keen IO":true,"keen_io":{"traits":{"a":1}}}"#, "Absent"),
             (r#""integrations":{"Keen IO":null,"keen_io":{"traits":{"a":1}}}"#, "Absent"),
             (r#""integrations":{"keen_io":{"traits":{"a":1}},"Keen IO":null}"#, r#"{"a":1}"#),
+            (r#""integrations":{"keen_io":{"traits":{"a":1}},"Keen IO":true}"#, "Absent"),
+            (r#""integrations":{"keen_io":{"traits":{"a":1}},"Keen":true}"#, r#"{"a":1}"#),
             (r#""integrations":{"Keen":true,"keen_io":{"traits":{"a":1}}}"#, r#"{"a":1}"#),
             (r#""integrations":{"Keen IO":[]},"context":{"keen_io":{"traits":{"a":1}}}"#, "Absent"),
             (
