@@ -133,6 +133,18 @@ fn recycled_batch_is_empty() {
 }
 
 #[test]
+fn recycled_batch_is_used_by_the_next_events() {
+    let mut m = machine(settings());
+    for _ in 0..3 {
+        m.submit_all(Some(1), EVENT, 0);
+        assert!(!m.recycled_batch.is_recycled());
+        let callout = m.next_callout(0).unwrap();
+        m.settle(callout.id, recorded(1), 0);
+        assert!(m.recycled_batch.is_recycled());
+    }
+}
+
+#[test]
 fn recycled_batch_of_many_bytes_is_freed() {
     let mut m = machine(config::DeliverySettings {
         max_pending_bytes: usize::MAX,
@@ -1335,5 +1347,22 @@ fn event_whose_waiter_is_gone_is_unconfirmed_and_not_sent() {
         assert_eq!(m.next_callout(max_wait_ms), None);
         assert_eq!(m.expire(max_wait_ms, 0).unconfirmed, [(1, 1)]);
         assert_eq!(m.pending_bytes(), 0);
+    }
+}
+
+#[test]
+fn submission_within_its_share_displaces_events_that_are_handed_over() {
+    for waiter in [Some(1), None] {
+        let mut m = machine_with_overflow(settings(), POLICY);
+        m.submit_all(waiter, &[(1, "a", &event_of(90_000))], 0);
+        let handover = m.next_handover(0).unwrap();
+        let own: Events<'_> = &[(0, "a", &event_of(20_000))];
+        assert_eq!(m.submit_all(Some(2), own, 0), Admission::Admitted);
+        assert_eq!(m.take_displaced(), if waiter.is_none() { vec![(1, 1)] } else { vec![] });
+        assert_eq!(acks(&mut m), waiter.map(|waiter| (waiter, Ack::Unconfirmed)).as_slice());
+        assert_eq!([0, 1].map(|project| m.pending_bytes_of(project)), [20_000, 0]);
+        // The handover continues, but settles nothing.
+        let report = HandoverReport { destination_index: 1, ..HandoverReport::default() };
+        assert_eq!(m.settle_handover(handover.id, HandoverOutcome::Stored, 1), report);
     }
 }

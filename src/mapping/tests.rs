@@ -600,3 +600,19 @@ fn audience_events_are_off_unless_they_are_wanted() {
     let mapped = shop.map(body.to_string());
     assert_eq!((mapped.events.len(), mapped.skipped()), (0, vec![Some(SkipReason::NoEffect)]));
 }
+
+#[test]
+fn user_is_left_out_if_it_has_neither_id_nor_traits() {
+    for (identify, want) in [
+        (json!({"anonymousId": "a", "traits": {}}), None),
+        (json!({"anonymousId": "a", "traits": {"n": 1}}), Some(json!({"traits": {"n": 1}}))),
+        (json!({"anonymousId": "a", "userId": "u"}), Some(json!({"userId": "u"}))),
+    ] {
+        let mut shop = fixture(json!({"rememberUsers": true}));
+        let mut identify = identify;
+        identify["type"] = json!("identify");
+        let track = json!({"type": "track", "event": "e", "anonymousId": "a"});
+        let mapped = shop.map(json!({"batch": [identify, track]}).to_string());
+        assert_eq!(mapped.event().get("user"), want.as_ref());
+    }
+}
