@@ -208,6 +208,29 @@ fn ack_follows_the_last_of_the_waiters_events() {
 }
 
 #[test]
+fn waiter_waits_until_its_ack_is_there() {
+    let mut m = machine(settings());
+    m.submit_all(Some(1), EVENT, 0);
+    assert!(m.is_waiting(1) && !m.is_waiting(2) && !m.has_acks());
+    let callout = m.next_callout(0).unwrap();
+    m.settle(callout.id, recorded(1), 0);
+    assert!(!m.is_waiting(1) && m.has_acks());
+    assert_eq!(m.pop_ack(), Some((1, Ack::Delivered)));
+    assert!(!m.has_acks());
+}
+
+#[test]
+fn callout_that_was_not_dispatched_is_retried() {
+    let mut m = machine(settings());
+    m.submit_all(Some(1), &[(1, "a", "{}")], 0);
+    let callout = m.next_callout(0).unwrap();
+    let report = m.on_dispatch_failed(callout.id, 3);
+    assert_eq!((report.destination_index, report.pending_ms, report.retried), (1, 3, true));
+    let (retried, _) = next_callout_from(&mut m, 4);
+    assert_eq!(retried.body, callout.body);
+}
+
+#[test]
 fn unavailable_keen_is_retried_with_the_same_events_then_unconfirmed() {
     let mut m = machine(settings());
     m.submit_all(Some(1), EVENT, 0);

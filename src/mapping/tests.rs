@@ -616,3 +616,16 @@ fn user_is_left_out_if_it_has_neither_id_nor_traits() {
         assert_eq!(mapped.event().get("user"), want.as_ref());
     }
 }
+
+#[test]
+fn traits_of_a_page_are_bounded_by_the_body() {
+    let mut shop = fixture(json!({"mode": "device", "rememberUsers": true})).browser();
+    let traits = json!({"x": "y".repeat(9_000)});
+    let bytes = traits.to_string().len();
+    let mut batch = vec![json!({"type": "track", "event": "e", "anonymousId": "b"}); 100];
+    batch.insert(0, json!({"type": "identify", "anonymousId": "a", "traits": traits}));
+    let body = json!({"batch": batch}).to_string();
+    let mapped = shop.map(&body);
+    let with_user = mapped.events.iter().filter(|(_, _, event)| event.get("user").is_some());
+    assert_eq!(with_user.count(), (65_536 + 8 * body.len()) / bytes);
+}

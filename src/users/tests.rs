@@ -424,6 +424,38 @@ fn trait_bytes_of_one_request_are_bounded() {
 }
 
 #[test]
+fn traits_and_merges_of_one_request_are_bounded_by_its_body() {
+    const BODY_BYTES: usize = 1_000;
+    let mut memory = Memory::new();
+    let shop = source(1, Mode::Cloud);
+    let traits = format!(r#"{{"a":"{}"}}"#, "x".repeat(7_000));
+    for user in 0..30 {
+        let body = format!(r#"{{"userId":"u{user}","traits":{traits}}}"#);
+        identify(&mut memory, PLENTY, 1, &shop, &body);
+    }
+    let mut users = UserTransaction::new(&mut memory, PLENTY, 2_000);
+    users.limit_by_body(BODY_BYTES);
+    let has_traits = |user: &usize| {
+        let body = format!(r#"{{"userId":"u{user}"}}"#);
+        let user = users.user_for_event(&shop, &message(MessageType::Track, &body), None);
+        !user.unwrap().traits.is_empty()
+    };
+    let shown = (0..30).filter(has_traits).count();
+    assert_eq!(shown, (65_536 + 8 * BODY_BYTES) / traits.len());
+    assert_eq!(users.commit().traits_omitted, 30 - shown as u64);
+    let mut users = UserTransaction::new(&mut memory, PLENTY, 3_000);
+    users.limit_by_body(BODY_BYTES);
+    for user in 0..30 {
+        let body = format!(
+            r#"{{"userId":"u{user}","context":{{"personas":{{}}}},"traits":{{"vip":true}}}}"#
+        );
+        users.identify(&shop, &message(MessageType::Identify, &body), None);
+    }
+    let merged = (65_536 + BODY_BYTES) / traits.len();
+    assert_eq!(users.commit().rejected, 30 - merged as u64);
+}
+
+#[test]
 fn updates_of_one_request_are_bounded() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
