@@ -1389,3 +1389,20 @@ fn submission_within_its_share_displaces_events_that_are_handed_over() {
         assert_eq!(m.settle_handover(handover.id, HandoverOutcome::Stored, 1), report);
     }
 }
+
+#[test]
+fn queue_that_fails_returns_all_batches_to_wait_for_keen() {
+    let settings = config::DeliverySettings { max_batch_events: 1, ..settings() };
+    // Two batches are collected, and one of them fits.
+    let policy = OverflowPolicy { max_body_bytes: 20, ..POLICY };
+    let mut m = machine_with_overflow(settings, policy);
+    m.submit_all(None, &[(0, "a", "1"), (0, "a", "2")], 0);
+    let handover = m.next_handover(1_000).unwrap();
+    assert_eq!(handover.body, br#"{"a":[1]}"#);
+    m.settle_handover(handover.id, HandoverOutcome::Failed, 1_000);
+    for _ in 0..2 {
+        let callout = m.next_callout(1_000).unwrap();
+        m.settle(callout.id, recorded(1), 1_000);
+    }
+    assert!(m.is_idle());
+}

@@ -629,3 +629,39 @@ fn traits_of_a_page_are_bounded_by_the_body() {
     let with_user = mapped.events.iter().filter(|(_, _, event)| event.get("user").is_some());
     assert_eq!(with_user.count(), (65_536 + 8 * body.len()) / bytes);
 }
+
+#[test]
+fn sanitized_counts_each_changed_name_and_value_once() {
+    let mut shop = fixture(json!({"trackAllPages": true, "trackNamedPages": true}));
+    let agent = json!({"a.b": "x".repeat(100)});
+    for (body, events, sanitized) in [
+        (json!({"batch": [{"type": "track", "event": "e", "properties": {"a": 1}}]}), 1, 0),
+        (
+            json!({"batch": [{"type": "track", "event": "e", "properties": {"a.b": {"c.d": 1}}}]}),
+            1,
+            2,
+        ),
+        // A page has several events.
+        (json!({"batch": [{"type": "page", "name": "n", "properties": {"a.b": 1}}]}), 2, 1),
+        (json!({"batch": [{"type": "track", "event": "e", "properties": [{"a.b": 1}]}]}), 1, 1),
+        (json!({"batch": [{"type": "track", "event": "e", "userId": {"a.b": 1}}]}), 1, 1),
+        // A value of the batch is in several events.
+        (
+            json!({"context": {"userAgent": agent}, "batch": vec![json!({"type": "track", "event": "e"}); 3]}),
+            3,
+            1,
+        ),
+    ] {
+        let mapped = shop.map(body.to_string());
+        assert_eq!((mapped.events.len(), mapped.stats.sanitized), (events, sanitized), "{body}");
+    }
+}
+
+#[test]
+fn ip_address_with_escapes_has_its_addon() {
+    let mut shop = fixture(json!({"ipAddon": true})).track();
+    for (ip, has_addon) in [(r"\u0031.2.3.4", true), (r"\u0061.2.3.4", false)] {
+        let mapped = shop.map(format!(r#"{{"event":"e","context":{{"ip":"{ip}"}}}}"#));
+        assert_eq!(mapped.event()["keen"].get("addons").is_some(), has_addon, "{ip}");
+    }
+}
