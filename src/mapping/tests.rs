@@ -665,3 +665,18 @@ fn ip_address_with_escapes_has_its_addon() {
         assert_eq!(mapped.event()["keen"].get("addons").is_some(), has_addon, "{ip}");
     }
 }
+
+#[test]
+fn user_of_a_property_is_before_the_stored_one_in_device_mode_only() {
+    for (mode, want) in [
+        ("cloud", json!({"userId": "u", "traits": {"n": 1}})),
+        ("device", json!("of the property")),
+    ] {
+        let mut shop = fixture(json!({"mode": mode, "rememberUsers": true}));
+        let identify = json!({"type": "identify", "userId": "u", "traits": {"n": 1}});
+        let properties = json!({"user": "of the property"});
+        let track = json!({"type": "track", "event": "e", "userId": "u", "properties": properties});
+        let mapped = shop.map(json!({"batch": [identify, track]}).to_string());
+        assert_eq!(mapped.event()["user"], want, "{mode}");
+    }
+}

@@ -304,6 +304,28 @@ fn user_seen_within_a_short_ttl_stays() {
 }
 
 #[test]
+fn last_seen_is_written_once_per_interval() {
+    let shop = source(1, Mode::Cloud);
+    for (max_users, ttl_ms, interval_ms) in [
+        (1_001, 1_000_000, 60_000),
+        // An eighth of a short TTL.
+        (1_001, 80_000, 10_000),
+        // Each event, with few users.
+        (1_000, 1_000_000, 1),
+    ] {
+        let settings = config::UsersSettings { max_users, ttl_ms, ..PLENTY };
+        let mut memory = Memory::new();
+        let event = r#"{"userId":"u"}"#;
+        identify(&mut memory, settings, 1, &shop, r#"{"userId":"u","traits":{"n":1}}"#);
+        let before = memory.clone();
+        shown(&mut memory, settings, interval_ms, &shop, event);
+        assert_eq!(memory, before, "{interval_ms}");
+        shown(&mut memory, settings, 1 + interval_ms, &shop, event);
+        assert_ne!(memory, before, "{interval_ms}");
+    }
+}
+
+#[test]
 fn anonymous_visitor_not_seen_for_ttl_is_removed() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
