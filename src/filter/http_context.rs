@@ -161,7 +161,7 @@ impl HttpContext {
                 responses::send_as_is(200, headers, b"", form);
             }
             RequestKind::Settings(SettingsReply { headers, body: reply, page_load }) => {
-                responses::send_with_cors(200, &headers, &reply, form, allow_origins);
+                responses::send_with_cors(200, headers, &reply, form, allow_origins);
                 // The page event is never retried by the client, so the filter keeps it until Keen
                 // has it.
                 if let Some(head) = page_load {
@@ -171,7 +171,7 @@ impl HttpContext {
             RequestKind::Pixel(head) => {
                 responses::send_with_cors(
                     200,
-                    &pixel::HEADERS,
+                    pixel::HEADERS,
                     pixel::TRANSPARENT_GIF,
                     form,
                     allow_origins,

@@ -85,23 +85,21 @@ const REASON_HEADER: &str = "x-keen-edge-reason";
 
 /// Sends a Segment response to the effective context.
 pub(super) fn send(response: Response, form: &ClientForm, allow_origins: &[OriginPattern]) {
-    let mut headers = response.headers().to_vec();
-    headers.extend(response.reason().map(|reason| (REASON_HEADER, reason)));
-    let body = response.body();
-    send_with_cors(response.status(), &headers, body.as_bytes(), form, allow_origins);
+    let reason = response.reason().map(|reason| (REASON_HEADER, reason));
+    let headers = response.headers().iter().copied().chain(reason);
+    send_with_cors(response.status(), headers, response.body().as_bytes(), form, allow_origins);
 }
 
 /// Sends a response with CORS headers to the effective context.
-pub(super) fn send_with_cors(
+pub(super) fn send_with_cors<'h>(
     status: u16,
-    headers: &[(&str, &str)],
+    headers: impl IntoIterator<Item = (&'h str, &'h str)>,
     body: &[u8],
-    form: &ClientForm,
+    form: &'h ClientForm,
     allow_origins: &[OriginPattern],
 ) {
-    let mut headers = headers.to_vec();
-    headers.extend(cors::headers(form.origin.as_deref(), allow_origins));
-    send_as_is(status, headers, body, form);
+    let cors = cors::headers(form.origin.as_deref(), allow_origins);
+    send_as_is(status, headers.into_iter().chain(cors).collect(), body, form);
 }
 
 /// Sends a response to the effective context.

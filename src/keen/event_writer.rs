@@ -7,7 +7,7 @@
 //! let mut out = Vec::new();
 //! let mut event = EventWriter::new(&mut out);
 //! event.members(r#""item": "T-Shirt", "price": 19.90"#);
-//! event.field("userId", "\"u-17\"");
+//! event.field(",\"userId\":", "\"u-17\"");
 //! event.finish();
 //! assert_eq!(out, br#"{"item": "T-Shirt", "price": 19.90,"userId":"u-17"}"#);
 //! ```
@@ -26,7 +26,6 @@ pub struct EventWriter<'o> {
 impl<'o> EventWriter<'o> {
     /// Starts an event at the end of `out`.
     pub fn new(out: &'o mut Vec<u8>) -> Self {
-        out.push(b'{');
         let start = out.len();
         Self { out, start }
     }
@@ -34,36 +33,32 @@ impl<'o> EventWriter<'o> {
     /// Copies members: the text between the braces of an object.
     pub fn members(&mut self, inside: &str) {
         if !inside.is_empty() {
-            self.comma();
+            self.out.push(b',');
             self.out.extend_from_slice(inside.as_bytes());
         }
     }
 
-    /// Writes a member whose value is `json`.
+    /// Writes a member whose value is `json`. `key`: a comma, the name and a colon, such as
+    /// `,"userId":`.
     #[inline]
-    pub fn field(&mut self, name: &str, json: &str) {
-        self.raw(name, |out| out.extend_from_slice(json.as_bytes()));
+    pub fn field(&mut self, key: &str, json: &str) {
+        self.raw(key, |out| out.extend_from_slice(json.as_bytes()));
     }
 
-    /// Writes a member whose value is written by `write`.
+    /// Writes a member whose value is written by `write`. `key`: see [`Self::field`].
     #[inline]
-    pub fn raw(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
-        self.comma();
-        self.out.push(b'"');
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b"\":");
+    pub fn raw(&mut self, key: &str, write: impl FnOnce(&mut Vec<u8>)) {
+        self.out.extend_from_slice(key.as_bytes());
         write(self.out);
     }
 
     /// Ends the event.
     pub fn finish(self) {
-        self.out.push(b'}');
-    }
-
-    #[inline]
-    fn comma(&mut self) {
-        if self.out.len() > self.start {
-            self.out.push(b',');
+        // The brace takes the place of the first comma.
+        match self.out.get_mut(self.start) {
+            Some(comma) => *comma = b'{',
+            None => self.out.push(b'{'),
         }
+        self.out.push(b'}');
     }
 }

@@ -5,6 +5,7 @@ use crate::json::{Value, quoted};
 use crate::keen::sanitize::is_placeholder_text;
 use crate::segment::http::route::CallerSide;
 use crate::segment::message::Context;
+use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
 
 /// Server libraries: prefixes of `context.library.name` or `User-Agent`, taken from their source
@@ -86,13 +87,13 @@ impl Client<'_> {
     }
 }
 
-/// A [`Client`], decoded once for all messages of its request. Strings are JSON-encoded.
+/// A [`Client`], decoded at most once for all messages of its request.
 #[derive(Debug)]
-pub(super) struct RequestClient {
-    /// The client's address, without port.
-    pub(super) address: Option<String>,
-    pub(super) user_agent: Option<String>,
-    pub(super) referer: Option<String>,
+pub(super) struct RequestClient<'c> {
+    client: Client<'c>,
+    address: OnceCell<Option<String>>,
+    user_agent: OnceCell<Option<String>>,
+    referer: OnceCell<Option<String>>,
     pub(super) is_browser: bool,
     /// The side according to the `User-Agent`, else the endpoint.
     side: CallerSide,
@@ -100,8 +101,8 @@ pub(super) struct RequestClient {
     is_server_library: bool,
 }
 
-impl RequestClient {
-    pub(super) fn new(client: Client<'_>, side: CallerSide) -> Self {
+impl<'c> RequestClient<'c> {
+    pub(super) fn new(client: Client<'c>, side: CallerSide) -> Self {
         let agent = library_side(client.user_agent);
         let side = match agent {
             Some(side) => side,
@@ -109,16 +110,33 @@ impl RequestClient {
             None => side,
         };
         Self {
-            address: std::str::from_utf8(client.source_address)
-                .ok()
-                .and_then(strip_port)
-                .map(|ip| quoted(&ip)),
-            user_agent: header_json(client.user_agent),
-            referer: header_json(client.referer),
+            client,
+            address: OnceCell::new(),
+            user_agent: OnceCell::new(),
+            referer: OnceCell::new(),
             is_browser: client.is_browser(),
             side,
             is_server_library: agent == Some(CallerSide::Server),
         }
+    }
+
+    /// Returns the client's address without port, as JSON.
+    pub(super) fn address_json(&self) -> Option<&str> {
+        let json = || {
+            let address = std::str::from_utf8(self.client.source_address).ok()?;
+            Some(quoted(&strip_port(address)?))
+        };
+        self.address.get_or_init(json).as_deref()
+    }
+
+    /// Returns `User-Agent` as JSON.
+    pub(super) fn user_agent_json(&self) -> Option<&str> {
+        self.user_agent.get_or_init(|| header_json(self.client.user_agent)).as_deref()
+    }
+
+    /// Returns `Referer` as JSON.
+    pub(super) fn referer_json(&self) -> Option<&str> {
+        self.referer.get_or_init(|| header_json(self.client.referer)).as_deref()
     }
 
     /// Whether the request comes from the end user's device. `context.direct` takes precedence,

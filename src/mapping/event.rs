@@ -20,7 +20,7 @@ use std::borrow::Cow;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EventContext<'r> {
     pub(super) source: &'r Source,
-    pub(super) client: &'r RequestClient,
+    pub(super) client: &'r RequestClient<'r>,
     pub(super) batch: &'r BatchValues<'r>,
     pub(super) ids: &'r Ids<'r>,
     /// The user that the events contain, if known.
@@ -100,11 +100,11 @@ fn event_name_text(name: Value<'_>) -> Option<Cow<'_, str>> {
 }
 
 /// Returns the uniqueness token of a message: its `messageId`, hashed if it is long. `None`: the id
-/// is missing, blank, or a placeholder. `bytes_lost` returns a hash of the request and the
-/// message's index in it, for an id that contained bytes that are not UTF-8.
+/// is missing, blank, or a placeholder. `place`, if the request contained bytes that are not UTF-8,
+/// returns a hash of the request and the message's index in it.
 pub(super) fn uniqueness_token<'a>(
     message: &Message<'a>,
-    bytes_lost: impl FnOnce() -> Option<String>,
+    place: Option<impl FnOnce() -> String>,
 ) -> Option<Cow<'a, str>> {
     let (id, raw, lossy) = match message.message_id {
         Value::String(text) => {
@@ -124,13 +124,11 @@ pub(super) fn uniqueness_token<'a>(
     if lossy {
         return Some(Cow::Owned(names::sha256_hex(raw.as_bytes(), names::MAX_TOKEN)));
     }
-    if id.contains('\u{fffd}')
-        && let Some(request) = bytes_lost()
+    if let Some(place) = place
+        && id.contains('\u{fffd}')
     {
-        return Some(Cow::Owned(names::sha256_hex(
-            format!("{request} {id}").as_bytes(),
-            names::MAX_TOKEN,
-        )));
+        let unique = format!("{} {id}", place());
+        return Some(Cow::Owned(names::sha256_hex(unique.as_bytes(), names::MAX_TOKEN)));
     }
     Some(match names::uniqueness_token(&id) {
         Cow::Owned(hash) => Cow::Owned(hash),
@@ -216,9 +214,9 @@ impl<'m> MessageEvents<'m> {
         let overridden = self.fields.iter().map(|(field, _)| field);
         event.members(self.properties.members(overridden.chain([OwnField::Keen])));
         for (field, json) in self.fields.iter() {
-            event.field(field.name(), json);
+            event.field(field.key(), json);
         }
-        event.raw(OwnField::Keen.name(), |out| {
+        event.raw(OwnField::Keen.key(), |out| {
             out.extend_from_slice(b"{\"timestamp\":\"");
             timestamp::format(out, self.keen_timestamp);
             out.push(b'"');
@@ -301,22 +299,18 @@ impl<'m> FieldsBuilder<'_, 'm> {
         // origin.
         let wanted =
             !context.has_page && !self.fields.is_filled(OwnField::PageUrl, self.properties);
-        match &self.context.client.referer {
-            Some(referer) if wanted && self.is_end_user_request() => {
-                self.fields.set_json(OwnField::PageUrl, referer.as_str());
-            }
-            _ => self.overlay(OwnField::PageUrl, context.page_url),
+        match self.of_request(wanted, RequestClient::referer_json) {
+            Some(referer) => self.fields.set_json(OwnField::PageUrl, referer),
+            None => self.overlay(OwnField::PageUrl, context.page_url),
         }
     }
 
     fn set_user_agent(&mut self) {
         let agent = without_placeholder(self.message.context.user_agent);
-        let from_request = self.context.source.ua_addon && !agent.is_present();
-        match &self.context.client.user_agent {
-            Some(agent) if from_request && self.is_end_user_request() => {
-                self.fields.set_json(OwnField::UserAgent, agent.as_str());
-            }
-            _ => self.overlay(OwnField::UserAgent, agent),
+        let wanted = self.context.source.ua_addon && !agent.is_present();
+        match self.of_request(wanted, RequestClient::user_agent_json) {
+            Some(agent) => self.fields.set_json(OwnField::UserAgent, agent),
+            None => self.overlay(OwnField::UserAgent, agent),
         }
     }
 
@@ -332,16 +326,22 @@ impl<'m> FieldsBuilder<'_, 'm> {
                 None => self.overlay(OwnField::IpAddress, ip),
             };
         }
-        match &self.context.client.address {
-            Some(address) if self.context.source.ip_addon && self.is_end_user_request() => {
-                self.fields.set_json(OwnField::IpAddress, address.as_str());
-            }
-            _ => self.overlay(OwnField::IpAddress, ip),
+        match self.of_request(self.context.source.ip_addon, RequestClient::address_json) {
+            Some(address) => self.fields.set_json(OwnField::IpAddress, address),
+            None => self.overlay(OwnField::IpAddress, ip),
         }
     }
 
-    fn is_end_user_request(&self) -> bool {
-        self.context.client.is_end_user_request(&self.message.context)
+    /// Returns a detail of the request's client if it is wanted and the client is the end user's
+    /// device.
+    fn of_request(
+        &self,
+        wanted: bool,
+        detail: fn(&'m RequestClient<'m>) -> Option<&'m str>,
+    ) -> Option<&'m str> {
+        let client = self.context.client;
+        let detail = if wanted { detail(client) } else { None }?;
+        client.is_end_user_request(&self.message.context).then_some(detail)
     }
 
     /// Sets a field unless `value` is absent. A `null` is written only if no property has the

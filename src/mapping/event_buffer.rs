@@ -104,12 +104,6 @@ impl EventBuffer {
         self.events.is_empty()
     }
 
-    /// Returns the bytes of all events and their collection names.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// Returns the destination, collection and JSON of each event.
     pub fn events(&self) -> impl Iterator<Item = Event<'_>> + Clone {
         self.events.iter().map(|span| {
@@ -148,11 +142,40 @@ impl EventBuffer {
         self.events.push(EventSpan { destination, collection: start..middle, json: middle..end });
         Pushed::Written
     }
+
+    /// Adds the JSON of the last event again, for another collection.
+    pub(super) fn push_last_again(&mut self, destination: usize, collection: &str) -> Pushed {
+        self.overflowed |= self.written >= self.request_limit;
+        let last = self.events.last().filter(|_| !self.overflowed);
+        let Some(json) = last.map(|span| span.json.clone()) else {
+            self.overflowed = true;
+            return Pushed::Overflowed;
+        };
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(collection.as_bytes());
+        let end = self.bytes.len();
+        self.written = self.written.saturating_add(collection.len()).saturating_add(json.len());
+        self.events.push(EventSpan { destination, collection: start..end, json });
+        Pushed::Written
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn push_last_again_shares_the_json_and_counts_against_the_limit() {
+        let mut events = EventBuffer::new(7);
+        assert_eq!(events.push_last_again(0, "none"), Pushed::Overflowed);
+        events.clear();
+        assert_eq!(events.push(0, "a", |out| out.extend_from_slice(b"{}")), Pushed::Written);
+        assert_eq!(events.push_last_again(1, "bc"), Pushed::Written);
+        assert_eq!(events.push_last_again(1, "d"), Pushed::Overflowed);
+        let found: Vec<_> =
+            events.events().map(|e| (e.destination, e.collection, e.json)).collect();
+        assert_eq!(found, [(0, "a", &b"{}"[..]), (1, "bc", b"{}")]);
+    }
 
     #[test]
     fn push_oversized_events_count_against_the_limit() {
@@ -163,7 +186,7 @@ mod tests {
         assert_eq!([push(MAX_BYTES + 1), push(MAX_BYTES + 1)], [Pushed::Oversized; 2]);
         assert_eq!(push(10), Pushed::Overflowed);
         assert!(events.is_overflowed());
-        assert_eq!((events.len(), events.bytes()), (1, 11));
+        assert_eq!((events.len(), events.bytes.len()), (1, 11));
         events.clear();
         assert!(!events.is_overflowed() && events.is_empty());
     }

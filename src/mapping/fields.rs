@@ -15,9 +15,9 @@ macro_rules! own_fields {
         impl OwnField {
             pub(super) const ALL: [Self; [$($name),*].len()] = [$(Self::$field),*];
 
-            /// The field's name in an event.
-            pub(super) fn name(self) -> &'static str {
-                match self { $(Self::$field => $name,)* }
+            /// What precedes the field's value in an event: a comma, the name and a colon.
+            pub(super) fn key(self) -> &'static str {
+                match self { $(Self::$field => concat!(",\"", $name, "\":"),)* }
             }
 
             /// Returns the field with this name.

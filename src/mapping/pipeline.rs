@@ -115,6 +115,9 @@ const MIN_COMPUTED_TRAITS: usize = 64;
 /// Number of audience events allowed for a body of any size.
 const MIN_AUDIENCE_EVENTS: usize = 8;
 
+/// Number of names of a message's properties that fit without growing the scratch buffer.
+const TYPICAL_PROPERTIES: usize = 16;
+
 /// Maps a request.
 ///
 /// `client` returns the client's address and headers. It is called once; its argument is whether
@@ -179,7 +182,7 @@ pub fn map_request<'c>(
         events,
         stats: RequestStats { messages: Vec::new(), sanitized: u64::from(batch.sanitized) },
     };
-    let mut names = Vec::new();
+    let mut names = Vec::with_capacity(TYPICAL_PROPERTIES);
     for (index, (message, source)) in body.messages.iter().zip(&sources).enumerate() {
         mapper.map_message(message, index, *source, &mut names);
         if mapper.events.is_overflowed() {
@@ -205,7 +208,7 @@ fn decode_text(body: &[u8]) -> Cow<'_, str> {
 /// Maps the messages of one request.
 struct RequestMapper<'r, 's, T, S> {
     config: &'r Config,
-    client: RequestClient,
+    client: RequestClient<'r>,
     batch: &'r BatchValues<'r>,
     /// The body contained bytes that are not UTF-8.
     body_is_lossy: bool,
@@ -292,9 +295,7 @@ impl<T: FnMut() -> String, S: SharedData> RequestMapper<'_, '_, T, S> {
         };
         let mut events = MessageEvents::new(message, context, names);
         self.stats.sanitized = self.stats.sanitized.saturating_add(u64::from(events.sanitized()));
-        for original in collections.into_iter().flatten() {
-            push(self.events, &mut events, source, &original, outcome);
-        }
+        push_events(self.events, &mut events, source, &collections, outcome);
         Ok(())
     }
 
@@ -360,7 +361,8 @@ impl<T: FnMut() -> String, S: SharedData> RequestMapper<'_, '_, T, S> {
             let mut events = MessageEvents::new(&track, context, &mut Vec::new());
             self.stats.sanitized =
                 self.stats.sanitized.saturating_add(u64::from(events.sanitized()));
-            push(self.events, &mut events, source, change.event, outcome);
+            let collections = [Some(Cow::Borrowed(change.event)), None, None];
+            push_events(self.events, &mut events, source, &collections, outcome);
             if self.events.is_overflowed() {
                 return;
             }
@@ -368,29 +370,40 @@ impl<T: FnMut() -> String, S: SharedData> RequestMapper<'_, '_, T, S> {
     }
 
     fn own_token<'m>(&self, message: &Message<'m>, index: usize) -> Option<Cow<'m, str>> {
-        uniqueness_token(message, || {
-            let hash = || names::sha256_hex(self.request.body, names::MAX_TOKEN);
-            self.body_is_lossy.then(|| format!("{} {index}", self.body_hash.get_or_init(hash)))
-        })
+        let hash = || names::sha256_hex(self.request.body, names::MAX_TOKEN);
+        let place = || format!("{} {index}", self.body_hash.get_or_init(hash));
+        uniqueness_token(message, self.body_is_lossy.then_some(place))
     }
 }
 
-/// Adds an event to the collection for `original`, the name before it is made valid for Keen.
-fn push(
+/// Adds a message's event to each of its collections, whose names are made valid for Keen.
+fn push_events(
     buffer: &mut EventBuffer,
     events: &mut MessageEvents<'_>,
     source: &Source,
-    original: &str,
+    collections: &[Option<Cow<'_, str>>; 3],
     outcome: &mut MessageOutcome,
 ) {
-    let collection = names::collection_name(original);
-    events.set_original_name((collection != original).then_some(original));
-    let count = match buffer.push(source.destination_index, &collection, |out| events.write(out)) {
-        Pushed::Written => &mut outcome.events,
-        Pushed::Oversized => &mut outcome.oversized,
-        Pushed::Overflowed => return,
-    };
-    *count = count.saturating_add(1);
+    let destination = source.destination_index;
+    // The events differ only in `segment_event`. The last one can be added again if neither has it.
+    let mut can_repeat = false;
+    for original in collections.iter().flatten() {
+        let collection = names::collection_name(original);
+        let is_renamed = collection != *original;
+        let pushed = if can_repeat && !is_renamed {
+            buffer.push_last_again(destination, &collection)
+        } else {
+            events.set_original_name(is_renamed.then_some(original));
+            buffer.push(destination, &collection, |out| events.write(out))
+        };
+        can_repeat = pushed == Pushed::Written && !is_renamed;
+        let count = match pushed {
+            Pushed::Written => &mut outcome.events,
+            Pushed::Oversized => &mut outcome.oversized,
+            Pushed::Overflowed => return,
+        };
+        *count = count.saturating_add(1);
+    }
 }
 
 /// Returns the source of each message. The message's own write key takes precedence over the

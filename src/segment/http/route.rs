@@ -14,7 +14,7 @@
 //! ```
 
 use crate::segment::message::MessageType;
-use percent_encoding::percent_decode_str;
+use percent_encoding::percent_decode;
 use std::borrow::Cow;
 
 /// Maximum length of a path of Segment's API without its query, in bytes.
@@ -173,8 +173,8 @@ fn short_message_type(name: &str) -> Option<MessageType> {
 /// Returns the segments of a path that are not empty, percent-decoded: `/%761` is `/v1` (RFC 3986,
 /// section 6.2.2.2). Bytes that are not UTF-8 become U+FFFD, which no write key contains.
 fn segments(path: &str) -> impl Iterator<Item = Cow<'_, str>> + Clone {
-    let segments = path.split('/').filter(|segment| !segment.is_empty());
-    segments.map(|segment| percent_decode_str(segment).decode_utf8_lossy())
+    let segments = path.as_bytes().split(|byte| *byte == b'/').filter(|s| !s.is_empty());
+    segments.map(|segment| percent_decode(segment).decode_utf8_lossy())
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ impl<'a> Body<'a> {
         read_object(text, &mut reader).map_err(|_| BodyError::Malformed)?;
         reader.finish();
         message.message_type = Some(message_type);
-        body.messages.push(message);
+        body.messages = vec![message];
         Ok(body)
     }
 
