@@ -150,6 +150,15 @@ fn computed_traits_outlast_next_identify() {
 }
 
 #[test]
+fn computed_traits_that_are_missing_change_nothing() {
+    let mut memory = Memory::new();
+    let page = source(1, Mode::Device);
+    let body = r#"{"userId":"u","context":{"personas":{}}}"#;
+    assert_eq!(identify(&mut memory, PLENTY, 1, &page, body), CommitReport::default());
+    assert_eq!(shown(&mut memory, PLENTY, 2, &page, r#"{"userId":"u"}"#), None);
+}
+
+#[test]
 fn context_traits_are_used_when_user_is_unknown() {
     let mut memory = Memory::new();
     let phone = source(1, Mode::Cloud);
