@@ -1037,10 +1037,11 @@ fn submission_to_an_unknown_destination_is_ignored() {
 #[test]
 fn submission_up_to_the_bound_displaces_nothing() {
     for (bytes, admission) in [(40_000, Admission::Admitted), (40_001, Admission::Rejected)] {
-        let mut m = machine(settings());
-        m.submit_all(None, &[(0, "a", &event_of(10_000)), (1, "a", &event_of(50_000))], 0);
-        // Beyond its project's share, so it could not displace anything.
-        assert_eq!(m.submit_all(None, &[(1, "a", &event_of(bytes))], 0), admission);
+        for mut m in [machine(settings()), machine_with_overflow(settings(), POLICY)] {
+            m.submit_all(None, &[(0, "a", &event_of(10_000)), (1, "a", &event_of(50_000))], 0);
+            // Beyond its project's share, so it could not displace anything.
+            assert_eq!(m.submit_all(None, &[(1, "a", &event_of(bytes))], 0), admission);
+        }
     }
 }
 
@@ -1405,4 +1406,50 @@ fn queue_that_fails_returns_all_batches_to_wait_for_keen() {
         m.settle(callout.id, recorded(1), 1_000);
     }
     assert!(m.is_idle());
+}
+
+#[test]
+fn submission_displaces_unattended_events_that_are_handed_over_before_waiters() {
+    let mut m = Delivery::new(settings(), 5000, 3, 7);
+    m.enable_overflow(POLICY);
+    m.submit_all(None, &[(1, "a", &event_of(50_000)), (2, "a", &event_of(10_000))], 0);
+    m.begin_drain(0);
+    let handovers: Vec<Handover> = std::iter::from_fn(|| m.next_handover(0)).collect();
+    assert_eq!(handovers.iter().map(|each| each.destination_index).collect::<Vec<_>>(), [1, 2]);
+    m.submit_all(Some(1), &[(1, "a", &event_of(20_000))], 0);
+    assert_eq!(m.submit_all(Some(2), &[(0, "a", &event_of(25_000))], 0), Admission::Admitted);
+    assert_eq!([0, 1, 2].map(|project| m.pending_bytes_of(project)), [25_000, 20_000, 10_000]);
+    assert_eq!((m.take_displaced(), acks(&mut m)), (vec![(1, 1)], vec![]));
+    let report = m.settle_handover(handovers[1].id, HandoverOutcome::Stored, 3);
+    assert_eq!((report.destination_index, report.overflowed), (2, 1));
+}
+
+#[test]
+fn drain_hands_over_events_at_once() {
+    let mut m = machine_with_overflow(settings(), POLICY);
+    m.submit_all(None, EVENT, 0);
+    assert_eq!(m.next_handover(0), None);
+    m.begin_drain(0);
+    for now in 0..3 {
+        assert!(m.next_handover(now).is_some());
+        assert_eq!(m.next_handover(now), None);
+        m.submit_all(None, EVENT, now);
+    }
+}
+
+#[test]
+fn backoff_of_events_that_keen_failed_on_is_that_of_their_batch() {
+    let mut m = machine(config::DeliverySettings { max_retries: 2, ..settings() });
+    m.submit_all(None, &[(0, "a", "1"); 8], 0);
+    let (mut callout, mut now) = next_callout_from(&mut m, 0);
+    // The third failure parks it. Then the pause is always the shortest.
+    for whole in [100, 200, 400, 100, 100] {
+        let mut results = vec![EventResult::Failed; callout.events];
+        results[0] = EventResult::Recorded;
+        m.settle(callout.id, CalloutOutcome::Results(results), now);
+        let (next, at) = next_callout_from(&mut m, now);
+        assert!((whole / 2..whole).contains(&(at - now)), "{whole}: {}", at - now);
+        (callout, now) = (next, at);
+    }
+    assert_eq!(callout.events, 3);
 }
