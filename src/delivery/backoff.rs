@@ -29,6 +29,7 @@ impl Backoff {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 
@@ -51,5 +52,16 @@ mod tests {
             std::iter::repeat_with(|| backoff.pause_ms(9, 5_000)).take(8).collect::<Vec<_>>()
         };
         assert_ne!(pauses(2), pauses(4));
+    }
+
+    #[test]
+    fn pauses_of_one_seed_are_spread_evenly() {
+        let mut backoff = Backoff::new(7);
+        let mut tenths = [0; 10];
+        for _ in 0..1_000 {
+            let jitter = usize::try_from(backoff.pause_ms(9, 5_000) - 2_500).unwrap_or(0);
+            tenths[jitter / 250] += 1;
+        }
+        assert!(tenths.iter().all(|count| (60..=140).contains(count)), "{tenths:?}");
     }
 }

@@ -680,3 +680,25 @@ fn user_of_a_property_is_before_the_stored_one_in_device_mode_only() {
         assert_eq!(mapped.event()["user"], want, "{mode}");
     }
 }
+
+#[test]
+fn write_key_that_is_unknown_is_rejected_if_no_message_has_a_known_one() {
+    let mut shop = fixture(json!({}));
+    shop.config.reject_unknown_write_key = true;
+    let track = json!({"type": "track", "event": "e"});
+    let keyed = json!({"type": "track", "event": "e", "writeKey": "other"});
+    for (header, batch, events) in [
+        (Some("k"), vec![track.clone()], Some(1)),
+        (Some("k"), vec![], Some(0)),
+        (Some("k"), vec![track.clone(), keyed.clone()], Some(1)),
+        (Some("k"), vec![keyed.clone()], None),
+        (Some("other"), vec![track.clone()], None),
+        (Some("other"), vec![], Some(0)),
+        (None, vec![], None),
+    ] {
+        shop.header_write_key = header;
+        let mapped = shop.try_map(json!({"batch": batch}).to_string());
+        let want = events.ok_or(BadRequestReason::InvalidWriteKey);
+        assert_eq!(mapped.map(|mapped| mapped.events.len()), want, "{header:?} {batch:?}");
+    }
+}
