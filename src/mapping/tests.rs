@@ -702,3 +702,51 @@ fn write_key_that_is_unknown_is_rejected_if_no_message_has_a_known_one() {
         assert_eq!(mapped.map(|mapped| mapped.events.len()), want, "{header:?} {batch:?}");
     }
 }
+
+#[test]
+fn addons_are_those_of_the_settings_and_device_events_have_their_inputs() {
+    let inputs = ["page_url", "referrer_url", "user_agent", "ip_address"];
+    let context = json!({
+        "page": {"url": "https://a.example/", "referrer": "https://b.example/"},
+        "userAgent": "Mozilla/5.0", "ip": "1.2.3.4",
+    });
+    for (setting, addon, wanted) in [
+        ("urlAddon", "keen:url_parser", &inputs[..1]),
+        ("referrerAddon", "keen:referrer_parser", &inputs[..2]),
+        ("uaAddon", "keen:ua_parser", &inputs[2..3]),
+        ("ipAddon", "keen:ip_to_geo", &inputs[3..]),
+        ("trackAllPages", "", &[]),
+    ] {
+        for (mode, fields) in [("cloud", &inputs[..]), ("device", wanted)] {
+            let mut shop = fixture(json!({"mode": mode, setting: true})).track();
+            let found = |context: &Value, shop: &mut Fixture| {
+                let mapped = shop.map(json!({"event": "e", "context": context}).to_string());
+                let event = mapped.event().clone();
+                let fields: Vec<&str> =
+                    inputs.into_iter().filter(|name| event.get(name).is_some()).collect();
+                let addons = event["keen"]["addons"].as_array().cloned().unwrap_or_default();
+                let addons: Vec<Value> = addons.iter().map(|addon| addon["name"].clone()).collect();
+                (fields.join(" "), addons)
+            };
+            let want =
+                (fields.join(" "), wanted.first().map(|_| json!(addon)).into_iter().collect());
+            assert_eq!(found(&context, &mut shop), want, "{mode} {setting}");
+            // Without one of its inputs there is no add-on.
+            for missing in ["page", "userAgent", "ip"] {
+                let mut context = context.clone();
+                context.as_object_mut().unwrap().remove(missing);
+                let is_input = match setting {
+                    "urlAddon" | "referrerAddon" => missing == "page",
+                    "uaAddon" => missing == "userAgent",
+                    "ipAddon" => missing == "ip",
+                    _ => true,
+                };
+                assert_eq!(
+                    found(&context, &mut shop).1.is_empty(),
+                    is_input,
+                    "{setting} {missing}"
+                );
+            }
+        }
+    }
+}
