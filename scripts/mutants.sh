@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Changes one place of the core at a time and reports the changes that no host test notices: scripts/mutants.sh
 #
-# MUTANTS_SHARD=1/20  only each 20th change, from the first one (0/20 to 19/20). A whole run takes hours.
+# MUTANTS_SHARD=1/20                     only each 20th change, from the second one (0/20 to 19/20). A whole run takes hours.
+# MUTANTS_FILE=src/delivery/retry.rs     only changes of this file, or of those that match a glob
 #
-# Two passes: first the unit tests, then, for the changes that they miss, the golden cases, the properties, delivery and overflow.
-# What is no test of a rule is left out in .cargo/mutants.toml. cargo-mutants is built into target/tools. The report of the first
-# pass is in target/mutants.out.old, that of the second one in target/mutants.out.
+# Two passes: first the unit tests, then, for the changes that they miss, the golden cases, the properties, delivery and
+# overflow. Changes that no caller can see are left out in .cargo/mutants.toml. The report of the first pass is in
+# target/mutants.out.old, that of the second one in target/mutants.out. cargo-mutants is built into target/tools.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$root"
@@ -22,7 +23,9 @@ fi
 export CARGO_TARGET_DIR="$root/target/mutants" CARGO_PROFILE_DEV_DEBUG=false PROPTEST_CASES=32
 out="$root/target/mutants.out"
 options=(--package keen-edge --output "$root/target" --colors never "$@")
-for directory in delivery mapping keen users segment/message; do options+=(--file "src/$directory/**/*.rs"); done
+core=(src/{delivery,mapping,keen,users,segment/message}/'**/*.rs')
+if [ -n "${MUTANTS_FILE:-}" ]; then core=("$MUTANTS_FILE"); fi
+for file in "${core[@]}"; do options+=(--file "$file"); done
 shard=()
 if [ -n "${MUTANTS_SHARD:-}" ]; then shard=(--shard "$MUTANTS_SHARD" --sharding round-robin); fi
 
