@@ -508,7 +508,7 @@ impl Delivery {
         }
         let is_single = batch.len() == 1;
         if let Some(error) = error.filter(|_| is_single)
-            && (error == TOO_LARGE || project.is_verdict_on_event())
+            && (error == TOO_LARGE || project.record_rejection())
         {
             self.reject_all(settlement, error);
             return;

@@ -400,8 +400,9 @@ impl ProjectQueue {
         self.last_split_ms = now;
     }
 
-    /// Whether a named rejection of a single event is about that event. Counts it.
-    pub(super) fn is_verdict_on_event(&mut self) -> bool {
+    /// Counts a named rejection of a single event. Returns whether it is about that event, and not
+    /// one of an upstream that rejects everything.
+    pub(super) fn record_rejection(&mut self) -> bool {
         self.consecutive_rejections = self.consecutive_rejections.saturating_add(1);
         self.consecutive_rejections <= MAX_CONSECUTIVE_REJECTIONS
     }

@@ -464,9 +464,9 @@ fn events_that_keen_failed_on_are_retried_alone() {
     let mut m = machine(settings());
     m.submit_all(Some(1), &[(0, "a", "1"), (0, "a", "2"), (0, "a", "3")], 0);
     let callout = m.next_callout(0).unwrap();
-    let verdicts =
+    let results =
         vec![EventResult::Recorded, EventResult::Failed, EventResult::Rejected("X".into())];
-    let settled = m.settle(callout.id, CalloutOutcome::Results(verdicts), 0);
+    let settled = m.settle(callout.id, CalloutOutcome::Results(results), 0);
     assert_eq!((settled.delivered, settled.rejected.len(), settled.retried), (1, 1, true));
     assert_eq!(acks(&mut m), []);
     let callout = m.next_callout(1000).unwrap();
@@ -906,7 +906,7 @@ fn events_that_keen_failed_on_keep_their_attempts() {
 }
 
 #[test]
-fn rejections_by_name_without_a_success_stop_being_verdicts() {
+fn rejections_by_name_without_a_success_stop_counting_as_the_events_own() {
     let mut m = machine(settings());
     let rejected = CalloutOutcome::Rejected(Some("E".to_owned()));
     let reject = |m: &mut Delivery| {

@@ -1,6 +1,6 @@
 //! The `properties` of one message, checked once for all of its events.
 
-use super::fields::{MAX_NAME_BYTES, OwnField, PerField};
+use super::own_field::{MAX_NAME_BYTES, OwnField, PerField};
 use crate::json::{Name, ReadMember, Value, for_each_member, read_object, write_string};
 use crate::keen::sanitize::{
     SeenNames, ValidSeed, is_placeholder, is_valid, rewrite_object, valid_name,

@@ -2,7 +2,7 @@
 
 use super::fixture::{TestEnv, ok};
 use base64::Engine as _;
-use mock_keen::{Fault, Project, WRITE_KEY};
+use mock_keen::{Fault, PROJECT, Project, WRITE_KEY};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -184,28 +184,38 @@ async fn failing_project_fed_by_waiting_callers_does_not_affect_others() {
     assert_healthy_project_is_unaffected(Feed::WaitingCallers).await;
 }
 
-/// Two sources of one project with different keys, one of them wrong: the metric shows the wrong one.
+/// Three sources of one project with different keys, two of them wrong, before and after the right one in the configuration.
+/// Successes with the right key do not hide the others.
 #[tokio::test]
 async fn wrong_key_of_one_source_is_visible_in_metrics() {
     let mut config = harness::default_config();
-    let mut source = config["sources"][HEALTHY_KEY].clone();
-    source["writeKey"] = json!("0".repeat(64));
-    config["sources"]["wrongKey"] = source;
+    for (key, digit) in [("aWrongKey", "0"), ("zWrongKey", "1")] {
+        let mut source = config["sources"][HEALTHY_KEY].clone();
+        source["writeKey"] = json!(digit.repeat(64));
+        source["name"] = json!(format!("shop-{key}"));
+        config["sources"][key] = source;
+    }
     let env = TestEnv::with(config).await;
     let url = env.envoy.url("/v1/track");
-    for number in 0..5 {
-        let body = track(&format!("right-{number}"), 10).to_string();
-        assert_eq!(post(&env.client, &url, HEALTHY_KEY, body).await.unwrap(), 200);
-        let body = track(&format!("wrong-{number}"), 10).to_string();
-        assert_eq!(post(&env.client, &url, "wrongKey", body).await.unwrap(), 503);
+    let post = async |key: &str, id: &str| {
+        post(&env.client, &url, key, track(id, 10).to_string()).await.unwrap()
+    };
+    assert_eq!(post(HEALTHY_KEY, "right").await, 200);
+    let up = async || env.envoy.total("destination_up").await;
+    env.until("the project is up", async || up().await == 1).await;
+    for key in ["aWrongKey", "zWrongKey"] {
+        assert_eq!(post(key, "wrong").await, 503);
+        env.until("the project is down", async || up().await == 0).await;
     }
-    env.until("a destination is down", || async {
-        let stats = env.envoy.stats().await;
-        let gauges = stats.iter().filter(|(name, _)| name.contains("keen_edge_destination_up"));
-        let values: Vec<u64> = gauges.map(|(_, value)| *value).collect();
-        values.contains(&0)
-    })
-    .await;
-    assert_eq!(env.keen.events().len(), 5);
+    // Longer than metrics take.
+    let end = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < end {
+        assert_eq!(post(HEALTHY_KEY, &format!("right {end:?}")).await, 200);
+        assert_eq!(up().await, 0);
+    }
+    for key in ["aWrongKey", "zWrongKey"] {
+        let line = format!("Keen answers 401 to project {PROJECT} of source shop-{key}:");
+        assert!(env.envoy.log().contains(&line), "{}", env.envoy.log());
+    }
     assert_eq!(env.post("/v1/track", track("after", 10).to_string()).await, ok());
 }

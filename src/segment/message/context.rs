@@ -1,6 +1,6 @@
 //! `context`: client details, and the older locations of destination flags.
 
-use super::integrations::DestinationFlags;
+use super::destination_flags::DestinationFlags;
 use super::key_match::{FirstMatch, NormalizedKey, key_matches};
 use crate::json::{Name, ReadMember, Value, for_each_member, member};
 use serde::de::{IgnoredAny, MapAccess};
