@@ -32,6 +32,7 @@ impl Backoff {
 #[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn pause_after_failures_doubles_up_to_its_maximum() {
@@ -63,5 +64,13 @@ mod tests {
             tenths[jitter / 250] += 1;
         }
         assert!(tenths.iter().all(|count| (60..=140).contains(count)), "{tenths:?}");
+    }
+
+    #[test]
+    fn pauses_of_one_seed_do_not_repeat() {
+        let mut backoff = Backoff::new(7);
+        let pauses: BTreeSet<u64> = (0..20_000).map(|_| backoff.pause_ms(90, u64::MAX)).collect();
+        // A few of 3,276,800 possible pauses are the same by chance.
+        assert!(pauses.len() > 19_500, "{}", pauses.len());
     }
 }
