@@ -371,10 +371,16 @@ fn port_stripped(text: &str) -> Option<String> {
     if text.parse::<std::net::IpAddr>().is_ok() { None } else { strip_port(text) }
 }
 
+/// Maximum length of a `location`, in bytes. Two coordinates take some fifty.
+const MAX_LOCATION_BYTES: usize = 4_096;
+
 /// Returns the `location` of the `keen` object in the properties, if Keen accepts it: `coordinates`
 /// is an array of longitude and latitude. Clients cannot set any other member of `keen`.
 fn location(keen: &str) -> Option<Cow<'_, str>> {
     let Value::Object(location) = member(keen, "location") else { return None };
+    if location.len() > MAX_LOCATION_BYTES {
+        return None;
+    }
     let Value::Array(coordinates) = member(location, "coordinates") else { return None };
     let mut numbers = [f64::INFINITY; 2];
     let mut count = 0_usize;

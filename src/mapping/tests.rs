@@ -393,6 +393,8 @@ fn location_off_the_earth_is_left_out() {
         ("[\"1\",2]", false),
         ("[1e400,2]", false),
         ("{}", false),
+        (&format!("[1,2],\"a\":\"{}\"", "x".repeat(4_050)), true),
+        (&format!("[1,2],\"a\":\"{}\"", "x".repeat(4_096)), false),
     ] {
         let body = format!(
             r#"{{"event":"e","properties":{{"keen":{{"location":{{"coordinates":{coordinates}}}}}}}}}"#

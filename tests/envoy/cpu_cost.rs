@@ -67,6 +67,7 @@ fn value(shape: &str, bytes: usize) -> String {
     let list = |item: &str| vec![item; bytes / (item.len() + 1)].join(",");
     match shape {
         "long" => format!("\"{}\"", "v".repeat(bytes)),
+        "many digits" => "7".repeat(bytes),
         "escaped" => format!("\"{}\"", "\\n".repeat(bytes / 2)),
         "unicode escapes" => format!("\"{}\"", "\\u005f".repeat(bytes / 6)),
         "wide" => {
@@ -82,9 +83,8 @@ fn value(shape: &str, bytes: usize) -> String {
 }
 
 /// A batch whose members have a large value at `place`, with as many small messages as `limits.messages` allows.
-fn shared_value(place: &str, shape: &str) -> String {
+fn shared_value(place: &str, shape: &str, message: &str) -> String {
     const MESSAGES: usize = 2_400;
-    let message = r#"{"type":"page","name":"n","category":"c"}"#;
     let messages = vec![message; MESSAGES].join(",");
     let value = value(shape, BODY_BYTES - messages.len() - 200);
     let member = match place.split_once('.') {
@@ -118,8 +118,15 @@ fn bodies() -> Vec<Body> {
     for place in places {
         for shape in shapes {
             let name = format!("{shape} {place} with 2,400 messages");
-            bodies.push(Body::json(name, "/v1/batch", shared_value(place, shape)));
+            let message = r#"{"type":"page","name":"n","category":"c"}"#;
+            bodies.push(Body::json(name, "/v1/batch", shared_value(place, shape, message)));
         }
+    }
+    for shape in ["many digits", "long", "wide"] {
+        let message = r#"{"type":"identify","userId":"u","traits":{"a":true}}"#;
+        let text = shared_value("context.personas.computation_key", shape, message);
+        let name = format!("{shape} context.personas.computation_key with 2,400 identifies");
+        bodies.push(Body::json(name, "/v1/batch", text));
     }
     let escaped_key = "\\n".repeat(131_000);
     let text =

@@ -37,7 +37,7 @@ impl ComputedTraits {
             return None;
         };
         let key = match computation_key {
-            Value::Number(digits) => Some(Cow::Borrowed(digits)),
+            Value::Number(digits) if digits.len() <= MAX_KEY_BYTES => Some(Cow::Borrowed(digits)),
             value => value.short_str(MAX_KEY_BYTES).filter(|key| !key.is_empty()),
         };
         let key = key.map(|key| snake_case(&key));
@@ -139,6 +139,18 @@ mod tests {
         for (max_traits, count, audiences) in [(0, 0, 0), (2, 2, 1), (3, 3, 2), (4, 3, 2)] {
             let computed = ComputedTraits::parse(&message, max_traits).unwrap();
             assert_eq!((computed.count, computed.audiences.len()), (count, audiences));
+        }
+    }
+
+    #[test]
+    fn parse_computation_key_over_its_length_is_ignored() {
+        for (bytes, is_computed) in [(MAX_KEY_BYTES, true), (MAX_KEY_BYTES + 1, false)] {
+            let key = "K".repeat(bytes);
+            let body = format!(
+                r#"{{"context": {{"personas": {{"computation_key": "{key}"}}}}, "traits": {{"{key}": 1}}}}"#
+            );
+            let computed = ComputedTraits::parse(&identify(&body), 9).unwrap();
+            assert_eq!(computed.traits.contains("kk"), is_computed, "{bytes}");
         }
     }
 
