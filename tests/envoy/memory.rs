@@ -1,4 +1,5 @@
-//! Memory bounds: many streams with large headers, and bodies with very many messages. The VM lives.
+//! Memory bounds for many streams with large headers, and for bodies with very many messages. The
+//! VM survives.
 
 use super::fixture::{TestEnv, ok, track};
 use super::http2_raw::{Http2, VALUE_BYTES};
@@ -8,15 +9,15 @@ use std::time::Duration;
 
 const CONNECTIONS: usize = 100;
 const STREAMS: usize = 100;
-/// 55 KB of one header in each stream: Envoy's default limit is 60 KiB.
+/// Bytes of the header in each stream. Envoy's default limit is 60 KiB.
 const REPEATS: usize = 14;
-/// What Envoy itself holds for these streams.
+/// Bytes that Envoy itself holds for the headers of these streams.
 const HEADER_BYTES: u64 = (CONNECTIONS * STREAMS * REPEATS * VALUE_BYTES) as u64;
-/// Allowed growth of resident memory beside the headers: some 20 KB for each stream in Envoy, and the memory of the
-/// filter. A filter that kept the headers would add another 540 MB.
+/// Allowed growth of resident memory in addition to the headers: about 20 KB per stream in Envoy,
+/// and the memory of the filter. A filter that kept the headers would add another 540 MB.
 const OVERHEAD: u64 = 280 << 20;
 
-/// Opens 10,000 streams whose header `name` has 55 KB.
+/// Opens 10,000 streams, each with a header `name` of 55 KB.
 async fn open_streams(env: &TestEnv, name: &'static str, complete: bool) -> Vec<Http2> {
     let addr = env.envoy.addr();
     tokio::task::spawn_blocking(move || {

@@ -38,7 +38,8 @@ async fn refused_update_changes_nothing() {
     s.envoy
         .update_patched(&config, |listener| {
             let filters = listener.pointer_mut(HTTP_FILTERS).unwrap().as_array_mut().unwrap();
-            // Envoy creates the filters in order, and this one has a rule: more than 0 bytes.
+            // Envoy creates the filters in order. The validation rule of this one requires more
+            // than 0 bytes.
             let invalid = json!({"name": "buffer", "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer",
                 "max_request_bytes": 0,
@@ -67,7 +68,8 @@ async fn assert_update_was_refused(s: &TestEnv, count: u64) {
     assert_eq!(s.envoy.total("destination_up").await, 0);
 }
 
-/// Two listeners with a filter each. `change` changes the second filter's plugin configuration.
+/// Starts two listeners with a filter each. `change` changes the plugin configuration of the second
+/// filter.
 async fn two_filters(change: impl Fn(&mut Value) + Send + 'static) -> (TestEnv, SocketAddr) {
     let two = move |yaml: &mut Value| {
         let listeners = yaml["static_resources"]["listeners"].as_array_mut().unwrap();
@@ -92,7 +94,8 @@ async fn post_to(s: &TestEnv, addr: SocketAddr, path: &str, body: String) {
     assert_eq!(request.body(body).send().await.unwrap().status(), 200);
 }
 
-/// Two filters whose stores are separate: each adds what was said to itself, both count into the same metrics.
+/// Asserts that two filters have separate user stores: each stores its own identify messages. Both
+/// count into the same metrics.
 async fn assert_filters_keep_their_users(s: &TestEnv, second: SocketAddr) {
     let identify = |plan: &str| json!({"userId": "u", "traits": {"plan": plan}}).to_string();
     let event = |name: &str| json!({"event": name, "userId": "u"}).to_string();
@@ -116,7 +119,7 @@ async fn assert_filters_keep_their_users(s: &TestEnv, second: SocketAddr) {
     .await;
 }
 
-/// In one VM, with other bounds for users, and with the same source.
+/// The filters share a VM. They have different bounds for users and the same source.
 #[tokio::test]
 async fn two_filters_with_different_users_settings_keep_their_users() {
     let (s, second) = two_filters(|plugin| {
@@ -126,13 +129,14 @@ async fn two_filters_with_different_users_settings_keep_their_users() {
     assert_filters_keep_their_users(&s, second).await;
 }
 
-/// In two VMs, with equal settings.
+/// The filters have separate VMs and equal settings.
 #[tokio::test]
 async fn two_filters_with_different_vm_ids_do_not_disturb_each_other() {
     let (s, second) =
         two_filters(|plugin| plugin["vm_config"]["vm_id"] = json!("keen_edge_second")).await;
     assert_filters_keep_their_users(&s, second).await;
-    // Both share the gauge of the destination, and each takes its own events off the pending bytes.
+    // Both filters share the gauge of the destination. Each subtracts its own events from the
+    // pending bytes.
     s.keen.fault(Fault::status(403).times(1));
     assert_eq!(s.post("/v1/track", track("down")).await.0, 503);
     s.until("the destination is down", async || s.envoy.total("destination_up").await == 0).await;
@@ -143,7 +147,7 @@ async fn two_filters_with_different_vm_ids_do_not_disturb_each_other() {
     .await;
 }
 
-/// In one VM, with equal settings: they share the store.
+/// The filters share a VM and have equal settings, so they share the user store.
 #[tokio::test]
 async fn two_filters_with_equal_settings_share_their_users() {
     let (s, second) = two_filters(|_| {}).await;
