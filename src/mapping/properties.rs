@@ -204,4 +204,25 @@ mod tests {
         assert_eq!(properties.members([OwnField::PageUrl].into_iter()), r#""a_b":"1e400""#);
         assert_eq!(properties.sanitized, 3);
     }
+
+    #[test]
+    fn members_with_other_overridden_fields_are_others() {
+        let object = r#"{"name":"x","keen":1,"userId":2}"#;
+        let mut properties = Properties::parse(object, &mut Vec::new());
+        for (overridden, want) in [
+            (OwnField::Name, r#""userId":2"#),
+            (OwnField::UserId, r#""name":"x""#),
+            (OwnField::UserId, r#""name":"x""#),
+            (OwnField::Name, r#""userId":2"#),
+        ] {
+            assert_eq!(properties.members([overridden].into_iter()), want);
+        }
+    }
+
+    #[test]
+    fn has_the_longest_field_with_a_dot() {
+        let properties = Properties::parse(r#"{"segment.properties":1}"#, &mut Vec::new());
+        assert!(properties.has(OwnField::SegmentProperties));
+        assert!(!properties.has(OwnField::SegmentEvent));
+    }
 }

@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 
 const HTTP_FILTERS: &str = "/filter_chains/0/filters/0/typed_config/http_filters";
 
-/// The update has a configuration that the filter accepts, in a listener that Envoy refuses because
-/// of another filter.
+/// An update that Envoy refuses: for a mistake in the filter's own configuration, and for another filter of a listener whose
+/// configuration this filter accepts.
 #[tokio::test]
-async fn update_refused_for_another_filter_changes_nothing() {
+async fn refused_update_changes_nothing() {
     let mut config = harness::default_config();
     config["sources"]["writeKey"]["rememberUsers"] = json!(true);
     let keen = MockKeen::start(Options::default()).await.unwrap();
@@ -30,6 +30,11 @@ async fn update_refused_for_another_filter_changes_nothing() {
 
     config["users"] = json!({"max": 40_000, "maxBytes": 1_000_000});
     config["sources"]["new"] = json!({"projectId": "9181bcd23843312d87000000"});
+    let mut mistaken = config.clone();
+    mistaken["sources"]["new"]["mode"] = json!("clowd");
+    s.envoy.update_patched(&mistaken, |_| {}).unwrap();
+    assert_update_was_refused(&s, 1).await;
+
     s.envoy
         .update_patched(&config, |listener| {
             let filters = listener.pointer_mut(HTTP_FILTERS).unwrap().as_array_mut().unwrap();
@@ -42,8 +47,18 @@ async fn update_refused_for_another_filter_changes_nothing() {
             filters.insert(1, invalid);
         })
         .unwrap();
+    assert_update_was_refused(&s, 2).await;
+
+    let event = json!({"event": "known", "userId": "u"}).to_string();
+    assert_eq!(s.post("/v1/track", event).await, ok());
+    let known = s.keen.events().into_iter().find(|event| event.collection == "known").unwrap();
+    assert_eq!(known.event["user"]["traits"]["plan"], "pro", "{}", known.event);
+}
+
+/// Waits for the `count`-th refusal. The gauges are as before, and the refused configuration's project has none.
+async fn assert_update_was_refused(s: &TestEnv, count: u64) {
     s.until("Envoy refuses the update", async || {
-        s.envoy.stat("listener_manager.lds.update_rejected").await == 1
+        s.envoy.stat("listener_manager.lds.update_rejected").await == count
     })
     .await;
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
@@ -51,10 +66,6 @@ async fn update_refused_for_another_filter_changes_nothing() {
     let stats = s.envoy.stats().await;
     assert!(!stats.keys().any(|name| name.contains(project)), "{stats:?}");
     assert_eq!(s.envoy.total("destination_up").await, 0);
-    let event = json!({"event": "known", "userId": "u"}).to_string();
-    assert_eq!(s.post("/v1/track", event).await, ok());
-    let known = s.keen.events().into_iter().find(|event| event.collection == "known").unwrap();
-    assert_eq!(known.event["user"]["traits"]["plan"], "pro", "{}", known.event);
 }
 
 /// Starts two listeners with a filter each. `change` changes the plugin configuration of the second
