@@ -21,7 +21,7 @@ const BATCH: &[u8] = include_bytes!("data/batch.json");
 const NOW: i64 = 1_795_471_392_908;
 
 fn main() {
-    same_events();
+    assert_same_events();
     divan::main();
 }
 
@@ -54,7 +54,7 @@ fn ours(config: &Config, message_type: Option<MessageType>, body: &[u8], events:
 }
 
 /// Asserts that both mappings write the same events. Otherwise the comparison would mean nothing.
-fn same_events() {
+fn assert_same_events() {
     let mut events = EventBuffer::default();
     let config = config();
     for (message_type, body) in [(Some(MessageType::Track), TRACK), (None, BATCH)] {
@@ -83,7 +83,7 @@ fn track_keen_edge(bencher: Bencher) {
 }
 
 #[divan::bench]
-fn track_tree(bencher: Bencher) {
+fn track_serde_value(bencher: Bencher) {
     let mut out = Vec::new();
     bencher.counter(ItemsCount::new(1_u32)).bench_local(|| {
         out.clear();
@@ -100,7 +100,7 @@ fn batch_keen_edge(bencher: Bencher) {
 }
 
 #[divan::bench]
-fn batch_tree(bencher: Bencher) {
+fn batch_serde_value(bencher: Bencher) {
     let mut out = Vec::new();
     bencher.counter(ItemsCount::new(100_u32)).bench_local(|| {
         out.clear();

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 const MEMORY_PER_BODY_BYTE: usize = 32;
 const MEMORY_PER_MESSAGE: usize = 2048;
 /// The part of `MEMORY_PER_BODY_BYTE` for the body's buffers.
-const OF_THE_BODY: usize = 6;
+const BODY_BUFFERS: usize = 6;
 const MAX_MESSAGES: usize = 25_000;
 const BODY_BYTES: usize = 1 << 18;
 
@@ -125,7 +125,7 @@ fn memory_of_every_shape_of_body_stays_within_its_bound() {
         println!("{name}: {:.1} bytes for each byte", used as f64 / body.len() as f64);
         let messages = if message_type.is_some() { 1 } else { MAX_MESSAGES };
         let bound =
-            (MEMORY_PER_BODY_BYTE - OF_THE_BODY) * body.len() + MEMORY_PER_MESSAGE * messages;
+            (MEMORY_PER_BODY_BYTE - BODY_BUFFERS) * body.len() + MEMORY_PER_MESSAGE * messages;
         assert!(used <= bound, "{name}: {used} bytes, the bound is {bound}");
     }
 }

@@ -70,7 +70,7 @@ fuzz_target!(|data: &[u8]| {
         referer: pick(&REFERERS, head[2] >> 4),
     };
     if body.len() >= MIN_TIMED_BYTES {
-        costs_a_small_multiple(request, client);
+        assert_cost_is_bounded(request, client);
     }
     let mut memory = BTreeMap::new();
     for now in [1_795_471_392_908_000, 1_795_471_393_908_000] {
@@ -87,7 +87,7 @@ fuzz_target!(|data: &[u8]| {
         ) else {
             return;
         };
-        keen_takes(&buffer, &stats);
+        assert_keen_accepts(&buffer, &stats);
         users.commit();
     }
     // The usage index has a fixed size. All other bytes are users.
@@ -139,7 +139,7 @@ fn ordinary_time(client: Client<'_>) -> Duration {
     })
 }
 
-fn costs_a_small_multiple(request: Request<'_>, client: Client<'_>) {
+fn assert_cost_is_bounded(request: Request<'_>, client: Client<'_>) {
     let blocks = u32::try_from(request.body.len().div_ceil(65_536)).unwrap();
     let allowed = ordinary_time(client) * blocks * MAX_RATIO;
     if least_time(request, client, 1) > allowed {
@@ -152,7 +152,7 @@ fn costs_a_small_multiple(request: Request<'_>, client: Client<'_>) {
     }
 }
 
-fn keen_takes(buffer: &EventBuffer, stats: &RequestStats) {
+fn assert_keen_accepts(buffer: &EventBuffer, stats: &RequestStats) {
     assert!(
         buffer.is_overflowed()
             || stats.messages.iter().map(|m| m.events).sum::<usize>() == buffer.len()

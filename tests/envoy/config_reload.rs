@@ -13,7 +13,7 @@ async fn test_env(what: Dynamic, config: Value) -> TestEnv {
 }
 
 /// Waits until both workers have the configuration. The connections are spread over the workers.
-async fn in_force(env: &TestEnv) {
+async fn wait_until_in_force(env: &TestEnv) {
     let refused = async || {
         let client = reqwest::Client::new();
         let request =
@@ -47,7 +47,7 @@ async fn who_waits_is_answered(what: Dynamic) {
     config["sources"]["another"] = config["sources"]["writeKey"].clone();
     config["unknownSource"] = json!("reject");
     env.envoy.update(&config).unwrap();
-    in_force(&env).await;
+    wait_until_in_force(&env).await;
     env.keen.clear_faults();
     for call in waiting {
         assert_eq!(call.await.unwrap().unwrap().status(), 200);
@@ -86,7 +86,7 @@ async fn accepted_events_survive_filter_replacement() {
     }
     config["unknownSource"] = json!("reject");
     env.envoy.update(&config).unwrap();
-    in_force(&env).await;
+    wait_until_in_force(&env).await;
     for i in 0..30 {
         assert_eq!(env.post("/v1/track", track(&format!("after {i}"))).await, ok());
     }

@@ -52,7 +52,7 @@ fn mapped(config: &Config, message_type: Option<MessageType>, body: &str) -> Vec
 }
 
 /// Checks a bulk request with these events by Keen's rules, as the mock implements them.
-fn keen_takes(events: &[(String, String)]) {
+fn assert_keen_accepts(events: &[(String, String)]) {
     for (collection, event) in events {
         let body = format!("{{{}:[{event}]}}", serde_json::to_string(collection).unwrap());
         let batch = mock_keen::rules::read_batch(body.as_bytes())
@@ -346,7 +346,7 @@ fn track_message_becomes_the_documented_event() {
             assert!(events.is_empty());
             return;
         }
-        keen_takes(&events);
+        assert_keen_accepts(&events);
         let [(collection, text)] = events.as_slice() else { panic!("{} events", events.len()) };
         if mock_keen::rules::check_collection_name(&name).is_ok() {
             assert_eq!(*collection, name);
@@ -453,7 +453,7 @@ fn message_of_any_content_becomes_events_that_keen_accepts() {
         for config in &configs {
             for message_type in types {
                 let events = mapped(config, *message_type, &body);
-                keen_takes(&events);
+                assert_keen_accepts(&events);
                 events.iter().for_each(|(_, event)| drop(json_value::parse(event)));
             }
         }
@@ -478,7 +478,7 @@ fn event_of_any_depth_is_mapped_without_stack_overflow() {
                 .stack_size(64 << 20)
                 .spawn({
                     let events = events.clone();
-                    move || keen_takes(&events)
+                    move || assert_keen_accepts(&events)
                 })
                 .unwrap()
                 .join()
@@ -510,7 +510,7 @@ fn event_over_keens_size_limit_is_not_sent_and_its_neighbours_are() {
             "{bytes}"
         );
         largest = events.iter().map(|(_, event)| event.len()).max().unwrap_or(0).max(largest);
-        keen_takes(&events);
+        assert_keen_accepts(&events);
     }
     assert!((899_950..=900_000).contains(&largest), "{largest} is not at the edge");
 }

@@ -15,7 +15,7 @@ pub fn legal(json: &Json, depth: usize) -> JsonValue {
     match json {
         Json::Null => JsonValue::Null,
         Json::Bool(flag) => JsonValue::Bool(*flag),
-        Json::Number(digits) if holds(digits) => JsonValue::Number(digits.clone()),
+        Json::Number(digits) if is_storable(digits) => JsonValue::Number(digits.clone()),
         Json::Number(digits) => JsonValue::String(cut(digits, 9_999)),
         Json::String(text) => match text.decoded().as_str() {
             "${keen.ip}" | "${keen.user_agent}" => JsonValue::Null,
@@ -51,7 +51,7 @@ fn cut(text: &str, most: usize) -> String {
 
 /// Whether Keen can store a number: -2^63 to 2^63 - 1. A number with a fraction or an exponent is a
 /// double to Keen.
-fn holds(digits: &str) -> bool {
+fn is_storable(digits: &str) -> bool {
     if digits.contains(['.', 'e', 'E']) {
         digits.parse::<f64>().is_ok_and(|n| n > -(2_f64.powi(63)) && n < 2_f64.powi(63))
     } else {

@@ -70,8 +70,8 @@ fn event_reads_one_shard_and_requests_share_it() {
     }
     let one = cost(&mut vm, |vm| post(vm, "/v1/track", &track(7)));
     assert_eq!((one.0, one.1), (1, 0));
-    let stranger = cost(&mut vm, |vm| post(vm, "/v1/track", &track(USERS + 1)));
-    assert_eq!((stranger.0, stranger.1), (1, 0));
+    let unknown = cost(&mut vm, |vm| post(vm, "/v1/track", &track(USERS + 1)));
+    assert_eq!((unknown.0, unknown.1), (1, 0));
     let visitor = json!({"event": "Purchased", "anonymousId": "visitor-7"});
     let two = cost(&mut vm, |vm| post(vm, "/v1/track", &visitor));
     assert_eq!((two.0, two.1), (2, 0), "a visitor leads to a user");

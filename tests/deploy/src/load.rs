@@ -65,7 +65,7 @@ impl Load {
     ///
     /// # Panics
     /// Panics after a minute.
-    pub async fn further(&self, calls: u64) {
+    pub async fn wait_for_more(&self, calls: u64) {
         let enough = self.calls() + calls;
         let start = Instant::now();
         while self.calls() < enough {

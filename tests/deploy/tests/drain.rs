@@ -76,7 +76,7 @@ async fn drain_under_load_fails_no_call() {
     let mut first = envoy("drain-first", &keen, |text| text).await;
     let second = envoy("drain-second", &keen, |text| text).await;
     let load = Load::start(balancer(&first, &second).await);
-    load.further(50).await;
+    load.wait_for_more(50).await;
     assert!(first.stat("http.segment.downstream_rq_active").await > 0);
 
     let command = commands("docs/operating.md", "## Graceful shutdown")
@@ -89,7 +89,7 @@ async fn drain_under_load_fails_no_call() {
     println!("{:?}", started.elapsed());
 
     let at_the_end = load.calls();
-    load.further(50).await;
+    load.wait_for_more(50).await;
     let calls = load.stop().await;
     assert!(at_the_end > 100, "{at_the_end} calls during the drain");
     until("Keen has each call's event", async || {

@@ -95,7 +95,7 @@ impl TestEnv {
     }
 
     /// Waits until all workers reject a write key that is not configured.
-    async fn in_force(&self) {
+    async fn wait_until_in_force(&self) {
         until("the new configuration is in force", async || {
             for _ in 0..8 {
                 if self.track("unknown", "x").await != 400 {
@@ -148,19 +148,19 @@ const WRONG_PROJECT: &str = "s/5181bcd23843312d87000000/5181bcd2/";
 async fn edit_takes_effect_without_a_failed_call(name: &str, discovery: &Discovery) {
     let env = TestEnv::start(name, discovery, |text| text).await;
     let load = Load::start(env.addr);
-    load.further(50).await;
+    load.wait_for_more(50).await;
     assert_eq!(env.track("unknown", "x").await, 200);
     let connected = reqwest::Client::new();
     assert_eq!(env.track_with(&connected, "unknown", "x").await, 200);
 
     let (succeeded, output) = env.edit_as_documented(REJECT_UNKNOWN).await;
     assert!(succeeded, "{output}");
-    env.in_force().await;
+    env.wait_until_in_force().await;
     assert_eq!(
         env.track_with(&connected, "unknown", "x").await,
         discovery.open_connection_after_edit
     );
-    load.further(200).await;
+    load.wait_for_more(200).await;
 
     // The check names the mistake, and the file is not replaced.
     let (succeeded, output) = env.edit_as_documented(WRONG_PROJECT).await;
@@ -175,7 +175,7 @@ async fn edit_takes_effect_without_a_failed_call(name: &str, discovery: &Discove
     .await;
     let reason = "/sources/writ…/projectId: must be 24 hexadecimal characters, found 8";
     assert!(env.envoy.log().contains(reason), "{}", env.envoy.log());
-    load.further(200).await;
+    load.wait_for_more(200).await;
     assert_eq!(env.track("unknown", "x").await, 400, "the old configuration is in force");
 
     // A correct file takes effect afterwards.
@@ -185,7 +185,7 @@ async fn edit_takes_effect_without_a_failed_call(name: &str, discovery: &Discove
         (env.envoy.stat(discovery.applied).await > applied).then_some(())
     })
     .await;
-    load.further(200).await;
+    load.wait_for_more(200).await;
     let calls = load.stop().await;
     env.envoy.assert_filter_is_well();
     until("Keen has each call's event", async || {
@@ -221,10 +221,10 @@ async fn ecds_file_of_a_configmap_takes_effect_when_the_link_is_replaced() {
     fs::remove_file(&env.resource).unwrap();
     std::os::unix::fs::symlink("..data/keen_edge.yaml", &env.resource).unwrap();
     let load = Load::start(env.addr);
-    load.further(20).await;
+    load.wait_for_more(20).await;
     publish("..2026_01_02", &text.replace("unknownSource: accept", "unknownSource: reject"));
-    env.in_force().await;
-    load.further(20).await;
+    env.wait_until_in_force().await;
+    load.wait_for_more(20).await;
     load.stop().await;
     env.envoy.assert_filter_is_well();
 }
@@ -274,7 +274,7 @@ async fn lds_file_that_is_wrong_at_start_refuses_connections_until_it_is_correct
 async fn ecds_new_module_takes_effect_without_a_failed_call() {
     let env = TestEnv::start("ecds-module", &ECDS, |text| text).await;
     let load = Load::start(env.addr);
-    load.further(50).await;
+    load.wait_for_more(50).await;
     let old = harness::wasm_path().unwrap();
     let mut module = fs::read(&old).unwrap();
     // An empty custom section gives the module another checksum: id, size, length of its name,
@@ -284,8 +284,8 @@ async fn ecds_new_module_takes_effect_without_a_failed_call() {
     fs::write(&new, module).unwrap();
     let text = env.text().replace(&*old.to_string_lossy(), &new.to_string_lossy());
     move_into_place(&env.resource, &text.replace("unknownSource: accept", "unknownSource: reject"));
-    env.in_force().await;
-    load.further(100).await;
+    env.wait_until_in_force().await;
+    load.wait_for_more(100).await;
     load.stop().await;
     assert_eq!(env.envoy.stat(ECDS.rejected).await, 0);
     env.envoy.assert_filter_is_well();

@@ -113,7 +113,7 @@ fn facade_reads_messages_as_keen_edge_does_except_intended_differences() {
     let source = json!({"projectId": "5181bcd23843312d87000000", "trackAllPages": true});
     let config = json!({"keen": {"cluster": "keen"}, "sources": {"k": source}});
     let config = Config::parse(config.to_string().as_bytes()).unwrap();
-    let messages = messages::some(6000);
+    let messages = messages::generate(6000);
     let texts: Vec<String> = messages.iter().map(|m| m.text.clone()).collect();
     for package in facade::PACKAGES {
         let readings = facade::readings(package, &texts);

@@ -13,8 +13,8 @@ pub(crate) struct Message {
     pub(crate) page: bool,
 }
 
-/// Number of messages. The seed is fixed.
-pub(crate) fn some(count: usize) -> Vec<Message> {
+/// Generates `count` messages. The seed is fixed.
+pub(crate) fn generate(count: usize) -> Vec<Message> {
     let mut runner = TestRunner::deterministic();
     let strategy = message();
     (0..count).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect()

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 
 /// The longest time until a received message is visible again, and the longest pause of the drain.
-const COMES_BACK: Duration = Duration::from_secs(120);
+const MAX_HIDDEN: Duration = Duration::from_secs(120);
 
 /// A mock Keen, and a new queue with a proxy in front of it.
 struct TestEnv {
@@ -41,7 +41,7 @@ impl TestEnv {
 
     /// Waits until all messages have reached Keen.
     async fn until_drained(&self) {
-        until(COMES_BACK, "the queue is empty", async || self.queue.messages().await == 0).await;
+        until(MAX_HIDDEN, "the queue is empty", async || self.queue.messages().await == 0).await;
     }
 
     /// Asserts that each acknowledged event is in Keen, and that no event is there twice.
