@@ -187,8 +187,11 @@ mod tests {
     use crate::segment::message::integrations::Integrations;
     use crate::segment::message::{Body, MessageType};
 
+    /// Reads a value of a context.
+    type Get = fn(&Context<'_>) -> String;
+
     /// Returns what `get` finds in a context with these members.
-    fn found(members: &str, get: fn(&Context<'_>) -> String) -> String {
+    fn found(members: &str, get: Get) -> String {
         let text = format!(r#"{{"context":{{{members}}}}}"#);
         let body = Body::parse(Some(MessageType::Track), &text, 1).unwrap();
         get(&body.messages[0].context)
@@ -196,7 +199,7 @@ mod tests {
 
     #[test]
     fn context_takes_the_first_of_matching_names_and_the_last_of_equal_ones() {
-        let cases: [(&str, &str, fn(&Context<'_>) -> String); 12] = [
+        let cases: [(&str, &str, Get); 12] = [
             ("ip", "?", |c| c.ip.json().to_owned()),
             ("userAgent", "?", |c| c.user_agent.json().to_owned()),
             ("direct", "?", |c| c.direct.json().to_owned()),
