@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Changes one place of the core at a time and reports the changes that no host test notices: scripts/mutants.sh
 #
-# MUTANTS_SHARD=1/20                     only each 20th change, from the second one (0/20 to 19/20). A whole run takes hours.
+# MUTANTS_SHARD=1/20                     only every 20th change (0/20 to 19/20). A whole run takes hours.
 # MUTANTS_FILE=src/delivery/retry.rs     only changes of this file, or of those that match a glob
 #
 # Two passes: first the unit tests, then, for the changes that they miss, the golden cases, the properties, delivery and

@@ -13,7 +13,7 @@
 //!
 //! Each project may always use its fair share of the pending bytes and of the callouts. It may use
 //! more only while no other project needs it. Every admitted event ends in exactly one of:
-//! delivered, rejected, unconfirmed, dropped.
+//! delivered, rejected, unconfirmed, dropped, overflowed.
 //!
 //! ```
 //! use keen_edge::config::DeliverySettings;

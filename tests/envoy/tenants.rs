@@ -1,4 +1,5 @@
-//! One project fails or is flooded, another one shares the worker: its callers get 200 in their usual time.
+//! One project fails or is flooded. Callers of another project on the same worker get 200 in their
+//! usual time.
 
 use super::fixture::{TestEnv, ok};
 use base64::Engine as _;
@@ -12,21 +13,24 @@ use std::time::{Duration, Instant};
 const HEALTHY_KEY: &str = "writeKey";
 const FAILING_KEY: &str = "failingKey";
 const FAILING_PROJECT: &str = "000000000000000000000002";
-/// Small, so that it is full after a few hundred calls. Each of the two projects is guaranteed half of it.
+/// Small enough to be full after a few hundred calls. Each of the two projects is guaranteed half
+/// of it.
 const MAX_PENDING_BYTES: u64 = 400_000;
-/// How long the failing project is fed while the healthy project's calls are measured.
+/// How long the failing project receives events while the calls of the healthy project are
+/// measured.
 const FEED_TIME: Duration = Duration::from_secs(4);
-/// A call of the healthy project normally takes a few milliseconds. This machine has two cores and runs other tests.
+/// Longest acceptable call of the healthy project. A call usually takes a few milliseconds, but
+/// this machine has two cores and runs other tests.
 const USUAL_TIME: Duration = Duration::from_millis(1_500);
 
-/// How the failing project's events come in.
+/// How the failing project's events arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Feed {
-    /// Pixel requests, which are always answered with the image.
+    /// As pixel requests, which are always answered with the image.
     Images,
-    /// `intercept: forward`, which answers from the route.
+    /// By `intercept: forward`, where the route answers.
     ForwardedCopies,
-    /// Callers that wait for Keen and retry.
+    /// From callers that wait for Keen and retry.
     WaitingCallers,
 }
 
@@ -71,7 +75,7 @@ async fn post(
     Ok(status)
 }
 
-/// Sends events of the failing project until `stop`. Returns the numbers of responses by status.
+/// Sends events of the failing project until `stop`. Returns the number of responses by status.
 async fn feed(feed: Feed, base: String, worker: u32, stop: Arc<AtomicBool>) -> BTreeMap<u16, u32> {
     let client = reqwest::Client::new();
     let mut statuses = BTreeMap::new();
@@ -104,7 +108,7 @@ async fn assert_healthy_project_is_unaffected(kind: Feed) {
         let case = format!("{kind:?}, {name}");
         env.keen.fault(fault.forever().project(FAILING_PROJECT));
         let stop = Arc::new(AtomicBool::new(false));
-        // Waiting callers hold their connection, so it takes many of them to fill the bound.
+        // Waiting callers hold their connection, so many of them are needed to fill the bound.
         let feeders = if kind == Feed::WaitingCallers { 150 } else { 4 };
         let feeders: Vec<_> = (0..feeders)
             .map(|worker| tokio::spawn(feed(kind, env.envoy.url(""), worker, stop.clone())))
@@ -139,7 +143,7 @@ async fn assert_healthy_project_is_unaffected(kind: Feed) {
         );
         assert!(slowest < USUAL_TIME, "{case}: {slowest:?}");
         assert!(calls > 5, "{case}: {calls} calls");
-        // A 402 is answered at once: only the events of callers that have left are pending then.
+        // A 402 is answered at once, so only events of disconnected callers are pending then.
         if !(kind == Feed::WaitingCallers && name == "402") {
             assert!(most_pending > MAX_PENDING_BYTES / 3, "{case}: {most_pending} pending");
         }
@@ -184,8 +188,8 @@ async fn failing_project_fed_by_waiting_callers_does_not_affect_others() {
     assert_healthy_project_is_unaffected(Feed::WaitingCallers).await;
 }
 
-/// Three sources of one project with different keys, two of them wrong, before and after the right one in the configuration.
-/// Successes with the right key do not hide the others.
+/// Three sources of one project have different keys. Two keys are wrong, before and after the right
+/// one in the configuration. Successes with the right key do not hide the others.
 #[tokio::test]
 async fn wrong_key_of_one_source_is_visible_in_metrics() {
     let mut config = harness::default_config();
