@@ -9,7 +9,8 @@ fn file_of(dir: &Path, module: &str) -> PathBuf {
     if nested.exists() { nested } else { dir.join(format!("{module}.rs")) }
 }
 
-/// Adds the files of the public modules that `file` declares, and of those within them. `dir`: where they are.
+/// Adds the files of the public modules that `file` declares, and of those within them. `dir`:
+/// where they are.
 fn add_public_modules(file: &Path, dir: &Path, found: &mut Vec<PathBuf>) {
     let text = fs::read_to_string(file).unwrap();
     for line in text.lines() {
