@@ -3,9 +3,9 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 WASM := $(CURDIR)/target/keen_edge.wasm
-# In CI a build must not change Cargo.lock: nobody would commit it.
+# In CI a build must not change Cargo.lock, because the change would not be committed.
 LOCKED := $(if $(filter true,$(CI)),--locked)
-# Everything a test needs: the filter, an Envoy and a Chromium.
+# The variables for tests: the filter, an Envoy and a Chromium.
 TEST_ENV = envoy="$$(scripts/envoy.sh)" && chromium="$$(scripts/chromium.sh)" && \
 	ENVOY="$$envoy" CHROMIUM="$$chromium" KEEN_EDGE_WASM="$(WASM)"
 # The files of tests/deploy/tests whose tools build in minutes.
@@ -44,7 +44,7 @@ test-envoy-versions: build ## Run a smoke suite on other versions of Envoy (ENVO
 	done
 
 .PHONY: test-observability
-test-observability: build ## Ask a real Prometheus every query of dashboard and alerts; receive spans in a real collector
+test-observability: build ## Run the queries of dashboard and alerts in a real Prometheus; receive spans in a real collector
 	@scripts/build.sh panic-switch
 	@envoy="$$(scripts/envoy.sh)" && ENVOY="$$envoy" KEEN_EDGE_WASM="$(WASM)" cargo test $(LOCKED) --package observability
 
@@ -61,7 +61,7 @@ test-deploy-full: build ## Check all files in deploy/; builds every tool, which 
 	@$(TEST_ENV) cargo test $(LOCKED) --package deploy
 
 .PHONY: dist
-dist: build ## Leave a release in dist/: filter, checksum, OCI layout, Helm chart, schema, SBOM
+dist: build ## Make a release in dist/: filter, checksum, OCI layout, Helm chart, schema, SBOM
 	@scripts/dist.sh
 
 .PHONY: test-overflow

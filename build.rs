@@ -1,11 +1,12 @@
 //! Packs `any_ascii`'s readings of the Basic Multilingual Plane into 50 KB, for
-//! `src/keen/transliterate.rs`. The readings of Hangul syllables are left out: they are composed there.
+//! `src/keen/transliterate.rs`. The readings of Hangul syllables are left out, because that file
+//! composes them.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::{env, fs, path::Path};
 
-/// Han characters: tens of thousands that share some hundred readings.
+/// Han characters: tens of thousands that share a few hundred readings.
 const HAN: Range<u32> = 0x3400..0xa000;
 
 fn main() {
@@ -24,11 +25,13 @@ fn main() {
     }
 }
 
-/// The readings, one a line: first of each character but Han, in order, then those that Han characters
-/// have, the most frequent first.
+/// Returns two texts to compress.
 ///
-/// And for each Han character the index of its reading among the latter: one byte, or 255 where the index
-/// is 255 or more. These larger indexes follow, two bytes each, little-endian.
+/// The first has one reading per line: the readings of all characters except Han, in order, then
+/// the readings of Han characters, the most frequent first.
+///
+/// The second has the index of each Han character's reading: one byte, 255 for larger ones. The
+/// larger indexes follow as two bytes each, little-endian.
 fn readings() -> (Vec<u8>, Vec<u8>) {
     let reading = |c: u32| match char::from_u32(c) {
         Some('\u{ac00}'..='\u{d7a3}') | None => "",

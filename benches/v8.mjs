@@ -48,7 +48,7 @@ function start(path, body) {
     number(size, given.length);
     return 0;
   };
-  // Keen's reply to a body. Bodies of one size hold the same collections here.
+  // Returns Keen's reply to a body. Bodies of equal size have the same collections here.
   const reply = (at, size) => {
     if (!replies.has(size)) {
       const events = JSON.parse(Buffer.from(bytes().subarray(at, at + size)));

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Builds the filter: target/keen_edge.wasm. `scripts/build.sh clippy` lints it as it is built, for wasm32.
-# `scripts/build.sh panic-switch` builds one that a request can end, for a test: target/keen_edge_panic_switch.wasm.
-# `scripts/build.sh build PACKAGE` builds another one of this workspace: target/PACKAGE.wasm.
+# Builds the filter: target/keen_edge.wasm. `scripts/build.sh clippy` lints it for wasm32.
+# `scripts/build.sh panic-switch` builds a filter that a request can end, for a test:
+# target/keen_edge_panic_switch.wasm.
+# `scripts/build.sh build PACKAGE` builds another filter of this workspace: target/PACKAGE.wasm.
 #
 # WASM_TOOLCHAIN=rustup  the Rust on the PATH, with rustup's wasm32 target
 # WASM_TOOLCHAIN=debian  Debian's Rust, which compiles the standard library for wasm32 itself
-# Unset: the first where the target is there or can be added, else the second.
+# Unset: the first if its target is installed or can be added, else the second.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$root"
@@ -24,18 +25,18 @@ options=(--package "$package" --lib --release --target "$triple")
 if [ "$verb" = panic-switch ]; then
   options+=(--features "$verb")
   built="keen_edge_${verb//-/_}.wasm"
-  # A target directory of its own, so that the filter proper is not built anew each time.
+  # A separate target directory, so that the filter itself is not rebuilt each time.
   target_dir="$target_dir/$verb"
 fi
 if [ "${CI:-}" = true ] && [ -e Cargo.lock ]; then options+=(--locked); fi
 
-# The Rust on the PATH can build for wasm32 as it is.
+# Whether the Rust on the PATH can build for wasm32.
 target_is_there() {
   local libraries
   libraries="$(rustc --print target-libdir --target "$triple" 2>/dev/null)" && [ -d "$libraries" ]
 }
 
-# Bounded: a machine without a way out may let the connection hang.
+# With a timeout: without access to the internet the connection may hang.
 add_target() {
   has rustup || return 1
   say "adding rustup's target $triple"
@@ -58,7 +59,7 @@ choose() {
       ;;
     debian) way=debian ;;
     '')
-      # Debian's set is there only because the target could not be had before: do not ask the network each time.
+      # Debian's packages are installed because the target could not be added before: do not try the network again.
       if has cargo && { target_is_there || { ! debian_is_there && add_target; }; }; then
         way=rustup
       elif has apt-get; then
@@ -81,15 +82,16 @@ if [ "$way" = rustup ]; then
 else
   debian_is_there || apt_install "${debian_packages[@]}"
   say "$verb for $triple with Debian's $(/usr/bin/rustc --version), which builds the standard library too"
-  # A target directory of its own: the two compilers would undo each other's work.
+  # A separate target directory: each compiler would discard the other's output.
   out="$target_dir/debian"
-  # -Zbuild-std is for nightly compilers; RUSTC_BOOTSTRAP lets a stable one do it. Debian names the linker by its version.
+  # -Zbuild-std needs a nightly compiler; RUSTC_BOOTSTRAP allows it in a stable one. Debian's linker has its version
+  # in its name.
   cargo=(env -u RUSTUP_TOOLCHAIN PATH="/usr/bin:$PATH" RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1
     CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=wasm-ld-22 /usr/bin/cargo)
   options+=("-Zbuild-std=std,panic_abort")
 fi
 
-# Panics name their source files. Without the paths of this machine the module is the same wherever it is built.
+# Panics name their source files. Without the paths of this machine every machine builds the same module.
 "${cargo[@]}" fetch --quiet ${CI:+--locked} --target "$triple"
 remap="'--remap-path-prefix=$root=keen-edge'"
 for registry in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do remap+=",'--remap-path-prefix=$registry='"; done
@@ -98,11 +100,11 @@ options+=(--config "target.$triple.rustflags=[$remap]")
 if [ "$verb" = clippy ]; then
   exec "${cargo[@]}" clippy "${options[@]}" --target-dir "$out" -- -D warnings
 fi
-# As a cdylib alone: cargo leaves link-time optimization out of a library that is an rlib, too.
+# Only as a cdylib: cargo omits link-time optimization for a library that is also an rlib.
 "${cargo[@]}" rustc "${options[@]}" --crate-type cdylib --target-dir "$out"
 
-# Binaryen makes the module a fifth faster and a tenth smaller than LLVM does. The filter works without it. Its
-# installation is tried once.
+# Binaryen makes the module a fifth faster and a tenth smaller. The filter works without it. Its installation is
+# tried once.
 has_binaryen() {
   if has wasm-opt && has wasm-metadce; then return; fi
   if [ -e "$root/target/no-wasm-opt" ]; then return 1; fi
@@ -111,7 +113,7 @@ has_binaryen() {
   rm target/no-wasm-opt
 }
 
-# The graph that tells wasm-metadce which exports are used, from a file with one name a line.
+# Prints the graph of used exports for wasm-metadce, from a file with one name per line.
 used_exports() {
   local name names nodes=
   names="$(sed 's/.*/"&"/' "$1" | paste --serial --delimiters=,)"
@@ -121,15 +123,15 @@ used_exports() {
 
 mkdir -p target
 linked="$out/$triple/release/$module"
-# The output is replaced in one step: an Envoy that reads it meanwhile reads the old file or the new one.
+# Replaces the output in one step: an Envoy that reads it meanwhile gets the old file or the new one.
 new="target/$built.new"
 if has_binaryen; then
-  # What Rust's wasm32 target uses of wasm beyond its first version.
+  # The wasm features beyond its first version that Rust's wasm32 target uses.
   features=(--enable-bulk-memory --enable-sign-ext --enable-mutable-globals --enable-nontrapping-float-to-int
     --enable-multivalue --enable-reference-types --enable-simd)
   if [ "$package" = keen-edge ]; then
-    # The SDK exports every callback of the ABI. Without those that the filter does not implement the module is smaller,
-    # and Envoy does not enter it for them.
+    # The SDK exports every callback of the ABI. Without the exports that the filter does not implement the module is
+    # smaller, and Envoy does not enter it for them.
     used_exports scripts/wasm-exports.txt >target/exports.json
     wasm-metadce "${features[@]}" --graph-file target/exports.json "$linked" -o "$new" >/dev/null
     linked="$new"

@@ -3,8 +3,8 @@
 # scripts/deploy-tools.sh func-e | crane | helm | kustomize | compose-check | kubernetes-validate | buildah |
 # istioctl | istio-config | envoy-gateway
 #
-# Most are built from the Go module proxy into target/deploy-tools/bin, once, with the Go caches beside it. The table below
-# has the versions.
+# Most tools are built once, from the Go module proxy, into target/deploy-tools/bin, with the Go caches beside it. The
+# table below has the versions.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -16,12 +16,12 @@ case "$tool" in
   crane) package=github.com/google/go-containerregistry/cmd/crane version=v0.22.1 ;;
   helm) package=helm.sh/helm/v4/cmd/helm version=v4.3.1 ;;
   kustomize) package=sigs.k8s.io/kustomize/kustomize/v5 version=v5.8.1 ;;
-  # Istio tags no Go module; this commit is of version 1.31.
+  # Istio has no tags for Go modules. This commit belongs to version 1.31.
   istioctl)
     package=istio.io/istio/istioctl/cmd/istioctl version=v0.0.0-20260827124520-eed52ebb66ad
     ;;
   envoy-gateway) package=github.com/envoyproxy/gateway/cmd/envoy-gateway version=v1.9.1 ;;
-  # A program of this repository around a library, in tests/deploy/tools/<tool>.
+  # A program of this repository that uses a library: tests/deploy/tools/<tool>.
   compose-check | istio-config) package=. version='' wrapper="$root/tests/deploy/tools/$tool" ;;
   # From PyPI, with the schemas of Kubernetes 1.25 to 1.37.
   kubernetes-validate) package=kubernetes-validate version=1.37.0 ;;
@@ -38,12 +38,12 @@ recipe="$package@$version"
 if [ -n "$wrapper" ]; then recipe="$(cat "$wrapper"/* | sha256sum)"; fi
 is_built() { [ -x "$home/bin/$tool" ] && [ "$(cat "$home/bin/$tool.recipe" 2>/dev/null)" = "$recipe" ]; }
 
-# install_from_pypi: into a virtual environment of its own.
+# install_from_pypi: installs into a separate virtual environment.
 install_from_pypi() {
   has python3 || apt_install python3 python3-venv
   local venv="$home/$tool-venv"
   say "installing $package $version from PyPI into target/deploy-tools"
-  # On Debian venv is in the package python3-venv.
+  # Debian has venv in the package python3-venv.
   if ! python3 -m venv "$venv" >/dev/null 2>&1; then
     rm -rf "$venv"
     apt_install python3-venv
@@ -84,7 +84,7 @@ build() {
 main() {
   mkdir -p "$home/bin"
   if ! is_built; then
-    # Tests run in parallel, and each may call this script. Two builds at a time would share the same cores.
+    # Tests run in parallel, and each may call this script. Two builds at the same time would share the cores.
     if has flock; then
       exec 9>"$home/build.lock"
       flock 9

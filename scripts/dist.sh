@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Leaves a release in dist/ (or DIST_DIR), from target/keen_edge.wasm:
+# Makes a release in dist/ (or DIST_DIR) from target/keen_edge.wasm:
 #
 # keen_edge.wasm, keen_edge.wasm.sha256   the filter, and its checksum for `sha256sum --check` and Envoy's remote code
 # keen-edge-filter-oci/                   OCI layout of deploy/container/Dockerfile.filter, tagged with the version
 # keen-edge-VERSION.tgz                   the Helm chart
 # config.schema.json                      the JSON Schema of the filter's configuration
-# keen_edge.cdx.json                      SBOM of the filter: CycloneDX, what is compiled into the module
+# keen_edge.cdx.json                      SBOM of the filter in CycloneDX: the crates in the module
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$root"
@@ -23,7 +23,7 @@ storage=(--storage-driver vfs --root "$work/storage" --runroot "$work/run")
 
 clean_up() {
   rm -rf "$work"
-  # cargo-cyclonedx leaves a file beside each Cargo.toml of the workspace.
+  # cargo-cyclonedx writes a file beside each Cargo.toml of the workspace.
   find . -path ./target -prune -o -name "$sbom_name.json" -exec rm -f {} +
 }
 trap clean_up EXIT
@@ -36,7 +36,7 @@ cp "$wasm" config.schema.json "$new/"
 
 say "dist: the OCI layout of the filter's image"
 buildah="$(scripts/deploy-tools.sh buildah)"
-# Without a user namespace buildah needs root, and neither a daemon nor a container runtime.
+# Without a user namespace buildah needs root, but no daemon and no container runtime.
 "$buildah" "${storage[@]}" bud --quiet --isolation chroot --timestamp 0 \
   -f deploy/container/Dockerfile.filter -t keen-edge-filter . >/dev/null
 "$buildah" "${storage[@]}" push --quiet keen-edge-filter "oci:$new/keen-edge-filter-oci:$version"
@@ -54,7 +54,7 @@ if [ "$("$tool" cyclonedx --version 2>/dev/null)" != "cargo-cyclonedx-cyclonedx 
 fi
 "$tool" cyclonedx --quiet --format json --spec-version 1.5 --target wasm32-unknown-unknown --no-build-deps \
   --override-filename "$sbom_name" >&2
-# The path of this checkout means nothing elsewhere.
+# Removes the path of this checkout, which has no meaning on other machines.
 sed "s|path+file://$root|path+file:///keen-edge|" "$sbom_name.json" >"$new/keen_edge.cdx.json"
 
 rm -rf "$dist"

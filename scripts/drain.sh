@@ -4,10 +4,10 @@
 # --admin HOST:PORT  Envoy's admin interface (default 127.0.0.1:9901)
 # --notice SECONDS   time for load balancers to see the failing health check (default 5)
 # --timeout SECONDS  the longest the whole drain takes (default 25)
-# --keep-running     do not stop Envoy at the end: its supervisor does, as Kubernetes does after a preStop hook
+# --keep-running     do not stop Envoy at the end; its supervisor stops it, as Kubernetes does after a preStop hook
 #
-# Exit code: 0 when nothing waited any more, 1 when requests or events were left at the timeout (Envoy is stopped all
-# the same), 2 when Envoy does not answer or an option is wrong. Needs only bash, so that it runs in Envoy's image.
+# Exit code: 0 if nothing is waiting, 1 if requests or events are left at the timeout (Envoy is stopped anyway), 2 if
+# Envoy does not answer or an option is wrong. The script needs only bash, so it runs in Envoy's image.
 set -euo pipefail
 
 admin=127.0.0.1:9901
@@ -74,7 +74,7 @@ response() {
 
 post() { request POST "$1" >/dev/null; }
 
-# Sets requests, connections and pending (bytes) to what Envoy has at the moment. The admin interface's own requests do
+# Sets `requests`, `connections` and `pending` (bytes) to Envoy's current values. The admin interface's own requests do
 # not count. A counter that does not exist is 0.
 measure() {
   local text name value
@@ -105,7 +105,8 @@ post /healthcheck/fail || { say "POST /healthcheck/fail failed" && exit 2; }
 # HTTP/2 clients get GOAWAY. New connections are still accepted, until load balancers send none.
 post '/drain_listeners?graceful&skip_exit' || { say "POST /drain_listeners failed" && exit 2; }
 
-# Envoy is done when three measurements in a row find nothing: the filter reports pending bytes up to 0.1 s late.
+# The drain is complete when three measurements in a row find nothing, because the filter reports pending bytes up to
+# 0.1 s late.
 quiet=0
 while [ "$((SECONDS - started))" -lt "$limit" ]; do
   sleep 0.2

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Prints the path of Envoy: $ENVOY, else envoy on the PATH, else func-e's, else PyPI's in target/envoy-venv.
-# With ENVOY_VERSION, such as 1.38.2: of exactly that version, from the same places; PyPI's is in
+# With ENVOY_VERSION, such as 1.38.2, it finds exactly that version in the same places. PyPI's is then in
 # target/envoy-venv-1.38.2.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -34,7 +34,7 @@ options=(--sanitizer none --debug-assertions --target-dir "$root/target/fuzz")
 for target in "${targets[@]}"; do
   say "fuzzing $target for $seconds s"
   log="target/fuzz-$target.log"
-  # A request's body may be as large as limits.bodyBytes, and four bytes before it choose the head.
+  # The body may be as large as limits.bodyBytes. Four bytes before it choose the head.
   max_len=16384
   if [ "$target" = request ]; then max_len=524292; fi
   if ! RUSTUP_TOOLCHAIN=nightly "$tool" fuzz run "${options[@]}" "$target" -- \

@@ -38,6 +38,6 @@ apt_quietly() {
   if [ "$command" = install ]; then options+=(--no-install-recommends); fi
   mkdir -p "$root/target"
   apt_log="$root/target/apt.log"
-  # as_root is apt_install's.
+  # apt_install has set as_root.
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "$command" "${options[@]}" "$@" >"$apt_log" 2>&1 </dev/null
 }

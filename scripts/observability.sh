@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what tests/observability runs, and prints where it is. Installed once, into target/.
+# Installs a tool of tests/observability into target/ once, and prints its place.
 # scripts/observability.sh prometheus   prints the directory with prometheus and promtool
 # scripts/observability.sh collector    prints the path of an OpenTelemetry Collector
 # scripts/observability.sh dashboard    prints the Grafana dashboard as deploy/grafana/dashboard.ts builds it
@@ -7,7 +7,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$root"
 
-# Those on the PATH, else Debian's. The package is unpacked and not installed: installed, it would start a server.
+# Uses the tools on the PATH, else Debian's. The package is unpacked only: its installation would start a server.
 prometheus() {
   local dir="$root/target/prometheus"
   if has prometheus && has promtool; then
@@ -48,7 +48,7 @@ collector() {
     mkdir -p "$root/target/tools"
     (cd "$source" && GOCACHE="$root/target/go/cache" GOMODCACHE="$root/target/go/mod" GOFLAGS="-mod=readonly -modcacherw" \
       go build -trimpath -ldflags='-s -w' -o "$tool" . >&2) || die "go could not build $source; its output is above"
-    # Half a gigabyte that nothing else uses.
+    # These caches take half a gigabyte, and nothing else uses them.
     rm -rf "$root/target/go"
   fi
   echo "$tool"

@@ -12,7 +12,7 @@ home="$root/target/queues/$queue"
 
 install_moto() {
   has python3 || apt_install python3 python3-venv
-  # On Debian venv is in the package python3-venv.
+  # Debian has venv in the package python3-venv.
   if ! python3 -m venv "$home/venv" >/dev/null 2>&1; then
     rm -rf "$home/venv"
     apt_install python3-venv

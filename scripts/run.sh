@@ -15,7 +15,7 @@ check_ports() {
     if ! [[ "$port" =~ ^[0-9]{1,5}$ ]] || [ "$port" -lt 1 ] || [ "$port" -gt 65535 ]; then
       die "$name must be a port number from 1 to 65535, not '$port'"
     fi
-    # A connection succeeds only if something listens there.
+    # A connection succeeds only if a process listens on the port.
     if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
       die "port $port is in use; choose another: make run $name=<port>"
     fi
@@ -25,7 +25,7 @@ check_ports() {
   fi
 }
 
-# Before the build, which takes a minute the first time.
+# Before the build, which takes about a minute the first time.
 export PORT="${PORT:-8080}" KEEN_PORT="${KEEN_PORT:-8089}" ADMIN_PORT="${ADMIN_PORT:-9901}"
 check_ports
 

@@ -10,6 +10,7 @@
 //! | [`keen`] | names, values, events, Keen's reply | valid names and values, a result per event |
 //! | [`users`] | identify messages | the user that an event contains |
 //! | [`delivery`] | events with their waiters, and outcomes of callouts | callouts to dispatch, acks |
+//! | [`overflow`] | events that Keen does not take, replies of the queue and of Keen | requests to the queue, events for Keen |
 //! | `filter` | Envoy's callbacks | hostcalls; the only code that uses proxy-wasm |
 //!
 //! All modules share the JSON helpers of [`json`] and the times of [`timestamp`].

@@ -1,5 +1,5 @@
-//! Keen hangs while 10,000 callers send. Memory stays bounded, callers over the bound are answered at once, and
-//! Envoy recovers, three times in a row.
+//! Keen hangs while 10,000 callers send. Memory stays bounded, callers over the bound are answered
+//! at once, and Envoy recovers, three times in a row.
 
 #[path = "envoy/fixture.rs"]
 #[allow(dead_code, reason = "shared with tests/envoy")]
@@ -15,8 +15,9 @@ const STREAMS: usize = 100;
 const BODY: usize = 8_000;
 const STORMS: usize = 3;
 const MAX_PENDING: u64 = 16_777_216;
-/// Allowed growth of resident memory beside the pending events. The filter copies a batch's body to send it, Envoy
-/// holds the bodies and streams of waiting callers, and linear memory grows in steps and never shrinks.
+/// Allowed growth of resident memory in addition to the pending events. The filter copies a batch's
+/// body to send it, Envoy holds the bodies and streams of waiting callers, and linear memory grows
+/// in steps and never shrinks.
 const OVERHEAD: u64 = 160 << 20;
 
 struct Storm {
@@ -28,7 +29,7 @@ fn body(id: &str) -> String {
     json!({"userId": "u", "event": "storm", "messageId": id, "properties": {"pad": "x".repeat(BODY)}}).to_string()
 }
 
-/// Duration of each call answered 429, including the upload, from Envoy's access log.
+/// Returns the duration of each call answered 429, including the upload, from Envoy's access log.
 fn refused_within(env: &TestEnv) -> Vec<u64> {
     let log = env.envoy.log();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

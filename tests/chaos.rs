@@ -1,5 +1,5 @@
-//! Callers that retry as SDKs do, a Keen that fails in every way, and an Envoy that is reconfigured, stopped and
-//! killed. At the end every acknowledged event is in Keen exactly once.
+//! Callers that retry as SDKs do, a Keen that fails in every way, and an Envoy that is
+//! reconfigured, stopped and killed. At the end every acknowledged event is in Keen exactly once.
 //!
 //! `CHAOS_SECONDS` (default 40) is the duration. `CHAOS_SEED` repeats the choices of a run.
 
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const CALLERS: u64 = 24;
-/// Time for the callers' last attempts.
+/// Time for the last attempts of the callers.
 const SETTLED: Duration = Duration::from_secs(60);
 
 /// SplitMix64.
@@ -51,7 +51,7 @@ fn event(id: &str) -> Value {
     json!({"type": "track", "event": "chaos", "userId": "u", "messageId": id, "properties": {"id": id}})
 }
 
-/// One caller. It sends one call after the other and retries each until it gets 200.
+/// Runs a caller, which sends one call after the other and retries each until it gets 200.
 async fn caller(number: u64, seed: u64, addr: SocketAddr, seen: Arc<Seen>) {
     let mut random = Random(seed ^ (number << 32));
     let mut client = reqwest::Client::new();
@@ -130,7 +130,8 @@ async fn start(keen: &MockKeen, port: u16, variant: u64) -> Envoy {
     }
 }
 
-/// Lines about a failed VM. A rejected configuration is logged as a failure too, but without these.
+/// Returns lines about a failed VM. A rejected configuration is logged as a failure too, but
+/// without these words.
 fn did_not_fail(envoy: &Envoy) {
     let log = envoy.log();
     assert!(
@@ -258,7 +259,8 @@ async fn acknowledged_events_under_chaos_are_stored_once() {
         assert!(Instant::now() < limit, "something is left behind");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    // Each event that the last Envoy admitted has ended in exactly one way. Counters are flushed by a timer.
+    // Each event that the last Envoy admitted is counted in exactly one end. A timer flushes the
+    // counters.
     loop {
         let totals = envoy.event_totals().await;
         if totals.ended() == totals.admitted {

@@ -1,15 +1,5 @@
 //! The delivery state machine, driven by random histories.
 
-#![allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation
-)]
-
 #[path = "delivery/bad_events.rs"]
 mod bad_events;
 #[path = "delivery/middleboxes.rs"]
@@ -89,9 +79,11 @@ prop_compose! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Every waiter gets exactly one ack, in time, and `Delivered` only after Keen has given a final result for all its
-    /// events. No event changes between attempts, is in two callouts at once, or leaves out of its waiter's order. Bounds
-    /// hold, a project's share is always its own, every event is counted into exactly one end, and all comes to rest.
+    /// Every waiter gets exactly one ack, in time. It gets `Delivered` only after Keen has given a
+    /// final result for all its events. An event does not change between attempts, is never in two
+    /// callouts at once, and leaves in the order of its waiter's events. Bounds hold, and a project
+    /// can always use its share. Every event is counted in exactly one end. In the end nothing is
+    /// pending.
     #[test]
     fn delivery_of_any_history_keeps_its_promises(
         settings in settings(),

@@ -1,15 +1,7 @@
-//! Every command that the README and the pages in `docs/` show is run: here, or by another test.
+//! Checks that a test runs every command that the README and the pages in `docs/` show.
 //!
-//! A command is a line of a fenced block of shell, with the lines that continue it. Each is in one of the two tables below.
-
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "tests may fail loudly"
-)]
+//! A command is a line of a fenced block of shell, with the lines that continue it. Each command is
+//! in one of the two tables below: it runs here, or in another test.
 
 use harness::Envoy;
 use mock_keen::{MockKeen, Options};
@@ -39,7 +31,7 @@ fn documents() -> Vec<String> {
     ["README.md", "CONTRIBUTING.md"].map(str::to_owned).into_iter().chain(pages).collect()
 }
 
-/// The fenced blocks of shell. A block of `console` has output between its commands.
+/// Returns the fenced blocks of shell. A block of `console` has output between its commands.
 fn blocks(text: &str) -> Vec<(String, bool)> {
     let mut blocks = Vec::new();
     let mut lines = text.lines();
@@ -55,7 +47,7 @@ fn blocks(text: &str) -> Vec<(String, bool)> {
     blocks
 }
 
-/// Whether a command goes on in the next line: an open quote, or a backslash at the end.
+/// Whether a command continues in the next line: it has an open quote, or a backslash at the end.
 fn is_open(command: &str) -> bool {
     let mut quote = None;
     let mut characters = command.chars();
@@ -70,7 +62,7 @@ fn is_open(command: &str) -> bool {
     quote.is_some() || command.ends_with('\\')
 }
 
-/// The command without a comment at its end.
+/// Removes a comment at the end of a command.
 fn without_comment(line: &str) -> &str {
     let comment = line.match_indices(" # ").find(|(at, _)| !is_open(&line[..*at]));
     comment.map_or(line, |(at, _)| &line[..at]).trim_end()
@@ -107,8 +99,9 @@ fn shown() -> Vec<Shown> {
     shown
 }
 
-/// Commands that another test runs: how they begin, the file of the test, and a part of it that shows that it does. No test
-/// has a cluster: of `kubectl`, and of `helm` where it installs, the tests check or run what the command would apply.
+/// Commands that another test runs: the start of the command, the file of the test, and a part of
+/// that file which shows that it runs the command. No test has a cluster. For `kubectl`, and for
+/// `helm` where it installs, the tests check or run what the command would apply.
 const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("make run", "run/tests/program.rs", "The program as `make run` starts it"),
     ("make test", ".ci/run", "phase test\n"),
@@ -229,7 +222,8 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("export ", "Makefile", "KEEN_EDGE_WASM"),
 ];
 
-/// Commands that run here, in this order of documents: how they begin, and what they print.
+/// Commands that run here, in the order of the documents: the start of the command, and a part of
+/// its output.
 const HERE: &[(&str, &str)] = &[
     ("curl -u writeKey: http://127.0.0.1:8080/v1/track ", "\"success\": true"),
     ("curl -u writeKey: https://edge.example.com/v1/track ", "\"success\": true"),
@@ -291,7 +285,7 @@ impl Running {
         Self { envoy: envoy.unwrap_or_else(|error| panic!("{error}")), keen, scratch }
     }
 
-    /// The command with the ports and the files of this test.
+    /// Returns the command with the ports and the files of this test.
     fn translated(&self, command: &str) -> String {
         let (addr, admin) = (self.envoy.addr().to_string(), self.envoy.admin_addr().to_string());
         let file = |name: &str| self.scratch.join(name).display().to_string();
@@ -323,7 +317,7 @@ impl Running {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_print_what_they_should() {
+async fn documented_commands_print_their_output() {
     let running = Running::start().await;
     let mut run = 0;
     for shown in shown().into_iter().filter(|shown| elsewhere(shown).is_none()) {
@@ -333,11 +327,11 @@ async fn commands_print_what_they_should() {
         }
     }
     assert!(run >= 14, "{run} commands");
-    // README, getting started and clients.md each send a Purchased.
+    // README.md, getting-started.md and clients.md each send a `Purchased`.
     running.keen.wait_for_events(3, Duration::from_secs(10)).await.unwrap();
     let events = running.keen.events();
     assert!(events.iter().all(|event| event.collection == "Purchased"), "{events:?}");
-    // The copy of envoy.yaml leads to Keen by TLS.
+    // The copy of envoy.yaml reaches Keen by TLS.
     let copy = fs::read_to_string(running.scratch.join("my-envoy.yaml")).unwrap();
     let copy = harness::yaml(&copy);
     let keen = &copy["static_resources"]["clusters"][0];
@@ -348,9 +342,9 @@ async fn commands_print_what_they_should() {
     running.envoy.no_panic_in_log();
 }
 
-/// README's screenshot and first screens stay what a reader sees at once.
+/// The README stays short, and its screenshot exists.
 #[test]
-fn readme_is_one_screen_and_a_half() {
+fn readme_has_at_most_110_lines() {
     let lines = read("README.md").lines().count();
     assert!(lines <= 110, "{lines} lines");
     assert!(Path::new("docs/mock-keen.png").exists());

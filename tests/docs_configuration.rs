@@ -1,16 +1,7 @@
-//! `config.schema.json`, the README's table of settings, and `docs/configuration.md` are what the table of settings says.
+//! Compares `config.schema.json`, the README's table of settings and `docs/configuration.md` with
+//! the table of settings in `src/config/schema.rs`.
 //!
 //! `UPDATE_DOCS=1 cargo test --test docs_configuration` rewrites them.
-
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "tests may fail loudly"
-)]
 
 use keen_edge::config::reference;
 use std::path::PathBuf;
@@ -22,7 +13,7 @@ fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// Compares a file with what it should be, and rewrites it where that is asked for.
+/// Compares a file with its expected content. Rewrites it if `UPDATE_DOCS` is set.
 fn assert_current(name: &str, want: &str) {
     let found = std::fs::read_to_string(path(name)).unwrap_or_default();
     if found == want {
@@ -39,7 +30,7 @@ fn assert_current(name: &str, want: &str) {
     );
 }
 
-/// The file with `generated` between its markers.
+/// Returns the file with `generated` between its markers.
 fn with_generated(name: &str, generated: &str) -> String {
     let text = std::fs::read_to_string(path(name)).unwrap();
     let (before, rest) = text.split_once(BEGIN).unwrap_or_else(|| panic!("{name} lacks {BEGIN}"));

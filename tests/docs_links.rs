@@ -1,8 +1,7 @@
-//! Links and words of the Markdown files of this repository.
+//! Checks links and words in the Markdown files of this repository.
 //!
-//! Links to files and headings must lead somewhere. The words that the glossary replaces must not return.
-
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::arithmetic_side_effects)]
+//! Links to files and headings must lead somewhere. Words that the glossary replaces must not
+//! return.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -54,7 +53,7 @@ fn documents() -> Vec<(PathBuf, String)> {
         .collect()
 }
 
-/// The path without `.` and `..`.
+/// Returns the path without `.` and `..`.
 fn normalized(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for component in path.components() {
@@ -69,7 +68,7 @@ fn normalized(path: &Path) -> PathBuf {
     out
 }
 
-/// The lines outside of fenced code blocks.
+/// Returns the lines outside of fenced code blocks.
 fn prose(text: &str) -> Vec<&str> {
     let mut fence: Option<&str> = None;
     let mut lines = Vec::new();
@@ -86,12 +85,12 @@ fn prose(text: &str) -> Vec<&str> {
     lines
 }
 
-/// A line without its inline code.
+/// Returns a line without its inline code.
 fn without_code(line: &str) -> String {
     line.split('`').step_by(2).collect::<Vec<_>>().join(" ")
 }
 
-/// The anchors that GitHub gives to the headings of a document.
+/// Returns the anchors that GitHub gives to the headings of a document.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut counts = BTreeMap::new();
     let mut found = BTreeSet::new();
@@ -116,7 +115,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
     found
 }
 
-/// The targets of the links and images of a document.
+/// Returns the targets of the links and images of a document.
 fn targets(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for line in prose(text) {
@@ -159,7 +158,7 @@ fn links_of_all_documents_lead_to_a_file_and_a_heading() {
     assert!(checked > 60, "{checked} links");
 }
 
-/// The pieces of inline code of a line.
+/// Returns the pieces of inline code of a line.
 fn code(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
 }
@@ -185,7 +184,7 @@ fn files_that_documents_name_exist() {
     assert!(missing.is_empty(), "files that do not exist:\n{}", missing.join("\n"));
 }
 
-/// The text of all Rust files below a directory.
+/// Appends the text of all Rust files below a directory.
 fn rust_text(directory: &Path, text: &mut String) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();

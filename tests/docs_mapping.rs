@@ -1,12 +1,4 @@
-//! docs/mapping.md: its examples are run, and its tables are those of the tests.
-
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::expect_used
-)]
+//! Runs the examples of docs/mapping.md, and compares its tables with those of the tests.
 
 #[path = "golden/cases.rs"]
 mod cases;
@@ -26,7 +18,7 @@ const RECEIVED: Received<'_> = Received {
 };
 const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64)";
 
-/// What stands behind `json` at a block's beginning, and the block.
+/// Returns the block's label and text.
 fn blocks() -> Vec<(String, String)> {
     let mut blocks = Vec::new();
     let mut open: Option<(String, String)> = None;
@@ -50,7 +42,7 @@ fn blocks() -> Vec<(String, String)> {
     blocks
 }
 
-/// Each call with the settings above it and the events below it.
+/// Returns each call, with the settings above it and the events below it.
 fn examples() -> Vec<Case> {
     let mut settings = Value::Null;
     let mut examples: Vec<Case> = Vec::new();
@@ -123,7 +115,7 @@ fn mapped(example: &Case) -> Vec<(String, Value)> {
 }
 
 #[test]
-fn every_example_is_what_happens() {
+fn examples_of_the_document_become_their_events() {
     let examples = examples();
     for example in &examples {
         let outcome = example.judge(&mapped(example), &RECEIVED);
@@ -132,7 +124,7 @@ fn every_example_is_what_happens() {
     assert!(examples.len() >= 10, "{} examples", examples.len());
 }
 
-/// The first cells of the table under a heading.
+/// Returns the first cells of the table under a heading.
 fn table(heading: &str) -> BTreeSet<String> {
     let (_, section) =
         DOCUMENT.split_once(&format!("{heading}\n")).unwrap_or_else(|| panic!("no {heading:?}"));
@@ -144,7 +136,7 @@ fn table(heading: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_decision_has_its_cases() {
+fn decisions_of_the_document_have_golden_cases() {
     let decided: BTreeSet<String> =
         cases::all().into_iter().filter_map(|case| case.decision).collect();
     assert_eq!(decided, table("## What keen-edge decides"));

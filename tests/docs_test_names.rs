@@ -1,14 +1,14 @@
-//! Every test named in docs/failure-modes.md and docs/security.md exists.
+//! Checks that every test named in docs/failure-modes.md and docs/security.md exists.
 
 use std::fs;
 
-/// The text between backticks.
+/// Returns the texts between backticks.
 fn code(page: &str) -> Vec<String> {
     page.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// Whether `module::name` is a test in tests/envoy or tests/overflow-queues. `module::*` stands for all tests of a
-/// module.
+/// Whether `module::name` is a test in tests/envoy or tests/overflow-queues. `module::*` means all
+/// tests of a module.
 fn test_exists(module: &str, name: &str) -> bool {
     let of = |dir: &str| fs::read_to_string(format!("{dir}/{module}.rs")).unwrap_or_default();
     let text = of("tests/envoy") + &of("tests/overflow-queues/tests/queues");

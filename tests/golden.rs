@@ -1,6 +1,4 @@
-//! The golden cases, on the host: a request in, Keen events out.
-
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+//! The golden cases on the host: a request in, Keen events out.
 
 #[path = "golden/cases.rs"]
 mod cases;

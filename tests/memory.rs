@@ -1,13 +1,5 @@
-//! Memory that a body takes while it is processed: the bound from which `limits.bodyBytes` has its maximum
-//! (`src/config/schema.rs`).
-
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::arithmetic_side_effects,
-    reason = "tests may fail loudly"
-)]
+//! The memory that a body needs while it is processed. The maximum of `limits.bodyBytes` is derived
+//! from this bound (`src/config/schema.rs`).
 
 use keen_edge::config::Config;
 use keen_edge::mapping::{Client, EventBuffer, Request, map_request};
@@ -18,10 +10,11 @@ use peak_alloc::PeakAlloc;
 use serde_json::json;
 use std::collections::BTreeMap;
 
-/// Bytes for each byte of a body, and for each of its messages, as `src/config/schema.rs` has them.
+/// Bytes of memory per byte of a body, and per message. The values are those of
+/// `src/config/schema.rs`.
 const MEMORY_PER_BODY_BYTE: usize = 32;
 const MEMORY_PER_MESSAGE: usize = 2048;
-/// Of the first: the body itself, as it came and inflated, and the buffers that hold it while it grows.
+/// The part of `MEMORY_PER_BODY_BYTE` for the body's buffers.
 const OF_THE_BODY: usize = 6;
 const MAX_MESSAGES: usize = 25_000;
 const BODY_BYTES: usize = 1 << 18;
@@ -29,7 +22,7 @@ const BODY_BYTES: usize = 1 << 18;
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// A text of a body's size: `before`, `unit` again and again, `after`.
+/// Returns a body: `before`, then `unit` repeated up to the size of a body, then `after`.
 fn filled(before: &str, unit: &str, after: &str) -> Vec<u8> {
     let count = (BODY_BYTES - before.len() - after.len()) / unit.len();
     let body = [before, &unit.repeat(count), after].concat().replace(",]", "]").replace(",}", "}");

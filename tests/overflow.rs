@@ -1,13 +1,5 @@
-//! The overflow state machine beside delivery: with a queue, a Keen and several workers, in simulated time.
-
-#![allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
+//! The overflow state machine together with delivery: a queue, a Keen and several workers, in
+//! simulated time.
 
 #[path = "overflow/model.rs"]
 mod model;
@@ -85,9 +77,10 @@ prop_compose! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// No event is acknowledged before Keen or the queue has confirmed it. No message is deleted before Keen has given a
-    /// final result for each of its events. Every waiter gets one ack. Bounds hold. When all goes well again the queue
-    /// becomes empty, and every event that was acknowledged is at Keen.
+    /// No event is acknowledged before Keen or the queue has confirmed it. No message is deleted
+    /// before Keen has given a final result for each of its events. Every waiter gets one ack.
+    /// Bounds hold. Once all faults end, the queue becomes empty, and every acknowledged event is
+    /// in Keen.
     #[test]
     fn overflow_of_any_history_keeps_its_promises(
         settings in settings(),
@@ -121,7 +114,7 @@ fn json_value() -> impl Strategy<Value = serde_json::Value> {
     })
 }
 
-/// Whether SQS accepts all characters (Amazon SQS API Reference, `SendMessage`).
+/// Whether SQS accepts all characters of a text (Amazon SQS API Reference, `SendMessage`).
 fn is_legal(text: &str) -> bool {
     text.chars().all(|char| {
         matches!(char, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
@@ -131,7 +124,7 @@ fn is_legal(text: &str) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// A message contains only characters that SQS accepts, and its events unchanged.
+    /// A message contains only characters that SQS accepts, and its events are unchanged.
     #[test]
     fn message_of_any_events_is_legal_and_read_as_written(
         collections in proptest::collection::btree_map(
@@ -151,7 +144,7 @@ proptest! {
         prop_assert_eq!(read, collections);
     }
 
-    /// Whatever a queue replies or contains, nothing fails, and only 200 with a `MessageId` is success.
+    /// No reply and no message causes a panic. Only 200 with a `MessageId` is a success.
     #[test]
     fn reply_of_any_bytes_is_read(
         status in prop_oneof![Just(None), Just(Some(200)), (100..600_u16).prop_map(Some)],

@@ -1,10 +1,10 @@
-//! The mapping of track calls in cloud mode by a tree of values, as it is written where speed is no matter.
+//! The straightforward mapping with `serde_json::Value`.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use std::ops::Range;
 
-/// Events written to `out`: the collection of each, and where it stands.
+/// Writes events to `out`. Returns the collection of each event, and its range in `out`.
 pub(crate) fn map(body: &[u8], now: i64, out: &mut Vec<u8>) -> Vec<(String, Range<usize>)> {
     let mut body: Value = serde_json::from_slice(body).unwrap();
     let sent_at = body["sentAt"].clone();
@@ -84,7 +84,7 @@ fn event(mut message: Value, now: i64) -> Value {
     Value::Object(event)
 }
 
-/// Names without dots, strings that Keen takes.
+/// Returns the value without dots in names, and with strings that Keen accepts.
 fn legal(value: Value) -> Value {
     match value {
         Value::Object(members) => members

@@ -1,4 +1,5 @@
-//! `keen-edge check`: the filter's own mistakes, and those that the filter cannot see.
+//! `keen-edge check`: reports mistakes of the filter's settings, and mistakes around the filter,
+//! which it cannot see.
 
 use crate::envoy::{
     self, ConfigFile, FileError, Filter, Surroundings, at, duration_ms, elements, field, has_type,
@@ -9,17 +10,17 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// The configuration that the repository ships. A test keeps its capabilities in step with the filter.
+/// The configuration in the repository. A test keeps its capabilities in step with the filter.
 const SHIPPED: &str = include_str!("../../envoy.yaml");
 
-/// Bytes that Envoy buffers where a listener does not say.
+/// The bytes that Envoy buffers if a listener has no limit.
 const DEFAULT_BUFFER_BYTES: u64 = 1_048_576;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Severity {
     /// Envoy refuses the configuration, or events are lost.
     Error,
-    /// Works, but probably not as intended.
+    /// The configuration works, but probably not as intended.
     Warning,
 }
 
@@ -32,18 +33,18 @@ impl Severity {
     }
 }
 
-/// Something to change in a configuration.
+/// A mistake in a configuration.
 #[derive(Debug)]
 pub(crate) struct Finding {
     pub(crate) severity: Severity,
-    /// The JSON pointer in the filter's configuration, where it is in there.
+    /// The JSON pointer, if the mistake is in the filter's configuration.
     pub(crate) setting: Option<String>,
     pub(crate) message: String,
-    /// What to do.
+    /// How to correct it.
     pub(crate) help: Option<String>,
 }
 
-/// What was found in one filter's configuration and around it.
+/// The findings about one filter and its surroundings.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) file: String,
@@ -80,7 +81,7 @@ impl Report {
     }
 }
 
-/// Checks every keen-edge filter in the files. Clusters may be in another file than the filter.
+/// Checks every keen-edge filter in the files. Clusters may be in other files than the filter.
 pub(crate) fn check(files: &[ConfigFile]) -> Result<Vec<Report>, FileError> {
     let shipped = ConfigFile::parse(Path::new("envoy.yaml"), SHIPPED)?;
     let mut reports = Vec::new();
@@ -103,7 +104,7 @@ pub(crate) fn check(files: &[ConfigFile]) -> Result<Vec<Report>, FileError> {
                 check_clusters(config, files, &mut report);
             }
             check_stats_tags(files, &shipped, &mut report);
-            // Errors first.
+            // Errors come first.
             report.findings.sort_by_key(|finding| finding.severity == Severity::Warning);
             reports.push(report);
         }
@@ -111,7 +112,8 @@ pub(crate) fn check(files: &[ConfigFile]) -> Result<Vec<Report>, FileError> {
     Ok(reports)
 }
 
-/// Reads the filter's configuration as the filter does. For the other checks, a setting with a mistake has its default.
+/// Parses the filter's configuration as the filter does. For the other checks, a setting with a
+/// mistake has its default.
 fn check_configuration(filter: &Filter<'_>, report: &mut Report) -> Option<Config> {
     let (config, errors) = Config::parse_with_defaults(&filter.configuration());
     report.sources = config.as_ref().map(|config| config.sources.len());
@@ -124,7 +126,7 @@ fn check_configuration(filter: &Filter<'_>, report: &mut Report) -> Option<Confi
     config
 }
 
-/// With `pauseAtHeaders: false`, Envoy's buffer filter is behind the filter.
+/// Checks `pauseAtHeaders: false`: Envoy's buffer filter must come after the filter.
 fn check_buffer_filter(filter: &Filter<'_>, report: &mut Report) {
     let Some(manager) = filter.around.connection_manager else { return };
     let behind = elements(manager, "http_filters").skip(filter.around.before.len() + 1);
@@ -138,7 +140,7 @@ fn check_buffer_filter(filter: &Filter<'_>, report: &mut Report) {
     }
 }
 
-/// The filter's `PluginConfig`, its VM and its capabilities.
+/// Checks the filter's `PluginConfig`, its VM and its capabilities.
 fn check_plugin(
     filter: &Filter<'_>,
     config: Option<&Config>,
@@ -185,7 +187,7 @@ fn check_plugin(
     }
 }
 
-/// The capabilities of the shipped configuration.
+/// Returns the capabilities of the shipped configuration.
 fn needed_capabilities(shipped: &ConfigFile) -> BTreeSet<String> {
     let path = "vm_config.capability_restriction_config.allowed_capabilities";
     let filters = shipped.filters();
@@ -193,7 +195,7 @@ fn needed_capabilities(shipped: &ConfigFile) -> BTreeSet<String> {
     lists.flat_map(|list| list.keys().cloned()).collect()
 }
 
-/// Timeouts, addresses and protocols of the connection manager.
+/// Checks timeouts, addresses and protocols of the connection manager.
 fn check_connection_manager(filter: &Filter<'_>, config: Option<&Config>, report: &mut Report) {
     let Some(manager) = filter.around.connection_manager else { return };
     let waits = config.filter(|config| !config.delivery.ack_on_receipt && !config.mirror);
@@ -244,9 +246,8 @@ fn check_connection_manager(filter: &Filter<'_>, config: Option<&Config>, report
     }
 }
 
-/// Envoy's limits on a request, which must be above the longest wait for Keen.
+/// Checks Envoy's limits on a request, which must be above the longest wait for Keen.
 fn check_timeouts(manager: &Value, hold_ms: u64, report: &mut Report) {
-    #[allow(clippy::cast_precision_loss, reason = "ten minutes at most")]
     let is_short =
         |value: &Value| duration_ms(value).is_some_and(|ms| ms > 0.0 && ms <= hold_ms as f64);
     let mut limits = vec![
@@ -281,7 +282,7 @@ fn check_timeouts(manager: &Value, hold_ms: u64, report: &mut Report) {
     }
 }
 
-/// What Envoy buffers of a request.
+/// Checks the buffer limits of the listener and the routes.
 fn check_buffers(filter: &Filter<'_>, config: Option<&Config>, report: &mut Report) {
     let (Some(listener), Some(config)) = (filter.around.listener, config) else { return };
     let body_bytes = u64::try_from(config.max_body_bytes).unwrap_or(u64::MAX);
@@ -310,14 +311,14 @@ fn check_buffers(filter: &Filter<'_>, config: Option<&Config>, report: &mut Repo
     }
 }
 
-/// The clusters that the configuration names.
+/// Checks the clusters that the configuration names.
 fn check_clusters(config: &Config, files: &[ConfigFile], report: &mut Report) {
     let clusters: Vec<&Value> = files.iter().flat_map(ConfigFile::clusters).collect();
     let bootstraps: Vec<&Value> = files.iter().filter_map(ConfigFile::bootstrap).collect();
     let mut names = BTreeSet::new();
     names.extend(config.destinations.iter().map(|destination| destination.cluster.as_str()));
     names.extend(config.overflow.iter().map(|overflow| overflow.cluster.as_str()));
-    // A mistake of its own.
+    // A setting with a mistake has its own finding.
     names.remove("");
     if clusters.is_empty() && bootstraps.is_empty() {
         let names: Vec<&str> = names.into_iter().collect();
@@ -340,7 +341,7 @@ fn check_clusters(config: &Config, files: &[ConfigFile], report: &mut Report) {
             );
         }
     }
-    // A writeKey with a mistake is none here.
+    // A writeKey with a mistake is absent here.
     let is_valid = report.findings.iter().all(|finding| finding.setting.is_none());
     for destination in &config.destinations {
         let Some(cluster) = find(&destination.cluster) else { continue };
@@ -376,7 +377,7 @@ fn check_clusters(config: &Config, files: &[ConfigFile], report: &mut Report) {
     }
 }
 
-/// The `HttpProtocolOptions` of a cluster.
+/// Returns the `HttpProtocolOptions` of a cluster.
 fn http_options(cluster: &Value) -> Option<&Value> {
     let extensions = field(cluster, "typed_extension_protocol_options")?.as_object()?;
     extensions.values().find(|options| has_type(options, ".HttpProtocolOptions"))
@@ -387,14 +388,14 @@ fn has_http_filter(cluster: &Value, name: &str) -> bool {
     filters.into_iter().flatten().any(|filter| filter.to_string().contains(name))
 }
 
-/// What a filter that is discovered by ECDS is in.
+/// Returns the context of an ECDS filter.
 fn ecds_surroundings<'f>(filter: &Filter<'f>, files: &'f [ConfigFile]) -> Option<Surroundings<'f>> {
     let name = filter.resource_name?;
     let mut references = files.iter().flat_map(ConfigFile::discovered_filters);
     references.find(|(reference, _)| *reference == name).map(|(_, around)| around)
 }
 
-/// The labels of the metrics.
+/// Checks that `stats_tags` has the labels of the metrics.
 fn check_stats_tags(files: &[ConfigFile], shipped: &ConfigFile, report: &mut Report) {
     let bootstrap = files.iter().find_map(ConfigFile::bootstrap);
     let (Some(bootstrap), Some(shipped)) = (bootstrap, shipped.bootstrap()) else { return };
@@ -415,7 +416,7 @@ fn check_stats_tags(files: &[ConfigFile], shipped: &ConfigFile, report: &mut Rep
     }
 }
 
-/// No keen-edge filter in a file.
+/// Returns the error for a file without a keen-edge filter.
 pub(crate) fn no_filter(path: &Path) -> FileError {
     envoy::FileError::new(
         path,

@@ -1,7 +1,8 @@
-//! Envoy's configuration as a file: finds the filters in it, and what surrounds them.
+//! Reads Envoy's configuration files, and finds the filters in them with their surroundings.
 //!
-//! A file is a bootstrap, an LDS, CDS or ECDS file, or a Kubernetes resource that contains the same. Fields have the names of
-//! Envoy's protobuf messages, in `snake_case` or `lowerCamelCase`: Envoy accepts both.
+//! A file is a bootstrap, an LDS, CDS or ECDS file, or a Kubernetes resource that contains one of
+//! these. Fields have the names of Envoy's protobuf messages, in `snake_case` or `lowerCamelCase`,
+//! since Envoy accepts both.
 
 use serde_json::{Map, Value};
 use std::fmt;
@@ -26,7 +27,7 @@ impl fmt::Display for FileError {
     }
 }
 
-/// A file's documents: YAML may have several.
+/// The documents of a file. YAML may have several.
 #[derive(Debug)]
 pub(crate) struct ConfigFile {
     pub(crate) path: PathBuf,
@@ -34,8 +35,9 @@ pub(crate) struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// Reads files, and the files that Envoy would discover from them, where they are there. A relative path is looked for from
-    /// the working directory, as Envoy does, and beside the file that names it.
+    /// Reads files, and the files that Envoy would discover from them, if these exist. A relative
+    /// path is resolved from the working directory, as Envoy does, and from the directory of the
+    /// file that names it.
     pub(crate) fn read_all(paths: &[PathBuf]) -> Result<Vec<Self>, FileError> {
         let mut files = paths.iter().map(|path| Self::read(path)).collect::<Result<Vec<_>, _>>()?;
         let mut next = 0_usize;
@@ -66,7 +68,7 @@ impl ConfigFile {
         Self::parse(path, &text)
     }
 
-    /// Reads YAML, of which JSON is a part. Errors have a line and no content, which may be a key.
+    /// Parses YAML, which includes JSON. Errors contain the line but no text, which may be a key.
     pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, FileError> {
         let options = serde_saphyr::options! { with_snippet: false };
         let documents = serde_saphyr::from_multiple_with_options(text, options)
@@ -74,7 +76,8 @@ impl ConfigFile {
         Ok(Self { path: path.to_owned(), documents })
     }
 
-    /// The filters in the file that are keen-edge: those whose names say so, else the only Wasm filter.
+    /// Returns the keen-edge filters in the file: those with such a name, else the only Wasm
+    /// filter.
     pub(crate) fn filters(&self) -> Vec<Filter<'_>> {
         let mut filters = self.search().filters;
         if filters.iter().any(Filter::is_named_keen_edge) {
@@ -85,12 +88,12 @@ impl ConfigFile {
         filters
     }
 
-    /// The names of the filters that Envoy discovers (ECDS), and where they go.
+    /// Returns the names of the filters that Envoy discovers (ECDS), each with its surroundings.
     pub(crate) fn discovered_filters(&self) -> Vec<(&str, Surroundings<'_>)> {
         self.search().discovered
     }
 
-    /// The files that Envoy reads listeners, clusters and filters from.
+    /// Returns the files from which Envoy reads listeners, clusters and filters.
     pub(crate) fn discovery_paths(&self) -> Vec<&str> {
         let mut paths = Vec::new();
         for document in &self.documents {
@@ -107,7 +110,7 @@ impl ConfigFile {
         found
     }
 
-    /// The clusters that the file defines.
+    /// Returns the clusters that the file defines.
     pub(crate) fn clusters(&self) -> Vec<&Value> {
         let mut clusters = Vec::new();
         for document in &self.documents {
@@ -119,7 +122,7 @@ impl ConfigFile {
         clusters
     }
 
-    /// The bootstrap in it, if it is one.
+    /// Returns the bootstrap, if the file has one.
     pub(crate) fn bootstrap(&self) -> Option<&Value> {
         self.documents.iter().find(|document| field(document, "static_resources").is_some())
     }
@@ -130,12 +133,12 @@ impl ConfigFile {
 pub(crate) struct Filter<'f> {
     /// Its `PluginConfig`.
     pub(crate) plugin: &'f Value,
-    /// The name of the `TypedExtensionConfig` or `HttpFilter` that it is in.
+    /// The name of the `TypedExtensionConfig` or `HttpFilter` that contains it.
     pub(crate) resource_name: Option<&'f str>,
     pub(crate) around: Surroundings<'f>,
 }
 
-/// What a filter is in, as far as the file has it.
+/// The surroundings of a filter, as far as the file has them.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Surroundings<'f> {
     pub(crate) listener: Option<&'f Value>,
@@ -145,7 +148,7 @@ pub(crate) struct Surroundings<'f> {
 }
 
 impl Filter<'_> {
-    /// The name in Envoy's statistics.
+    /// Returns the filter's name in Envoy's statistics.
     pub(crate) fn name(&self) -> &str {
         text(self.plugin, "name").unwrap_or("(without a name)")
     }
@@ -162,7 +165,8 @@ impl Filter<'_> {
         names.into_iter().flatten().any(|name| name.replace('_', "-").contains("keen-edge"))
     }
 
-    /// The filter's configuration as Envoy passes it: the JSON of a Struct, or the text of a `StringValue`.
+    /// Returns the filter's configuration as Envoy passes it: the JSON of a Struct, or the text of
+    /// a `StringValue`.
     pub(crate) fn configuration(&self) -> Vec<u8> {
         let configuration = field(self.plugin, "configuration");
         let value = configuration.and_then(|configuration| field(configuration, "value"));
@@ -174,7 +178,7 @@ impl Filter<'_> {
     }
 }
 
-/// What is found in a file.
+/// The results of a search in a file.
 #[derive(Debug, Default)]
 struct Search<'f> {
     filters: Vec<Filter<'f>>,
@@ -230,7 +234,8 @@ impl<'f> Search<'f> {
     }
 }
 
-/// `is_discovery`: within the configuration of LDS, CDS or ECDS, not of secrets.
+/// Finds the paths of LDS, CDS and ECDS files. `is_discovery`: whether `value` is in such a
+/// configuration, and not in that of secrets.
 fn find_discovery_paths<'f>(value: &'f Value, is_discovery: bool, paths: &mut Vec<&'f str>) {
     const DISCOVERY: [&str; 6] = [
         "lds_config",
@@ -261,7 +266,8 @@ fn find_discovery_paths<'f>(value: &'f Value, is_discovery: bool, paths: &mut Ve
     }
 }
 
-/// The `PluginConfig` of an `envoy.extensions.filters.http.wasm.v3.Wasm`, or of the same in a `TypedStruct`.
+/// Returns the `PluginConfig` of an `envoy.extensions.filters.http.wasm.v3.Wasm`, or of the same in
+/// a `TypedStruct`.
 fn wasm_plugin(value: &Value) -> Option<&Value> {
     const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
     if has_type(value, WASM) {
@@ -276,7 +282,7 @@ pub(crate) fn has_type(message: &Value, name: &str) -> bool {
     message.get("@type").and_then(Value::as_str).is_some_and(|url| url.ends_with(name))
 }
 
-/// A field of a message, by its name in `snake_case`.
+/// Returns a field of a message, by its name in `snake_case`.
 pub(crate) fn field<'v>(message: &'v Value, name: &str) -> Option<&'v Value> {
     let camel_case = || {
         let mut words = name.split('_');
@@ -292,7 +298,7 @@ pub(crate) fn field<'v>(message: &'v Value, name: &str) -> Option<&'v Value> {
     Some(found).filter(|found| !found.is_null())
 }
 
-/// A field of a field of … a message: names are separated by dots.
+/// Returns a nested field. `path` has the names, separated by dots.
 pub(crate) fn at<'v>(message: &'v Value, path: &str) -> Option<&'v Value> {
     path.split('.').try_fold(message, |message, name| field(message, name))
 }
@@ -301,18 +307,18 @@ pub(crate) fn text<'v>(message: &'v Value, name: &str) -> Option<&'v str> {
     field(message, name)?.as_str()
 }
 
-/// The elements of a repeated field.
+/// Returns the elements of a repeated field.
 pub(crate) fn elements<'v>(message: &'v Value, name: &str) -> impl Iterator<Item = &'v Value> {
     field(message, name).and_then(Value::as_array).into_iter().flatten()
 }
 
-/// A `google.protobuf.Duration`, in milliseconds.
+/// Returns the milliseconds of a `google.protobuf.Duration`.
 pub(crate) fn duration_ms(value: &Value) -> Option<f64> {
     let seconds: f64 = value.as_str()?.strip_suffix('s')?.parse().ok()?;
     Some(seconds * 1000.0)
 }
 
-/// A `google.protobuf.UInt32Value`: a number, which may be in quotes.
+/// Returns the number of a `google.protobuf.UInt32Value`, which may be in quotes.
 pub(crate) fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }

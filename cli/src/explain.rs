@@ -1,4 +1,4 @@
-//! `keen-edge explain`: what becomes of a call, as the filter would decide.
+//! `keen-edge explain`: shows what the filter would do with a call.
 
 use crate::input::Call;
 use crate::pretty;
@@ -16,54 +16,54 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
-/// What a call is explained with.
+/// The settings and the state with which calls are explained.
 #[derive(Debug)]
 pub(crate) struct Explainer {
     pub(crate) config: Config,
-    /// The key of a call that has none.
+    /// The write key of calls that have none.
     pub(crate) write_key: Option<String>,
-    /// The address of the client, as Envoy would vouch for it.
+    /// The address of the client, as Envoy would determine it.
     pub(crate) address: String,
-    /// When the filter gets the call, in milliseconds since 1970.
+    /// The time at which the filter receives the call, in milliseconds since 1970.
     pub(crate) received_ms: i64,
-    /// What `identify` calls said, for `rememberUsers`.
+    /// The user store that earlier `identify` calls filled, for `rememberUsers`.
     users: BTreeMap<String, (Vec<u8>, u32)>,
     tokens_made: u32,
 }
 
-/// What becomes of a call.
+/// The result of a call.
 #[derive(Debug, Serialize)]
 pub(crate) struct Explanation {
     method: String,
     path: String,
-    /// Of the response; none where the filter does not answer.
+    /// The status of the response. `None` if the filter does not answer.
     pub(crate) status: Option<u16>,
-    /// What it is, or why it gets an error.
+    /// What the call is, or why it gets an error.
     summary: String,
-    /// Names and values that are changed because Keen would reject them.
+    /// Number of names and values that are changed because Keen would reject them.
     sanitized: u64,
     messages: Vec<Message>,
 }
 
-/// What becomes of a message.
+/// The result of a message.
 #[derive(Debug, Serialize)]
 struct Message {
     #[serde(rename = "type")]
     message_type: Option<String>,
-    /// The name of its source.
+    /// The name of the message's source.
     source: Option<String>,
-    /// The Keen project of its source.
+    /// The Keen project of that source.
     project: Option<String>,
     events: Vec<Event>,
-    /// Events that Keen would reject for their size, and that are not sent.
+    /// Number of events that are not sent, because Keen would reject them for their size.
     oversized: usize,
-    /// The reason in the metrics, where it gives no event.
+    /// The reason in the metrics, if the message becomes no event.
     skipped: Option<&'static str>,
-    /// The same in a sentence.
+    /// The reason as a sentence.
     because: Option<String>,
 }
 
-/// An event as Keen gets it.
+/// An event as Keen receives it.
 #[derive(Debug, Serialize)]
 struct Event {
     collection: String,
@@ -84,7 +84,7 @@ impl Explainer {
         Self { config, write_key, address, received_ms, users, tokens_made: 0 }
     }
 
-    /// Explains a call. Users that it identifies are remembered for the next one.
+    /// Explains a call. The users that it identifies are known in the next call.
     pub(crate) fn explain(&mut self, call: &Call) -> Explanation {
         let mut explanation = Explanation {
             method: call.method.clone(),
@@ -112,7 +112,7 @@ impl Explainer {
             Some(Endpoint::Pixel { message_type: Some(message_type), query }) => {
                 let message = pixel::message(query);
                 "a pixel: always 200 and an image".clone_into(&mut explanation.summary);
-                // A pixel gets its image, whatever its message is.
+                // A pixel request is answered with an image, whatever its message is.
                 let mapped = self.map(call, Some(message_type), CallerSide::Client, &message);
                 Ok(mapped.unwrap_or_default())
             }
@@ -133,7 +133,7 @@ impl Explainer {
         };
         match mapped {
             Ok(mapped) if mapped.is_overflowed => {
-                // Nothing of the request is kept. A client would get this again and again.
+                // Nothing of the request is kept. A client would get the same response again.
                 explanation.status = Some(Response::TooManyRequests(Overload::QueueFull).status());
                 "its events would be more than 32 times larger than the request: send smaller batches, \
                  or less in the batch's context and traits"
@@ -151,7 +151,7 @@ impl Explainer {
         explanation
     }
 
-    /// The page load that a request for the settings stands for.
+    /// Returns the page load that a request for the project settings implies.
     fn initial_pageview(&mut self, call: &Call, key: &str) -> Mapped {
         let source = self.config.source_index(key).and_then(|index| self.config.sources.get(index));
         if !source.is_some_and(|source| source.initial_pageview) {
@@ -224,7 +224,7 @@ impl Explainer {
         Mapped { messages: messages.collect(), sanitized: stats.sanitized, is_overflowed: false }
     }
 
-    /// Why a message gives no event, in a sentence.
+    /// Returns the sentence for a skip reason.
     fn because(&self, outcome: &MessageOutcome) -> Option<String> {
         let source = outcome.source.and_then(|index| self.config.sources.get(index));
         let reason = outcome.skipped?.label();
@@ -247,7 +247,7 @@ impl Explainer {
         })
     }
 
-    /// The response's sentence, and what to do.
+    /// Returns the message of the response, and what to do about it.
     fn describe(&self, reason: &BadRequestReason) -> String {
         let mut text = reason.message().into_owned();
         if *reason == BadRequestReason::InvalidWriteKey && self.write_key.is_none() {
@@ -265,11 +265,12 @@ impl Explainer {
 struct Mapped {
     messages: Vec<Message>,
     sanitized: u64,
-    /// The events are many times larger than the request: see [`EventBuffer::is_overflowed`].
+    /// Whether the events are many times larger than the request: see
+    /// [`EventBuffer::is_overflowed`].
     is_overflowed: bool,
 }
 
-/// An event's JSON. It is valid: the filter has written it.
+/// Returns an event's JSON, which is valid because the filter has written it.
 fn raw_json(json: &[u8]) -> Box<RawValue> {
     let text = String::from_utf8_lossy(json).into_owned();
     RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
@@ -280,7 +281,8 @@ fn type_name(message_type: MessageType) -> String {
 }
 
 impl Explanation {
-    /// For people, in colour: the printer removes it where it is not wanted.
+    /// Formats the explanation for people, in colour. The printer removes the colour if it is not
+    /// wanted.
     pub(crate) fn render(&self) -> String {
         let bold = Style::new().bold();
         let color = if self.status.is_none_or(|status| status < 400) {
@@ -290,7 +292,7 @@ impl Explanation {
         };
         let status_style = Style::new().bold().fg_color(Some(color.into()));
         let status = self.status.map_or_else(|| "→".to_owned(), |status| status.to_string());
-        // Paths of pixels contain the message, and those of settings a key.
+        // Paths of pixels contain the message, and paths of project settings contain a key.
         let path = self.path.split('?').next().unwrap_or_default();
         let mut text =
             format!("{bold}{} {path}{bold:#} {status_style}{status}{status_style:#}", self.method);

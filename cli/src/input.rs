@@ -1,4 +1,4 @@
-//! The calls that `explain` reads: a message, a batch, or recorded HTTP requests.
+//! Reads the calls for `explain`: a message, a batch, or recorded HTTP requests.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -26,7 +26,7 @@ impl Call {
         }
     }
 
-    /// The value of a header, empty where there is none.
+    /// Returns the value of a header; empty if there is none.
     pub(crate) fn header(&self, name: &str) -> &[u8] {
         let found = self.headers.iter().find(|(header, _)| header.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_bytes()).unwrap_or_default()
@@ -64,7 +64,7 @@ fn post() -> String {
     "POST".to_owned()
 }
 
-/// Reads calls. The text of a message is passed on as it is, so that numbers keep their digits.
+/// Reads calls. The text of a message is not changed, so that numbers keep their digits.
 pub(crate) fn parse(text: &str) -> Result<Vec<Call>, String> {
     let text = text.trim_start_matches('\u{feff}').trim();
     if let Some(call) = parse_http(text) {
@@ -99,7 +99,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Call>, String> {
         }
     };
     let known = ["track", "page", "screen", "identify", "group", "alias"];
-    // A batch tells why a message of another type is skipped.
+    // With the path of a batch, a message of another type gets its skip reason.
     if known.contains(&message_type.as_str()) {
         Ok(vec![Call::post(format!("/v1/{message_type}"), text)])
     } else {
@@ -114,7 +114,7 @@ fn from_json<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, String> {
     })
 }
 
-/// Whether a JSON text is a recorded request rather than a message.
+/// Whether a JSON text is a recorded request and not a message.
 fn is_recorded(text: &str) -> bool {
     serde_json::from_str::<BTreeMap<String, &RawValue>>(text).is_ok_and(|members| {
         let has = |name| members.contains_key(name);
@@ -131,7 +131,7 @@ fn parse_recorded(text: &str) -> Result<Call, String> {
     let body = if let Some(base64) = recorded.body_base64 {
         STANDARD.decode(base64).map_err(|error| format!("body_base64: {error}"))?
     } else {
-        // Recorded as text, it has been decoded already.
+        // A body that was recorded as text is already decoded.
         headers.retain(|(name, _)| !name.eq_ignore_ascii_case("content-encoding"));
         match (recorded.body_text, recorded.body) {
             (Some(text), _) => text.into_bytes(),
@@ -145,7 +145,8 @@ fn parse_recorded(text: &str) -> Result<Call, String> {
     Ok(Call { method: recorded.method, path: recorded.path, headers, body })
 }
 
-/// A request as HTTP/1.1 writes it: `POST /v1/track HTTP/1.1`, headers, an empty line, the body.
+/// Reads a request in the form of HTTP/1.1: `POST /v1/track HTTP/1.1`, headers, an empty line, the
+/// body.
 fn parse_http(text: &str) -> Option<Call> {
     let (head, body) =
         text.split_once("\r\n\r\n").or_else(|| text.split_once("\n\n")).unwrap_or((text, ""));
@@ -167,7 +168,6 @@ fn parse_http(text: &str) -> Option<Call> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 

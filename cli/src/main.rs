@@ -1,6 +1,8 @@
-//! `keen-edge`: checks an Envoy configuration, explains what becomes of a call, and prints the JSON Schema.
+//! `keen-edge` checks an Envoy configuration, explains what the filter does with a call, and prints
+//! the JSON Schema.
 //!
-//! Exit codes: 0, all is well; 1, mistakes were found, or a call gets an error; 2, wrong usage, or a file that cannot be used.
+//! Exit codes: 0, no mistakes; 1, mistakes were found, or a call gets an error; 2, wrong usage, or
+//! a file that cannot be used.
 
 mod check;
 mod envoy;
@@ -79,9 +81,9 @@ enum Command {
 }
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
-/// Exit code of mistakes that were found.
+/// Exit code if mistakes were found.
 const MISTAKES: u8 = 1;
-/// Exit code of wrong usage, as clap has it, and of unusable files.
+/// Exit code for wrong usage (clap's own) and for unusable files.
 const UNUSABLE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -147,7 +149,7 @@ fn read_call(path: &Path) -> Result<String, FileError> {
     text.map_err(|error| FileError::new(path, error.to_string()))
 }
 
-/// The write key of a configuration with one source.
+/// Returns the write key of a configuration with one source.
 fn only_write_key(configuration: &[u8]) -> Option<String> {
     let configuration: serde_json::Value = serde_json::from_slice(configuration).ok()?;
     let mut keys = configuration.get("sources")?.as_object()?.keys();
@@ -184,7 +186,7 @@ fn run_check(paths: &[PathBuf], strict: bool, json: bool) -> Result<u8, FileErro
     Ok(if failed { MISTAKES } else { 0 })
 }
 
-/// A report for people.
+/// Formats a report for people.
 fn render_report(report: &Report) -> String {
     let mut text = String::new();
     let bold = Style::new().bold();
@@ -217,7 +219,8 @@ fn render_report(report: &Report) -> String {
     text
 }
 
-/// Prints to standard output, without colour where that is no terminal. A reader that has gone is no error.
+/// Prints to standard output, without colour if that is not a terminal. A closed pipe is not an
+/// error.
 fn print(text: &str) {
     let _ = anstream::stdout().write_all(text.as_bytes());
 }

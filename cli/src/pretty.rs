@@ -1,8 +1,8 @@
-//! JSON for people: indented and coloured, with every digit and name as it is.
+//! Formats JSON for people: indented and coloured, with every digit and name unchanged.
 
 use anstyle::{AnsiColor, Style};
 
-/// Appends a valid JSON text. `indent`: of its last line.
+/// Appends a valid JSON text. `indent`: the indentation of its last line.
 pub(crate) fn push_json(out: &mut String, json: &str, indent: usize) {
     let name_style = Style::new().fg_color(Some(AnsiColor::Cyan.into()));
     let mut depth = 0_usize;
@@ -15,7 +15,7 @@ pub(crate) fn push_json(out: &mut String, json: &str, indent: usize) {
             '{' | '[' => {
                 out.push(first);
                 if after.starts_with(['}', ']']) {
-                    // Empty: closed on the same line.
+                    // An empty array or object is closed on the same line.
                     out.push_str(after.get(..1).unwrap_or_default());
                     rest = after.get(1..).unwrap_or_default().trim_start();
                     continue;
@@ -42,7 +42,7 @@ pub(crate) fn push_json(out: &mut String, json: &str, indent: usize) {
     }
 }
 
-/// The length of the first token of a JSON text.
+/// Returns the length of the first token of a JSON text.
 fn token_length(text: &str) -> usize {
     let bytes = text.as_bytes();
     match bytes.first() {

@@ -1,14 +1,5 @@
-//! `keen-edge check` and `keen-edge schema`, run as a program on variants of the repository's envoy.yaml.
-
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "tests may fail loudly"
-)]
+//! Runs `keen-edge check` and `keen-edge schema` as a program, on variants of the repository's
+//! envoy.yaml.
 
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -26,7 +17,7 @@ fn envoy_yaml() -> Value {
     serde_saphyr::from_str(&std::fs::read_to_string(shipped()).unwrap()).unwrap()
 }
 
-/// The filter's own configuration.
+/// Returns the filter's own configuration.
 fn settings(bootstrap: &mut Value) -> &mut Value {
     bootstrap.pointer_mut(&format!("{PLUGIN}/configuration/value")).unwrap()
 }
@@ -46,7 +37,7 @@ fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// Runs `check` on a bootstrap; gives the exit code and what was printed.
+/// Runs `check` on a bootstrap. Returns the exit code and the output.
 fn check(name: &str, bootstrap: &Value) -> (i32, String) {
     let path = file(&format!("{name}.json"), &bootstrap.to_string());
     let output = keen_edge(&["check", path.to_str().unwrap()]);
@@ -81,7 +72,7 @@ fn every_mistake_of_the_filter_is_reported_as_the_filter_does() {
 }
 
 #[test]
-fn mistakes_of_the_filter_hide_no_others() {
+fn mistakes_of_the_filter_do_not_hide_others() {
     let mut bootstrap = envoy_yaml();
     settings(&mut bootstrap)["delivery"]["retrys"] = json!(1);
     set(&mut bootstrap, HCM, "stream_idle_timeout", json!("7s"));
@@ -98,7 +89,7 @@ fn mistakes_of_the_filter_hide_no_others() {
     }
 }
 
-/// A change to envoy.yaml, whether it is an error, and what is reported.
+/// A change to envoy.yaml, whether it is an error, and the expected output.
 type Case = (&'static str, fn(&mut Value), bool, &'static str);
 
 fn set(bootstrap: &mut Value, parent: &str, name: &str, value: Value) {
@@ -340,13 +331,13 @@ fn each_mistake_that_the_filter_cannot_see_is_reported_alone() {
         let summary = if *is_error { "  1 error, 0 warnings\n" } else { "  0 errors, 1 warning\n" };
         assert!(text.ends_with(summary), "{name}: {text}");
         assert_eq!(code, i32::from(*is_error), "{name}");
-        // What to do.
+        // The report says what to do.
         assert_eq!(text.matches("    → ").count(), 1, "{name}: {text}");
     }
 }
 
 #[test]
-fn strict_makes_warnings_fail() {
+fn strict_option_makes_warnings_fail() {
     let mut bootstrap = envoy_yaml();
     remove(&mut bootstrap, HCM, "use_remote_address");
     let path = file("strict.json", &bootstrap.to_string());
@@ -355,7 +346,7 @@ fn strict_makes_warnings_fail() {
 }
 
 #[test]
-fn waiting_limits_do_not_matter_where_no_caller_waits() {
+fn short_timeouts_without_waiting_callers_are_no_mistake() {
     let mut bootstrap = envoy_yaml();
     set(&mut bootstrap, HCM, "stream_idle_timeout", json!("3s"));
     settings(&mut bootstrap)["delivery"]["ack"] = json!("accepted");
@@ -459,7 +450,8 @@ fn files_that_envoy_discovers_are_checked_too() {
     let from =
         |path: &str| json!({"path_config_source": {"path": path}, "resource_api_version": "V3"});
 
-    // The filter by ECDS, the listener by LDS, the clusters by CDS; paths are relative to the bootstrap.
+    // The filter is discovered by ECDS, the listener by LDS, the clusters by CDS. Paths are
+    // relative to the bootstrap.
     let filter = bootstrap.pointer_mut(&format!("{HCM}/http_filters/0")).unwrap();
     let ecds = json!({"name": "keen_edge", "typed_config": filter["typed_config"].take()});
     *filter =
@@ -532,7 +524,7 @@ fn unusable_files_exit_with_2() {
 }
 
 #[test]
-fn schema_is_the_one_in_the_repository() {
+fn schema_command_prints_the_schema_of_the_repository() {
     let output = keen_edge(&["schema"]);
     let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config.schema.json");
     assert_eq!(stdout(&output), std::fs::read_to_string(committed).unwrap());

@@ -1,17 +1,10 @@
-//! The commands in docs/cli.md print what it says.
-
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests may fail loudly"
-)]
+//! The commands in docs/cli.md print the output that the document shows.
 
 use std::path::Path;
 use std::process::Command;
 
-/// Commands and their output: `$ command`, then lines up to the next command or the end of the block.
+/// Returns commands and their output: `$ command`, then lines up to the next command or the end of
+/// the block.
 fn examples(document: &str) -> Vec<(String, String)> {
     let mut examples: Vec<(String, String)> = Vec::new();
     let mut in_block = false;

@@ -1,14 +1,5 @@
-//! `keen-edge explain`, run as a program: the golden cases, the recorded requests, and its own output.
-
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "tests may fail loudly"
-)]
+//! Runs `keen-edge explain` as a program: on the golden cases, on recorded requests, and on other
+//! input.
 
 #[path = "../../tests/golden/cases.rs"]
 mod cases;
@@ -23,7 +14,7 @@ const ADDRESS: &str = "203.0.113.7";
 const RECEIVED_AT: &str = "2026-11-23T22:03:12.908Z";
 const KEEN_KEY: &str = "ABCDEF0123456789ABCDEF0123456789";
 
-/// An ECDS file with a filter that has these sources.
+/// Returns an ECDS file with a filter that has these sources.
 fn config_file(name: &str, sources: &Value) -> PathBuf {
     let settings = json!({"keen": {"cluster": "keen"}, "sources": sources});
     let configuration =
@@ -54,7 +45,7 @@ fn explain(config: &Path, arguments: &[&str], call: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // A program that refuses its arguments ends before it has read the call.
+    // A program that refuses its arguments exits before it has read the call.
     let _ = child.stdin.take().unwrap().write_all(call.as_bytes());
     child.wait_with_output().unwrap()
 }
@@ -72,14 +63,14 @@ fn in_json(config: &Path, call: &str) -> Value {
 }
 
 #[test]
-fn golden_cases_give_their_events() {
+fn golden_cases_become_their_events() {
     let received = Received { address: ADDRESS, between: [RECEIVED_AT, RECEIVED_AT] };
     let mut failed = Vec::new();
     let cases = cases::all();
     for case in &cases {
         let config = config_file("golden", &json!({"writeKey": case.settings}));
         let headers = json!(case.headers).to_string();
-        // The body as it is in the file: a tree would lose digits and equal names.
+        // The raw JSON of the case. `Value` would lose digits and duplicate names.
         let path = json!(case.path);
         let call = format!(
             r#"{{"method":"POST","path":{path},"headers":{headers},"body":{}}}"#,
@@ -187,7 +178,7 @@ fn users_are_remembered_from_one_call_to_the_next() {
 }
 
 #[test]
-fn client_of_a_recorded_request_counts() {
+fn recorded_request_with_browser_agent_has_client_address() {
     let call = json!({
         "method": "POST", "path": "/v1/t", "headers": {"User-Agent": "Mozilla/5.0"},
         "body": {"event": "x", "userId": "u"},
@@ -197,7 +188,7 @@ fn client_of_a_recorded_request_counts() {
 }
 
 #[test]
-fn several_sources_need_a_key() {
+fn call_to_several_sources_requires_a_key() {
     let source = |project| json!({"projectId": project});
     let (first, second) = ("9181bcd23843312d87000000", "9181bcd23843312d87000001");
     let config = config_file("several", &json!({"a1": source(first), "b1": source(second)}));
@@ -216,7 +207,7 @@ fn several_sources_need_a_key() {
 }
 
 #[test]
-fn requests_without_messages_are_named() {
+fn requests_without_messages_are_explained() {
     let config = one_source("others");
     for (method, path, want) in [
         (
@@ -259,7 +250,7 @@ fn pixel_is_explained() {
 }
 
 #[test]
-fn colour_is_for_terminals() {
+fn output_is_coloured_only_on_a_terminal() {
     let config = one_source("colour");
     let call = r#"{"event": "x", "userId": "u"}"#;
     assert!(!text(&config, call).1.contains('\u{1b}'));
@@ -276,7 +267,7 @@ fn colour_is_for_terminals() {
 }
 
 #[test]
-fn unusable_input_says_what_to_do() {
+fn unusable_input_is_refused_with_help() {
     let good = one_source("unusable");
     let wrong = config_file("wrong", &json!({"k": {"projectId": "x", "writeKey": KEEN_KEY}}));
     let missing = Path::new("missing.yaml");

@@ -1,6 +1,6 @@
 // Prints the Grafana dashboard of keen-edge as JSON: `npm ci && npm run build`. scripts/grafana.sh does both.
 //
-// Each query is asked of a real Prometheus by tests/observability, which expects a series with the labels of the legend.
+// tests/observability runs each query in a real Prometheus, and expects a series with the labels of the legend.
 
 import {
   BigValueColorMode,
@@ -305,7 +305,7 @@ const rows: [title: string, panels: Panel[]][] = [
       graph(
         {
           title: "Events that Keen rejected",
-          description: "By project and Keen's error name. The log names source and collection.",
+          description: "By project and Keen's error name. The log names sources, collection and error.",
           unit: "cps",
           queries: [["{{project}}: {{error}}", sum(rate("keen_edge_events_rejected"), "project", "error")]],
         },

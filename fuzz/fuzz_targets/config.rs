@@ -1,4 +1,5 @@
-//! A configuration, as JSON or as a Struct in its wire form: read, or refused with a pointer and a rule.
+//! Parses a configuration, as JSON or as a Struct in its wire form. It is read, or refused with a
+//! pointer and a rule.
 #![no_main]
 
 use keen_edge::config::Config;

@@ -22,7 +22,9 @@ impl Bytes<'_> {
     fn response(&mut self) -> ScriptedResponse {
         match self.next() {
             0..100 => ScriptedResponse::Results(0),
-            100..150 => ScriptedResponse::Results((0..8).fold(0, |bits, _| (bits << 8) | self.next() as u64)),
+            100..150 => ScriptedResponse::Results(
+                (0..8).fold(0, |bits, _| (bits << 8) | self.next() as u64),
+            ),
             150..160 => ScriptedResponse::DispatchFailed,
             other => {
                 let (status, reply, retry_after) = STATUSES[other % STATUSES.len()];
@@ -43,7 +45,9 @@ impl Bytes<'_> {
         match self.next() {
             0..90 => {
                 let (waits, count) = (self.next() % 5 > 0, self.next() % 12);
-                let event = |bytes: &mut Self| (bytes.next() % PROJECTS, (bytes.next() % 4) as u8, bytes.next());
+                let event = |bytes: &mut Self| {
+                    (bytes.next() % PROJECTS, (bytes.next() % 4) as u8, bytes.next())
+                };
                 Step::Submit { waits, events: (0..count).map(|_| event(self)).collect() }
             }
             90..190 => Step::Settle { which: self.next(), response: self.response() },

@@ -1,4 +1,5 @@
-//! Keen's reply: exactly one result for each event of the request, or no confirmation at all.
+//! Parses a reply of Keen. It gives exactly one result for each event of the request, or no
+//! confirmation at all.
 #![no_main]
 
 use keen_edge::delivery::classify::{CalloutOutcome, CalloutResponse, classify};

@@ -1,5 +1,6 @@
-//! A request of any bytes is refused, or mapped to events that Keen accepts, each of them. It costs a small multiple of what
-//! an ordinary batch of its size costs, and the users it tells of stay within their bounds.
+//! A request of any bytes is rejected, or mapped to events that Keen accepts. Its cost is a small
+//! multiple of that of an ordinary batch of its size, and the users it identifies stay within their
+//! bounds.
 //!
 //! Run it with `-max_len=524292`: bodies up to `limits.bodyBytes`, and four bytes for the head.
 #![no_main]
@@ -31,7 +32,7 @@ fn config() -> &'static Config {
     })
 }
 
-/// The head's bytes choose among these, and the rest is the body.
+/// The bytes of the head choose one of these. The rest of the input is the body.
 const PATHS: [&[u8]; 8] = [
     b"/v1/batch",
     b"/v1/track",
@@ -73,34 +74,34 @@ fuzz_target!(|data: &[u8]| {
     }
     let mut memory = BTreeMap::new();
     for now in [1_795_471_392_908_000, 1_795_471_393_908_000] {
-        // The second time the users are known.
+        // In the second round the users are known.
         let mut users = UserTransaction::new(&mut memory, config().users, now);
-        let mut offer = EventBuffer::new(LIMIT);
+        let mut buffer = EventBuffer::new(LIMIT);
         let Ok(stats) = map_request(
             config(),
             request,
             |_| client,
             || "made".to_owned(),
             &mut users,
-            &mut offer,
+            &mut buffer,
         ) else {
             return;
         };
-        keen_takes(&offer, &stats);
+        keen_takes(&buffer, &stats);
         users.commit();
     }
-    // A ledger has a fixed size; what else there is are users.
+    // The usage index has a fixed size. All other bytes are users.
     let bytes: usize = memory.values().map(|(value, _): &(Vec<u8>, u32)| value.len()).sum();
     assert!(bytes <= 4_112 + 2_000, "{bytes} bytes of users");
 });
 
-/// A smaller body is mapped faster than a clock can tell.
+/// Mapping a smaller body takes less time than a clock can measure.
 const MIN_TIMED_BYTES: usize = 16_384;
-/// A body may cost so many times what an ordinary batch of its size costs. The test in tests/abi/tests/cost.rs counts
-/// instructions and is stricter; here the machine's other work disturbs the clock.
+/// Maximum cost of a body divided by that of an ordinary batch of its size. tests/abi/tests/cost.rs
+/// counts instructions and is stricter; here other work on the machine disturbs the clock.
 const MAX_RATIO: u32 = 12;
 
-/// The time that mapping takes: the least of several rounds.
+/// Returns the time of mapping: the minimum of several rounds.
 fn least_time(request: Request<'_>, client: Client<'_>, rounds: usize) -> Duration {
     let round = |_| {
         let mut memory = BTreeMap::new();
@@ -120,7 +121,7 @@ fn least_time(request: Request<'_>, client: Client<'_>, rounds: usize) -> Durati
     (0..rounds).map(round).min().unwrap_or_default()
 }
 
-/// The time that 64 KiB of an ordinary batch take.
+/// Returns the time for 64 KiB of an ordinary batch.
 fn ordinary_time(client: Client<'_>) -> Duration {
     static TIME: OnceLock<Duration> = OnceLock::new();
     *TIME.get_or_init(|| {
@@ -151,12 +152,12 @@ fn costs_a_small_multiple(request: Request<'_>, client: Client<'_>) {
     }
 }
 
-fn keen_takes(offer: &EventBuffer, stats: &RequestStats) {
+fn keen_takes(buffer: &EventBuffer, stats: &RequestStats) {
     assert!(
-        offer.is_overflowed()
-            || stats.messages.iter().map(|m| m.events).sum::<usize>() == offer.len()
+        buffer.is_overflowed()
+            || stats.messages.iter().map(|m| m.events).sum::<usize>() == buffer.len()
     );
-    for Event { destination, collection, json: event } in offer.events() {
+    for Event { destination, collection, json: event } in buffer.events() {
         assert!(destination < config().destinations.len());
         mock_keen::rules::check_collection_name(collection)
             .unwrap_or_else(|refusal| panic!("{collection:?}: {refusal:?}"));

@@ -92,8 +92,8 @@ pub enum FaultKind {
         #[serde(default)]
         description: String,
     },
-    /// Answers this status, and stores nothing, if the call contains an event in which a property has
-    /// this value: an event that Keen cannot process, whatever its neighbours are.
+    /// Answers this status, and stores nothing, if the call contains an event in which a property
+    /// has this value: an event that Keen cannot process, whatever its neighbours are.
     Poison {
         /// A property name, or a dotted path into objects.
         property: String,
@@ -401,9 +401,8 @@ impl Faults {
     }
 }
 
-/// A fault from which a client should recover without loss, or none.
+/// Returns a fault from which a client should recover without loss, or none.
 fn chaos(random: &mut u64, rate: f64) -> Option<FaultKind> {
-    #[expect(clippy::cast_precision_loss, reason = "a probability needs no more precision")]
     let chance = (next(random) >> 11) as f64 / (1_u64 << 53) as f64;
     if chance >= rate {
         return None;
@@ -425,7 +424,7 @@ fn chaos(random: &mut u64, rate: f64) -> Option<FaultKind> {
     })
 }
 
-/// SplitMix64: small, and the same on every machine.
+/// SplitMix64. It is small and gives the same numbers on every machine.
 fn next(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut mixed = *state;
@@ -434,7 +433,7 @@ fn next(state: &mut u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// The status of a poison fault, if it applies to this event.
+/// Returns the status of a poison fault, if the fault applies to this event.
 pub(crate) fn poison_status(kind: &FaultKind, event: &Value) -> Option<u16> {
     let FaultKind::Poison { property, value, status } = kind else { return None };
     (property_at(event, property) == Some(value)).then_some(*status)
@@ -444,7 +443,7 @@ fn property_at<'a>(event: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.').try_fold(event, |value, name| value.get(name))
 }
 
-/// The refusal, if this fault applies to this event.
+/// Returns the refusal, if this fault applies to this event.
 pub(crate) fn refuses(
     kind: &FaultKind,
     collection: &str,

@@ -1,4 +1,4 @@
-//! One call to the write API: route, key, body, rules, reply. RULES.md has the rules.
+//! One call to the write API: route, key, body, rules, reply. RULES.md lists the rules.
 
 use crate::Shared;
 use crate::conn::{CutError, streamed};
@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// How a call ends.
+/// The end of a call.
 pub(crate) enum Outcome {
     /// A reply.
     Reply(Response<Body>),
@@ -232,7 +232,7 @@ impl Call {
         Outcome::Reply(response)
     }
 
-    /// The key: the `Authorization` header without a scheme, or `api_key` in the query.
+    /// Returns the key: the `Authorization` header without a scheme, or `api_key` in the query.
     fn key(&self) -> Option<String> {
         let bare = self.parts.headers.get(header::AUTHORIZATION);
         bare.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
@@ -367,7 +367,7 @@ impl Call {
         Ok((replies::bulk(&results), results))
     }
 
-    /// An event in the query, for clients that can only send a GET.
+    /// Handles an event in the query, for clients that can only send a GET.
     fn get_event(
         &self,
         project: &str,
@@ -419,15 +419,15 @@ impl Call {
 
 type Results = Vec<(String, Vec<Result<(), Refusal>>)>;
 
-/// Merges what an access key adds into an event; gives its text, where that made a difference.
-/// The key's properties win, as they are what its owner can rely on.
+/// Merges the properties of an access key into an event. Returns the new text if it changed. The
+/// key's properties win, because its owner relies on them.
 fn fill(event: &mut Value, autofill: &Map<String, Value>) -> Option<String> {
     let properties = event.as_object_mut().filter(|_| !autofill.is_empty())?;
     properties.extend(autofill.clone());
     Some(event.to_string())
 }
 
-/// The refusals a test refusal_faults, and which of them this call has met.
+/// The refusal faults of a test, and those that this call has met.
 struct RefusalFaults {
     shared: Arc<Shared>,
     refusals: Vec<(FaultKind, bool)>,
@@ -472,7 +472,7 @@ impl Drop for RefusalFaults {
     }
 }
 
-/// Standard and URL-safe, with and without padding: Keen's SDKs use all of them.
+/// Decodes standard and URL-safe base64, with and without padding. Keen's SDKs use all of them.
 fn decode_base64(data: &str) -> Result<Vec<u8>, Rejection> {
     const CONFIG: GeneralPurposeConfig = GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)

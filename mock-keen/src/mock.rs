@@ -295,7 +295,7 @@ impl MockKeen {
         self.shared.stop();
         let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(serving) = serving {
-            // A panic in there shows in the test's output.
+            // A panic of the thread shows in the test's output.
             let _ = serving.await;
         }
     }

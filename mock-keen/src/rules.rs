@@ -30,8 +30,8 @@ pub const MAX_TOKEN_CHARS: usize = 64;
 pub const MAX_EVENT_BYTES: usize = 900_000;
 /// The largest bulk body, in bytes (Keen's docs on limits).
 pub const MAX_BATCH_BYTES: usize = 10_000_000;
-/// Deeper nesting is refused as invalid JSON. Keen documents no limit; this one bounds the stack that
-/// parsing and dropping an event need.
+/// Deeper nesting is refused as invalid JSON. Keen documents no limit; this one bounds the stack
+/// that parsing and dropping an event need.
 pub const MAX_DEPTH: usize = 1_500;
 
 /// Why Keen refuses an event: the `error_code` of a single call, the `name` in a bulk result.

@@ -178,11 +178,11 @@ impl<T> Ring<T> {
     }
 }
 
-/// Rows event for pages that connect later or reconnect.
+/// Maximum number of rows that are kept for pages that connect later or reconnect.
 const RECENT: usize = 500;
-/// Collections with their own counts; further ones share one entry.
+/// Maximum number of collections with their own counts. All others share one entry.
 const COUNTED_COLLECTIONS: usize = 1_000;
-/// Maximum bytes event of a refused event.
+/// Maximum bytes that are kept of a refused event.
 const REFUSED_TEXT: usize = 16 << 10;
 
 struct Inner {
@@ -222,7 +222,7 @@ impl Inner {
     }
 }
 
-/// What changed since the page's last update.
+/// The changes since the page's last update.
 pub(crate) struct Update {
     pub(crate) epoch: u64,
     pub(crate) seq: u64,
@@ -246,7 +246,8 @@ impl Store {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // After a panic elsewhere at most one event is counted half, which a test would notice.
+        // After a panic in another thread at most one event is counted by half, which a test would
+        // notice.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -412,7 +413,7 @@ impl Store {
             .collect()
     }
 
-    /// The same as text, which is cheap enough under load.
+    /// Returns the same events as text, which is cheap enough under load.
     pub(crate) fn texts(&self, wanted: impl Fn(&str, &str) -> bool) -> Vec<EventText> {
         let inner = self.lock();
         let wanted =
@@ -442,7 +443,8 @@ impl Store {
             .collect()
     }
 
-    /// The changes after `seq`. If `epoch` is not the current one, everything that is still event.
+    /// Returns the changes after `seq`. If `epoch` is not the current one, returns everything that
+    /// is still kept.
     pub(crate) fn update_since(&self, epoch: u64, seq: u64) -> Update {
         let inner = self.lock();
         let fresh = epoch != inner.epoch;

@@ -1,5 +1,5 @@
-//! The write API over HTTP: routes, keys, replies byte for byte, bulk calls, sizes. RULES.md has the
-//! sources.
+//! The write API over HTTP: routes, keys, replies byte for byte, bulk calls, sizes. RULES.md has
+//! the sources.
 
 mod common;
 
@@ -19,8 +19,8 @@ fn recorded(text: &str) -> (Vec<(String, String)>, &str) {
     (headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(), body)
 }
 
-/// Compares with a recording: the body byte for byte, and the headers that do not depend on time,
-/// connection or length.
+/// Compares a reply with a recording: the body byte for byte, and the headers that do not depend on
+/// time, connection or length.
 fn assert_as_recorded(reply: &Reply, text: &str) {
     let (headers, body) = recorded(text);
     assert_eq!(reply.text(), body.trim_end_matches('\n'));

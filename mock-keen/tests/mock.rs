@@ -351,7 +351,7 @@ fn fault_json_matches_docs() {
         written(Fault::delay(5).forever().project("p").after_ms(1)),
         json!({"kind": "delay", "ms": 5, "times": "forever", "project": "p", "after_ms": 1})
     );
-    // Every fault in the help and in the rustdoc.
+    // The help and the rustdoc show every fault.
     let help = Command::new(env!("CARGO_BIN_EXE_mock-keen")).arg("--help").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     let docs = include_str!("../src/lib.rs");
@@ -418,7 +418,7 @@ async fn control_api_accepts_faults() {
     assert_eq!(post(&keen, "a", EVENT).status, 201);
 }
 
-/// The next message of a stream: id and data.
+/// Returns the next message of a stream: id and data.
 fn message(lines: &mut impl Iterator<Item = std::io::Result<String>>) -> (String, Value) {
     let mut id = String::new();
     for line in lines {

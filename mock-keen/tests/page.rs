@@ -1,7 +1,7 @@
 //! The page in a real headless Chromium.
 //!
-//! `CHROMIUM` is the browser's path if it is not on the `PATH`. With `PAGE_SHOTS=<dir>` the test saves
-//! screenshots there.
+//! `CHROMIUM` is the browser's path if it is not on the `PATH`. With `PAGE_SHOTS=<dir>` the test
+//! saves screenshots there.
 
 mod common;
 
@@ -73,7 +73,7 @@ impl Browser {
             Some(addr.split('/').next()?.parse().unwrap())
         });
         let addr = addr.expect("Chromium ended before it listened");
-        // Chromium blocks if its output is not read.
+        // Chromium stops if its output is not read.
         std::thread::spawn(move || lines.for_each(drop));
         let tabs = Connection::open(addr).call("GET /json/list", &[], b"").unwrap().json();
         let tab = tabs.as_array().unwrap().iter().find(|tab| tab["type"] == "page").unwrap();
@@ -101,7 +101,7 @@ impl Browser {
         }
     }
 
-    /// The value of a script, or its error.
+    /// Returns the value of a script, or its error.
     fn evaluate(&mut self, script: &str) -> Result<Value, Value> {
         let params = json!({"expression": script, "returnByValue": true, "awaitPromise": true});
         let result = self.call("Runtime.evaluate", &params);
@@ -116,7 +116,7 @@ impl Browser {
         self.evaluate(script).unwrap_or_else(|failure| panic!("{script}: {failure}"))
     }
 
-    /// Waits until a script has this value. It may fail before, while nodes are missing.
+    /// Waits until a script has this value. The script may fail at first, while nodes are missing.
     #[track_caller]
     fn wait(&mut self, script: &str, wanted: impl Into<Value>) {
         let wanted = Ok(wanted.into());
@@ -209,7 +209,7 @@ fn order(id: &str, total: f64) -> String {
     .to_string()
 }
 
-/// One test, because starting the browser takes most of the time.
+/// The page has one test, because starting the browser takes most of the time.
 #[tokio::test]
 async fn page_shows_events_live() {
     let keen = keen().await;

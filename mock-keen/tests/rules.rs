@@ -5,12 +5,12 @@ use mock_keen::rules::{
 };
 use serde_json::{Value, json};
 
-/// The name of the refusal; empty if the event is accepted.
+/// Returns the name of the refusal; empty if the event is accepted.
 fn refusal_name(event: Value) -> String {
     check_event(&event).map_or_else(|refusal| refusal.name, |()| String::new())
 }
 
-/// The same for an event as text, which keeps the digits of numbers.
+/// Returns the same for an event as text, which keeps the digits of numbers.
 fn refusal_name_of_text(text: &str) -> String {
     match read_event(text.as_bytes()) {
         Ok(event) => refusal_name(event.value),

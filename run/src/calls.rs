@@ -1,21 +1,21 @@
-//! One call through Envoy, and the line that is printed for it.
+//! A call through Envoy, and the line that is printed for it.
 
 use crate::terminal::{Colour, Style};
 use serde_json::Value;
 
-/// Different outcomes shown in one line; a batch may have thousands of messages.
+/// Maximum number of different outcomes in one line. A batch may have thousands of messages.
 const MAX_OUTCOMES_SHOWN: usize = 5;
 
-/// What the filter did with one message, read from its debug log.
+/// The outcome of one message, read from the filter's debug log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
-    /// The request's `x-request-id`, where the filter logs it.
+    /// The request's `x-request-id`, if the filter logs it.
     pub(crate) request_id: Option<String>,
     pub(crate) message_type: String,
     pub(crate) outcome: Outcome,
 }
 
-/// How a message ended.
+/// The end of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The collections of its events.
@@ -137,7 +137,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// The access log's JSON format, as Envoy's configuration wants it.
+    /// Returns the access log's JSON format for Envoy's configuration.
     pub(crate) fn access_log_format() -> Value {
         serde_json::json!({
             "request": "%REQ(X-REQUEST-ID)%",
@@ -150,10 +150,10 @@ impl Call {
         })
     }
 
-    /// Reads a line of that access log.
+    /// Parses a line of that access log.
     pub(crate) fn parse(line: &str) -> Option<Self> {
         let line: Value = serde_json::from_str(line).ok()?;
-        // Envoy writes null or "-" for what it does not have.
+        // Envoy writes null or "-" for missing values.
         let text = |name: &str| {
             let value = line[name].as_str().filter(|value| *value != "-");
             value.unwrap_or_default().to_owned()
@@ -171,7 +171,7 @@ impl Call {
         })
     }
 
-    /// The message type that the path names; `None` for batches and other paths.
+    /// Returns the message type that the path names. `None` for batches and other paths.
     pub(crate) fn message_type(&self) -> Option<&'static str> {
         let last = self.path.trim_end_matches('/').rsplit('/').next()?;
         match last {
@@ -185,13 +185,13 @@ impl Call {
         }
     }
 
-    /// Whether the path is a batch's.
+    /// Whether the path is that of a batch.
     pub(crate) fn is_batch(&self) -> bool {
         let last = self.path.trim_end_matches('/').rsplit('/').next();
         matches!(last, Some("batch" | "import" | "b"))
     }
 
-    /// The line that is printed.
+    /// Returns the line to print.
     pub(crate) fn line(&self, style: Style) -> String {
         let Self { method, path, status, reason, duration_ms, .. } = self;
         let colour = match status {
@@ -234,7 +234,7 @@ impl Call {
     }
 }
 
-/// Why a call failed. Only the filter's own reason, or Envoy's for what it ends itself.
+/// Returns why a call failed: the filter's own reason, or Envoy's if Envoy has ended the call.
 fn reason(status: u16, details: &str, flags: &str) -> String {
     match (status, flags) {
         (0, _) => "the client disconnected".to_owned(),
@@ -245,7 +245,7 @@ fn reason(status: u16, details: &str, flags: &str) -> String {
     }
 }
 
-/// Without the query, and with only the start of the write key in a settings path.
+/// Removes the query, and all but the start of the write key in a settings path.
 fn shorten_path(path: &str) -> String {
     let path = path.split('?').next().unwrap_or_default();
     let mut segments: Vec<String> = path.split('/').map(str::to_owned).collect();

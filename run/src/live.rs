@@ -1,4 +1,4 @@
-//! Follows Envoy's logs and joins each call with its messages.
+//! Reads Envoy's logs, and joins each call with its messages.
 
 use crate::calls::{Call, Message};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Messages kept for calls that are still waiting.
+/// Maximum number of messages that are kept for calls without a response so far.
 const MAX_PENDING_MESSAGES: usize = 50_000;
 
 /// The calls that pass through Envoy.
@@ -55,8 +55,8 @@ impl LiveCalls {
 
     fn join(&mut self, mut call: Call) -> Call {
         let mut rest = VecDeque::new();
-        // Without request ids the order has to do: one message for a path that names a type,
-        // and all of them for a batch.
+        // Without request ids the order decides: a path that names a type has one message, and a
+        // batch has all of them.
         let mut next_of_type = call.message_type();
         for message in self.pending.drain(..) {
             let belongs = match &message.request_id {
@@ -75,7 +75,7 @@ impl LiveCalls {
     }
 }
 
-/// The lines appended to a file since the last look.
+/// Reader of the lines that are appended to a file.
 struct Tail {
     path: PathBuf,
     offset: u64,

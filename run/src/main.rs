@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// How often the logs are read.
+/// Interval at which the logs are read.
 const POLL: Duration = Duration::from_millis(50);
 
 #[tokio::main(flavor = "current_thread")]
@@ -72,7 +72,7 @@ async fn run() -> Result<()> {
             println!("{}", call.line(style));
         }
         if let Some(status) = envoy.exited() {
-            // `make drain` has stopped it.
+            // `make drain` has stopped Envoy.
             if status.success() {
                 println!("Envoy has stopped.");
                 return Ok(());

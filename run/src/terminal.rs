@@ -19,8 +19,8 @@ pub(crate) enum Colour {
 }
 
 impl Style {
-    /// Coloured where stdout is a terminal, unless `NO_COLOR` (<https://no-color.org>) is set
-    /// or `TERM` is `dumb`.
+    /// Colours a text if stdout is a terminal, unless `NO_COLOR` (<https://no-color.org>) is set or
+    /// `TERM` is `dumb`.
     pub(crate) fn from_environment() -> Self {
         let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");

@@ -1,7 +1,5 @@
 //! `cors.allowOrigins`: patterns of the origins that may read responses.
 
-use super::reader::is_host_byte;
-
 /// An element of `cors.allowOrigins`.
 ///
 /// ```
@@ -67,6 +65,11 @@ impl OriginPattern {
                 .is_some_and(|label| !label.is_empty() && label.bytes().all(is_host_byte)),
         }
     }
+}
+
+/// Whether `b` may occur in a host with a port. IPv6 addresses are in brackets.
+pub(super) fn is_host_byte(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']')
 }
 
 #[cfg(test)]

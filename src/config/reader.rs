@@ -2,7 +2,7 @@
 //! continues with the default.
 
 use super::error::{ConfigError, push_name, quoted};
-use super::origin::OriginPattern;
+use super::origin::{OriginPattern, is_host_byte};
 use super::schema::{Default, Kind, SETTINGS, Setting};
 use serde_json::{Map, Number, Value};
 use std::cell::RefCell;
@@ -320,11 +320,6 @@ fn text_rule(kind: Kind, text: &str) -> Option<String> {
         }
         _ => None,
     }
-}
-
-/// Whether `b` may occur in a host with a port. IPv6 addresses are in brackets.
-pub(super) fn is_host_byte(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']')
 }
 
 fn is_host(text: &str) -> bool {

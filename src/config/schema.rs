@@ -186,7 +186,8 @@ settings! {
     TRACK_ALL_PAGES: "/sources/*/trackAllPages", Bool, OFF, common;
     /// `Viewed {category} Page` for page calls with a category.
     TRACK_CATEGORIZED_PAGES: "/sources/*/trackCategorizedPages", Bool, ON;
-    /// `Viewed {name} Page` for page calls with a name.
+    /// `Viewed {name} Page` for page calls with a name; with a category too,
+    /// `Viewed {category} {name} Page`.
     TRACK_NAMED_PAGES: "/sources/*/trackNamedPages", Bool, ON;
     /// With `trackAllPages`: `Loaded a Page` when a page loads analytics.js, before it calls
     /// anything.

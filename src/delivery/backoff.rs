@@ -29,8 +29,10 @@ impl Backoff {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn pause_after_failures_doubles_up_to_its_maximum() {
@@ -51,5 +53,24 @@ mod tests {
             std::iter::repeat_with(|| backoff.pause_ms(9, 5_000)).take(8).collect::<Vec<_>>()
         };
         assert_ne!(pauses(2), pauses(4));
+    }
+
+    #[test]
+    fn pauses_of_one_seed_are_spread_evenly() {
+        let mut backoff = Backoff::new(7);
+        let mut tenths = [0; 10];
+        for _ in 0..1_000 {
+            let jitter = usize::try_from(backoff.pause_ms(9, 5_000) - 2_500).unwrap_or(0);
+            tenths[jitter / 250] += 1;
+        }
+        assert!(tenths.iter().all(|count| (60..=140).contains(count)), "{tenths:?}");
+    }
+
+    #[test]
+    fn pauses_of_one_seed_do_not_repeat() {
+        let mut backoff = Backoff::new(7);
+        let pauses: BTreeSet<u64> = (0..60_000).map(|_| backoff.pause_ms(90, u64::MAX)).collect();
+        // A few of 3,276,800 possible pauses are the same by chance.
+        assert!(pauses.len() > 59_000, "{}", pauses.len());
     }
 }

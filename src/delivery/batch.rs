@@ -366,4 +366,26 @@ mod tests {
         }
         assert_eq!(events, 100);
     }
+
+    #[test]
+    fn take_larger_than_leaves_an_event_that_fits_exactly() {
+        for (max_bytes, larger) in [(22, 0), (21, 1)] {
+            let mut batch = Batch::default();
+            batch.push(None, "a", b"1234567890");
+            assert_eq!(batch.max_body_bytes(), 22);
+            assert_eq!(batch.take_larger_than(max_bytes).len(), larger);
+        }
+    }
+
+    #[test]
+    fn into_recycled_keeps_buffers_up_to_the_bound() {
+        let batch = || {
+            let mut batch = Batch::default();
+            batch.push(None, "a", &[b'1'; 100]);
+            batch
+        };
+        let bytes = batch().collections.values().map(Collection::heap_bytes).sum::<usize>();
+        assert!(batch().into_recycled(bytes).is_recycled());
+        assert!(!batch().into_recycled(bytes - 1).is_recycled());
+    }
 }

@@ -184,6 +184,7 @@ mod tests {
             ("Wed Oct 21 07:28:00 2015", DATE_MS - 1000, 1000),
             ("Wed, 21 Oct 2015 07:28:00 CET", DATE_MS - 1000, 0),
             ("Wed, 99 Oct 2015 07:28:00 GMT", DATE_MS - 1000, 0),
+            ("2015-10-21T07:28:00Z", DATE_MS - 1000, 0),
         ] {
             let got = retry_after_ms(value.as_bytes(), unix_ms);
             assert_eq!(got, want, "{value}");

@@ -65,8 +65,8 @@ impl Delivery {
             let displaceable =
                 self.projects.iter().map(|p| over_share(p).min(p.unattended_bytes()));
             let displaceable = displaceable.fold(0, usize::saturating_add);
-            let room = limit.saturating_sub(self.pending_bytes).saturating_add(displaceable);
-            if !(attended && is_healthy) || room < cost {
+            let capacity = limit.saturating_sub(self.pending_bytes).saturating_add(displaceable);
+            if !(attended && is_healthy) || capacity < cost {
                 return false;
             }
         }

@@ -13,7 +13,7 @@
 //!
 //! Each project may always use its fair share of the pending bytes and of the callouts. It may use
 //! more only while no other project needs it. Every admitted event ends in exactly one of:
-//! delivered, rejected, unconfirmed, dropped.
+//! delivered, rejected, unconfirmed, dropped, overflowed.
 //!
 //! ```
 //! use keen_edge::config::DeliverySettings;
@@ -508,7 +508,7 @@ impl Delivery {
         }
         let is_single = batch.len() == 1;
         if let Some(error) = error.filter(|_| is_single)
-            && (error == TOO_LARGE || project.is_verdict_on_event())
+            && (error == TOO_LARGE || project.record_rejection())
         {
             self.reject_all(settlement, error);
             return;

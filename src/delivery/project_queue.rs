@@ -400,8 +400,9 @@ impl ProjectQueue {
         self.last_split_ms = now;
     }
 
-    /// Whether a named rejection of a single event is about that event. Counts it.
-    pub(super) fn is_verdict_on_event(&mut self) -> bool {
+    /// Counts a named rejection of a single event. Returns whether it is about that event, and not
+    /// one of an upstream that rejects everything.
+    pub(super) fn record_rejection(&mut self) -> bool {
         self.consecutive_rejections = self.consecutive_rejections.saturating_add(1);
         self.consecutive_rejections <= MAX_CONSECUTIVE_REJECTIONS
     }
@@ -412,7 +413,7 @@ impl ProjectQueue {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
 
@@ -452,5 +453,21 @@ mod tests {
         project.in_flight = 4;
         assert!((380..=400).contains(&project.linger_ms(4)), "{}", project.linger_ms(4));
         assert_eq!(project.linger_ms(1), LINGER_MIN_MS);
+    }
+
+    #[test]
+    fn pop_handover_merges_as_many_batches_as_fit() {
+        let batch = || {
+            let mut batch = Batch::default();
+            batch.push(None, "a", b"{}");
+            batch
+        };
+        let one = batch().max_body_bytes();
+        for (max_bytes, merged) in [(one, 1), (2 * one - 1, 1), (2 * one, 2), (3 * one, 3)] {
+            let mut project = ProjectQueue::default();
+            project.handover.extend([batch(), batch(), batch()]);
+            assert_eq!(project.pop_handover(max_bytes).unwrap().len(), merged, "{max_bytes}");
+            assert_eq!(project.handover.len(), 3 - merged);
+        }
     }
 }

@@ -133,6 +133,18 @@ fn recycled_batch_is_empty() {
 }
 
 #[test]
+fn recycled_batch_is_used_by_the_next_events() {
+    let mut m = machine(settings());
+    for _ in 0..3 {
+        m.submit_all(Some(1), EVENT, 0);
+        assert!(!m.recycled_batch.is_recycled());
+        let callout = m.next_callout(0).unwrap();
+        m.settle(callout.id, recorded(1), 0);
+        assert!(m.recycled_batch.is_recycled());
+    }
+}
+
+#[test]
 fn recycled_batch_of_many_bytes_is_freed() {
     let mut m = machine(config::DeliverySettings {
         max_pending_bytes: usize::MAX,
@@ -193,6 +205,29 @@ fn ack_follows_the_last_of_the_waiters_events() {
     let rejection = Rejection { collection: "a".to_owned(), error: "X".to_owned() };
     assert_eq!(m.settle(second.id, refused, 1).rejected, [rejection]);
     assert_eq!(acks(&mut m), [(1, Ack::Delivered)]);
+}
+
+#[test]
+fn waiter_waits_until_its_ack_is_there() {
+    let mut m = machine(settings());
+    m.submit_all(Some(1), EVENT, 0);
+    assert!(m.is_waiting(1) && !m.is_waiting(2) && !m.has_acks());
+    let callout = m.next_callout(0).unwrap();
+    m.settle(callout.id, recorded(1), 0);
+    assert!(!m.is_waiting(1) && m.has_acks());
+    assert_eq!(m.pop_ack(), Some((1, Ack::Delivered)));
+    assert!(!m.has_acks());
+}
+
+#[test]
+fn callout_that_was_not_dispatched_is_retried() {
+    let mut m = machine(settings());
+    m.submit_all(Some(1), &[(1, "a", "{}")], 0);
+    let callout = m.next_callout(0).unwrap();
+    let report = m.on_dispatch_failed(callout.id, 3);
+    assert_eq!((report.destination_index, report.pending_ms, report.retried), (1, 3, true));
+    let (retried, _) = next_callout_from(&mut m, 4);
+    assert_eq!(retried.body, callout.body);
 }
 
 #[test]
@@ -429,9 +464,9 @@ fn events_that_keen_failed_on_are_retried_alone() {
     let mut m = machine(settings());
     m.submit_all(Some(1), &[(0, "a", "1"), (0, "a", "2"), (0, "a", "3")], 0);
     let callout = m.next_callout(0).unwrap();
-    let verdicts =
+    let results =
         vec![EventResult::Recorded, EventResult::Failed, EventResult::Rejected("X".into())];
-    let settled = m.settle(callout.id, CalloutOutcome::Results(verdicts), 0);
+    let settled = m.settle(callout.id, CalloutOutcome::Results(results), 0);
     assert_eq!((settled.delivered, settled.rejected.len(), settled.retried), (1, 1, true));
     assert_eq!(acks(&mut m), []);
     let callout = m.next_callout(1000).unwrap();
@@ -871,7 +906,7 @@ fn events_that_keen_failed_on_keep_their_attempts() {
 }
 
 #[test]
-fn rejections_by_name_without_a_success_stop_being_verdicts() {
+fn rejections_by_name_without_a_success_stop_counting_as_the_events_own() {
     let mut m = machine(settings());
     let rejected = CalloutOutcome::Rejected(Some("E".to_owned()));
     let reject = |m: &mut Delivery| {
@@ -982,4 +1017,439 @@ fn pending_ms_of_a_callout_is_that_of_its_oldest_event_over_all_retries() {
     assert_eq!(second.events, 2);
     let report = m.settle(second.id, recorded(2), 700);
     assert_eq!((report.delivered, report.pending_ms), (2, 690));
+}
+
+/// Returns an event of the collection `a` that costs this many pending bytes.
+fn event_of(pending_bytes: usize) -> String {
+    "x".repeat(pending_bytes - event_cost("a", b""))
+}
+
+#[test]
+fn submission_to_an_unknown_destination_is_ignored() {
+    let mut m = machine(settings());
+    assert_eq!(m.submit_all(Some(1), &[(2, "a", "{}")], 0), Admission::Empty);
+    assert_eq!(m.submit_all(Some(1), &[(2, "a", "{}"), (1, "a", "{}")], 0), Admission::Admitted);
+    let callout = m.next_callout(0).unwrap();
+    m.settle(callout.id, recorded(1), 0);
+    assert_eq!(acks(&mut m), [(1, Ack::Delivered)]);
+}
+
+#[test]
+fn submission_up_to_the_bound_displaces_nothing() {
+    for (bytes, admission) in [(40_000, Admission::Admitted), (40_001, Admission::Rejected)] {
+        for mut m in [machine(settings()), machine_with_overflow(settings(), POLICY)] {
+            m.submit_all(None, &[(0, "a", &event_of(10_000)), (1, "a", &event_of(50_000))], 0);
+            // Beyond its project's share, so it could not displace anything.
+            assert_eq!(m.submit_all(None, &[(1, "a", &event_of(bytes))], 0), admission);
+        }
+    }
+}
+
+#[test]
+fn submission_beyond_its_share_displaces_nothing_unless_it_fits_then() {
+    let settings = config::DeliverySettings { max_batch_events: 1, ..settings() };
+    // The share is a third. 26,667 bytes of project 1 are beyond it.
+    for (bytes, admission, displaced) in
+        [(26_667, Admission::Admitted, vec![(1, 1)]), (26_668, Admission::Rejected, vec![])]
+    {
+        let mut m = Delivery::new(settings, 5000, 3, 7);
+        m.submit_all(Some(1), &[(0, "a", &event_of(39_000)), (2, "a", &event_of(1_000))], 0);
+        m.submit_all(None, &[(1, "a", &event_of(33_333)), (1, "a", &event_of(26_667))], 0);
+        assert_eq!(m.submit_all(Some(2), &[(0, "a", &event_of(bytes))], 0), admission);
+        assert_eq!(m.take_displaced(), displaced);
+    }
+}
+
+#[test]
+fn submission_within_its_share_displaces_no_more_than_it_needs() {
+    let settings = config::DeliverySettings { max_batch_events: 1, ..settings() };
+    let mut m = machine(settings);
+    m.submit_all(None, &[(1, "a", event_of(10_000).as_str()); 10], 0);
+    m.submit_all(Some(1), &[(0, "a", &event_of(10_000))], 0);
+    assert_eq!(m.take_displaced(), [(1, 1)]);
+    // A project keeps its share, and the next one loses what is beyond its own.
+    let mut m = Delivery::new(settings, 5000, 3, 7);
+    for (project, beyond) in [(0, 20_000), (1, 13_000)] {
+        let events = [event_of(beyond), event_of(33_333)];
+        m.submit_all(None, &[(project, "a", &events[0]), (project, "a", &events[1])], 0);
+    }
+    m.submit_all(None, &[(2, "a", &event_of(33_333))], 0);
+    assert_eq!([0, 1, 2].map(|project| m.pending_bytes_of(project)), [33_333; 3]);
+    assert_eq!(m.take_displaced(), [(0, 1), (1, 1)]);
+}
+
+#[test]
+fn release_counts_the_projects_with_pending_bytes() {
+    let mut m = machine(settings());
+    m.charge(0, 10);
+    for (project, bytes, active) in [(1, 0, 1), (0, 9, 1), (0, 1, 0), (0, 1, 0)] {
+        m.release(project, bytes);
+        assert_eq!(m.active_projects, active, "{bytes} of {project}");
+    }
+}
+
+#[test]
+fn watermark_is_half_of_the_bound() {
+    for (bytes, is_above) in [(50_000, false), (50_001, true)] {
+        let mut m = machine(settings());
+        m.submit_all(None, &[(0, "a", &event_of(bytes))], 0);
+        assert_eq!(m.is_above_watermark(), is_above, "{bytes}");
+    }
+}
+
+#[test]
+fn batch_is_filled_up_to_its_bytes() {
+    for (max_batch_bytes, callouts) in [(9, 1), (8, 2)] {
+        let mut m = machine(config::DeliverySettings { max_batch_bytes, ..settings() });
+        m.submit_all(None, &[(0, "a", "1111"), (0, "a", "2222")], 0);
+        let mut found = 0;
+        while let Some(callout) = m.next_callout(0) {
+            m.settle(callout.id, recorded(callout.events), 0);
+            found += 1;
+        }
+        assert_eq!(found, callouts, "{max_batch_bytes}");
+    }
+}
+
+#[test]
+fn retry_at_the_deadline_is_too_late() {
+    let max_wait_ms = settings().max_wait_ms;
+    for (retry_after, retried) in [(max_wait_ms - 1, true), (max_wait_ms, false)] {
+        let mut m = machine(settings());
+        m.submit_all(Some(1), EVENT, 0);
+        let callout = m.next_callout(0).unwrap();
+        let report = m.settle(callout.id, CalloutOutcome::RetryAfter(retry_after), 0);
+        assert_eq!((report.retried, report.unconfirmed), (retried, u64::from(!retried)));
+    }
+}
+
+#[test]
+fn server_error_splits_a_batch_once_it_is_repeated_or_the_last() {
+    for (max_retries, sizes) in [(3, [2, 2, 1]), (0, [2, 1, 1])] {
+        let mut m = machine(config::DeliverySettings { max_retries, ..settings() });
+        m.submit_all(None, &[(0, "a", "1"), (0, "a", "2")], 0);
+        let mut now = 0;
+        for size in sizes {
+            let (callout, at) = next_callout_from(&mut m, now);
+            assert_eq!(callout.events, size);
+            m.settle(callout.id, CalloutOutcome::ServerError, at);
+            now = at;
+        }
+    }
+}
+
+// === overflow ===
+
+const POLICY: OverflowPolicy = OverflowPolicy {
+    after_ms: 1_000,
+    max_body_bytes: 100_000,
+    timeout_ms: 500,
+    reject_misconfigured: false,
+};
+
+fn machine_with_overflow(settings: config::DeliverySettings, policy: OverflowPolicy) -> Delivery {
+    let mut m = machine(settings);
+    m.enable_overflow(policy);
+    m
+}
+
+#[test]
+fn soft_limit_is_three_quarters_with_an_overflow_queue() {
+    assert_eq!(machine(settings()).soft_limit(), 100_000);
+    assert_eq!(machine_with_overflow(settings(), POLICY).soft_limit(), 75_000);
+}
+
+#[test]
+fn submission_above_the_soft_limit_goes_to_the_queue() {
+    for (bytes, goes) in [(35_000, false), (35_001, true)] {
+        for waiter in [Some(1), None] {
+            let mut m = machine_with_overflow(settings(), POLICY);
+            m.submit_all(None, &[(0, "a", &event_of(30_000)), (1, "a", &event_of(10_000))], 0);
+            m.submit_all(waiter, &[(0, "a", &event_of(bytes))], 0);
+            assert_eq!(m.next_handover(0).is_some(), goes, "{bytes} {waiter:?}");
+        }
+    }
+}
+
+#[test]
+fn handover_above_the_soft_limit_leaves_each_project_its_share() {
+    let mut m = machine_with_overflow(settings(), POLICY);
+    m.submit_all(None, &[(0, "a", &event_of(37_500)), (1, "a", &event_of(37_500))], 0);
+    m.submit_all(None, &[(1, "a", &event_of(1_000))], 0);
+    let handovers: Vec<Handover> = std::iter::from_fn(|| m.next_handover(0)).collect();
+    assert_eq!(handovers.iter().map(|each| each.destination_index).collect::<Vec<_>>(), [1, 1]);
+}
+
+#[test]
+fn handover_below_the_soft_limit_takes_nothing_before_its_time() {
+    let mut m = machine_with_overflow(settings(), POLICY);
+    // Beyond its share, but there is room.
+    m.submit_all(None, &[(0, "a", &event_of(40_000)), (1, "a", &event_of(35_000))], 0);
+    assert_eq!(m.next_handover(999), None);
+    assert!(m.next_handover(1_000).is_some());
+}
+
+#[test]
+fn handover_that_is_full_leaves_the_next_batch_to_the_next_interval() {
+    let settings = config::DeliverySettings { max_batch_events: 1, ..settings() };
+    let event = "1".repeat(88);
+    let mut batch = Batch::default();
+    batch.push(None, "a", event.as_bytes());
+    let policy = OverflowPolicy { max_body_bytes: batch.max_body_bytes(), ..POLICY };
+    let mut m = machine_with_overflow(settings, policy);
+    m.submit_all(None, &[(0, "a", &event), (0, "a", &event)], 0);
+    assert_eq!(m.next_handover(999), None);
+    assert!(m.next_handover(1_000).is_some());
+    assert_eq!(m.next_handover(1_000), None);
+    assert_eq!(m.next_handover(1_049), None);
+    assert!(m.next_handover(1_050).is_some());
+}
+
+#[test]
+fn failed_batch_is_handed_over_if_its_retry_would_be_late() {
+    for (waiter, max_retries, drains, retry_after_ms, is_handed_over) in [
+        (None, 3, false, 999, false),
+        (None, 3, false, 1_000, true),
+        (Some(1), 3, false, 999, false),
+        (Some(1), 3, false, 1_000, true),
+        // It would be given up.
+        (Some(1), 0, false, 0, true),
+        // It would be parked.
+        (None, 0, false, 0, false),
+        (None, 3, true, 0, true),
+        (Some(1), 3, true, 0, true),
+    ] {
+        let settings = config::DeliverySettings { max_retries, ..settings() };
+        let mut m = machine_with_overflow(settings, POLICY);
+        m.submit_all(waiter, EVENT, 0);
+        if drains {
+            m.begin_drain(0);
+        }
+        let callout = m.next_callout(0).unwrap();
+        let report = m.settle(callout.id, CalloutOutcome::RetryAfter(retry_after_ms), 0);
+        let case = format!("{waiter:?} {max_retries} {drains} {retry_after_ms}");
+        assert_eq!((report.retried, report.unconfirmed), (!is_handed_over, 0), "{case}");
+        assert_eq!(m.next_handover(0).is_some(), is_handed_over, "{case}");
+    }
+}
+
+#[test]
+fn event_that_keen_rejects_while_it_accepts_others_is_dropped_and_not_handed_over() {
+    let mut m = machine_with_overflow(settings(), OverflowPolicy { after_ms: 30_000, ..POLICY });
+    m.submit_all(None, &[(0, "a", "1")], 0);
+    for attempt in 0..4 {
+        let now = attempt * 10_000;
+        let callout = m.next_callout(now).unwrap();
+        assert_eq!(callout.body, br#"{"a":[1]}"#);
+        let report = m.settle(callout.id, CalloutOutcome::Rejected(None), now);
+        assert_eq!((report.retried, report.dropped), (attempt < 3, u64::from(attempt == 3)));
+        m.submit_all(None, &[(0, "a", "2")], now);
+        let callout = m.next_callout(now).unwrap();
+        assert_eq!(callout.body, br#"{"a":[2]}"#);
+        m.settle(callout.id, recorded(1), now);
+    }
+    assert!(m.is_idle());
+}
+
+#[test]
+fn destination_that_accepts_events_of_the_queue_is_up() {
+    let mut m = machine(settings());
+    m.submit_all(None, EVENT, 0);
+    let callout = m.next_callout(0).unwrap();
+    m.settle(callout.id, CalloutOutcome::Misconfigured, 0);
+    m.on_destination_up(1, 1);
+    assert_eq!(m.next_callout(1), None);
+    m.on_destination_up(0, 1);
+    assert!(m.next_callout(1).is_some());
+}
+
+#[test]
+fn destination_is_caught_up_if_nothing_of_it_waits() {
+    // No event, and events that fill a batch or are in flight.
+    let mut m = machine(config::DeliverySettings { max_in_flight: 2, ..settings() });
+    assert!(m.is_caught_up(0, 0));
+    assert!(!m.is_caught_up(2, 0), "unknown");
+    m.submit_all(None, EVENT, 0);
+    assert!(m.is_caught_up(0, 0));
+    m.next_callout(0).unwrap();
+    assert!(m.is_caught_up(0, 0));
+    // All callouts are in flight.
+    m.submit_all(None, EVENT, 0);
+    let second = m.next_callout(10).unwrap();
+    assert!(!m.is_caught_up(0, 10) && !m.is_caught_up(1, 10));
+    // A failing destination with events, whose batch is sealed, and after a `Retry-After`.
+    m.settle(second.id, CalloutOutcome::RetryAfter(100), 10);
+    assert!(!m.is_caught_up(0, 10) && m.is_caught_up(1, 10));
+    assert!(!m.is_caught_up(0, 9_000));
+    let mut m = machine(config::DeliverySettings { max_retries: 0, ..settings() });
+    m.submit_all(Some(1), EVENT, 0);
+    let callout = m.next_callout(0).unwrap();
+    m.settle(callout.id, CalloutOutcome::RetryAfter(100), 0);
+    assert_eq!(m.pending_bytes(), 0);
+    assert!(!m.is_caught_up(0, 99) && m.is_caught_up(0, 100), "it may be tried without events");
+    m.submit_all(None, EVENT, 100);
+    assert!(!m.is_caught_up(0, 100));
+    // A parked batch of a healthy destination, and a batch for the queue.
+    let mut m = machine_with_overflow(settings(), POLICY);
+    for (outcome, waits) in [(CalloutOutcome::Misconfigured, true), (recorded(1), false)] {
+        m.submit_all(None, EVENT, 0);
+        let callout = m.next_callout(0).unwrap();
+        m.settle(callout.id, outcome, 0);
+        if waits {
+            m.submit_all(None, EVENT, 0);
+            let callout = m.next_callout(0).unwrap();
+            m.settle(callout.id, recorded(1), 0);
+            assert!(!m.is_caught_up(0, 0));
+            let callout = m.next_callout(0).unwrap();
+            m.settle(callout.id, recorded(1), 0);
+        }
+        assert!(m.is_caught_up(0, 0));
+    }
+    m.submit_all(None, EVENT, 0);
+    let callout = m.next_callout(0).unwrap();
+    m.submit_all(None, EVENT, 0);
+    m.settle(callout.id, CalloutOutcome::RetryAfter(1_000), 0);
+    assert!(!m.is_caught_up(0, 0));
+}
+
+#[test]
+fn handover_settles_its_events_or_returns_them_to_wait_for_keen() {
+    for (outcome, overflowed) in
+        [(HandoverOutcome::Stored, 1), (HandoverOutcome::Failed, 0), (HandoverOutcome::Refused, 0)]
+    {
+        let mut m = machine_with_overflow(settings(), POLICY);
+        m.submit_all(Some(1), &[(1, "a", "{}")], 0);
+        let callout = m.next_callout(0).unwrap();
+        m.settle(callout.id, CalloutOutcome::RetryAfter(1_000), 0);
+        let handover = m.next_handover(0).unwrap();
+        assert_eq!((handover.destination_index, handover.timeout_ms), (1, POLICY.timeout_ms));
+        let report = HandoverReport { destination_index: 1, overflowed, returned: 1 - overflowed };
+        assert_eq!(m.settle_handover(handover.id, outcome, 1), report);
+        assert_eq!(m.settle_handover(handover.id, outcome, 1), HandoverReport::default());
+        assert_eq!(acks(&mut m).len() as u64, overflowed);
+        assert_eq!(m.is_idle(), outcome == HandoverOutcome::Stored);
+        assert_eq!(m.next_handover(1), None);
+        // A queue that failed is tried again. What it refused is not for it.
+        assert_eq!(m.next_handover(1_001).is_some(), outcome == HandoverOutcome::Failed);
+        assert_eq!(m.next_callout(1_001).is_some(), outcome == HandoverOutcome::Refused);
+    }
+}
+
+#[test]
+fn queue_that_fails_is_tried_after_pauses_that_double_until_it_stores_events() {
+    let mut m = machine_with_overflow(settings(), POLICY);
+    let mut now = POLICY.after_ms;
+    m.submit_all(None, EVENT, 0);
+    for wholes in [&[100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000][..], &[100]] {
+        for whole in wholes {
+            let handover = m.next_handover(now).unwrap();
+            m.settle_handover(handover.id, HandoverOutcome::Failed, now);
+            let failed = now;
+            while m.open_overflow(now).is_none() {
+                now += 1;
+            }
+            assert!((whole / 2..*whole).contains(&(now - failed)), "{whole}: {}", now - failed);
+        }
+        let handover = m.next_handover(now).unwrap();
+        m.settle_handover(handover.id, HandoverOutcome::Stored, now);
+        m.submit_all(None, EVENT, now);
+        now += POLICY.after_ms;
+    }
+}
+
+#[test]
+fn event_whose_waiter_is_gone_is_unconfirmed_and_not_sent() {
+    let max_wait_ms = settings().max_wait_ms;
+    for has_overflow in [false, true] {
+        let mut m = machine(settings());
+        m.submit_all(Some(1), &[(1, "a", "1")], 0);
+        if has_overflow {
+            m.enable_overflow(POLICY);
+        }
+        assert_eq!(m.expire(max_wait_ms, 0).expired_waiters, 1);
+        assert_eq!(m.next_handover(max_wait_ms), None);
+        assert_eq!(m.next_callout(max_wait_ms), None);
+        assert_eq!(m.expire(max_wait_ms, 0).unconfirmed, [(1, 1)]);
+        assert_eq!(m.pending_bytes(), 0);
+    }
+}
+
+#[test]
+fn submission_within_its_share_displaces_events_that_are_handed_over() {
+    for waiter in [Some(1), None] {
+        let mut m = machine_with_overflow(settings(), POLICY);
+        m.submit_all(waiter, &[(1, "a", &event_of(90_000))], 0);
+        let handover = m.next_handover(0).unwrap();
+        let own: Events<'_> = &[(0, "a", &event_of(20_000))];
+        assert_eq!(m.submit_all(Some(2), own, 0), Admission::Admitted);
+        assert_eq!(m.take_displaced(), if waiter.is_none() { vec![(1, 1)] } else { vec![] });
+        assert_eq!(acks(&mut m), waiter.map(|waiter| (waiter, Ack::Unconfirmed)).as_slice());
+        assert_eq!([0, 1].map(|project| m.pending_bytes_of(project)), [20_000, 0]);
+        // The handover continues, but settles nothing.
+        let report = HandoverReport { destination_index: 1, ..HandoverReport::default() };
+        assert_eq!(m.settle_handover(handover.id, HandoverOutcome::Stored, 1), report);
+    }
+}
+
+#[test]
+fn queue_that_fails_returns_all_batches_to_wait_for_keen() {
+    let settings = config::DeliverySettings { max_batch_events: 1, ..settings() };
+    // Two batches are collected, and one of them fits.
+    let policy = OverflowPolicy { max_body_bytes: 20, ..POLICY };
+    let mut m = machine_with_overflow(settings, policy);
+    m.submit_all(None, &[(0, "a", "1"), (0, "a", "2")], 0);
+    let handover = m.next_handover(1_000).unwrap();
+    assert_eq!(handover.body, br#"{"a":[1]}"#);
+    m.settle_handover(handover.id, HandoverOutcome::Failed, 1_000);
+    for _ in 0..2 {
+        let callout = m.next_callout(1_000).unwrap();
+        m.settle(callout.id, recorded(1), 1_000);
+    }
+    assert!(m.is_idle());
+}
+
+#[test]
+fn submission_displaces_unattended_events_that_are_handed_over_before_waiters() {
+    let mut m = Delivery::new(settings(), 5000, 3, 7);
+    m.enable_overflow(POLICY);
+    m.submit_all(None, &[(1, "a", &event_of(50_000)), (2, "a", &event_of(10_000))], 0);
+    m.begin_drain(0);
+    let handovers: Vec<Handover> = std::iter::from_fn(|| m.next_handover(0)).collect();
+    assert_eq!(handovers.iter().map(|each| each.destination_index).collect::<Vec<_>>(), [1, 2]);
+    m.submit_all(Some(1), &[(1, "a", &event_of(20_000))], 0);
+    assert_eq!(m.submit_all(Some(2), &[(0, "a", &event_of(25_000))], 0), Admission::Admitted);
+    assert_eq!([0, 1, 2].map(|project| m.pending_bytes_of(project)), [25_000, 20_000, 10_000]);
+    assert_eq!((m.take_displaced(), acks(&mut m)), (vec![(1, 1)], vec![]));
+    let report = m.settle_handover(handovers[1].id, HandoverOutcome::Stored, 3);
+    assert_eq!((report.destination_index, report.overflowed), (2, 1));
+}
+
+#[test]
+fn drain_hands_over_events_at_once() {
+    let mut m = machine_with_overflow(settings(), POLICY);
+    m.submit_all(None, EVENT, 0);
+    assert_eq!(m.next_handover(0), None);
+    m.begin_drain(0);
+    for now in 0..3 {
+        assert!(m.next_handover(now).is_some());
+        assert_eq!(m.next_handover(now), None);
+        m.submit_all(None, EVENT, now);
+    }
+}
+
+#[test]
+fn backoff_of_events_that_keen_failed_on_is_that_of_their_batch() {
+    let mut m = machine(config::DeliverySettings { max_retries: 2, ..settings() });
+    m.submit_all(None, &[(0, "a", "1"); 8], 0);
+    let (mut callout, mut now) = next_callout_from(&mut m, 0);
+    // The third failure parks it. Then the pause is always the shortest.
+    for whole in [100, 200, 400, 100, 100] {
+        let mut results = vec![EventResult::Failed; callout.events];
+        results[0] = EventResult::Recorded;
+        m.settle(callout.id, CalloutOutcome::Results(results), now);
+        let (next, at) = next_callout_from(&mut m, now);
+        assert!((whole / 2..whole).contains(&(at - now)), "{whole}: {}", at - now);
+        (callout, now) = (next, at);
+    }
+    assert_eq!(callout.events, 3);
 }

@@ -6,7 +6,6 @@
 //! tries every capability once when the filter is configured ([`check_capabilities`]), so that a
 //! missing one stops Envoy at startup and does not fail a later request.
 
-use super::process_state;
 use log::LevelFilter;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType};
@@ -34,7 +33,8 @@ pub(super) fn check_capabilities(root_id: u32) -> Result<(), &'static str> {
     let _ = hostcalls::get_buffer(BufferType::HttpRequestBody, 0, 0);
     // Has no effect without a stream.
     let _ = hostcalls::send_http_response(200, Vec::new(), None);
-    process_state::create_keys();
+    let _ = hostcalls::get_shared_data("keen_edge.capability_check");
+    let _ = hostcalls::set_shared_data("keen_edge.capability_check", None, None);
     let _ = hostcalls::register_shared_queue("keen_edge.capability_check");
     let _ = hostcalls::enqueue_shared_queue(UNUSED_ID, None);
     let _ = hostcalls::dequeue_shared_queue(UNUSED_ID);

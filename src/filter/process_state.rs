@@ -40,9 +40,9 @@ pub(super) fn create_drain_lease(queue_url: &str) {
 
 fn create_key(key: &str) {
     let (value, version) = host::shared_data(key);
-    // Also if the key exists, because this call tries the capability. The value does not
-    // change.
-    host::set_shared_data(key, &value.unwrap_or_default(), version);
+    if value.is_none() {
+        host::set_shared_data(key, &[], version);
+    }
 }
 
 /// Returns an id that is unique in this process.

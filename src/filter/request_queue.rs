@@ -83,7 +83,7 @@ pub(super) struct RequestMapper {
     users: UserStore,
     /// Whether any source stores users.
     users_enabled: bool,
-    /// The seed of the store's hash.
+    /// The seed of the store's hash. 0 until the first request.
     users_seed: u64,
     tokens: TokenGenerator,
     write_keys: WriteKeyCache,
@@ -102,12 +102,8 @@ impl RequestMapper {
     }
 
     /// Starts to use the configuration. `worker_id` is unique in the process.
-    pub(super) fn activate(&mut self, config: &Config, worker_id: u64) {
+    pub(super) fn activate(&mut self, worker_id: u64) {
         self.tokens.worker_id = worker_id;
-        if self.users_enabled {
-            let seed = host::unix_ns() ^ worker_id.rotate_right(8);
-            self.users_seed = self.users.initialize(config.users, seed);
-        }
     }
 
     /// Maps a request that was complete at `received_ms` (milliseconds since 1970). Its
@@ -126,6 +122,10 @@ impl RequestMapper {
         self.buffer.clear();
         let body = head.decode_body(body, config.max_body_bytes)?;
         self.tokens.seed(&head.request_id, received_ms, &body);
+        if self.users_enabled && self.users_seed == 0 {
+            let seed = [self.tokens.prefix.as_bytes(), &host::unix_ns().to_le_bytes()].concat();
+            self.users_seed = self.users.initialize(config.users, names::sha256_u64(&seed));
+        }
         // Finer than `received_ms`, so that identify messages of the same millisecond have an
         // order.
         let now_us = if self.users_enabled { host::unix_us() } else { 0 };

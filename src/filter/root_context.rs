@@ -1,8 +1,8 @@
 //! `RootContext`: one per worker and configuration.
 
-use super::host;
 use super::http_context::HttpContext;
 use super::worker::Worker;
+use super::{host, process_state};
 use crate::config::Config;
 use proxy_wasm::traits::{self, Context};
 use proxy_wasm::types::ContextType;
@@ -53,6 +53,7 @@ impl traits::RootContext for RootContext {
             log::error!("keen-edge: Envoy's allowed_capabilities lack {capability}");
             return false;
         }
+        process_state::create_keys();
         match Config::parse(&host::configuration()) {
             Ok(config) => {
                 let sources = config.sources.len();

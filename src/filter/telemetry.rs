@@ -11,6 +11,7 @@ use crate::overflow::OverflowReport;
 use crate::segment::http::Response;
 use crate::users::CommitReport;
 use proxy_wasm::types::MetricType;
+use std::mem::take;
 
 /// Each kind of problem is logged at most once in this time.
 const LOG_INTERVAL_MS: u64 = 60_000;
@@ -18,6 +19,8 @@ const LOG_INTERVAL_MS: u64 = 60_000;
 const MAX_LOG_KEYS: usize = 256;
 /// Maximum number of Keen's error names with a stat, per project.
 const MAX_ERROR_LABELS: usize = 32;
+/// Maximum number of a destination's sources that a log line names.
+const MAX_LOGGED_SOURCES: usize = 3;
 /// The source of messages whose write key is not configured.
 const UNKNOWN_SOURCE: &str = "unknown";
 
@@ -48,6 +51,7 @@ pub(super) struct Telemetry {
     responses_ok: StatId,
     sources: Vec<SourceStats>,
     unknown_source: SourceStats,
+    destinations: Vec<DestinationLabels>,
     projects: Vec<ProjectStats>,
     log_rate_limit: LogRateLimit,
     pending: process_state::PendingBytes,
@@ -62,15 +66,27 @@ struct SourceStats {
     skipped: Vec<(SkipReason, StatId)>,
 }
 
+/// How metrics and log lines name a destination.
 #[derive(Debug)]
+struct DestinationLabels {
+    /// Index of its project in [`Telemetry::projects`].
+    project: usize,
+    /// Names of its sources, up to [`MAX_LOGGED_SOURCES`].
+    sources: String,
+}
+
+/// A Keen project. It has several destinations if its sources have different write keys.
+#[derive(Debug, Default)]
 struct ProjectStats {
     id: String,
     delivered: Option<StatId>,
     callouts: Option<StatId>,
     /// Error names that have a stat.
     errors: Vec<String>,
-    /// Whether Keen accepts the project's events. `None`: unchanged since the last flush.
-    up: Option<bool>,
+    /// Destinations whose events Keen does not accept.
+    down: Vec<usize>,
+    /// Keen has answered since the last flush.
+    is_answered: bool,
 }
 
 impl SourceStats {
@@ -83,21 +99,16 @@ impl Telemetry {
     /// Creates the stats of the configuration's sources and projects. They are not visible in Envoy
     /// yet.
     pub(super) fn new(config: &Config) -> Self {
-        let project = |id: &str| ProjectStats {
-            id: id.to_owned(),
-            delivered: None,
-            callouts: None,
-            errors: Vec::new(),
-            up: None,
-        };
         let mut registry = Registry::default();
+        let (destinations, projects) = label_destinations(config);
         Self {
             requests: registry.stat(&metrics::REQUESTS, &[]),
             responses_ok: registry.stat(&metrics::RESPONSES, &["200"]),
             registry,
             sources: config.sources.iter().map(|source| SourceStats::new(&source.name)).collect(),
             unknown_source: SourceStats::new(UNKNOWN_SOURCE),
-            projects: config.destinations.iter().map(|d| project(&d.project_id)).collect(),
+            destinations,
+            projects,
             log_rate_limit: LogRateLimit::default(),
             pending: process_state::PendingBytes::default(),
         }
@@ -117,11 +128,8 @@ impl Telemetry {
             let stat = self.registry.stat(family, &[]);
             self.registry.define(stat);
         }
-        for index in 0..self.projects.len() {
-            if let Some(project) = self.projects.get_mut(index) {
-                let is_new = process_state::claim_destination(&project.id);
-                project.up = is_new.then_some(true);
-            }
+        for project in &mut self.projects {
+            project.is_answered = process_state::claim_destination(&project.id);
         }
         self.flush_destinations();
     }
@@ -264,8 +272,7 @@ impl Telemetry {
 
     /// Counts a dispatched callout.
     pub(super) fn count_callout(&mut self, destination: usize) {
-        let Some(project) = self.projects.get_mut(destination) else { return };
-        let registry = &mut self.registry;
+        let (registry, Some(project)) = self.project(destination) else { return };
         let stat = *project
             .callouts
             .get_or_insert_with(|| registry.stat(&metrics::CALLOUTS, &[&project.id]));
@@ -286,8 +293,7 @@ impl Telemetry {
         if report.delivered > 0 {
             self.record(&metrics::DELIVERY_MS, &[], report.pending_ms);
         }
-        if let Some(project) = self.projects.get_mut(destination) {
-            let registry = &mut self.registry;
+        if let (registry, Some(project)) = self.project(destination) {
             let stat = *project
                 .delivered
                 .get_or_insert_with(|| registry.stat(&metrics::EVENTS_DELIVERED, &[&project.id]));
@@ -301,9 +307,7 @@ impl Telemetry {
         }
         for Rejection { collection, error } in &report.rejected {
             self.count_rejected(destination, error);
-            self.warn(error, &|| {
-                format!("Keen rejected an event of collection {collection:?}: {error}")
-            });
+            self.warn_rejected(destination, collection, error);
         }
         match report.destination_up {
             Some(up) => self.set_destination_up(destination, up, status),
@@ -326,9 +330,7 @@ impl Telemetry {
             for Rejection { collection, error } in &report.rejected {
                 let error = self.error_label(destination, error);
                 self.count(&metrics::EVENTS_DRAINED_REJECTED, &[&id, &error], 1);
-                self.warn(&error, &|| {
-                    format!("Keen rejected an event of collection {collection:?}: {error}")
-                });
+                self.warn_rejected(destination, collection, &error);
             }
             if let Some(up) = report.destination_up {
                 self.set_destination_up(destination, up, status);
@@ -401,11 +403,18 @@ impl Telemetry {
         self.count(&metrics::EVENTS_REJECTED, &[&id, &label], 1);
     }
 
+    fn warn_rejected(&mut self, destination: usize, collection: &str, error: &str) {
+        let sources = self.sources(destination);
+        self.warn(error, &|| {
+            format!("Keen rejected an event of {sources}, collection {collection:?}: {error}")
+        });
+    }
+
     /// Returns Keen's error name as a label. A project has at most [`MAX_ERROR_LABELS`] of them;
     /// further names become `other`.
     fn error_label(&mut self, destination: usize, error: &str) -> String {
         let error = label_value(error);
-        match self.projects.get_mut(destination) {
+        match self.project(destination).1 {
             Some(project) if project.errors.contains(&error) => error,
             Some(project) if project.errors.len() < MAX_ERROR_LABELS => {
                 project.errors.push(error.clone());
@@ -416,15 +425,20 @@ impl Telemetry {
     }
 
     fn set_destination_up(&mut self, destination: usize, up: bool, status: Option<u16>) {
-        if let Some(project) = self.projects.get_mut(destination) {
-            project.up = Some(up);
+        if let (_, Some(project)) = self.project(destination) {
+            project.is_answered = true;
+            project.down.retain(|known| *known != destination);
+            if !up {
+                project.down.push(destination);
+            }
         }
         if !up {
-            let id = self.project_id(destination);
+            let (id, sources) = (self.project_id(destination), self.sources(destination));
             let status = status.unwrap_or(0);
-            self.warn(&format!("down {id}"), &|| {
+            self.warn(&format!("down {destination}"), &|| {
                 format!(
-                    "Keen answers {status} to project {id}: check its id, its write key and its plan"
+                    "Keen answers {status} to project {id} of {sources}: check its id, its write key and its \
+                     plan, and proxies on the way to Keen"
                 )
             });
         }
@@ -438,8 +452,19 @@ impl Telemetry {
         });
     }
 
-    fn project_id(&self, destination: usize) -> String {
-        self.projects.get(destination).map(|project| project.id.clone()).unwrap_or_default()
+    fn project(&mut self, destination: usize) -> (&mut Registry, Option<&mut ProjectStats>) {
+        let labels = self.destinations.get(destination);
+        let project = labels.and_then(|labels| self.projects.get_mut(labels.project));
+        (&mut self.registry, project)
+    }
+
+    fn project_id(&mut self, destination: usize) -> String {
+        self.project(destination).1.map(|project| project.id.clone()).unwrap_or_default()
+    }
+
+    fn sources(&self, destination: usize) -> String {
+        let labels = self.destinations.get(destination);
+        labels.map(|labels| labels.sources.clone()).unwrap_or_default()
     }
 
     /// Logs a warning, at most once in [`LOG_INTERVAL_MS`] for each `kind`.
@@ -460,16 +485,47 @@ impl Telemetry {
         report.others_pending
     }
 
-    /// Sets the gauge of each destination. All workers set the same gauge; the last one has the
-    /// most recent result.
+    /// Sets the gauge of each project that Keen has answered. All workers set the same gauge; the
+    /// last one has the most recent result.
     fn flush_destinations(&mut self) {
         for project in &mut self.projects {
-            if let Some(up) = project.up.take() {
+            if take(&mut project.is_answered) {
                 let stat = self.registry.stat(&metrics::DESTINATION_UP, &[&project.id]);
-                self.registry.record(stat, u64::from(up));
+                self.registry.record(stat, u64::from(project.down.is_empty()));
             }
         }
     }
+}
+
+/// Returns the labels of all destinations, and the projects that they name.
+fn label_destinations(config: &Config) -> (Vec<DestinationLabels>, Vec<ProjectStats>) {
+    let mut projects: Vec<ProjectStats> = Vec::new();
+    let mut destinations = Vec::with_capacity(config.destinations.len());
+    for destination in &config.destinations {
+        let id = &destination.project_id;
+        let project = projects.iter().position(|project| project.id == *id).unwrap_or_else(|| {
+            projects.push(ProjectStats { id: id.clone(), ..ProjectStats::default() });
+            projects.len().saturating_sub(1)
+        });
+        destinations.push(DestinationLabels { project, sources: String::new() });
+    }
+    let mut counts = vec![0_usize; destinations.len()];
+    for source in &config.sources {
+        let index = source.destination_index;
+        let (Some(labels), Some(count)) = (destinations.get_mut(index), counts.get_mut(index))
+        else {
+            continue;
+        };
+        *count = count.saturating_add(1);
+        let name = label_value(&source.name);
+        match *count {
+            1 => labels.sources = ["source ", &name].concat(),
+            2..=MAX_LOGGED_SOURCES => labels.sources.extend([", ", &name]),
+            _ if labels.sources.ends_with('…') => {}
+            _ => labels.sources.push('…'),
+        }
+    }
+    (destinations, projects)
 }
 
 /// Limits how often a kind of problem is logged.

@@ -98,7 +98,7 @@ impl Worker {
         let worker_id = process_state::next_process_unique_id();
         self.worker_id = worker_id;
         self.waker.register(worker_id);
-        self.mapper.activate(&self.config, worker_id);
+        self.mapper.activate(worker_id);
         self.telemetry.activate(worker_id, self.config.delivery.max_pending_bytes);
     }
 

@@ -148,6 +148,9 @@ mod tests {
     fn uniqueness_token_too_long_is_hashed() {
         assert_eq!(uniqueness_token("m-1"), "m-1");
         assert_eq!(uniqueness_token(&"m".repeat(65)).len(), 64);
+        // The limit is in characters.
+        assert_eq!(uniqueness_token(&"é".repeat(64)), "é".repeat(64));
+        assert_eq!(uniqueness_token(&"é".repeat(65)).len(), 64);
         // `printf abc | sha256sum`
         assert_eq!(sha256_hex(b"abc", 8), "ba7816bf");
     }

@@ -512,7 +512,7 @@ impl<'de> Visitor<'de> for ContainerSeed<'_, '_, '_> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
     use crate::json::read_value;
@@ -528,6 +528,8 @@ mod tests {
             "[]",
             "9223372036854775807",
             "0.10",
+            r#""\u00e9\n""#,
+            r#"[ "$x", "${keen.ip} " ]"#,
         ] {
             assert_eq!(sanitized(text), text);
         }
@@ -596,6 +598,63 @@ mod tests {
                 "]}".repeat(levels / 2)
             );
             assert_eq!(sanitized(&text), want, "{levels}");
+        }
+    }
+
+    #[test]
+    fn sanitize_number_at_the_bound_becomes_a_string() {
+        for (number, is_valid) in [
+            ("9223372036854774784.0", true),
+            ("9223372036854775808.0", false),
+            ("-9223372036854775808", true),
+            ("-9223372036854775808.0", false),
+            ("-1e19", false),
+        ] {
+            let want = if is_valid { number.to_owned() } else { format!("\"{number}\"") };
+            assert_eq!(sanitized(number), want);
+            assert_eq!(sanitized(&format!("[{number}]")), format!("[{want}]"));
+        }
+    }
+
+    #[test]
+    fn sanitize_string_at_the_limit_is_cut() {
+        for (bytes, want) in [(9_999, 9_999), (10_000, 9_999)] {
+            let (text, want) = (format!("\"{}\"", "x".repeat(bytes)), "x".repeat(want));
+            assert_eq!(sanitized(&text), format!("\"{want}\""));
+            assert_eq!(sanitized(&format!("[{text}]")), format!("[\"{want}\"]"));
+        }
+    }
+
+    #[test]
+    fn sanitize_container_at_the_depth_limit_is_a_string() {
+        for (text, depth, want) in [
+            ("[1e400]", MAX_DEPTH - 1, r#"["1e400"]"#),
+            ("[1e400]", MAX_DEPTH, r#""[1e400]""#),
+            ("[[1e400]]", MAX_DEPTH - 2, r#"[["1e400"]]"#),
+            ("[[1e400]]", MAX_DEPTH - 1, r#"["[1e400]"]"#),
+            (r#"{"a":[1e400]}"#, MAX_DEPTH - 1, r#"{"a":"[1e400]"}"#),
+        ] {
+            assert_eq!(sanitize(read_value(text).unwrap(), depth).json, want, "{text} {depth}");
+        }
+    }
+
+    #[test]
+    fn sanitize_counts_the_names_and_values_that_it_changes() {
+        let (long, longer) = ("n".repeat(256), "n".repeat(257));
+        for (name, want, changes) in [
+            ("a", "a", 0),
+            (r"\u0061", "a", 0),
+            ("a.b", "a_b", 1),
+            (r"\u0061.b", "a_b", 1),
+            ("", "_", 1),
+            (long.as_str(), long.as_str(), 0),
+            (longer.as_str(), long.as_str(), 1),
+        ] {
+            // The value makes the object invalid, and is one more change.
+            let object = format!("{{\"{name}\":1e400}}");
+            let got = sanitize(read_value(&object).unwrap(), 0);
+            assert_eq!(got.json, format!("{{\"{want}\":\"1e400\"}}"));
+            assert_eq!(got.changes, 1 + changes, "{name}");
         }
     }
 }

@@ -6,9 +6,9 @@ use std::sync::LazyLock;
 use zlib_rs::{Inflate, InflateFlush, Status};
 
 /// The readings of U+0080 to U+FFFF except Hangul syllables, deflated.
-static TEXT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/readings.z"));
+static PACKED_TEXT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/readings.z"));
 /// The index of the reading of each Han character, deflated.
-static HAN_INDEXES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/han_indexes.z"));
+static PACKED_HAN_INDEXES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/han_indexes.z"));
 
 /// Upper bound of the size of each table, unpacked.
 const MAX_UNPACKED_BYTES: usize = 1 << 18;
@@ -17,31 +17,33 @@ const DEFLATE_WINDOW_BITS: u8 = 15;
 
 /// Han characters: tens of thousands of characters that share a few hundred readings.
 const HAN: Range<usize> = 0x3400..0xa000;
-const FIRST: usize = 0x80;
+const FIRST_CODE_POINT: usize = 0x80;
 
 /// Constant data, unpacked on first use. Most clients never send a name that is not ASCII, and
 /// unpacking takes 500 KB of memory.
-static READINGS: LazyLock<Readings> = LazyLock::new(|| Readings::unpack().unwrap_or_default());
+static ASCII_TABLE: LazyLock<AsciiTable> =
+    LazyLock::new(|| AsciiTable::unpack().unwrap_or_default());
 
 #[derive(Default)]
-struct Readings {
+struct AsciiTable {
     /// All readings, one per line.
     text: String,
     /// The offset in `text` of the reading of each character, from U+0080 on.
     offsets: Vec<u32>,
 }
 
-impl Readings {
+impl AsciiTable {
     fn unpack() -> Option<Self> {
-        let text = String::from_utf8(inflate(TEXT)?).ok()?;
-        let han_indexes = inflate(HAN_INDEXES)?;
+        let text = String::from_utf8(inflate(PACKED_TEXT)?).ok()?;
+        let han_indexes = inflate(PACKED_HAN_INDEXES)?;
         let mut offset = 0_u32;
         let mut lines = Vec::new();
         for line in text.split('\n') {
             lines.push(offset);
             offset = offset.checked_add(u32::try_from(line.len()).ok()?)?.checked_add(1)?;
         }
-        let (before_han, lines) = lines.split_at_checked(HAN.start.checked_sub(FIRST)?)?;
+        let (before_han, lines) =
+            lines.split_at_checked(HAN.start.checked_sub(FIRST_CODE_POINT)?)?;
         let (after_han, of_han) = lines.split_at_checked(0x1_0000_usize.checked_sub(HAN.end)?)?;
         let (short, long) = han_indexes.split_at_checked(HAN.len())?;
         let mut long =
@@ -57,7 +59,7 @@ impl Readings {
 
     /// Returns the reading of a character. `None`: it has none.
     fn get(&self, c: char) -> Option<&str> {
-        let index = usize::try_from(u32::from(c)).ok()?.checked_sub(FIRST)?;
+        let index = usize::try_from(u32::from(c)).ok()?.checked_sub(FIRST_CODE_POINT)?;
         let offset = usize::try_from(*self.offsets.get(index)?).ok()?;
         self.text.get(offset..)?.split('\n').next()
     }
@@ -75,7 +77,7 @@ fn inflate(packed: &[u8]) -> Option<Vec<u8>> {
 pub(super) fn push(out: &mut String, c: char) {
     match u32::from(c).checked_sub(HANGUL_FIRST).filter(|index| *index < HANGUL_COUNT) {
         Some(syllable) => push_hangul(out, syllable),
-        None => out.push_str(READINGS.get(c).unwrap_or_default()),
+        None => out.push_str(ASCII_TABLE.get(c).unwrap_or_default()),
     }
 }
 

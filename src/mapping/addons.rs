@@ -2,7 +2,8 @@
 //! has its inputs.
 
 use super::client::MAX_IP_BYTES;
-use super::fields::{EventFields, OwnField};
+use super::fields::EventFields;
+use super::own_field::OwnField;
 use super::properties::Properties;
 use crate::config::Source;
 use std::net::IpAddr;

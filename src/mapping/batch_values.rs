@@ -78,4 +78,24 @@ mod tests {
         assert_eq!(of(0).json, of(1).json);
         assert!(matches!(of(0).json, Cow::Borrowed(_)) && matches!(of(1).json, Cow::Owned(_)));
     }
+
+    #[test]
+    fn get_traits_of_the_batchs_options_are_shared_wherever_they_are() {
+        let traits = format!("{{\"a.b\":\"{}\"}}", "x".repeat(100));
+        for place in [r#""integrations":{_}"#, r#""context":{_}"#, r#""context":{"providers":{_}}"#]
+        {
+            for name in ["Keen IO", "Keen", "keen_io"] {
+                let options = format!("\"{name}\":{{\"traits\":{traits}}}");
+                let text = format!("{{{},\"batch\":[{{}}]}}", place.replace('_', &options));
+                let mut body = Body::parse(None, &text, 9).unwrap();
+                body.apply_batch_defaults();
+                let values = BatchValues::new(&body.batch);
+                let message = &body.messages[0];
+                let found = values.get(message.integrations.traits(&message.context));
+                assert!(found.json.starts_with("{\"a_b\""), "{text}");
+                assert!(matches!(found.json, Cow::Borrowed(_)), "{text}");
+                assert_eq!((values.sanitized, found.changes), (1, 0), "{text}");
+            }
+        }
+    }
 }

@@ -2,8 +2,9 @@
 
 use super::addons::Addons;
 use super::client::{MAX_IP_BYTES, RequestClient, strip_port};
-use super::fields::{EventFields, OwnField};
+use super::fields::EventFields;
 use super::identity::Ids;
+use super::own_field::OwnField;
 use super::properties::Properties;
 use super::{BatchValues, SkipReason, is_empty_container};
 use crate::config::{Mode, Source};
@@ -100,11 +101,11 @@ fn event_name_text(name: Value<'_>) -> Option<Cow<'_, str>> {
 }
 
 /// Returns the uniqueness token of a message: its `messageId`, hashed if it is long. `None`: the id
-/// is missing, blank, or a placeholder. `place`, if the request contained bytes that are not UTF-8,
+/// is missing, blank, or a placeholder. `origin`, if the request contained bytes that are not UTF-8,
 /// returns a hash of the request and the message's index in it.
 pub(super) fn uniqueness_token<'a>(
     message: &Message<'a>,
-    place: Option<impl FnOnce() -> String>,
+    origin: Option<impl FnOnce() -> String>,
 ) -> Option<Cow<'a, str>> {
     let (id, raw, lossy) = match message.message_id {
         Value::String(text) => {
@@ -124,10 +125,10 @@ pub(super) fn uniqueness_token<'a>(
     if lossy {
         return Some(Cow::Owned(names::sha256_hex(raw.as_bytes(), names::MAX_TOKEN)));
     }
-    if let Some(place) = place
+    if let Some(origin) = origin
         && id.contains('\u{fffd}')
     {
-        let unique = format!("{} {id}", place());
+        let unique = format!("{} {id}", origin());
         return Some(Cow::Owned(names::sha256_hex(unique.as_bytes(), names::MAX_TOKEN)));
     }
     Some(match names::uniqueness_token(&id) {
@@ -370,10 +371,16 @@ fn port_stripped(text: &str) -> Option<String> {
     if text.parse::<std::net::IpAddr>().is_ok() { None } else { strip_port(text) }
 }
 
+/// Maximum length of a `location`, in bytes. Two coordinates take some fifty.
+const MAX_LOCATION_BYTES: usize = 4_096;
+
 /// Returns the `location` of the `keen` object in the properties, if Keen accepts it: `coordinates`
 /// is an array of longitude and latitude. Clients cannot set any other member of `keen`.
 fn location(keen: &str) -> Option<Cow<'_, str>> {
     let Value::Object(location) = member(keen, "location") else { return None };
+    if location.len() > MAX_LOCATION_BYTES {
+        return None;
+    }
     let Value::Array(coordinates) = member(location, "coordinates") else { return None };
     let mut numbers = [f64::INFINITY; 2];
     let mut count = 0_usize;

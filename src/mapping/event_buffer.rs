@@ -207,4 +207,14 @@ mod tests {
         assert!(!buffer.is_overflowed());
         assert!(buffer.is_empty());
     }
+
+    #[test]
+    fn push_event_of_the_maximum_size_is_written() {
+        let mut events = EventBuffer::default();
+        assert!(events.is_empty());
+        for (bytes, pushed) in [(MAX_BYTES, Pushed::Written), (MAX_BYTES + 1, Pushed::Oversized)] {
+            assert_eq!(events.push(0, "c", |out| out.resize(out.len() + bytes, b' ')), pushed);
+        }
+        assert!(!events.is_empty());
+    }
 }

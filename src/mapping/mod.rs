@@ -37,6 +37,7 @@ mod event;
 mod event_buffer;
 mod fields;
 pub(crate) mod identity;
+mod own_field;
 mod pipeline;
 mod properties;
 

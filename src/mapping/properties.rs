@@ -1,6 +1,6 @@
 //! The `properties` of one message, checked once for all of its events.
 
-use super::fields::{MAX_NAME_BYTES, OwnField, PerField};
+use super::own_field::{MAX_NAME_BYTES, OwnField, PerField};
 use crate::json::{Name, ReadMember, Value, for_each_member, read_object, write_string};
 use crate::keen::sanitize::{
     SeenNames, ValidSeed, is_placeholder, is_valid, rewrite_object, valid_name,
@@ -203,5 +203,26 @@ mod tests {
         assert!(properties.has(OwnField::PageUrl));
         assert_eq!(properties.members([OwnField::PageUrl].into_iter()), r#""a_b":"1e400""#);
         assert_eq!(properties.sanitized, 3);
+    }
+
+    #[test]
+    fn members_with_other_overridden_fields_are_others() {
+        let object = r#"{"name":"x","keen":1,"userId":2}"#;
+        let mut properties = Properties::parse(object, &mut Vec::new());
+        for (overridden, want) in [
+            (OwnField::Name, r#""userId":2"#),
+            (OwnField::UserId, r#""name":"x""#),
+            (OwnField::UserId, r#""name":"x""#),
+            (OwnField::Name, r#""userId":2"#),
+        ] {
+            assert_eq!(properties.members([overridden].into_iter()), want);
+        }
+    }
+
+    #[test]
+    fn has_the_longest_field_with_a_dot() {
+        let properties = Properties::parse(r#"{"segment.properties":1}"#, &mut Vec::new());
+        assert!(properties.has(OwnField::SegmentProperties));
+        assert!(!properties.has(OwnField::SegmentEvent));
     }
 }

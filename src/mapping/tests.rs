@@ -393,6 +393,8 @@ fn location_off_the_earth_is_left_out() {
         ("[\"1\",2]", false),
         ("[1e400,2]", false),
         ("{}", false),
+        (&format!("[1,2],\"a\":\"{}\"", "x".repeat(4_050)), true),
+        (&format!("[1,2],\"a\":\"{}\"", "x".repeat(4_096)), false),
     ] {
         let body = format!(
             r#"{{"event":"e","properties":{{"keen":{{"location":{{"coordinates":{coordinates}}}}}}}}}"#
@@ -494,4 +496,259 @@ fn failed_initialization_of_keen_is_mapped() {
         json!({"bundled": ["Keen IO", "Segment.io"], "failedInitializations": ["Keen IO"]});
     let mapped = shop.map(json!({"event": "e", "_metadata": metadata}).to_string());
     assert_eq!(mapped.events.len(), 1);
+}
+
+#[test]
+fn audience_events_are_as_many_as_the_bound_and_one() {
+    let mut shop = fixture(json!({"audienceEvents": true}));
+    let traits: BTreeMap<String, bool> = (0..20).map(|i| (format!("a{i}"), true)).collect();
+    let body =
+        json!({"type": "identify", "userId": "u", "context": {"personas": {}}, "traits": traits});
+    let body = body.to_string();
+    assert!(body.len() < 600);
+    assert_eq!(shop.map(&body).events.len(), 9);
+}
+
+#[test]
+fn identify_has_an_effect_if_it_has_an_event_of_any_size() {
+    let mut shop = fixture(json!({"audienceEvents": true}));
+    let of_audience = json!({
+        "type": "identify", "userId": "u", "context": {"personas": {}}, "traits": {"vip": true},
+    });
+    let mut oversized = of_audience.clone();
+    oversized["integrations"] = json!({"Keen IO": {"traits": {"x": vec![1; 500_000]}}});
+    let plain = json!({"type": "identify", "userId": "u", "traits": {"vip": true}});
+    for (body, events, oversized, skipped) in [
+        (of_audience, 1, 0, None),
+        (oversized, 0, 1, None),
+        (plain, 0, 0, Some(SkipReason::NoEffect)),
+    ] {
+        let outcome = shop.map(json!({"batch": [body]}).to_string()).stats.messages[0];
+        let found = (outcome.events, outcome.oversized, outcome.skipped);
+        assert_eq!(found, (events, oversized, skipped));
+    }
+}
+
+#[test]
+fn client_address_is_wanted_for_its_addon_and_messages_without_an_ip() {
+    let wants = |settings: Value, ip: Value| {
+        let shop = fixture(settings);
+        let body = json!({"event": "e", "context": {"ip": ip}}).to_string();
+        let request = Request {
+            message_type: Some(MessageType::Track),
+            side: shop.side,
+            header_write_key: shop.header_write_key,
+            body: body.as_bytes(),
+            received_ms: RECEIVED_MS,
+        };
+        let mut store = BTreeMap::new();
+        let mut users = UserTransaction::new(&mut store, shop.config.users, 1);
+        let mut wanted = None;
+        let client = |wants_address| {
+            wanted = Some(wants_address);
+            shop.client
+        };
+        let mut events = EventBuffer::default();
+        map_request(&shop.config, request, client, String::new, &mut users, &mut events).unwrap();
+        wanted.unwrap()
+    };
+    for (settings, ip, wanted) in [
+        (json!({"ipAddon": true}), Value::Null, true),
+        (json!({"ipAddon": true}), json!("${keen.ip}"), true),
+        (json!({"ipAddon": true}), json!("1.2.3.4"), false),
+        (json!({}), Value::Null, false),
+        (json!({}), json!("1.2.3.4"), false),
+    ] {
+        assert_eq!(wants(settings.clone(), ip.clone()), wanted, "{settings} {ip}");
+    }
+}
+
+#[test]
+fn ip_address_that_is_too_long_is_left_out() {
+    for bytes in [64, 65] {
+        let mut shop = fixture(json!({"ipAddon": true})).track().browser();
+        let ip = "x".repeat(bytes);
+        let body = json!({"event": "e", "context": {"ip": ip}}).to_string();
+        let want = if bytes == 64 { ip.as_str() } else { "203.0.113.7" };
+        assert_eq!(shop.map(body).event()["ip_address"], want);
+    }
+}
+
+#[test]
+fn event_name_that_is_a_whole_number_has_no_fraction() {
+    let mut shop = fixture(json!({})).track();
+    for (name, collection) in [
+        ("7", "7"),
+        ("7.0", "7"),
+        ("-7.0", "-7"),
+        ("1.5", "1.5"),
+        ("-1.50", "-1.50"),
+        ("9007199254740991.0", "9007199254740991"),
+        ("-9007199254740991.0", "-9007199254740991"),
+        ("9007199254740992.0", "9007199254740992.0"),
+        ("1e400", "1e400"),
+    ] {
+        let mapped = shop.map(format!("{{\"event\":{name}}}"));
+        assert_eq!(mapped.events[0].1, collection, "{name}");
+    }
+}
+
+#[test]
+fn audience_events_are_off_unless_they_are_wanted() {
+    let mut shop = fixture(json!({"rememberUsers": true}));
+    let body = json!({"batch": [{
+        "type": "identify", "userId": "u", "context": {"personas": {}}, "traits": {"vip": true},
+    }]});
+    let mapped = shop.map(body.to_string());
+    assert_eq!((mapped.events.len(), mapped.skipped()), (0, vec![Some(SkipReason::NoEffect)]));
+}
+
+#[test]
+fn user_is_left_out_if_it_has_neither_id_nor_traits() {
+    for (identify, want) in [
+        (json!({"anonymousId": "a", "traits": {}}), None),
+        (json!({"anonymousId": "a", "traits": {"n": 1}}), Some(json!({"traits": {"n": 1}}))),
+        (json!({"anonymousId": "a", "userId": "u"}), Some(json!({"userId": "u"}))),
+    ] {
+        let mut shop = fixture(json!({"rememberUsers": true}));
+        let mut identify = identify;
+        identify["type"] = json!("identify");
+        let track = json!({"type": "track", "event": "e", "anonymousId": "a"});
+        let mapped = shop.map(json!({"batch": [identify, track]}).to_string());
+        assert_eq!(mapped.event().get("user"), want.as_ref());
+    }
+}
+
+#[test]
+fn traits_of_a_page_are_bounded_by_the_body() {
+    let mut shop = fixture(json!({"mode": "device", "rememberUsers": true})).browser();
+    let traits = json!({"x": "y".repeat(9_000)});
+    let bytes = traits.to_string().len();
+    let mut batch = vec![json!({"type": "track", "event": "e", "anonymousId": "b"}); 100];
+    batch.insert(0, json!({"type": "identify", "anonymousId": "a", "traits": traits}));
+    let body = json!({"batch": batch}).to_string();
+    let mapped = shop.map(&body);
+    let with_user = mapped.events.iter().filter(|(_, _, event)| event.get("user").is_some());
+    assert_eq!(with_user.count(), (65_536 + 8 * body.len()) / bytes);
+}
+
+#[test]
+fn sanitized_counts_each_changed_name_and_value_once() {
+    let mut shop = fixture(json!({"trackAllPages": true, "trackNamedPages": true}));
+    let agent = json!({"a.b": "x".repeat(100)});
+    for (body, events, sanitized) in [
+        (json!({"batch": [{"type": "track", "event": "e", "properties": {"a": 1}}]}), 1, 0),
+        (
+            json!({"batch": [{"type": "track", "event": "e", "properties": {"a.b": {"c.d": 1}}}]}),
+            1,
+            2,
+        ),
+        // A page has several events.
+        (json!({"batch": [{"type": "page", "name": "n", "properties": {"a.b": 1}}]}), 2, 1),
+        (json!({"batch": [{"type": "track", "event": "e", "properties": [{"a.b": 1}]}]}), 1, 1),
+        (json!({"batch": [{"type": "track", "event": "e", "userId": {"a.b": 1}}]}), 1, 1),
+        // A value of the batch is in several events.
+        (
+            json!({"context": {"userAgent": agent}, "batch": vec![json!({"type": "track", "event": "e"}); 3]}),
+            3,
+            1,
+        ),
+    ] {
+        let mapped = shop.map(body.to_string());
+        assert_eq!((mapped.events.len(), mapped.stats.sanitized), (events, sanitized), "{body}");
+    }
+}
+
+#[test]
+fn ip_address_with_escapes_has_its_addon() {
+    let mut shop = fixture(json!({"ipAddon": true})).track();
+    for (ip, has_addon) in [(r"\u0031.2.3.4", true), (r"\u0061.2.3.4", false)] {
+        let mapped = shop.map(format!(r#"{{"event":"e","context":{{"ip":"{ip}"}}}}"#));
+        assert_eq!(mapped.event()["keen"].get("addons").is_some(), has_addon, "{ip}");
+    }
+}
+
+#[test]
+fn user_of_a_property_is_before_the_stored_one_in_device_mode_only() {
+    for (mode, want) in [
+        ("cloud", json!({"userId": "u", "traits": {"n": 1}})),
+        ("device", json!("of the property")),
+    ] {
+        let mut shop = fixture(json!({"mode": mode, "rememberUsers": true}));
+        let identify = json!({"type": "identify", "userId": "u", "traits": {"n": 1}});
+        let properties = json!({"user": "of the property"});
+        let track = json!({"type": "track", "event": "e", "userId": "u", "properties": properties});
+        let mapped = shop.map(json!({"batch": [identify, track]}).to_string());
+        assert_eq!(mapped.event()["user"], want, "{mode}");
+    }
+}
+
+#[test]
+fn write_key_that_is_unknown_is_rejected_if_no_message_has_a_known_one() {
+    let mut shop = fixture(json!({}));
+    shop.config.reject_unknown_write_key = true;
+    let track = json!({"type": "track", "event": "e"});
+    let keyed = json!({"type": "track", "event": "e", "writeKey": "other"});
+    for (header, batch, events) in [
+        (Some("k"), vec![track.clone()], Some(1)),
+        (Some("k"), vec![], Some(0)),
+        (Some("k"), vec![track.clone(), keyed.clone()], Some(1)),
+        (Some("k"), vec![keyed.clone()], None),
+        (Some("other"), vec![track.clone()], None),
+        (Some("other"), vec![], Some(0)),
+        (None, vec![], None),
+    ] {
+        shop.header_write_key = header;
+        let mapped = shop.try_map(json!({"batch": batch}).to_string());
+        let want = events.ok_or(BadRequestReason::InvalidWriteKey);
+        assert_eq!(mapped.map(|mapped| mapped.events.len()), want, "{header:?} {batch:?}");
+    }
+}
+
+#[test]
+fn addons_are_those_of_the_settings_and_device_events_have_their_inputs() {
+    let inputs = ["page_url", "referrer_url", "user_agent", "ip_address"];
+    let context = json!({
+        "page": {"url": "https://a.example/", "referrer": "https://b.example/"},
+        "userAgent": "Mozilla/5.0", "ip": "1.2.3.4",
+    });
+    for (setting, addon, wanted) in [
+        ("urlAddon", "keen:url_parser", &inputs[..1]),
+        ("referrerAddon", "keen:referrer_parser", &inputs[..2]),
+        ("uaAddon", "keen:ua_parser", &inputs[2..3]),
+        ("ipAddon", "keen:ip_to_geo", &inputs[3..]),
+        ("trackAllPages", "", &[]),
+    ] {
+        for (mode, fields) in [("cloud", &inputs[..]), ("device", wanted)] {
+            let mut shop = fixture(json!({"mode": mode, setting: true})).track();
+            let found = |context: &Value, shop: &mut Fixture| {
+                let mapped = shop.map(json!({"event": "e", "context": context}).to_string());
+                let event = mapped.event().clone();
+                let fields: Vec<&str> =
+                    inputs.into_iter().filter(|name| event.get(name).is_some()).collect();
+                let addons = event["keen"]["addons"].as_array().cloned().unwrap_or_default();
+                let addons: Vec<Value> = addons.iter().map(|addon| addon["name"].clone()).collect();
+                (fields.join(" "), addons)
+            };
+            let want =
+                (fields.join(" "), wanted.first().map(|_| json!(addon)).into_iter().collect());
+            assert_eq!(found(&context, &mut shop), want, "{mode} {setting}");
+            // Without one of its inputs there is no add-on.
+            for missing in ["page", "userAgent", "ip"] {
+                let mut context = context.clone();
+                context.as_object_mut().unwrap().remove(missing);
+                let is_input = match setting {
+                    "urlAddon" | "referrerAddon" => missing == "page",
+                    "uaAddon" => missing == "userAgent",
+                    "ipAddon" => missing == "ip",
+                    _ => true,
+                };
+                assert_eq!(
+                    found(&context, &mut shop).1.is_empty(),
+                    is_input,
+                    "{setting} {missing}"
+                );
+            }
+        }
+    }
 }

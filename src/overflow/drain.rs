@@ -369,7 +369,7 @@ impl Drain {
                 }
             }
             CalloutOutcome::Rejected(Some(error))
-                if is_single && self.is_verdict_on_event(destination) =>
+                if is_single && self.record_rejection(destination) =>
             {
                 pending.has_results = true;
                 for (_, collection, _) in part.runs() {
@@ -426,8 +426,8 @@ impl Drain {
         (progress, self.send(pending))
     }
 
-    /// Whether a named rejection of a single event is about that event. Counts it.
-    fn is_verdict_on_event(&mut self, destination_index: usize) -> bool {
+    /// Counts a named rejection of a single event. Returns whether it is about that event.
+    fn record_rejection(&mut self, destination_index: usize) -> bool {
         let Some(rejections) = self.rejections.get_mut(destination_index) else { return false };
         *rejections = rejections.saturating_add(1);
         *rejections <= MAX_CONSECUTIVE_REJECTIONS

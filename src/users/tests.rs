@@ -150,6 +150,15 @@ fn computed_traits_outlast_next_identify() {
 }
 
 #[test]
+fn computed_traits_that_are_missing_change_nothing() {
+    let mut memory = Memory::new();
+    let page = source(1, Mode::Device);
+    let body = r#"{"userId":"u","context":{"personas":{}}}"#;
+    assert_eq!(identify(&mut memory, PLENTY, 1, &page, body), CommitReport::default());
+    assert_eq!(shown(&mut memory, PLENTY, 2, &page, r#"{"userId":"u"}"#), None);
+}
+
+#[test]
 fn context_traits_are_used_when_user_is_unknown() {
     let mut memory = Memory::new();
     let phone = source(1, Mode::Cloud);
@@ -304,6 +313,28 @@ fn user_seen_within_a_short_ttl_stays() {
 }
 
 #[test]
+fn last_seen_is_written_once_per_interval() {
+    let shop = source(1, Mode::Cloud);
+    for (max_users, ttl_ms, interval_ms) in [
+        (1_001, 1_000_000, 60_000),
+        // An eighth of a short TTL.
+        (1_001, 80_000, 10_000),
+        // Each event, with few users.
+        (1_000, 1_000_000, 1),
+    ] {
+        let settings = config::UsersSettings { max_users, ttl_ms, ..PLENTY };
+        let mut memory = Memory::new();
+        let event = r#"{"userId":"u"}"#;
+        identify(&mut memory, settings, 1, &shop, r#"{"userId":"u","traits":{"n":1}}"#);
+        let before = memory.clone();
+        shown(&mut memory, settings, interval_ms, &shop, event);
+        assert_eq!(memory, before, "{interval_ms}");
+        shown(&mut memory, settings, 1 + interval_ms, &shop, event);
+        assert_ne!(memory, before, "{interval_ms}");
+    }
+}
+
+#[test]
 fn anonymous_visitor_not_seen_for_ttl_is_removed() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
@@ -424,6 +455,38 @@ fn trait_bytes_of_one_request_are_bounded() {
 }
 
 #[test]
+fn traits_and_merges_of_one_request_are_bounded_by_its_body() {
+    const BODY_BYTES: usize = 1_000;
+    let mut memory = Memory::new();
+    let shop = source(1, Mode::Cloud);
+    let traits = format!(r#"{{"a":"{}"}}"#, "x".repeat(7_000));
+    for user in 0..30 {
+        let body = format!(r#"{{"userId":"u{user}","traits":{traits}}}"#);
+        identify(&mut memory, PLENTY, 1, &shop, &body);
+    }
+    let mut users = UserTransaction::new(&mut memory, PLENTY, 2_000);
+    users.limit_by_body(BODY_BYTES);
+    let has_traits = |user: &usize| {
+        let body = format!(r#"{{"userId":"u{user}"}}"#);
+        let user = users.user_for_event(&shop, &message(MessageType::Track, &body), None);
+        !user.unwrap().traits.is_empty()
+    };
+    let shown = (0..30).filter(has_traits).count();
+    assert_eq!(shown, (65_536 + 8 * BODY_BYTES) / traits.len());
+    assert_eq!(users.commit().traits_omitted, 30 - shown as u64);
+    let mut users = UserTransaction::new(&mut memory, PLENTY, 3_000);
+    users.limit_by_body(BODY_BYTES);
+    for user in 0..30 {
+        let body = format!(
+            r#"{{"userId":"u{user}","context":{{"personas":{{}}}},"traits":{{"vip":true}}}}"#
+        );
+        users.identify(&shop, &message(MessageType::Identify, &body), None);
+    }
+    let merged = (65_536 + BODY_BYTES) / traits.len();
+    assert_eq!(users.commit().rejected, 30 - merged as u64);
+}
+
+#[test]
 fn updates_of_one_request_are_bounded() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);
@@ -478,6 +541,34 @@ fn initialize_with_other_size_empties_store() {
         r#"{"userId":"last","traits":{"n":1}}"#,
     );
     assert_eq!(held(&memory).0.0, 5);
+}
+
+#[test]
+fn user_id_up_to_the_limit_is_remembered() {
+    let shop = source(1, Mode::Cloud);
+    for (bytes, is_remembered) in [(512, true), (513, false)] {
+        let mut memory = Memory::new();
+        let body = format!(r#"{{"userId":"{}","traits":{{"n":1}}}}"#, "i".repeat(bytes));
+        let report = identify(&mut memory, PLENTY, 1, &shop, &body);
+        assert_eq!((report.written, report.rejected), if is_remembered { (1, 0) } else { (0, 1) });
+        let event = body.replace(r#","traits":{"n":1}"#, "");
+        assert_eq!(shown(&mut memory, PLENTY, 2, &shop, &event).is_some(), is_remembered);
+    }
+}
+
+#[test]
+fn store_is_filled_up_to_its_bytes() {
+    let shop = source(1, Mode::Cloud);
+    let body = r#"{"userId":"u","traits":{"n":1}}"#;
+    let mut memory = Memory::new();
+    identify(&mut memory, PLENTY, 1, &shop, body);
+    let bytes = u64::try_from(held(&memory).0.1).unwrap();
+    for (max_bytes, users) in [(bytes, 1), (bytes - 1, 0)] {
+        let mut memory = Memory::new();
+        let settings = config::UsersSettings { max_bytes, ..PLENTY };
+        identify(&mut memory, settings, 1, &shop, body);
+        assert_eq!(held(&memory).0.0, users, "{max_bytes}");
+    }
 }
 
 /// Shared data that another worker writes to between our reads and writes.

@@ -4,7 +4,8 @@ use super::simulation::{Request, Simulation, Upstream};
 use keen_edge::config::DeliverySettings;
 use proptest::prelude::*;
 
-/// Sends `total` events of which `bad` make Keen fail, after an outage. Returns the callouts after the outage.
+/// Sends `total` events after an outage. `bad` of them make Keen fail. Returns the callouts after
+/// the outage.
 fn isolate(
     settings: DeliverySettings,
     upstream: Upstream,
@@ -23,7 +24,7 @@ fn isolate(
         let events = id..(id + per_request).min(total);
         simulation.send(Request { destination: 0, events, waits, bytes: 50 });
         id += per_request;
-        // Events arrive over the whole outage.
+        // Events arrive during the whole outage.
         simulation.run_until(start * id.min(total) / total.max(1));
     }
     simulation.run_until(start);
@@ -62,10 +63,11 @@ proptest! {
         let settings = DeliverySettings { max_retries: retries, ..DeliverySettings::default() };
         let upstream =
             if rejects { Upstream::RejectsBadEvents } else { Upstream::FailsOnBadEvents };
-        // With a waiter, a client sends one event: its own fate is that event's.
+        // Clients that wait send one event each, so an ack concerns that event only.
         let per_request = if waits { 1 } else { 50 };
         let callouts = isolate(settings, upstream, outage, total, &bad, waits, per_request);
-        // Each bad event takes two callouts for each halving of its batch, and its client's retries.
+        // Each bad event takes two callouts for each halving of its batch, and the retries of its
+        // client.
         let bound = 60 + bad.len() as u64 * (2 * 11 + 60) + if waits { total } else { 0 };
         prop_assert!(callouts <= bound, "{callouts} callouts");
     }

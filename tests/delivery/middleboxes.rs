@@ -5,7 +5,7 @@ use keen_edge::config::DeliverySettings;
 use keen_edge::delivery::Ack;
 use proptest::prelude::*;
 
-/// A burst of clients each second for half a minute, one event each.
+/// Each second for half a minute, clients send one event each at the same time.
 fn burst(settings: DeliverySettings, upstream: Upstream, waits: bool, clients: u64) -> Simulation {
     let mut simulation = Simulation::new(settings, 1);
     simulation.clients_retry = false;
@@ -45,7 +45,7 @@ proptest! {
         let mut failing = burst(settings, upstream, waits, clients);
         let (few, many) = (healthy.projects[0].callouts, failing.projects[0].callouts);
         prop_assert!(many <= 4 * few + 40, "{many} callouts, {few} of a healthy upstream");
-        // At most a few rejections by name are taken for verdicts on events.
+        // At most a few rejections by name count as verdicts on events.
         let project = &failing.projects[0];
         let delivered = project.acks.iter().filter(|(ack, _)| *ack == Ack::Delivered).count() as u64;
         prop_assert!(delivered <= 8 && project.rejected <= 8);
@@ -56,7 +56,8 @@ proptest! {
         prop_assert_eq!(project.up, is_down.then_some(false));
         prop_assert_eq!(project.dropped, 0);
         failing.assert_accounted();
-        // Once it accepts again, everything without a client arrives within a minute, in few callouts.
+        // Once the upstream accepts again, every event without a client arrives within a minute, in
+        // few callouts.
         failing.set_upstream(0, Upstream::Healthy);
         failing.run_until(105_000);
         let project = &failing.projects[0];

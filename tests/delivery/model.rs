@@ -1,4 +1,4 @@
-//! Clients, Keen and time around the delivery state machine, and the promises that it must keep to them.
+//! Clients, Keen and time around the delivery state machine, and the promises that it must keep.
 
 use keen_edge::config;
 use keen_edge::delivery::{
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub const PROJECTS: usize = 3;
 const TIMEOUT_MS: u64 = 5000;
-/// What a pending event occupies in addition to its bytes.
+/// Bytes that a pending event occupies in addition to its JSON.
 const EVENT_OVERHEAD: usize = 64;
 
 const NAMED: &str = "{\"message\": \"no\", \"error_code\": \"InvalidEventError\"}";
@@ -36,7 +36,7 @@ pub const STATUSES: [(Option<u16>, &str, &str); 14] = [
 /// How a callout ends.
 #[derive(Debug, Clone)]
 pub enum ScriptedResponse {
-    /// A result for each event. Two bits each: 0 and 1 recorded, 2 rejected, 3 failed.
+    /// A result for each event, two bits each: 0 and 1 recorded, 2 rejected, 3 failed.
     Results(u64),
     Status(Option<u16>, &'static str, &'static str),
     DispatchFailed,
@@ -44,7 +44,7 @@ pub enum ScriptedResponse {
 
 #[derive(Debug, Clone)]
 pub enum Step {
-    /// A request with these events (project, collection, length), with a waiter or without.
+    /// A request with these events (project, collection, length). `waits`: whether it has a waiter.
     Submit {
         waits: bool,
         events: Vec<(usize, u8, usize)>,
@@ -65,16 +65,16 @@ pub enum Step {
     },
 }
 
-/// An event that was offered to the state machine, and admitted.
+/// An event that the state machine has admitted.
 #[derive(Debug)]
-struct OfferedEvent {
+struct SubmittedEvent {
     waiter: Option<WaiterId>,
     destination: usize,
     collection: String,
     text: String,
 }
 
-/// Ends of events as the state machine reports them.
+/// Numbers of events by their end, as the state machine reports them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Ends {
     delivered: u64,
@@ -94,7 +94,7 @@ pub struct Model {
     delivery: Delivery,
     settings: config::DeliverySettings,
     now: u64,
-    events: Vec<OfferedEvent>,
+    events: Vec<SubmittedEvent>,
     /// Events for which Keen has given a final result, or which the overflow queue has stored.
     final_results: BTreeSet<usize>,
     in_flight: BTreeMap<CalloutId, (usize, Vec<usize>)>,
@@ -186,7 +186,12 @@ impl Model {
                 format!("{{\"id\":{},\"pad\":\"{}\"}}", self.events.len(), "x".repeat(*length));
             let collection = format!("c{collection}");
             costs[*destination] += text.len() + collection.len() + EVENT_OVERHEAD;
-            self.events.push(OfferedEvent { waiter, destination: *destination, collection, text });
+            self.events.push(SubmittedEvent {
+                waiter,
+                destination: *destination,
+                collection,
+                text,
+            });
         }
         let admission = self.delivery.submit(
             waiter,
@@ -245,7 +250,7 @@ impl Model {
 
     fn assert_not_in_flight(&self, ids: &[usize]) {
         let in_flight = self.in_flight.values().chain(self.handovers.values());
-        // A displaced event is no longer of its callout, and ends there.
+        // A displaced event no longer belongs to its callout.
         let mut in_flight = in_flight.flat_map(|(_, ids)| ids);
         assert!(!in_flight.any(|id| ids.contains(id)), "in two callouts at once");
     }
@@ -259,14 +264,15 @@ impl Model {
         assert_eq!(report.destination_index, destination);
         let count = u64::try_from(ids.len()).unwrap();
         let got = [report.overflowed, report.returned];
-        // None, if a request of another project has displaced them.
+        // Both are 0 if a request of another project has displaced the events.
         let want = [count, 0];
         let want = if outcome == HandoverOutcome::Stored { want } else { [0, count] };
         assert!(got == want || got == [0, 0], "{got:?}");
         self.ends[destination].overflowed += report.overflowed;
     }
 
-    /// The events in a callout, in its order, each as it was offered.
+    /// Returns the ids of the events in a callout, in its order. Asserts that each is as it was
+    /// submitted.
     fn ids(&self, destination: usize, body: &[u8]) -> Vec<usize> {
         let body: BTreeMap<String, Vec<Box<serde_json::value::RawValue>>> =
             serde_json::from_slice(body).unwrap();
@@ -305,7 +311,7 @@ impl Model {
                 let outcome = self.delivery.classify(callout, response, 1_700_000_000_000);
                 let is_named = matches!(outcome, CalloutOutcome::Rejected(Some(_)));
                 let report = self.delivery.settle(callout, outcome, self.now);
-                // A rejection of one event, by its name, is final; nothing else here is.
+                // Only a named rejection of a single event is final here.
                 assert!(report.rejected.is_empty() || (is_named && ids.len() == 1));
                 if !report.rejected.is_empty() {
                     self.final_results.extend(&ids);
@@ -357,7 +363,7 @@ impl Model {
         }
     }
 
-    /// Drains, while Keen never answers.
+    /// Drains while Keen never answers.
     pub fn drain(&mut self) {
         self.delivery.begin_drain(self.now);
         let end = self.now + self.settings.max_wait_ms + 30_000;
@@ -375,7 +381,7 @@ impl Model {
         self.assert_rest();
     }
 
-    /// Comes to rest, while Keen accepts everything.
+    /// Settles everything while Keen accepts all events.
     pub fn recover(&mut self) {
         for _ in 0..20_000 {
             if self.delivery.is_idle() {

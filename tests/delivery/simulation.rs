@@ -8,14 +8,14 @@ use keen_edge::keen::bulk::Event;
 use std::collections::{BTreeMap, BTreeSet};
 
 const TIMEOUT_MS: u64 = 5_000;
-/// The interval of the filter's timer.
+/// Period of the filter's tick, in milliseconds.
 const TICK_MS: u64 = 50;
-/// How long a client waits before it retries.
+/// Time that a client waits before it retries, in milliseconds.
 const CLIENT_RETRY_MS: u64 = 1_000;
-/// How long Keen takes for one callout.
+/// Time that Keen takes for one callout, in milliseconds.
 pub const LATENCY_MS: u64 = 20;
 
-/// What the upstream of a project does.
+/// The behaviour of a project's upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Upstream {
     Healthy,
@@ -25,18 +25,18 @@ pub enum Upstream {
     Hangs,
     /// Answers 500 to every callout that contains a bad event.
     FailsOnBadEvents,
-    /// Rejects, as a whole and with an error name, every callout that contains a bad event.
+    /// Rejects every callout that contains a bad event, as a whole and with an error name.
     RejectsBadEvents,
 }
 
-/// A client's request of some events for one project.
+/// A client's request with events for one project.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub destination: usize,
     pub events: std::ops::Range<u64>,
     /// The client waits for an ack, and retries until it is [`Ack::Delivered`].
     pub waits: bool,
-    /// The bytes of each event.
+    /// Size of each event in bytes.
     pub bytes: usize,
 }
 
@@ -51,9 +51,9 @@ pub struct Project {
     pub rejected: u64,
     pub unconfirmed: u64,
     pub dropped: u64,
-    /// How long each ack took, and what it was.
+    /// The time until each ack in milliseconds, and the ack.
     pub acks: Vec<(Ack, u64)>,
-    /// Requests that were not admitted.
+    /// Number of requests that were not admitted.
     pub refused: u64,
     pub up: Option<bool>,
 }
@@ -133,7 +133,7 @@ impl Simulation {
         }
     }
 
-    /// Lets time pass.
+    /// Advances the time to `until`.
     pub fn run_until(&mut self, end: u64) {
         while self.now < end {
             self.now += 1;
@@ -234,7 +234,7 @@ impl Simulation {
         (Response { status, reply, ids }, takes_ms)
     }
 
-    /// Every admitted event has ended, or is pending still.
+    /// Asserts that every admitted event is pending or has ended.
     pub fn assert_accounted(&self) {
         for (index, project) in self.projects.iter().enumerate() {
             assert!(project.ended <= project.admitted, "{index}: {project:?}");
@@ -245,5 +245,5 @@ impl Simulation {
     }
 }
 
-/// A rejection of a whole request, with Keen's error name.
+/// Reply that rejects a whole request, with an error name of Keen's.
 pub const NAMED_ERROR: &str = "{\"message\": \"no\", \"error_code\": \"InvalidEventError\"}";

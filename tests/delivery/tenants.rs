@@ -5,7 +5,7 @@ use keen_edge::config::DeliverySettings;
 use keen_edge::delivery::Ack;
 use proptest::prelude::*;
 
-/// How the failing project is fed.
+/// How the failing project's events arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Feed {
     /// Images and mirrored copies.
@@ -15,7 +15,8 @@ pub enum Feed {
     Both,
 }
 
-/// Healthy clients send a track every 10 ms for half a minute, while another project is fed until the bound is full.
+/// Healthy clients send a track every 10 ms for half a minute. Another project is fed until the
+/// bound is reached.
 fn healthy_latencies(
     settings: DeliverySettings,
     failing: Option<(Upstream, Feed, usize)>,
@@ -55,7 +56,7 @@ fn healthy_latencies(
     assert_eq!(healthy.acks.len(), 3_000);
     assert!(healthy.acks.iter().all(|(ack, _)| *ack == Ack::Delivered));
     if failing.is_some() {
-        // It was fed to the bound indeed.
+        // The failing project did reach the bound.
         let failing = &simulation.projects[1];
         assert!(failing.refused > 0 || failing.dropped > 0 || failing.unconfirmed > 0);
     }
@@ -94,7 +95,7 @@ proptest! {
         let alone = healthy_latencies(settings, None);
         let beside = healthy_latencies(settings, Some((upstream, feed, bytes)));
         let longest = |latencies: &[u64]| *latencies.iter().max().unwrap();
-        // Until the first callouts time out, the project that hangs holds its share of them.
+        // The hanging project holds its share of callouts until the first of them time out.
         let slack = if upstream == Upstream::Hangs { LATENCY_MS / 2 } else { 2 };
         let (mean_beside, mean_alone) = (mean(&beside), mean(&alone));
         prop_assert!(mean_beside <= mean_alone + slack, "{mean_beside} and {mean_alone}");

@@ -70,7 +70,7 @@ async fn accepted_event_that_a_middlebox_rejects_is_kept() {
     env.envoy.no_panic_in_log();
 }
 
-/// Random faults, while everything fits in memory.
+/// Injects random faults. All events fit in memory.
 #[tokio::test]
 async fn accepted_events_are_stored_once_under_chaos() {
     let env = TestEnv::with(accepted()).await;

@@ -195,7 +195,7 @@ async fn envoys_local_replies_become_segment_responses() {
             "POST /v1/t HTTP/1.1\r\nhost: e\r\norigin: {ORIGIN}\r\nauthorization: Basic d3JpdGVLZXk6\r\ncontent-length: {length}\r\n\r\n"
         )
     };
-    // A body over Envoy's buffer, a body that does not end, and a Keen that does not reply.
+    // A body over Envoy's buffer, a body without an end, and a Keen that does not reply.
     env.keen.fault(Fault::hang().forever());
     for (name, request, status, message) in [
         (
@@ -288,7 +288,7 @@ async fn settings_response_contains_requested_write_key() {
         assert_eq!(segment["apiKey"], "writeKey");
         assert_eq!(segment["apiHost"], "edge.example.com/v1");
         assert_eq!(segment["unbundledIntegrations"], json!(["Keen IO"]));
-        // With another entry analytics-next would load code from Segment's CDN first.
+        // If another entry came first, analytics-next would load code from Segment's CDN.
         assert_eq!(settings["integrations"].as_object().unwrap().len(), 1);
         assert_eq!(settings["metrics"]["sampleRate"], 0);
         assert!(settings["plan"].is_object());

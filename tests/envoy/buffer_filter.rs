@@ -1,12 +1,12 @@
-//! `pauseAtHeaders: false`: Envoy's buffer filter, behind the filter, holds the headers. That is for control planes that
-//! cannot set `allow_on_headers_stop_iteration`.
+//! `pauseAtHeaders: false`: Envoy's buffer filter, placed after this filter, holds the headers.
+//! Control planes that cannot set `allow_on_headers_stop_iteration` need this.
 
 use super::fixture::{TestEnv, ok, raw, track};
 use mock_keen::Fault;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// The chain that Envoy Gateway makes of an EnvoyExtensionPolicy and a request buffer.
+/// The filter chain that Envoy Gateway builds from an EnvoyExtensionPolicy and a request buffer.
 async fn env(mut config: Value) -> TestEnv {
     config["pauseAtHeaders"] = json!(false);
     TestEnv::patched(config, |bootstrap| {
@@ -37,7 +37,7 @@ async fn buffer_filter_behind_the_filter_holds_requests_until_keen_has_their_eve
     let too_large = "x".repeat(2_000_000);
     let (status, reply) = env.post("/v1/track", too_large).await;
     assert_eq!(status, 400, "{reply}");
-    // In two chunks and with trailers, which end the body without a callback for it.
+    // In two chunks and with trailers. The filter gets no body callback for the end of such a body.
     let body = track("chunked");
     let (first, second) = body.split_at(20);
     let request = format!(
@@ -64,7 +64,7 @@ async fn buffer_filter_behind_the_filter_holds_requests_until_keen_has_their_eve
     env.envoy.no_panic_in_log();
 }
 
-/// A client waits for Keen here as it does with the headers held by the filter.
+/// The client waits for Keen, as it does when the filter holds the headers.
 #[tokio::test]
 async fn buffer_filter_behind_the_filter_keeps_waiters_that_keen_answers_late() {
     let env = env(harness::default_config()).await;
@@ -78,7 +78,7 @@ async fn buffer_filter_behind_the_filter_keeps_waiters_that_keen_answers_late() 
         env.envoy.stat("http.segment.downstream_rq_active").await == 20
     })
     .await;
-    // A client that goes away does not disturb the others.
+    // A client that disconnects does not affect the others.
     waiting[0].abort();
     tokio::time::sleep(Duration::from_millis(100)).await;
     env.keen.clear_faults();
@@ -94,7 +94,7 @@ async fn buffer_filter_behind_the_filter_lets_mirrored_requests_continue() {
     let mut config = harness::default_config();
     config["intercept"] = json!("forward");
     let env = env(config).await;
-    // The route of envoy.yaml.
+    // The status of the route in envoy.yaml.
     assert_eq!(env.post("/v1/track", track("mirrored")).await.0, 404);
     env.until("Keen has the copy", || async { env.collections() == ["mirrored"] }).await;
     env.envoy.no_panic_in_log();

@@ -1,4 +1,5 @@
-//! Client address and user agent of events: the end user's, as Envoy determines it, never a server's.
+//! The client address and the user agent in events: the end user's, as Envoy determines them, and
+//! never a server's.
 
 use super::fixture::{TestEnv, raw};
 use base64::Engine;
@@ -19,7 +20,7 @@ async fn behind(connection_manager: Value) -> TestEnv {
     TestEnv { envoy, keen, client: reqwest::Client::new() }
 }
 
-/// The address in the event of a call with these headers.
+/// Returns the address in the event of a call with these headers.
 async fn address(env: &TestEnv, headers: &[(&str, &str)]) -> Value {
     env.keen.reset();
     let body = json!({"userId": "u", "event": "seen"}).to_string();
@@ -66,7 +67,7 @@ async fn client_address_behind_trusted_proxy_is_the_one_it_appended() {
     env.envoy.no_panic_in_log();
 }
 
-/// A load balancer with the PROXY protocol sends the client's address ahead of the request.
+/// The load balancer sends the client's address in the PROXY protocol, before the request.
 #[tokio::test]
 async fn client_address_behind_proxy_protocol_is_clients() {
     let keen = MockKeen::start(Options::default()).await.unwrap();
@@ -141,7 +142,8 @@ async fn server_library_in_either_field_gets_no_client_address() {
         let visitor = post(agent, json!({"library": {"name": library}})).await;
         assert_eq!(visitor, (true, Some(json!(agent))), "{library}");
     }
-    // Analytics-CSharp runs in Unity games, which use a short form, and on servers, which use a long one.
+    // Analytics-CSharp runs in Unity games, which use a short path, and on servers, which use a
+    // long one.
     let unity = json!({"type": "track", "userId": "u", "event": "seen",
         "context": {"library": {"name": "Analytics-CSharp"}}});
     for (path, sees_address) in [("/v1/b", true), ("/v1/batch", false)] {

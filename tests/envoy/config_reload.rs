@@ -12,7 +12,7 @@ async fn test_env(what: Dynamic, config: Value) -> TestEnv {
     TestEnv { envoy, keen, client: reqwest::Client::new() }
 }
 
-/// Waits until both workers have the configuration. Connections are spread over them.
+/// Waits until both workers have the configuration. The connections are spread over the workers.
 async fn in_force(env: &TestEnv) {
     let refused = async || {
         let client = reqwest::Client::new();
@@ -72,7 +72,8 @@ async fn waiter_during_listener_replacement_is_answered() {
     who_waits_is_answered(Dynamic::Listener).await;
 }
 
-/// Events that were acknowledged at once are in the old configuration's memory and are delivered.
+/// Events of calls that were answered at once are in the memory of the old configuration, which
+/// delivers them.
 #[tokio::test]
 async fn accepted_events_survive_filter_replacement() {
     let mut config = harness::default_config();
@@ -99,7 +100,7 @@ async fn accepted_events_survive_filter_replacement() {
     env.envoy.no_panic_in_log();
 }
 
-/// The graceful stop in docs/operating.md, and SIGTERM.
+/// Stops Envoy gracefully, as docs/operating.md describes, and by SIGTERM.
 #[tokio::test]
 async fn graceful_stop_answers_waiters_and_sigterm_drops_them() {
     let waiting = |env: &TestEnv, name: &'static str| {

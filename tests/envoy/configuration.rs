@@ -1,4 +1,4 @@
-//! Valid and invalid configurations at Envoy's start.
+//! Valid and invalid configurations when Envoy starts.
 
 use super::fixture::{TestEnv, ok, track};
 use harness::Envoy;
@@ -49,7 +49,7 @@ async fn every_mistake_of_a_configuration_is_in_the_log() {
     assert!(!log.contains("00112233") && !log.contains("ABCDEF0123456789"), "a key in the log");
 }
 
-/// Asserts that Envoy does not start, and that its log contains this.
+/// Asserts that Envoy does not start and that its log contains `want`.
 async fn refused(builder: harness::Builder, want: &str) {
     let Err(error) = builder.start().await else { panic!("taken: {want}") };
     let log = format!("{error:?}");

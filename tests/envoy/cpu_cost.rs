@@ -1,4 +1,5 @@
-//! CPU time of the most expensive bodies, in Envoy: at most 6 times that of an ordinary batch of the same size.
+//! Envoy's CPU time for the most expensive bodies: at most 6 times that of an ordinary batch of the
+//! same size.
 
 use super::fixture::{TestEnv, gzip, ok};
 use serde_json::{Value, json};
@@ -6,20 +7,20 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::time::Duration;
 
-/// Near `limits.bodyBytes` of envoy.yaml, after decompression.
+/// Bytes after decompression, close to `limits.bodyBytes` of envoy.yaml.
 pub(super) const BODY_BYTES: usize = 520_000;
 pub(super) const MAX_RATIO: f64 = 6.0;
 /// Repetitions of the largest bodies. Smaller ones are repeated more often.
 const REPEATS: u32 = 4;
-/// Rounds of measurements: of a body that is clearly below the bound, of one near it, and of one above it, which other work on
-/// the machine may have disturbed.
+/// Rounds of measurement for a body clearly below the bound, for one near it, and for one above it.
+/// Other work on the machine may have disturbed the last.
 const ROUNDS: [usize; 3] = [1, 5, 20];
-/// Users that the store of the default configuration holds.
+/// Users in the full store of the default configuration.
 const USERS: usize = 10_000;
 
 struct Body {
     name: String,
-    /// The bytes of each repetition in turn.
+    /// The bodies of the repetitions, used in turn.
     bytes: Vec<Vec<u8>>,
     gzip: bool,
     path: &'static str,
@@ -34,14 +35,14 @@ impl Body {
         Self { name: name.to_owned(), bytes: vec![bytes], gzip: true, path: "/v1/batch" }
     }
 
-    /// Smaller bodies take less time each.
+    /// Smaller bodies are repeated more often, because each takes less time.
     fn repeats(&self) -> u32 {
         let larger = BODY_BYTES / self.bytes[0].len().max(1);
         REPEATS * u32::try_from(larger.clamp(1, 3)).unwrap()
     }
 }
 
-/// A batch as an SDK sends it: tracks of some 700 bytes.
+/// An ordinary batch of an SDK: tracks of about 700 bytes.
 pub(super) fn ordinary_batch(size: usize) -> String {
     let mut batch = Vec::new();
     let mut bytes = 0;
@@ -67,6 +68,7 @@ fn value(shape: &str, bytes: usize) -> String {
     let list = |item: &str| vec![item; bytes / (item.len() + 1)].join(",");
     match shape {
         "long" => format!("\"{}\"", "v".repeat(bytes)),
+        "many digits" => "7".repeat(bytes),
         "escaped" => format!("\"{}\"", "\\n".repeat(bytes / 2)),
         "unicode escapes" => format!("\"{}\"", "\\u005f".repeat(bytes / 6)),
         "wide" => {
@@ -81,10 +83,10 @@ fn value(shape: &str, bytes: usize) -> String {
     }
 }
 
-/// A batch whose members have a large value at `place`, with as many small messages as `limits.messages` allows.
-fn shared_value(place: &str, shape: &str) -> String {
+/// Returns a batch with a large value at `place` in its members, and as many small messages as
+/// `limits.messages` allows.
+fn shared_value(place: &str, shape: &str, message: &str) -> String {
     const MESSAGES: usize = 2_400;
-    let message = r#"{"type":"page","name":"n","category":"c"}"#;
     let messages = vec![message; MESSAGES].join(",");
     let value = value(shape, BODY_BYTES - messages.len() - 200);
     let member = match place.split_once('.') {
@@ -118,8 +120,15 @@ fn bodies() -> Vec<Body> {
     for place in places {
         for shape in shapes {
             let name = format!("{shape} {place} with 2,400 messages");
-            bodies.push(Body::json(name, "/v1/batch", shared_value(place, shape)));
+            let message = r#"{"type":"page","name":"n","category":"c"}"#;
+            bodies.push(Body::json(name, "/v1/batch", shared_value(place, shape, message)));
         }
+    }
+    for shape in ["many digits", "long", "wide"] {
+        let message = r#"{"type":"identify","userId":"u","traits":{"a":true}}"#;
+        let text = shared_value("context.personas.computation_key", shape, message);
+        let name = format!("{shape} context.personas.computation_key with 2,400 identifies");
+        bodies.push(Body::json(name, "/v1/batch", text));
     }
     let escaped_key = "\\n".repeat(131_000);
     let text =
@@ -160,7 +169,7 @@ fn empty_gzip_blocks(bytes: usize) -> Vec<u8> {
     file
 }
 
-/// As many of the smallest messages as `limits.messages` allows.
+/// Returns as many of the smallest messages as `limits.messages` allows.
 fn tiny_messages() -> Vec<Body> {
     let batch = |name: &str, message: &dyn Fn(usize, usize) -> String| {
         let bodies = (0..8).map(|repeat| {
@@ -204,7 +213,7 @@ fn tiny_messages() -> Vec<Body> {
     ]
 }
 
-/// Fills the store of users, so that each new user evicts another one.
+/// Fills the user store, so that each new user evicts another.
 async fn fill_user_store(env: &TestEnv) {
     let traits = "x".repeat(250);
     for first in (0..USERS).step_by(1_000) {
@@ -220,7 +229,7 @@ async fn fill_user_store(env: &TestEnv) {
     }
 }
 
-/// Sends a body several times. Returns Envoy's CPU time for one.
+/// Sends a body several times. Returns Envoy's CPU time for one request.
 async fn cpu_time(env: &TestEnv, body: &Body) -> Duration {
     let repeats = body.repeats();
     let headers: &[(&str, &str)] = if body.gzip { &[("content-encoding", "gzip")] } else { &[] };
@@ -232,8 +241,8 @@ async fn cpu_time(env: &TestEnv, body: &Body) -> Duration {
     (env.envoy.cpu_time() - before) / repeats
 }
 
-/// How many times the CPU time of `ordinary` a body takes. Other work on the machine only adds to CPU time, so each is
-/// measured several times in turn, and the least times count.
+/// Returns the CPU time of `body` divided by that of `ordinary`. Other work on the machine only
+/// adds CPU time, so both are measured several times in turn, and the minimum of each counts.
 async fn cpu_ratio(env: &TestEnv, body: &Body, ordinary: &Body) -> f64 {
     let mut least = [Duration::MAX; 2];
     for round in 1.. {
@@ -258,7 +267,7 @@ async fn worst_bodies_cost_at_most_six_ordinary_batches() {
     config["sources"]["writeKey"]["rememberUsers"] = json!(true);
     config["sources"]["writeKey"]["audienceEvents"] = json!(true);
     config["sources"]["writeKey"]["trackAllPages"] = json!(true);
-    // Time for the mock to read thousands of events on a slow machine.
+    // The mock needs this long to read thousands of events on a slow machine.
     config["keen"]["timeoutMs"] = json!(30_000);
     config["delivery"]["holdMs"] = json!(60_000);
     let env = TestEnv::with(config).await;
@@ -268,7 +277,7 @@ async fn worst_bodies_cost_at_most_six_ordinary_batches() {
     for body in bodies() {
         let size = body.bytes[0].len();
         assert!(body.gzip || size <= 524_288, "{}: {size}", body.name);
-        // What a compressed body holds is of the largest size.
+        // A compressed body is compared with an ordinary batch of its decompressed size.
         let size =
             if body.gzip { BODY_BYTES } else { size.next_multiple_of(20_000).min(BODY_BYTES) };
         let ordinary = match ordinary_batches.entry(size) {

@@ -1,11 +1,12 @@
-//! Keen keys from SDS through the credential injector: runs the YAML blocks of docs/security.md.
+//! Keen keys from SDS, added by Envoy's credential injector. Runs the YAML blocks of
+//! docs/security.md.
 
 use super::fixture::{TestEnv, ok, track};
 use harness::Envoy;
 use mock_keen::{MockKeen, Options, PROJECT, Project, WRITE_KEY};
 use serde_json::Value;
 
-/// The YAML blocks of the page in order.
+/// Returns the YAML blocks of the page, in order.
 fn blocks() -> Vec<String> {
     let page = std::fs::read_to_string(harness::root().join("docs/security.md")).unwrap();
     page.split("```yaml\n")
@@ -36,7 +37,7 @@ async fn injected_keen_key_delivers_events() {
     assert_eq!(env.post("/v1/track", track("injected")).await, ok());
     assert_eq!(env.keen.calls()[0].header("authorization"), Some(WRITE_KEY));
 
-    // A new key, in a file that replaces the old one.
+    // A new key, in a file that replaces the old file.
     let other = "C0FFEE".repeat(10);
     env.keen.add_project(Project::new(PROJECT, &other));
     let new = file.with_extension("new");

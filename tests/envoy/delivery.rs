@@ -1,4 +1,4 @@
-//! Delivery with faults: the response for each reply of Keen.
+//! Delivery under faults: the response to the caller for each reply of Keen.
 
 use super::fixture::{PATIENCE, TestEnv, ok, track};
 use mock_keen::Fault;

@@ -5,7 +5,7 @@ use harness::{Dynamic, Envoy};
 use mock_keen::{MockKeen, Options};
 use serde_json::{Value, json};
 
-async fn a_wrong_update_changes_nothing(what: Dynamic, refused: &str) {
+async fn wrong_update_changes_nothing(what: Dynamic, refused: &str) {
     let keen = MockKeen::start(Options::default()).await.unwrap();
     let envoy = Envoy::builder()
         .keen(keen.addr())
@@ -48,12 +48,12 @@ async fn a_wrong_update_changes_nothing(what: Dynamic, refused: &str) {
 
 #[tokio::test]
 async fn listener_update_from_file_takes_effect() {
-    a_wrong_update_changes_nothing(Dynamic::Listener, "listener_manager.lds.update_rejected").await;
+    wrong_update_changes_nothing(Dynamic::Listener, "listener_manager.lds.update_rejected").await;
 }
 
 #[tokio::test]
 async fn filter_update_from_file_takes_effect() {
-    a_wrong_update_changes_nothing(
+    wrong_update_changes_nothing(
         Dynamic::Filter,
         "extension_config_discovery.http_filter.keen_edge.config_fail",
     )
@@ -61,7 +61,7 @@ async fn filter_update_from_file_takes_effect() {
 }
 
 #[tokio::test]
-async fn hundreds_of_sources_fit_one_filter() {
+async fn filter_with_hundreds_of_sources_delivers() {
     let (keen, europe) = (MockKeen::start(Options::default()), MockKeen::start(Options::default()));
     let (keen, europe) = (keen.await.unwrap(), europe.await.unwrap());
     let project = |n: u32| format!("5181bcd23843312d87{n:06}");

@@ -72,7 +72,8 @@ impl TestEnv {
         }
     }
 
-    /// Asserts that each admitted event ends in exactly one way, once nothing is pending.
+    /// Asserts that each admitted event is counted in exactly one end. Waits until nothing is
+    /// pending.
     #[track_caller]
     pub fn assert_events_accounted(&self) -> impl Future<Output = ()> {
         self.until("each admitted event has ended in exactly one way", || async {
@@ -82,7 +83,7 @@ impl TestEnv {
         })
     }
 
-    /// The collections of the stored events, sorted.
+    /// Returns the collections of the stored events, sorted.
     pub fn collections(&self) -> Vec<String> {
         let mut names: Vec<String> = self.keen.events().into_iter().map(|e| e.collection).collect();
         names.sort();

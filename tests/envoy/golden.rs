@@ -1,4 +1,4 @@
-//! The golden cases through Envoy to Keen. Each case has its own source in one Envoy.
+//! The golden cases, through Envoy to Keen. One Envoy has a source for each case.
 
 use super::cases::{self, Received};
 use super::fixture::TestEnv;
@@ -14,7 +14,7 @@ fn key(i: usize) -> String {
 }
 
 #[tokio::test]
-async fn golden_cases_arrive_in_keen() {
+async fn golden_cases_are_stored_in_keen() {
     let cases = cases::all();
     let mut config = harness::default_config();
     let sources: serde_json::Map<String, Value> = cases

@@ -1,4 +1,5 @@
-//! Requests with `Content-Type: application/grpc`: Envoy makes gRPC's form of local responses to them.
+//! Requests with `Content-Type: application/grpc`. Envoy converts local responses to them to gRPC's
+//! form.
 
 use super::fixture::{TestEnv, ok, track};
 use mock_keen::Fault;

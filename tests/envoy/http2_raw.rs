@@ -1,6 +1,7 @@
 //! A minimal HTTP/2 client that opens many streams with large headers and leaves them open.
 //!
-//! It repeats a large header by its index in the HPACK table, so that one byte on the wire is some 4 KB for Envoy.
+//! The client repeats a large header by its index in the HPACK table: one byte on the wire is about
+//! 4 KB in Envoy.
 
 use super::fixture::PATIENCE;
 use std::io::{self, Read as _, Write as _};
@@ -13,9 +14,10 @@ const SETTINGS: u8 = 4;
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
-/// HPACK: index of the newest entry of the dynamic table, as an indexed field.
+/// HPACK index of the newest entry of the dynamic table, as an indexed field.
 const NEWEST_ENTRY: u8 = 0x80 | 62;
-/// Bytes of one value of the large header. Name and value fit the HPACK table of 4,096 bytes.
+/// Length of one value of the large header, in bytes. Name and value fit the HPACK table of 4,096
+/// bytes.
 pub const VALUE_BYTES: usize = 3_950;
 
 /// One connection.
@@ -40,8 +42,8 @@ impl Http2 {
         Ok(Self { stream, next_id: 1 })
     }
 
-    /// Sends a POST to /v1/track in which `name` occurs `repeats` times with [`VALUE_BYTES`] bytes each. Without a
-    /// body the request stays incomplete.
+    /// Sends a POST to /v1/track with `repeats` headers `name`, each with [`VALUE_BYTES`] bytes.
+    /// Without a body the request stays incomplete.
     pub fn post(&mut self, name: &str, repeats: usize, body: Option<&[u8]>) -> io::Result<()> {
         let mut block = Vec::new();
         for (name, value) in [
@@ -67,7 +69,7 @@ impl Http2 {
         self.stream.write_all(&bytes)
     }
 
-    /// Discards what has been received so far.
+    /// Discards the bytes received so far.
     pub fn discard_received(&mut self) {
         self.stream.set_nonblocking(true).unwrap();
         let mut buffer = vec![0; 65_536];
@@ -84,14 +86,14 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A literal field with a literal name (RFC 7541, 6.2). `form` 0x40 adds it to the table.
+/// Encodes a literal field with a literal name (RFC 7541, 6.2). `form` 0x40 adds it to the table.
 fn literal(block: &mut Vec<u8>, form: u8, name: &str, value: &[u8]) {
     block.push(form);
     string(block, name.as_bytes());
     string(block, value);
 }
 
-/// A string without Huffman coding. Its length is an integer with a 7-bit prefix.
+/// Encodes a string without Huffman coding. Its length is an integer with a 7-bit prefix.
 fn string(block: &mut Vec<u8>, text: &[u8]) {
     let length = text.len();
     if length < 127 {

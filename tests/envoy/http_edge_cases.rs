@@ -27,7 +27,7 @@ async fn every_request_form_is_delivered() {
         let batch = json!({"batch": [{"type": "track", "event": path, "userId": "u"}]});
         assert_eq!(env.post(path, batch.to_string()).await, ok(), "{path}");
     }
-    // The key in the body, with an OAuth header that is not a key.
+    // The write key is in the body. The OAuth header is not a write key.
     let body = json!({"event": "by body", "userId": "u", "writeKey": "writeKey"}).to_string();
     let request = env.client.post(env.envoy.url("/v1/track")).bearer_auth("token").body(body);
     assert_eq!(request.send().await.unwrap().status(), 200);
@@ -116,7 +116,8 @@ async fn request_with_upgrade_offer_is_answered_200() {
     env.envoy.no_panic_in_log();
 }
 
-/// Envoy answers 413 to a body over its buffer. SDKs retry a 413, and without CORS a browser cannot read it.
+/// Envoy answers 413 to a body over its buffer. SDKs retry a 413, and without CORS a browser cannot
+/// read it.
 #[tokio::test]
 async fn envoys_413_becomes_400() {
     let env = TestEnv::new().await;
@@ -236,7 +237,7 @@ async fn non_utf8_header_is_answered() {
 }
 
 #[tokio::test]
-async fn client_address_is_envoys() {
+async fn client_address_in_event_is_envoys() {
     let env = TestEnv::new().await;
     let browser = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)");
     env.post_with("/v1/track", track("browser"), &[browser, ("x-forwarded-for", "6.6.6.6")]).await;

@@ -1,4 +1,4 @@
-//! `initialPageview`, and project settings that let pages send to Keen themselves.
+//! `initialPageview`, and project settings with which pages send to Keen themselves.
 
 use super::fixture::{PATIENCE, TestEnv, ok};
 use serde_json::{Value, json};

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 const ANSWER: &str = "HTTP/1.1 202 Accepted\r\ncontent-length: 7\r\nx-segment: yes\r\nconnection: close\r\n\r\nSegment";
 
-/// An upstream in place of Segment. It keeps each request byte for byte.
+/// An upstream in place of Segment. It stores the bytes of each request.
 struct Segment {
     addr: SocketAddr,
     requests: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -186,7 +186,7 @@ async fn settings_and_pixel_are_answered_by_filter() {
         .request(reqwest::Method::OPTIONS, env.envoy.url("/v1/t"))
         .header("origin", origin);
     let reply = preflight.send().await.unwrap();
-    // The filter adds nothing: CORS is the upstream's job too.
+    // The filter adds nothing. CORS headers are up to the upstream too.
     assert_eq!(
         (reply.status().as_u16(), reply.headers().get("access-control-allow-origin")),
         (202, None)
@@ -220,7 +220,7 @@ async fn forwarded_call_with_failing_keen_reaches_route() {
     env.envoy.no_panic_in_log();
 }
 
-/// The block of YAML with this label in docs/migrating.md.
+/// Returns the YAML block with this label in docs/migrating.md.
 fn documented(label: &str) -> Value {
     let page = std::fs::read_to_string(harness::root().join("docs/migrating.md")).unwrap();
     let mut lines = page.lines();
@@ -231,7 +231,8 @@ fn documented(label: &str) -> Value {
     harness::yaml(&block.join("\n"))
 }
 
-/// An Envoy with the routes and clusters of docs/migrating.md, whose addresses are those of these upstreams.
+/// Starts an Envoy with the routes and clusters of docs/migrating.md. Their addresses are replaced
+/// by these upstreams.
 async fn migrating(segment: &Segment, cdn: &Segment, config: Value) -> TestEnv {
     let keen = MockKeen::start(Options::default()).await.unwrap();
     let source = &config["sources"]["wk_4f1c9a7b2d"];
@@ -247,7 +248,7 @@ async fn migrating(segment: &Segment, cdn: &Segment, config: Value) -> TestEnv {
             let address = cluster.pointer_mut(address).unwrap();
             assert_eq!(address["port_value"], 443);
             *address = json!({"address": "127.0.0.1", "port_value": port});
-            // Envoy has read it; the upstream of the test has no TLS.
+            // Envoy has checked the TLS settings. The upstream of the test has no TLS.
             assert!(cluster.as_object_mut().unwrap().remove("transport_socket").is_some());
             bootstrap["static_resources"]["clusters"].as_array_mut().unwrap().push(cluster);
         }
@@ -256,7 +257,7 @@ async fn migrating(segment: &Segment, cdn: &Segment, config: Value) -> TestEnv {
     TestEnv { envoy, keen, client: reqwest::Client::new() }
 }
 
-/// The way of docs/migrating.md: a parallel run, the cut-over, and back.
+/// The steps of docs/migrating.md: a parallel run, the cut-over, and the way back.
 #[tokio::test]
 async fn documented_migration_moves_events_from_segment_to_keen() {
     let (segment, cdn) = (Segment::start(), Segment::start());
@@ -282,7 +283,7 @@ async fn documented_migration_moves_events_from_segment_to_keen() {
         assert!(cdn.last().0.contains("host: cdn.segment.com"));
         assert_eq!(segment.requests.lock().unwrap().len(), run + 1);
     }
-    // The cut-over, without Segment.
+    // The cut-over. Segment is no longer called.
     config["intercept"] = json!("respond");
     config["sources"]["wk_4f1c9a7b2d"]["projectId"] = json!("5181bcd23843312d87000002");
     let env = migrating(&segment, &cdn, config).await;

@@ -1,4 +1,4 @@
-//! The built filter in a real Envoy with the repository's `envoy.yaml`, in front of a mock Keen.
+//! The built filter in a real Envoy, with the repository's `envoy.yaml` and a mock Keen.
 
 mod ack_accepted;
 mod browser;

@@ -21,7 +21,8 @@ fn post(headers: &[u8], body: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// Sends raw bytes and returns the response, or the part received before a close or a timeout.
+/// Sends raw bytes and returns the response, or the part that was received before a close or a
+/// timeout.
 async fn raw(addr: SocketAddr, bytes: Vec<u8>) -> String {
     tokio::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(addr).unwrap();
@@ -190,7 +191,8 @@ async fn any_body_bytes_are_answered() {
     lives(&env).await;
 }
 
-/// Bodies that expand, nest deeply or have very many members are answered soon, in bounded memory.
+/// Bodies that expand, nest deeply or have very many members are answered soon and in bounded
+/// memory.
 #[tokio::test]
 async fn expanding_bodies_are_rejected() {
     let env = TestEnv::new().await;
@@ -310,7 +312,7 @@ async fn slow_and_endless_requests_are_ended() {
             "cut at {cut}: {reply}"
         );
     }
-    // Chunk by chunk, within the time limit.
+    // The body arrives chunk by chunk, within the time limit.
     let reply = tokio::task::spawn_blocking({
         let (addr, body) = (env.envoy.addr(), body.clone());
         move || {
@@ -331,7 +333,7 @@ async fn slow_and_endless_requests_are_ended() {
         }
     });
     assert_eq!(status(&reply.await.unwrap()), 200);
-    // 200 connections that start a request and disconnect.
+    // Opens 200 connections that start a request and disconnect.
     for i in 0..200 {
         let mut stream = TcpStream::connect(env.envoy.addr()).unwrap();
         let _ = stream.write_all(&whole[..whole.len() * i / 200]);
@@ -460,7 +462,7 @@ async fn smuggling_and_upgrade_attempts_are_rejected() {
         post(format!("{KEY}expect: 100-continue\r\n").as_bytes(), track("expected").as_bytes());
     let reply = raw(env.envoy.addr(), expecting).await;
     assert!(reply.starts_with("HTTP/1.1 100") && reply.contains("HTTP/1.1 200"), "{reply}");
-    // Trailers with any name and value.
+    // Trailers have any name and value.
     for trailers in [
         "x-a: b\r\n",
         "authorization: Basic b3RoZXI6\r\n",

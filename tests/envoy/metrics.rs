@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const PROJECT: &str = "5181bcd23843312d87000000";
 
-/// The labels of each metric in the document's table.
+/// Returns the labels of each metric in the document's table.
 fn documented() -> BTreeMap<String, Vec<String>> {
     let text = std::fs::read_to_string(harness::root().join("docs/operating.md")).unwrap();
     let (_, table) = text.split_once("<!-- metrics:start -->").unwrap();
@@ -23,7 +23,7 @@ fn documented() -> BTreeMap<String, Vec<String>> {
     .collect()
 }
 
-/// The labels of each metric that Envoy shows.
+/// Returns the labels of each metric that Envoy shows.
 async fn shown(s: &TestEnv) -> BTreeMap<String, BTreeSet<Vec<String>>> {
     let mut found: BTreeMap<String, BTreeSet<Vec<String>>> = BTreeMap::new();
     for line in s.envoy.admin("/stats").await.lines() {
@@ -42,7 +42,7 @@ async fn shown(s: &TestEnv) -> BTreeMap<String, BTreeSet<Vec<String>>> {
 }
 
 #[tokio::test]
-async fn metrics_are_those_of_the_document() {
+async fn shown_metrics_equal_the_document() {
     let s = TestEnv::new().await;
     s.keen.fault(Fault::refuse_collection("bad", "InvalidEventError").times(1));
     assert_eq!(s.post("/v1/track", track("bad")).await, ok());
@@ -103,7 +103,7 @@ async fn metrics_are_those_of_the_document() {
     }
 }
 
-/// The count, and the sum of the milliseconds, of the histogram of delivery times.
+/// Returns the count and the sum, in milliseconds, of the histogram of delivery times.
 async fn delivery_ms(s: &TestEnv) -> (u64, f64) {
     let prometheus = s.envoy.admin("/stats/prometheus").await;
     let value = |name: &str| {
@@ -126,11 +126,11 @@ async fn delivery_ms_includes_retries_and_counts_confirmed_callouts() {
     s.until("both are in the histogram", async || delivery_ms(&s).await.0 > 1).await;
     let (count, sum) = delivery_ms(&s).await;
     assert_eq!(count, 2);
-    // Envoy's histograms have two digits.
+    // Envoy's histograms are exact to two digits.
     assert!((1_100.0..15_000.0).contains(&sum), "{sum} ms");
 }
 
-/// The gauge of a version goes with the last VM of that version.
+/// The gauge of a version is removed with the last VM of that version.
 #[tokio::test]
 async fn build_info_of_a_replaced_filter_disappears() {
     let keen = mock_keen::MockKeen::start(mock_keen::Options::default()).await.unwrap();
@@ -175,7 +175,8 @@ async fn build_info_of_a_replaced_filter_disappears() {
     std::fs::remove_file(path).unwrap();
 }
 
-/// A name with Envoy's separators, or with the name of a label, is one value of one label.
+/// A source name with Envoy's separators, or equal to the name of a label, is the value of one
+/// label.
 #[tokio::test]
 async fn source_name_of_any_form_is_one_label_value() {
     let mut config = harness::default_config();
@@ -200,7 +201,7 @@ async fn source_name_of_any_form_is_one_label_value() {
     }
 }
 
-/// Each event ends in exactly one way.
+/// Each event is counted in exactly one end.
 #[tokio::test]
 async fn events_end_in_exactly_one_counter() {
     let s = TestEnv::new().await;
@@ -238,7 +239,7 @@ async fn destination_up_follows_keens_replies() {
     s.until("nothing is pending", async || s.envoy.total("pending_bytes").await == 0).await;
 }
 
-/// The line that says why a message gave no event.
+/// The log line says why a message became no event.
 #[tokio::test]
 async fn debug_log_has_one_line_per_message() {
     let keen = mock_keen::MockKeen::start(mock_keen::Options::default()).await.unwrap();

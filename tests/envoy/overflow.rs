@@ -1,4 +1,5 @@
-//! Keen is away: events go to the overflow queue, and come back to Keen by themselves.
+//! During an outage of Keen, events go to the overflow queue. Afterwards the filter brings them to
+//! Keen.
 
 use super::fixture::{TestEnv, ok, track};
 use harness::Envoy;
@@ -11,15 +12,15 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// The body of a message, and until when it is hidden.
+/// The body of a message, and the time until which it is hidden.
 type Message = (Value, Option<Instant>);
 
-/// A queue that speaks Amazon SQS's JSON protocol, as far as the filter uses it.
+/// A queue with the part of Amazon SQS's JSON protocol that the filter uses.
 #[derive(Clone, Default)]
 struct Queue {
-    /// By receipt handle.
+    /// Messages by receipt handle.
     messages: Arc<Mutex<BTreeMap<u64, Message>>>,
-    /// Answers 500 to everything.
+    /// Whether the queue answers 500 to every request.
     is_down: Arc<Mutex<bool>>,
 }
 
@@ -82,7 +83,7 @@ impl Queue {
             return (500, json!({"__type": "com.amazonaws.sqs#InternalError"}));
         }
         if action == "amazonsqs.receivemessage" {
-            // A long poll: it ends when there is a message.
+            // A long poll ends when there is a message.
             for _ in 0..body["WaitTimeSeconds"].as_u64().unwrap_or(0) * 20 {
                 if self.messages.lock().unwrap().values().any(is_visible) {
                     break;
@@ -120,7 +121,7 @@ fn is_visible((_, hidden_until): &Message) -> bool {
     hidden_until.is_none_or(|end| end <= Instant::now())
 }
 
-/// Longer than a test waits else: after failures the filter asks the queue every 30 s.
+/// Longer than other waits, because the filter polls the queue only every 30 s after failures.
 async fn in_a_minute(what: &str, condition: impl Fn() -> bool) {
     for _ in 0..120 {
         if condition() {

@@ -1,4 +1,4 @@
-//! Segment's pixel: calls in the URL of an image.
+//! Segment's pixel: a message in the URL of an image.
 
 use super::fixture::{TestEnv, ok, track};
 use mock_keen::Fault;
@@ -110,7 +110,7 @@ async fn invalid_pixel_is_answered_with_image() {
     env.envoy.no_panic_in_log();
 }
 
-/// No client retries an image, so the filter retries until Keen has the event.
+/// No client retries an image, so the filter retries until Keen has stored the event.
 #[tokio::test]
 async fn pixel_event_is_retried_after_keen_failure() {
     let mut config = harness::default_config();

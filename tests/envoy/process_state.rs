@@ -8,9 +8,10 @@ use std::net::SocketAddr;
 
 const HTTP_FILTERS: &str = "/filter_chains/0/filters/0/typed_config/http_filters";
 
-/// A configuration that the filter accepts, in a listener that Envoy refuses for another filter.
+/// An update that Envoy refuses: for a mistake in the filter's own configuration, and for another filter of a listener whose
+/// configuration this filter accepts.
 #[tokio::test]
-async fn update_refused_for_another_filter_changes_nothing() {
+async fn refused_update_changes_nothing() {
     let mut config = harness::default_config();
     config["sources"]["writeKey"]["rememberUsers"] = json!(true);
     let keen = MockKeen::start(Options::default()).await.unwrap();
@@ -29,10 +30,16 @@ async fn update_refused_for_another_filter_changes_nothing() {
 
     config["users"] = json!({"max": 40_000, "maxBytes": 1_000_000});
     config["sources"]["new"] = json!({"projectId": "9181bcd23843312d87000000"});
+    let mut mistaken = config.clone();
+    mistaken["sources"]["new"]["mode"] = json!("clowd");
+    s.envoy.update_patched(&mistaken, |_| {}).unwrap();
+    assert_update_was_refused(&s, 1).await;
+
     s.envoy
         .update_patched(&config, |listener| {
             let filters = listener.pointer_mut(HTTP_FILTERS).unwrap().as_array_mut().unwrap();
-            // Envoy creates the filters in order, and this one has a rule: more than 0 bytes.
+            // Envoy creates the filters in order. The validation rule of this one requires more
+            // than 0 bytes.
             let invalid = json!({"name": "buffer", "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer",
                 "max_request_bytes": 0,
@@ -40,8 +47,18 @@ async fn update_refused_for_another_filter_changes_nothing() {
             filters.insert(1, invalid);
         })
         .unwrap();
+    assert_update_was_refused(&s, 2).await;
+
+    let event = json!({"event": "known", "userId": "u"}).to_string();
+    assert_eq!(s.post("/v1/track", event).await, ok());
+    let known = s.keen.events().into_iter().find(|event| event.collection == "known").unwrap();
+    assert_eq!(known.event["user"]["traits"]["plan"], "pro", "{}", known.event);
+}
+
+/// Waits for the `count`-th refusal. The gauges are as before, and the refused configuration's project has none.
+async fn assert_update_was_refused(s: &TestEnv, count: u64) {
     s.until("Envoy refuses the update", async || {
-        s.envoy.stat("listener_manager.lds.update_rejected").await == 1
+        s.envoy.stat("listener_manager.lds.update_rejected").await == count
     })
     .await;
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
@@ -49,13 +66,10 @@ async fn update_refused_for_another_filter_changes_nothing() {
     let stats = s.envoy.stats().await;
     assert!(!stats.keys().any(|name| name.contains(project)), "{stats:?}");
     assert_eq!(s.envoy.total("destination_up").await, 0);
-    let event = json!({"event": "known", "userId": "u"}).to_string();
-    assert_eq!(s.post("/v1/track", event).await, ok());
-    let known = s.keen.events().into_iter().find(|event| event.collection == "known").unwrap();
-    assert_eq!(known.event["user"]["traits"]["plan"], "pro", "{}", known.event);
 }
 
-/// Two listeners with a filter each. `change` changes the second filter's plugin configuration.
+/// Starts two listeners with a filter each. `change` changes the plugin configuration of the second
+/// filter.
 async fn two_filters(change: impl Fn(&mut Value) + Send + 'static) -> (TestEnv, SocketAddr) {
     let two = move |yaml: &mut Value| {
         let listeners = yaml["static_resources"]["listeners"].as_array_mut().unwrap();
@@ -80,7 +94,8 @@ async fn post_to(s: &TestEnv, addr: SocketAddr, path: &str, body: String) {
     assert_eq!(request.body(body).send().await.unwrap().status(), 200);
 }
 
-/// Two filters whose stores are separate: each adds what was said to itself, both count into the same metrics.
+/// Asserts that two filters have separate user stores: each stores its own identify messages. Both
+/// count into the same metrics.
 async fn assert_filters_keep_their_users(s: &TestEnv, second: SocketAddr) {
     let identify = |plan: &str| json!({"userId": "u", "traits": {"plan": plan}}).to_string();
     let event = |name: &str| json!({"event": name, "userId": "u"}).to_string();
@@ -104,7 +119,7 @@ async fn assert_filters_keep_their_users(s: &TestEnv, second: SocketAddr) {
     .await;
 }
 
-/// In one VM, with other bounds for users, and with the same source.
+/// The filters share a VM. They have different bounds for users and the same source.
 #[tokio::test]
 async fn two_filters_with_different_users_settings_keep_their_users() {
     let (s, second) = two_filters(|plugin| {
@@ -114,13 +129,14 @@ async fn two_filters_with_different_users_settings_keep_their_users() {
     assert_filters_keep_their_users(&s, second).await;
 }
 
-/// In two VMs, with equal settings.
+/// The filters have separate VMs and equal settings.
 #[tokio::test]
 async fn two_filters_with_different_vm_ids_do_not_disturb_each_other() {
     let (s, second) =
         two_filters(|plugin| plugin["vm_config"]["vm_id"] = json!("keen_edge_second")).await;
     assert_filters_keep_their_users(&s, second).await;
-    // Both share the gauge of the destination, and each takes its own events off the pending bytes.
+    // Both filters share the gauge of the destination. Each subtracts its own events from the
+    // pending bytes.
     s.keen.fault(Fault::status(403).times(1));
     assert_eq!(s.post("/v1/track", track("down")).await.0, 503);
     s.until("the destination is down", async || s.envoy.total("destination_up").await == 0).await;
@@ -131,7 +147,7 @@ async fn two_filters_with_different_vm_ids_do_not_disturb_each_other() {
     .await;
 }
 
-/// In one VM, with equal settings: they share the store.
+/// The filters share a VM and have equal settings, so they share the user store.
 #[tokio::test]
 async fn two_filters_with_equal_settings_share_their_users() {
     let (s, second) = two_filters(|_| {}).await;

@@ -1,4 +1,5 @@
-//! The cases of `tests/public-cases`: forms of requests that people have reported, and their siblings.
+//! The cases of `tests/public-cases`: forms of requests that people have reported, and similar
+//! ones.
 
 use super::cpu_cost::{BODY_BYTES, MAX_RATIO, ordinary_batch};
 use super::fixture::{PATIENCE, TestEnv, gzip, ok, refused, track};
@@ -12,9 +13,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 const CASES: &str = include_str!("../public-cases/cases.jsonl");
 const SIBLINGS: &str = include_str!("../public-cases/siblings.jsonl");
-/// Cases that need more than a request: the functions in this module with the same names.
+/// Cases that need more than one request. Each has its own test below.
 const OWN_TESTS: [&str; 3] = ["retry-after-date", "gateway-buffer", "forwarded-for-with-port"];
-/// Settings of the listener and of the connection manager in the bootstrap.
+/// Pointers in the bootstrap to the listener and to the connection manager.
 const LISTENER: &str = "/static_resources/listeners/0";
 const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
 
@@ -27,7 +28,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap()
 }
 
-/// The default configuration with the settings of a request.
+/// Returns the default configuration with the settings of a request.
 fn config(request: &Value) -> Value {
     let mut config = harness::default_config();
     let mut put = |place: &str, settings: &Value| {
@@ -64,7 +65,7 @@ fn body(request: &Value) -> Vec<u8> {
     body
 }
 
-/// The request as bytes.
+/// Returns the request as bytes.
 fn bytes(request: &Value) -> Vec<u8> {
     let body = body(request);
     let mut bytes = format!("{} ", text(&request["method"])).into_bytes();
@@ -84,7 +85,8 @@ fn bytes(request: &Value) -> Vec<u8> {
     bytes
 }
 
-/// Sends a request, and returns the response. Does not wait until Envoy closes the connection, which may take a second.
+/// Sends a request and returns the response. Does not wait until Envoy closes the connection, which
+/// may take a second.
 async fn exchange(addr: SocketAddr, request: Vec<u8>) -> String {
     let exchange = move || {
         let mut stream = TcpStream::connect(addr).unwrap();
@@ -109,7 +111,7 @@ fn is_whole(reply: &str) -> bool {
     length.and_then(|length| length.parse().ok()).is_some_and(|length: usize| body.len() >= length)
 }
 
-/// What is wrong with the outcome of a case.
+/// Returns what is wrong with the outcome of a case.
 async fn judge(env: &TestEnv, case: &Value) -> Vec<String> {
     let (request, expected) = (&case["request"], &case["expected"]);
     let mut wrong = Vec::new();
@@ -185,7 +187,7 @@ async fn judge(env: &TestEnv, case: &Value) -> Vec<String> {
     wrong
 }
 
-/// Envoy's CPU time for a request, divided by that for an ordinary batch.
+/// Returns Envoy's CPU time for a request, divided by that for an ordinary batch.
 async fn cpu_ratio(env: &TestEnv, request: &Value) -> f64 {
     let cpu_time = async |request: Vec<u8>, repeats: u32| {
         let before = env.envoy.cpu_time();
@@ -207,7 +209,7 @@ async fn cpu_ratio(env: &TestEnv, request: &Value) -> f64 {
 }
 
 #[tokio::test]
-async fn public_cases_get_the_right_outcome() {
+async fn public_cases_have_their_expected_outcome() {
     let mut groups: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for case in cases() {
         if OWN_TESTS.contains(&text(&case["id"])) {
@@ -234,9 +236,9 @@ async fn public_cases_get_the_right_outcome() {
     assert!(run > 300, "{run} cases");
 }
 
-/// Keen answers 429 with an HTTP date 3 s ahead, in each of the forms of HTTP dates.
+/// Keen answers 429 with an HTTP date 3 s ahead, in each form of HTTP dates.
 #[tokio::test]
-async fn retry_after_date() {
+async fn retry_after_with_http_date_delays_the_retry() {
     let env = TestEnv::new().await;
     for form in ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"] {
         let until = SystemTime::now() + Duration::from_secs(3);
@@ -253,9 +255,9 @@ async fn retry_after_date() {
     env.envoy.no_panic_in_log();
 }
 
-/// The reason of each 429 and 503 is a sentence in the body, and a word in the access log.
+/// The body of each 429 and 503 has the reason as a sentence. The access log has it as a word.
 #[tokio::test]
-async fn call_to_be_retried_says_why() {
+async fn response_429_or_503_states_its_reason() {
     let mut config = harness::default_config();
     config["delivery"] = json!({"holdMs": 800, "retries": 0, "maxPendingBytes": 2_000});
     let env = TestEnv::with(config).await;
@@ -288,9 +290,9 @@ async fn call_to_be_retried_says_why() {
     env.envoy.no_panic_in_log();
 }
 
-/// A listener whose buffer is that of Envoy Gateway, and a batch of 100 KB.
+/// The listener's buffer is as small as in Envoy Gateway. The batch has 100 KB.
 #[tokio::test]
-async fn gateway_buffer() {
+async fn batch_over_the_listener_buffer_is_answered_400_and_logged_once() {
     let limited = |bootstrap: &mut Value| {
         bootstrap.pointer_mut(LISTENER).unwrap()["per_connection_buffer_limit_bytes"] =
             json!(32_768);
@@ -315,13 +317,13 @@ async fn gateway_buffer() {
     let lines: Vec<&str> = log.lines().filter(|line| line.contains(warning)).collect();
     assert_eq!(lines.len(), 1, "{lines:?}");
     env.envoy.no_panic_in_log();
-    // Envoy's own 413 reaches the client of a mirrored request: the filter only says why.
+    // Envoy's own 413 reaches the client of a mirrored request. The filter only logs the cause.
     let mut config = harness::default_config();
     config["intercept"] = json!("forward");
     let env = TestEnv::patched(config, limited).await;
     assert_eq!(env.post("/v1/batch", batch(100_000)).await.0, 413);
     assert_eq!(env.envoy.log().matches(warning).count(), 1);
-    // With the buffer of envoy.yaml a larger body is no mistake of the configuration.
+    // With the buffer of envoy.yaml, a larger body is not a configuration error.
     let env = TestEnv::new().await;
     assert_eq!(env.post("/v1/batch", batch(1_500_000)).await, refused(message));
     assert_eq!(env.envoy.log().matches("per_connection_buffer_limit_bytes").count(), 0);
@@ -329,9 +331,9 @@ async fn gateway_buffer() {
     assert!(operating.contains("`per_connection_buffer_limit_bytes` at least `limits.bodyBytes`"));
 }
 
-/// Envoy does not read an address with a port, so the page on operating says what to do.
+/// Envoy does not read an address with a port. docs/operating.md says what to do.
 #[tokio::test]
-async fn forwarded_for_with_port() {
+async fn forwarded_for_with_port_is_ignored() {
     let env = TestEnv::patched(harness::default_config(), |bootstrap| {
         bootstrap.pointer_mut(MANAGER).unwrap()["xff_num_trusted_hops"] = json!(1);
     })

@@ -9,7 +9,7 @@ use keen_edge::users::UserTransaction;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Collection and token of the events of a request, mapped on the host.
+/// Returns the collection and the token of each event of a request, mapped on the host.
 fn expected(
     config: &Config,
     path: &str,

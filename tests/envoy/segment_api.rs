@@ -1,5 +1,6 @@
-//! Requests of SDKs that cannot be installed here, written from their source code: Kotlin, Swift, C#, React
-//! Native, Android, Elixir, and old analytics.js. Those of PHP and Ruby are recorded in `tests/captures`.
+//! Requests of SDKs that cannot be installed here, written after their source code: Kotlin, Swift,
+//! C#, React Native, Android, Elixir, and old analytics.js. `tests/captures` has recordings of PHP
+//! and Ruby.
 
 use super::fixture::{TestEnv, gzip, raw};
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 struct Wire {
     name: &'static str,
     path: &'static str,
-    /// Headers except Host and those of the body's length.
+    /// Headers except Host and those for the body's length.
     headers: &'static [(&'static str, &'static str)],
     gzip: bool,
     chunked: bool,
@@ -17,12 +18,12 @@ struct Wire {
     event: (&'static str, Value),
 }
 
-/// A body of the mobile SDKs: key and time follow the batch.
+/// Returns a body of the mobile SDKs, which have the key and the time after the batch.
 fn batch(messages: Value) -> Value {
     json!({"batch": messages, "sentAt": "2026-11-23T22:03:14.700Z", "writeKey": "writeKey"})
 }
 
-/// A message with the fields that mobile SDKs add.
+/// Returns a message with the fields that mobile SDKs add.
 fn mobile(library: &str, version: &str, event: &str) -> Value {
     json!({
         "type": "track", "event": event, "properties": {"item": "T-Shirt", "revenue": 19.99},
@@ -218,7 +219,8 @@ async fn sdk_requests_get_segments_response_and_are_delivered() {
         let (head, body) =
             reply.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{name}: {reply}"));
         let head = head.to_lowercase();
-        // The exact response: Ruby parses an object, PHP needs status 200, Java needs `success`.
+        // The exact response matters: Ruby parses an object, PHP needs status 200, Java needs
+        // `success`.
         assert!(head.starts_with("http/1.1 200 ok"), "{name}: {reply}");
         assert_eq!(body, "{\n  \"success\": true\n}", "{name}");
         for line in ["content-type: application/json", "content-length: 21", "vary: origin"] {
@@ -233,7 +235,7 @@ async fn sdk_requests_get_segments_response_and_are_delivered() {
         let keen = event.as_object_mut().unwrap().remove("keen").unwrap();
         assert_eq!(event, *want, "{name}");
         assert!(!keen["uniqueness_token"].as_str().unwrap().is_empty(), "{name}");
-        // The same request again is the same event if it has an id.
+        // The same request sent twice is one event if the event has an id.
         raw(env.envoy.addr(), wire.bytes()).await;
         let stored =
             env.keen.events().into_iter().filter(|stored| stored.collection == *collection).count();

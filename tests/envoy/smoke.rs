@@ -1,5 +1,5 @@
-//! What `make test-envoy-versions` runs on each supported version of Envoy: one test for each thing that the filter needs
-//! of Envoy.
+//! The suite that `make test-envoy-versions` runs on each supported version of Envoy. It has one
+//! test for each feature of Envoy that the filter needs.
 
 use super::fixture::{TestEnv, gzip, ok, track};
 use mock_keen::Fault;
@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// `envoy.yaml`, with the list of capabilities where Envoys before 1.40 expect it: docs/operating.md.
+/// Moves the capability list in `envoy.yaml` to where Envoy before 1.40 expects it:
+/// docs/operating.md.
 fn adapt(bootstrap: &mut Value) {
     if is_before_1_40() {
         move_capabilities(bootstrap);
@@ -33,7 +34,7 @@ fn move_capabilities(bootstrap: &mut Value) {
     plugin["capability_restriction_config"] = capabilities;
 }
 
-/// The version that `ENVOY_VERSION` names is the one that runs.
+/// Asserts that the Envoy that runs has the version in `ENVOY_VERSION`.
 #[tokio::test]
 async fn envoy_of_any_supported_version_delivers_an_event() {
     let s = test_env(harness::default_config()).await;
@@ -53,7 +54,7 @@ async fn envoy_of_any_supported_version_delivers_an_event() {
     s.envoy.no_panic_in_log();
 }
 
-/// A body that arrives in parts, and one over Envoy's buffer limit.
+/// Sends a body in parts, and one over Envoy's buffer limit.
 #[tokio::test]
 async fn bodies_of_any_size_are_read_to_their_end() {
     let s = test_env(harness::default_config()).await;
@@ -90,7 +91,7 @@ async fn invalid_configuration_refuses_the_start() {
     assert!(error.log.contains(wanted), "{error}");
 }
 
-/// Client addresses, project settings, and users that workers share.
+/// Checks client addresses, project settings, and users that workers share.
 #[tokio::test]
 async fn device_mode_has_settings_address_and_traits() {
     let mut config = harness::default_config();
@@ -113,7 +114,7 @@ async fn device_mode_has_settings_address_and_traits() {
 }
 
 #[tokio::test]
-async fn cors_covers_the_answers_of_envoy() {
+async fn local_replies_of_envoy_have_cors_headers() {
     let s = test_env(harness::default_config()).await;
     let origin = ("origin", "https://shop.example");
     let preflight = s.client.request(reqwest::Method::OPTIONS, s.envoy.url("/v1/t"));
@@ -126,7 +127,8 @@ async fn cors_covers_the_answers_of_envoy() {
     assert_eq!(long.headers()["access-control-allow-origin"], origin.1);
 }
 
-/// A request without a capability is refused at the start: Envoy applies the list.
+/// Envoy applies the capability list, so the filter refuses the start without one of its
+/// capabilities.
 #[tokio::test]
 async fn capability_withheld_refuses_the_start() {
     let builder = harness::Envoy::builder().patch(|bootstrap| {
@@ -139,7 +141,7 @@ async fn capability_withheld_refuses_the_start() {
     assert!(error.log.contains("proxy_http_call"), "{error}");
 }
 
-/// Retries, 503, labels and histograms.
+/// Checks retries, 503, labels and histograms.
 #[tokio::test]
 async fn metrics_have_labels_in_prometheus() {
     let s = test_env(harness::default_config()).await;
@@ -166,7 +168,7 @@ async fn metrics_have_labels_in_prometheus() {
     .await;
 }
 
-/// The steps of `docs/operating.md`.
+/// Runs the steps of `docs/operating.md`.
 #[tokio::test]
 async fn graceful_shutdown_answers_waiting_clients() {
     let s = test_env(harness::default_config()).await;

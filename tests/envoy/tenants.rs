@@ -1,8 +1,9 @@
-//! One project fails or is flooded, another one shares the worker: its callers get 200 in their usual time.
+//! One project fails or is flooded. Callers of another project on the same worker get 200 in their
+//! usual time.
 
 use super::fixture::{TestEnv, ok};
 use base64::Engine as _;
-use mock_keen::{Fault, Project, WRITE_KEY};
+use mock_keen::{Fault, PROJECT, Project, WRITE_KEY};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,21 +13,24 @@ use std::time::{Duration, Instant};
 const HEALTHY_KEY: &str = "writeKey";
 const FAILING_KEY: &str = "failingKey";
 const FAILING_PROJECT: &str = "000000000000000000000002";
-/// Small, so that it is full after a few hundred calls. Each of the two projects is guaranteed half of it.
+/// Small enough to be full after a few hundred calls. Each of the two projects is guaranteed half
+/// of it.
 const MAX_PENDING_BYTES: u64 = 400_000;
-/// How long the failing project is fed while the healthy project's calls are measured.
+/// How long the failing project receives events while the calls of the healthy project are
+/// measured.
 const FEED_TIME: Duration = Duration::from_secs(4);
-/// A call of the healthy project normally takes a few milliseconds. This machine has two cores and runs other tests.
+/// Longest acceptable call of the healthy project. A call usually takes a few milliseconds, but
+/// this machine has two cores and runs other tests.
 const USUAL_TIME: Duration = Duration::from_millis(1_500);
 
-/// How the failing project's events come in.
+/// How the failing project's events arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Feed {
-    /// Pixel requests, which are always answered with the image.
+    /// As pixel requests, which are always answered with the image.
     Images,
-    /// `intercept: forward`, which answers from the route.
+    /// By `intercept: forward`, where the route answers.
     ForwardedCopies,
-    /// Callers that wait for Keen and retry.
+    /// From callers that wait for Keen and retry.
     WaitingCallers,
 }
 
@@ -71,7 +75,7 @@ async fn post(
     Ok(status)
 }
 
-/// Sends events of the failing project until `stop`. Returns the numbers of responses by status.
+/// Sends events of the failing project until `stop`. Returns the number of responses by status.
 async fn feed(feed: Feed, base: String, worker: u32, stop: Arc<AtomicBool>) -> BTreeMap<u16, u32> {
     let client = reqwest::Client::new();
     let mut statuses = BTreeMap::new();
@@ -104,7 +108,7 @@ async fn assert_healthy_project_is_unaffected(kind: Feed) {
         let case = format!("{kind:?}, {name}");
         env.keen.fault(fault.forever().project(FAILING_PROJECT));
         let stop = Arc::new(AtomicBool::new(false));
-        // Waiting callers hold their connection, so it takes many of them to fill the bound.
+        // Waiting callers hold their connection, so many of them are needed to fill the bound.
         let feeders = if kind == Feed::WaitingCallers { 150 } else { 4 };
         let feeders: Vec<_> = (0..feeders)
             .map(|worker| tokio::spawn(feed(kind, env.envoy.url(""), worker, stop.clone())))
@@ -139,7 +143,7 @@ async fn assert_healthy_project_is_unaffected(kind: Feed) {
         );
         assert!(slowest < USUAL_TIME, "{case}: {slowest:?}");
         assert!(calls > 5, "{case}: {calls} calls");
-        // A 402 is answered at once: only the events of callers that have left are pending then.
+        // A 402 is answered at once, so only events of disconnected callers are pending then.
         if !(kind == Feed::WaitingCallers && name == "402") {
             assert!(most_pending > MAX_PENDING_BYTES / 3, "{case}: {most_pending} pending");
         }
@@ -184,28 +188,38 @@ async fn failing_project_fed_by_waiting_callers_does_not_affect_others() {
     assert_healthy_project_is_unaffected(Feed::WaitingCallers).await;
 }
 
-/// Two sources of one project with different keys, one of them wrong: the metric shows the wrong one.
+/// Three sources of one project have different keys. Two keys are wrong, before and after the right
+/// one in the configuration. Successes with the right key do not hide the others.
 #[tokio::test]
 async fn wrong_key_of_one_source_is_visible_in_metrics() {
     let mut config = harness::default_config();
-    let mut source = config["sources"][HEALTHY_KEY].clone();
-    source["writeKey"] = json!("0".repeat(64));
-    config["sources"]["wrongKey"] = source;
+    for (key, digit) in [("aWrongKey", "0"), ("zWrongKey", "1")] {
+        let mut source = config["sources"][HEALTHY_KEY].clone();
+        source["writeKey"] = json!(digit.repeat(64));
+        source["name"] = json!(format!("shop-{key}"));
+        config["sources"][key] = source;
+    }
     let env = TestEnv::with(config).await;
     let url = env.envoy.url("/v1/track");
-    for number in 0..5 {
-        let body = track(&format!("right-{number}"), 10).to_string();
-        assert_eq!(post(&env.client, &url, HEALTHY_KEY, body).await.unwrap(), 200);
-        let body = track(&format!("wrong-{number}"), 10).to_string();
-        assert_eq!(post(&env.client, &url, "wrongKey", body).await.unwrap(), 503);
+    let post = async |key: &str, id: &str| {
+        post(&env.client, &url, key, track(id, 10).to_string()).await.unwrap()
+    };
+    assert_eq!(post(HEALTHY_KEY, "right").await, 200);
+    let up = async || env.envoy.total("destination_up").await;
+    env.until("the project is up", async || up().await == 1).await;
+    for key in ["aWrongKey", "zWrongKey"] {
+        assert_eq!(post(key, "wrong").await, 503);
+        env.until("the project is down", async || up().await == 0).await;
     }
-    env.until("a destination is down", || async {
-        let stats = env.envoy.stats().await;
-        let gauges = stats.iter().filter(|(name, _)| name.contains("keen_edge_destination_up"));
-        let values: Vec<u64> = gauges.map(|(_, value)| *value).collect();
-        values.contains(&0)
-    })
-    .await;
-    assert_eq!(env.keen.events().len(), 5);
+    // Longer than metrics take.
+    let end = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < end {
+        assert_eq!(post(HEALTHY_KEY, &format!("right {end:?}")).await, 200);
+        assert_eq!(up().await, 0);
+    }
+    for key in ["aWrongKey", "zWrongKey"] {
+        let line = format!("Keen answers 401 to project {PROJECT} of source shop-{key}:");
+        assert!(env.envoy.log().contains(&line), "{}", env.envoy.log());
+    }
     assert_eq!(env.post("/v1/track", track("after", 10).to_string()).await, ok());
 }

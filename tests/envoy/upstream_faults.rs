@@ -1,4 +1,4 @@
-//! Every outcome of a call to Keen, and the caller's response: the table in docs/failure-modes.md.
+//! Every outcome of a callout to Keen and the response to the caller, as in docs/failure-modes.md.
 
 use super::fixture::{PATIENCE, TestEnv, ok, track};
 use harness::Envoy;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 const OTHER_PROJECT: &str = "000000000000000000000001";
 
-/// Short limits, so that lasting failures end soon.
+/// Limits are short, so that lasting failures end soon.
 fn quick() -> Value {
     let mut config = harness::default_config();
     config["delivery"]["holdMs"] = json!(2000);
@@ -32,8 +32,8 @@ impl TestEnv {
     }
 }
 
-/// The cluster is missing, has no endpoints, has an unknown host name, refuses connections, or is over its
-/// circuit breakers.
+/// The cluster is missing, has no endpoints, has an unknown host name, refuses connections, or is
+/// over its circuit breakers.
 #[tokio::test]
 async fn unreachable_cluster_is_answered_503() {
     let unreachable =
@@ -78,7 +78,7 @@ async fn unreachable_cluster_is_answered_503() {
         // Other projects are served meanwhile.
         assert_eq!(env.post("/v1/track", track(&format!("beside {cluster}"))).await, ok());
     }
-    // Each failing project was tried four times, its neighbour once.
+    // Each failing project was tried four times, the healthy one once.
     env.until("nothing is pending", || async { env.stat("pending_bytes").await == 0 }).await;
     assert!(env.stat("callouts").await <= 5 * 6, "{} callouts", env.stat("callouts").await);
     let log = env.envoy.log();
@@ -164,7 +164,8 @@ async fn retry_after_from_keen_is_honoured() {
     let (status, _, waited) = env.post_as("writeKey", track("later")).await;
     assert_eq!(status, 200);
     assert!(waited >= Duration::from_secs(1), "{waited:?}");
-    // Longer than a caller waits: answered at once, and later calls do not wait for it.
+    // Longer than a caller waits: this call is answered at once, and later calls do not wait for
+    // the end of the pause.
     env.keen.fault(Fault::status(429).retry_after("3600").times(4));
     let (status, _, waited) = env.post_as("writeKey", track("much later")).await;
     assert!(status == 503 && waited < Duration::from_millis(7500), "{status} after {waited:?}");
@@ -192,16 +193,15 @@ async fn large_batch_is_split_and_each_event_is_settled() {
     assert_eq!(env.keen.events().len(), 104);
     env.until("it is counted", || async { env.stat("events_rejected").await == 1 }).await;
     assert_eq!(env.envoy.metric("events_rejected", &["error.InvalidPropertyValueError"]).await, 1);
-    assert!(
-        env.envoy
-            .log()
-            .contains("Keen rejected an event of collection \"c1\": InvalidPropertyValueError")
-    );
+    assert!(env.envoy.log().contains(
+        "Keen rejected an event of source example, collection \"c1\": InvalidPropertyValueError"
+    ));
     // 413 three times: split until it fits.
     env.keen.fault(Fault::status(413).times(3));
     assert_eq!(env.post("/v1/batch", batch(200..210)).await, ok());
     assert_eq!(env.keen.events().len(), 114);
-    // A request refused with an error name is split down to single events, here all of them.
+    // A callout that is rejected with an error name is split down to single events. Here Keen
+    // rejects all of them.
     let body = r#"{"message": "no", "error_code": "InvalidBatchError"}"#;
     env.keen.fault(Fault::status(400).body(body).times(3));
     assert_eq!(env.post("/v1/batch", batch(300..302)).await, ok());
@@ -220,7 +220,7 @@ async fn large_batch_is_split_and_each_event_is_settled() {
     env.envoy.no_panic_in_log();
 }
 
-/// Two projects at one Keen: one fails in every way, the other is not affected.
+/// Two projects share one Keen. One fails in every way; the other is not affected.
 #[tokio::test]
 async fn failing_project_does_not_delay_other_projects() {
     let mut config = quick();
@@ -247,7 +247,8 @@ async fn failing_project_does_not_delay_other_projects() {
                 "{name}: {status} after {waited:?}"
             );
         }
-        // A batch for both projects gets 503, and the healthy project has its event by then.
+        // A batch for both projects gets 503. The event of the healthy project has been delivered
+        // by then.
         let both = json!({"batch": [
             {"type": "track", "event": format!("{name} both"), "userId": "u", "writeKey": "writeKey", "messageId": name},
             {"type": "track", "event": format!("{name} both"), "userId": "u", "writeKey": "other", "messageId": name},
@@ -329,7 +330,7 @@ async fn disconnected_waiters_events_are_delivered() {
     env.envoy.no_panic_in_log();
 }
 
-/// 2,000 callers on 2,000 connections are answered by one call to Keen.
+/// Opens 2,000 connections with a caller each. One callout to Keen answers all of them.
 #[tokio::test]
 async fn two_thousand_waiters_share_one_callout() {
     let mut config = harness::default_config();
@@ -379,7 +380,7 @@ async fn two_thousand_waiters_share_one_callout() {
     env.envoy.no_panic_in_log();
 }
 
-/// HTTP/2 connections with 100 streams each.
+/// Opens HTTP/2 connections with 100 streams each.
 #[tokio::test]
 async fn http2_connections_with_a_hundred_streams_are_answered() {
     let env = TestEnv::new().await;

@@ -6,7 +6,8 @@ use mock_keen::{MockKeen, Options};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// Two workers. The source `writeKey` has these settings; `other` writes to the same project.
+/// Starts Envoy with two workers. The source `writeKey` has these settings; `other` writes to the
+/// same project.
 async fn test_env(source: Value, users: Value) -> TestEnv {
     let mut config = harness::default_config();
     for (name, value) in source.as_object().unwrap() {
@@ -17,7 +18,7 @@ async fn test_env(source: Value, users: Value) -> TestEnv {
     let keen = MockKeen::start(Options::default()).await.unwrap();
     let envoy =
         Envoy::builder().keen(keen.addr()).config(config).concurrency(2).start().await.unwrap();
-    // Each request has its own connection, which the kernel assigns to one of the workers.
+    // Each request has its own connection. The kernel assigns it to one of the workers.
     TestEnv {
         envoy,
         keen,
@@ -31,7 +32,7 @@ async fn post(env: &TestEnv, path: &str, key: &str, body: Value) {
     assert_eq!(request.send().await.unwrap().status(), 200);
 }
 
-/// `user` of the events, by collection.
+/// Returns the `user` of the events by collection.
 fn users(env: &TestEnv, collection: &str) -> Vec<Value> {
     env.keen
         .events()
@@ -145,7 +146,7 @@ async fn audience_of_ten_thousand_users_is_stored() {
         )
         .await;
     }
-    // An SDK without a response retries: the same events.
+    // An SDK that gets no response retries the same events.
     post(&env, "/v1/batch", "writeKey", sync("Order Completed Last 30days", true, 0, 100)).await;
     post(&env, "/v1/batch", "writeKey", sync("order_completed_last_30days", false, 0, 100)).await;
     for i in [0, 99, 100, 4_321, 9_999] {
@@ -182,7 +183,8 @@ async fn audience_of_ten_thousand_users_is_stored() {
 #[tokio::test]
 async fn concurrent_workers_lose_no_user_update() {
     let env = test_env(json!({"rememberUsers": true}), json!({})).await;
-    // Each user's two calls arrive at the same time: Engage's and the application's.
+    // The two calls of each user arrive at the same time: one from Engage, one from the
+    // application.
     let calls = (0..600).flat_map(|i| {
         let said = json!({"userId": format!("u-{i}"), "traits": {"n": i}});
         let mut computed = json!({"userId": format!("u-{i}"), "traits": {"vip": true}});

@@ -1,4 +1,4 @@
-//! Requests after the filter's VM has failed. Only the panic-switch build can fail.
+//! Requests after the filter's VM has failed. Only a build with the panic switch can fail.
 
 use super::fixture::{TestEnv, ok, track};
 use harness::Envoy;
@@ -6,7 +6,7 @@ use mock_keen::{Fault, MockKeen, Options};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// A filter that panics if a request has the header `x-keen-edge-panic`.
+/// Starts a filter that panics if a request has the header `x-keen-edge-panic`.
 async fn test_env() -> TestEnv {
     let wasm = harness::root().join("target/keen_edge_panic_switch.wasm");
     assert!(wasm.is_file(), "run `scripts/build.sh panic-switch`");
@@ -50,7 +50,7 @@ async fn failed_vm_restarts_and_waiters_are_ended() {
     assert_eq!(last.await.unwrap().status(), 503);
     assert!(env.envoy.log().contains("panicked"));
     env.keen.clear_faults();
-    // Their VM is gone, so Envoy's own limit ends them, and their SDKs retry.
+    // Their VM has failed, so Envoy's own limit ends them, and their SDKs retry.
     for call in waiting {
         let status = call.await.unwrap().unwrap().status().as_u16();
         assert!(matches!(status, 503 | 504), "{status}");
@@ -75,9 +75,10 @@ fn release_build_has_no_panic_switch() {
     assert!(!holds(&harness::wasm_path().unwrap()));
 }
 
-/// Envoy keeps gauges when a VM fails. Its successor takes off what the VM had reported, and sets nothing anew.
+/// Envoy keeps gauges when a VM fails. The next VM subtracts what the failed VM had reported, and
+/// does not reset the gauges.
 #[tokio::test]
-async fn gauges_after_a_vm_failed_are_right_again() {
+async fn gauges_after_vm_failure_are_corrected() {
     let env = test_env().await;
     env.keen.fault(Fault::status(403).times(1));
     assert_eq!(env.post("/v1/track", track("down")).await.0, 503);
@@ -94,7 +95,7 @@ async fn gauges_after_a_vm_failed_are_right_again() {
     waiting.await.unwrap().unwrap();
     assert!(env.envoy.total("pending_bytes").await > 0, "nothing has corrected it yet");
     env.until("a new VM serves", async || {
-        // Not Segment's call to Keen: the destination stays down.
+        // Sends a request that makes no callout, so the destination stays down.
         env.post("/v1/identify", r#"{"userId": "u"}"#).await == ok()
     })
     .await;
@@ -154,7 +155,7 @@ async fn filter_without_capability_list_serves() {
     let env = TestEnv { envoy, keen, client: reqwest::Client::new() };
     env.keen.fault(Fault::chaos(7, 0.3));
     for i in 0..40 {
-        // As an SDK does.
+        // Retries as an SDK does.
         let body = track(&i.to_string());
         env.until("it is stored", || async { env.post("/v1/track", body.clone()).await == ok() })
             .await;
@@ -163,9 +164,9 @@ async fn filter_without_capability_list_serves() {
     env.envoy.no_panic_in_log();
 }
 
-/// A minimal envoy.yaml, and two listeners whose filters share a VM.
+/// Runs two listeners with a minimal envoy.yaml. Their filters share a VM.
 #[tokio::test]
-async fn other_vm_settings_are_handled() {
+async fn minimal_configuration_with_two_filters_in_one_vm_delivers() {
     let bare = |yaml: &mut Value| {
         let plugin = harness::keen_edge(yaml).as_object_mut().unwrap();
         for name in ["name", "root_id", "failure_policy", "reload_config"] {

@@ -1,39 +1,33 @@
-//! The golden cases as data, and how an outcome is compared. Each test that can map a request runs them.
+//! The golden cases as data, and the comparison of an outcome. Every test that can map a request
+//! runs them.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::expect_used
-)]
+#![allow(dead_code, unreachable_pub)]
 
 use serde_json::{Map, Value, json, value::RawValue};
 use std::collections::HashMap;
 
-/// Cases from Segment's own code and documentation, and cases of what is decided beyond them.
+/// Cases from Segment's own code and documentation, and cases of decisions beyond them.
 const FILES: [&str; 2] = [include_str!("mapping.jsonl"), include_str!("edges.jsonl")];
-/// The write key of every case, until a runner takes another.
+/// The write key of every case, unless a runner replaces it.
 const KEY: &str = "writeKey";
 
-/// A request, the settings of its source, and the events that Keen is to get.
+/// A request, the settings of its source, and the expected Keen events.
 pub struct Case {
     pub id: String,
-    /// The decision it stands for, in the words of docs/mapping.md.
+    /// The decision that the case shows, in the words of docs/mapping.md.
     pub decision: Option<String>,
     pub settings: Value,
     pub path: String,
     pub headers: Vec<(String, String)>,
-    /// As it stands in the file: a tree would lose digits, and all but one of equal names.
+    /// The raw JSON. `Value` would lose digits and duplicate names.
     pub body: String,
     pub events: Vec<(String, Value)>,
 }
 
-/// What a runner cannot choose: the address it sends from, and when the filter got the request.
+/// Values that a runner cannot choose: the address that it sends from, and the time of receipt.
 pub struct Received<'a> {
     pub address: &'a str,
-    /// Keen's form of a time, at least and at most.
+    /// The earliest and the latest time, in Keen's form.
     pub between: [&'a str; 2],
 }
 
@@ -72,12 +66,12 @@ impl Case {
         self.headers.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value)
     }
 
-    /// The body with another write key in the place of the case's.
+    /// Returns the body with another write key.
     pub fn body_with(&self, key: &str) -> String {
         self.body.replace(&format!("\"writeKey\": \"{KEY}\""), &format!("\"writeKey\": \"{key}\""))
     }
 
-    /// Whether these are the events that Keen is to get, in any order.
+    /// Compares events with the expected ones, in any order.
     pub fn judge(&self, got: &[(String, Value)], received: &Received<'_>) -> Result<(), String> {
         let mut left = got.to_vec();
         for (collection, want) in &self.events {
@@ -97,7 +91,8 @@ impl Case {
     }
 }
 
-/// What is empty in the reference may be absent, and a token counts only where the case names one.
+/// Compares an event with the expected one. Empty fields of the reference may be absent. A token
+/// counts only if the case has one.
 fn is(want: &Value, got: &Value, received: &Received<'_>) -> bool {
     let (mut want, mut got) = (comparable(want), comparable(got));
     let (at, token) = (got["keen"]["timestamp"].clone(), got["keen"]["uniqueness_token"].clone());
@@ -114,7 +109,7 @@ fn is(want: &Value, got: &Value, received: &Received<'_>) -> bool {
     if want.get("ip_address").is_some_and(|ip| ip == "<client-address>") {
         want["ip_address"] = json!(received.address);
     }
-    // Segment's browser library writes it into the traits itself.
+    // Segment's browser library writes the id into the traits itself.
     if let Some(traits) = got.pointer_mut("/user/traits").and_then(Value::as_object_mut) {
         traits.remove("id");
     }

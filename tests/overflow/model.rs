@@ -1,4 +1,4 @@
-//! A queue as SQS is one, a Keen, and workers of several processes between them.
+//! A queue like SQS, a Keen, and the workers of several processes.
 
 use keen_edge::config::{DeliverySettings, OverflowSettings};
 use keen_edge::delivery::{
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub const PROJECTS: usize = 2;
-/// The first two are of one process, and share a lease.
+/// The first two workers share a process, and so a lease.
 pub const WORKERS: usize = 3;
 pub const KEEN_TIMEOUT_MS: u64 = 5_000;
 
@@ -26,7 +26,7 @@ pub enum KeenReply {
     /// Two bits for each event: 0 and 1 recorded, 2 rejected, 3 failed.
     Results(u64),
     Fails(Option<u16>),
-    /// Status 400 with an error name, whatever the events are.
+    /// Status 400 with an error name, for any events.
     RejectsByName,
 }
 
@@ -34,12 +34,12 @@ pub enum KeenReply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueueReply {
     Succeeds,
-    /// 200, and nothing is done.
+    /// Answers 200 without a `MessageId`, and does nothing.
     WithoutId,
     Throttles,
     Refuses,
     IsAway,
-    /// It is done, and the response is lost.
+    /// Does what is asked. The response is lost.
     LosesResponse,
 }
 
@@ -60,7 +60,7 @@ pub struct Message {
 }
 
 #[derive(Debug)]
-pub struct OfferedEvent {
+pub struct SubmittedEvent {
     pub waiter: Option<(usize, WaiterId)>,
     pub destination: usize,
     pub collection: String,
@@ -79,7 +79,7 @@ pub struct Worker {
 pub struct Model {
     pub workers: Vec<Worker>,
     pub now: u64,
-    pub events: Vec<OfferedEvent>,
+    pub events: Vec<SubmittedEvent>,
     /// Events for which Keen has given a final result.
     pub at_keen: BTreeSet<usize>,
     /// Events in a message that the queue has confirmed.
@@ -92,7 +92,7 @@ pub struct Model {
     settings: DeliverySettings,
     pub receives: u64,
     pub left: u64,
-    /// How far time goes between two answers of [`Self::run`].
+    /// Time between two answers of [`Self::run`], in milliseconds.
     pub step_ms: u64,
     pub unknown_projects: u64,
     pub keen_calls: u64,
@@ -152,7 +152,7 @@ impl Model {
                 self.events.len(),
                 "\u{ffff}".repeat(*length / 3)
             );
-            self.events.push(OfferedEvent {
+            self.events.push(SubmittedEvent {
                 waiter: waiter.map(|waiter| (worker, waiter)),
                 destination: *destination,
                 collection: format!("c{collection}"),
@@ -183,7 +183,7 @@ impl Model {
     }
 
     pub fn tick_worker(&mut self, index: usize) {
-        // The first two workers are of one process.
+        // The first two workers share a process.
         let process = index / 2;
         let now = self.now;
         let worker = &mut self.workers[index];
@@ -226,7 +226,7 @@ impl Model {
             assert!(worker.acks.insert(waiter, ack).is_none(), "a second ack");
             assert!(worker.deadlines.contains_key(&waiter));
             if ack == Ack::Delivered {
-                let of_waiter = |event: &&OfferedEvent| event.waiter == Some((index, waiter));
+                let of_waiter = |event: &&SubmittedEvent| event.waiter == Some((index, waiter));
                 let ids = self.events.iter().enumerate().filter(|(_, event)| of_waiter(event));
                 for (id, _) in ids {
                     let is_safe = self.at_keen.contains(&id) || self.stored.contains(&id);
@@ -244,7 +244,7 @@ impl Model {
         }
     }
 
-    /// A message may be deleted only after Keen has given a final result for each of its events.
+    /// Asserts that Keen has given a final result for each event of a message that is deleted.
     fn check_delete(&self, body: &[u8]) {
         let request: Value = serde_json::from_slice(body).unwrap();
         let receipt = request["ReceiptHandle"].as_str().unwrap();
@@ -254,7 +254,7 @@ impl Model {
         }
     }
 
-    /// Answers one of the worker's callouts to Keen: delivery's, or of the drain.
+    /// Answers one of the worker's callouts to Keen: of delivery or of the drain.
     pub fn answer_keen(&mut self, index: usize, which: usize, reply: &KeenReply) {
         let worker = &mut self.workers[index];
         let callouts = worker.callouts.keys().map(|id| (true, *id));
@@ -290,7 +290,7 @@ impl Model {
             KeenReply::Results(bits) => *bits,
             KeenReply::Fails(status) => return (*status, "<html>".to_owned()),
             KeenReply::RejectsByName => {
-                // About a single event it is a final result.
+                // For a single event it is a final result.
                 let events: Vec<&Value> = body.values().flatten().collect();
                 if let [event] = events.as_slice() {
                     self.at_keen.insert(usize::try_from(event["id"].as_u64().unwrap()).unwrap());
@@ -412,7 +412,7 @@ impl Model {
         self.messages.insert(self.next_message, message);
     }
 
-    /// Lets time pass, and answers everything: Keen by `keen`, the queue by `queue`.
+    /// Advances the time, and answers everything: Keen by `keen`, the queue by `queue`.
     pub fn run(&mut self, ms: u64, keen: impl Fn(&[u8]) -> KeenReply, queue: QueueReply) {
         let end = self.now + ms;
         while self.now < end {
@@ -432,7 +432,7 @@ impl Model {
         }
     }
 
-    /// Answers everything, successfully.
+    /// Answers everything successfully.
     pub fn answer_all(&mut self) {
         for index in 0..self.workers.len() {
             while !self.workers[index].callouts.is_empty()
@@ -446,7 +446,8 @@ impl Model {
         }
     }
 
-    /// All goes well from now on: the queue becomes empty, and every event that was acknowledged is at Keen.
+    /// Ends all faults. Asserts that the queue becomes empty, and that every acknowledged event is
+    /// in Keen.
     pub fn recover(&mut self) {
         for _ in 0..4_000 {
             let is_idle = |worker: &Worker| worker.delivery.is_idle() && worker.overflow.is_idle();
@@ -472,7 +473,7 @@ impl Model {
 }
 
 impl Worker {
-    /// The body of the callout that [`Model::answer_keen`] answers first.
+    /// Returns the body of the callout that [`Model::answer_keen`] answers first.
     fn first_to_keen(&self) -> Option<Vec<u8>> {
         let drained = self.calls.values().find(|(t, _)| matches!(t, Target::Keen { .. }));
         let delivery = self.callouts.values().next();

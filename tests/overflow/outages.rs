@@ -1,4 +1,4 @@
-//! Outages of Keen and of the queue, one by one.
+//! Outages of Keen and of the queue, one at a time.
 
 use super::model::{KeenReply, Model, QueueReply, Worker, project_id};
 use keen_edge::config::{DeliverySettings, OverflowSettings};
@@ -44,7 +44,7 @@ fn outage_of_keen_is_bridged_by_the_queue_even_if_a_worker_dies() {
             }
             model.run(1_000, keen_fails(status), QueueReply::Succeeds);
             if second == 30 {
-                // What it has acknowledged survives it.
+                // The queue keeps the messages that it has acknowledged.
                 model.workers[1] = Worker::new(DeliverySettings::default(), &settings, 9);
             }
         }
@@ -54,7 +54,7 @@ fn outage_of_keen_is_bridged_by_the_queue_even_if_a_worker_dies() {
         assert!(acks.iter().all(|ack| *ack == Ack::Delivered), "{status:?}");
         assert!(!model.messages.is_empty());
         let calls = model.keen_calls;
-        // A minute in which the queue hides a received message, and one poll.
+        // A minute for which the queue hides a received message, and one poll.
         model.run(90_000, keen_accepts, QueueReply::Succeeds);
         assert!(model.messages.is_empty(), "{} messages stay", model.messages.len());
         assert_eq!(model.drained, model.overflowed, "a confirmed message is drained once");
@@ -63,7 +63,7 @@ fn outage_of_keen_is_bridged_by_the_queue_even_if_a_worker_dies() {
 }
 
 #[test]
-fn outage_of_both_is_as_without_a_queue() {
+fn outage_of_keen_and_queue_acts_as_without_a_queue() {
     let mut model = model();
     for _ in 0..10 {
         model.submit(0, true, &[(0, 0, 30)]);
@@ -79,7 +79,7 @@ fn outage_of_both_is_as_without_a_queue() {
 }
 
 #[test]
-fn idle_queue_is_asked_once_per_20_s_and_process() {
+fn idle_queue_is_polled_once_per_20_s_and_process() {
     let mut model = model();
     model.run(200_000, keen_accepts, QueueReply::Succeeds);
     // Three workers in two processes.
@@ -88,7 +88,7 @@ fn idle_queue_is_asked_once_per_20_s_and_process() {
 }
 
 #[test]
-fn queue_that_is_away_is_asked_less_and_less_often() {
+fn unreachable_queue_is_polled_with_backoff() {
     let mut model = model();
     model.run(300_000, keen_accepts, QueueReply::IsAway);
     assert!(model.receives <= 2 * 15, "{}", model.receives);
@@ -110,7 +110,7 @@ fn message_with_a_bad_event_is_left_after_its_neighbours_are_at_keen() {
     assert_eq!(model.messages.len(), 1, "it is deleted though Keen has not confirmed it");
     assert_eq!(model.left, 1);
     assert!(model.keen_calls - calls <= 16, "{}", model.keen_calls - calls);
-    // Other messages pass.
+    // Other messages are not delayed.
     model.submit(0, false, &[(0, 0, 30)]);
     model.run(8_000, keen_fails(Some(503)), QueueReply::Succeeds);
     model.run(60_000, fails_on_event_13, QueueReply::Succeeds);
@@ -165,14 +165,14 @@ fn outage_of_days_does_not_use_up_the_receipts_of_a_message() {
     model.run(hours * 3_600_000, keen_fails(Some(503)), QueueReply::Succeeds);
     let receives = model.messages.values().map(|message| message.receives).max().unwrap();
     assert!(receives <= hours + 10, "{receives}");
-    // Two processes, one request each in 30 s.
+    // Two processes send one request each per 30 s.
     assert!(model.keen_calls < 2 * 120 * hours + 500, "{}", model.keen_calls);
     model.run(3_700_000, keen_accepts, QueueReply::Succeeds);
     assert!(model.messages.is_empty());
 }
 
 #[test]
-fn keen_that_rejects_every_event_by_name_loses_no_message() {
+fn keen_rejecting_every_event_by_name_leaves_messages_in_the_queue() {
     let mut model = model();
     for _ in 0..40 {
         model.submit(0, false, &[(0, 0, 30)]);
@@ -181,7 +181,7 @@ fn keen_that_rejects_every_event_by_name_loses_no_message() {
     let messages = model.messages.len();
     assert!(messages >= 30, "{messages}");
     model.run(600_000, |_| KeenReply::RejectsByName, QueueReply::Succeeds);
-    // Up to eight in a row are about their events, in each of two processes.
+    // In each of the two processes, up to eight rejections in a row count as verdicts on events.
     assert!(model.messages.len() >= messages - 2 * 8, "{}", model.messages.len());
 }
 

@@ -1,36 +1,37 @@
-//! Arbitrary JSON, as text, with all that makes readers differ: equal names, lone surrogates, digits beyond a double,
-//! names and strings at Keen's limits, names of ours.
+//! Arbitrary JSON as text, with everything that readers treat differently: duplicate names, lone
+//! surrogates, digits beyond a double, names and strings at Keen's limits, and names of keen-edge's
+//! own fields.
 
 use proptest::prelude::*;
 use std::fmt::Write;
 
-/// A value, and how it is written.
+/// A value and its notation.
 #[derive(Debug, Clone)]
 pub enum Json {
     Null,
     Bool(bool),
     Number(String),
     String(Text),
-    /// Its items, and white space between them.
+    /// The items, and the white space between them.
     Array(Vec<Json>, &'static str),
     Object(Vec<(Text, Json)>, &'static str),
-    /// That many arrays around a value.
+    /// A number of arrays around a value.
     Deep(usize, Box<Json>),
 }
 
-/// A string, and how it is written.
+/// A string and its notation.
 #[derive(Debug, Clone, Default)]
 pub struct Text(pub Vec<Piece>);
 
 #[derive(Debug, Clone)]
 pub enum Piece {
-    /// As it is, where JSON allows.
+    /// Characters without escapes, where JSON allows that.
     Plain(String),
-    /// As `\u` escapes.
+    /// A character as `\u` escapes.
     Escaped(char),
-    /// Half of a pair, alone unless the other half follows.
+    /// Half of a surrogate pair. It is a lone surrogate unless the other half follows.
     Half(u16),
-    /// A character many times.
+    /// A repeated character.
     Run(char, usize),
 }
 
@@ -41,7 +42,7 @@ impl From<&str> for Text {
 }
 
 impl Text {
-    /// What it stands for. A half without its other half is U+FFFD.
+    /// Returns the decoded text. A lone surrogate is U+FFFD.
     pub fn decoded(&self) -> String {
         let mut units = Vec::new();
         for piece in &self.0 {
@@ -57,7 +58,7 @@ impl Text {
         String::from_utf16_lossy(&units)
     }
 
-    /// Whether half of a pair has not its other half.
+    /// Whether the text has a lone surrogate.
     pub fn has_lone_surrogate(&self) -> bool {
         let has_half = self.0.iter().any(|piece| matches!(piece, Piece::Half(_)));
         has_half && self.decoded().contains('\u{fffd}')
@@ -143,7 +144,7 @@ pub fn text() -> impl Strategy<Value = Text> {
     ]
 }
 
-/// Names that mean something, and any other.
+/// Generates names that have a meaning, and any others.
 pub fn name() -> impl Strategy<Value = Text> {
     const KNOWN: [&str; 22] = [
         "userId",

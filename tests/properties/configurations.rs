@@ -1,4 +1,4 @@
-//! Configurations: every setting of the table, with every kind of value.
+//! Configurations with every setting of the table, with every kind of value.
 
 use super::arbitrary;
 use keen_edge::config::schema::{Default, Kind, SETTINGS, Setting};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 const KEEN_KEY: &str = "ABCDEF0123456789ABCDEF0123456789";
 const SOURCE_KEY: &str = "wk_4f1c00112233";
 
-/// A configuration of what is required.
+/// Returns a configuration with the required settings only.
 fn base() -> Value {
     json!({
         "keen": {"cluster": "keen"},
@@ -19,12 +19,12 @@ fn base() -> Value {
     })
 }
 
-/// A configuration in which every setting has an effect, whatever its value.
+/// Returns a configuration in which the setting has an effect, whatever its value is.
 fn base_for(setting: &Setting) -> Value {
     let mut config = base();
-    // Where callers wait, afterMs must be less than holdMs.
+    // With waiting callers, afterMs must be less than holdMs.
     config["delivery"]["ack"] = json!("accepted");
-    // Keys for pages need device mode.
+    // Keys for pages require device mode.
     if setting.name() != "mode" {
         config["sources"][SOURCE_KEY]["mode"] = json!("device");
         config["sources"][SOURCE_KEY]["bundled"] = json!(true);
@@ -43,7 +43,7 @@ fn parse(config: &Value) -> Result<Config, String> {
     Config::parse(config.to_string().as_bytes()).map_err(|errors| errors.to_string())
 }
 
-/// Values of a setting at the edges of what it accepts: accepted, and refused.
+/// Returns values at the edges of a setting's range: those it accepts, and those it refuses.
 fn edges(setting: &Setting) -> (Vec<Value>, Vec<Value>) {
     let long = |count: usize| json!("a".repeat(count));
     match setting.kind {
@@ -185,7 +185,7 @@ fn required_settings_are_required() {
     }
 }
 
-/// What the schema cannot say: settings that depend on each other across sections.
+/// Rules that the schema cannot express: settings that depend on each other across sections.
 fn is_beyond_schema(errors: &str) -> bool {
     errors.lines().all(|error| error.starts_with("/overflow/afterMs: must be less than"))
 }
@@ -210,7 +210,7 @@ proptest! {
         };
         let config = with(base(), &setting, value);
         let text = config.to_string();
-        // Nested too deep to be read at all.
+        // Nests too deep to be read at all.
         if serde_json::from_str::<Value>(&text).is_err() { return Ok(()) }
         let parsed = parse(&config);
         let validator = crate::configurations::validator();

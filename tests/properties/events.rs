@@ -1,8 +1,8 @@
-//! For any track call, Keen accepts the event, and values that were valid are unchanged.
+//! For any track message, Keen accepts the event, and values that were valid are unchanged.
 
 use super::arbitrary::{self, Json, Text};
+use super::json_value::{self, JsonValue};
 use super::oracle::{later_wins, legal, look_up, truthy};
-use super::tree::{self, Tree};
 use keen_edge::config::Config;
 use keen_edge::mapping::{Client, EventBuffer, Request, map_request};
 use keen_edge::segment::http::CallerSide;
@@ -37,12 +37,13 @@ fn mapped(config: &Config, message_type: Option<MessageType>, body: &str) -> Vec
         user_agent: AGENT.as_bytes(),
         referer: b"https://shop.example/cart",
     };
-    let mut offer = EventBuffer::default();
+    let mut buffer = EventBuffer::default();
     let mut nobody = BTreeMap::new();
     let mut users = UserTransaction::new(&mut nobody, config.users, 0);
-    map_request(config, request, |_| client, || "made".to_owned(), &mut users, &mut offer).unwrap();
+    map_request(config, request, |_| client, || "made".to_owned(), &mut users, &mut buffer)
+        .unwrap();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    offer
+    buffer
         .events()
         .map(|keen_edge::keen::bulk::Event { collection, json: event, .. }| {
             (collection.to_owned(), text(event))
@@ -50,7 +51,7 @@ fn mapped(config: &Config, message_type: Option<MessageType>, body: &str) -> Vec
         .collect()
 }
 
-/// Applies Keen's rules, as the mock implements them, to a bulk request with these events.
+/// Checks a bulk request with these events by Keen's rules, as the mock implements them.
 fn keen_takes(events: &[(String, String)]) {
     for (collection, event) in events {
         let body = format!("{{{}:[{event}]}}", serde_json::to_string(collection).unwrap());
@@ -66,7 +67,7 @@ fn keen_takes(events: &[(String, String)]) {
     }
 }
 
-/// Runs a property on a thread whose stack is large enough for the trees of the deepest events.
+/// Runs a property in a thread with a stack that is large enough for the deepest events.
 fn check<S: Strategy>(
     cases: u32,
     strategy: impl FnOnce() -> S + Send + 'static,
@@ -90,7 +91,7 @@ fn check<S: Strategy>(
     }
 }
 
-/// A track call from parts that the oracle knows.
+/// A track message from parts that the oracle knows.
 #[derive(Debug)]
 struct Track {
     properties: Option<Json>,
@@ -189,19 +190,19 @@ impl Track {
         Json::Object(members, "").text()
     }
 
-    /// The event, without its `keen` object.
-    fn expected(&self) -> Vec<(String, Tree)> {
-        let mut event: Vec<(String, Tree)> = Vec::new();
+    /// Returns the expected event, without its `keen` object.
+    fn expected(&self) -> Vec<(String, JsonValue)> {
+        let mut event: Vec<(String, JsonValue)> = Vec::new();
         let none = Vec::new();
         let own =
             if let Some(Json::Object(members, _)) = &self.properties { members } else { &none };
         let own_keen = look_up(own, "keen");
-        if let Tree::Object(members) =
+        if let JsonValue::Object(members) =
             legal(&Json::Object(self.left(own, own_keen.as_ref()), ""), 0)
         {
             event.extend(members);
         }
-        let put = |event: &mut Vec<(String, Tree)>, name: &str, value: Tree| {
+        let put = |event: &mut Vec<(String, JsonValue)>, name: &str, value: JsonValue| {
             event.push((name.to_owned(), value))
         };
         match &self.properties {
@@ -225,33 +226,35 @@ impl Track {
         }
         let (page_url, referrer) = self.page.clone().unwrap_or_default();
         let url = look_up(own, "url").map(|(_, url)| url.clone());
-        // A container is not an address.
+        // An object or an array is not an address.
         let url = url.filter(|url| {
             truthy(url) && !matches!(url, Json::Array(..) | Json::Object(..) | Json::Deep(..))
         });
-        let filled = |event: &[(String, Tree)], name: &str| {
+        let filled = |event: &[(String, JsonValue)], name: &str| {
             event.iter().any(|(n, v)| n == name && v.text().is_some_and(|text| !text.is_empty()))
         };
         match (url.or_else(|| page_url.clone().filter(truthy)), &self.page) {
             (Some(url), _) => put(&mut event, "page_url", legal(&url, 1)),
             (None, None) if !filled(&event, "page_url") => {
-                put(&mut event, "page_url", Tree::String("https://shop.example/cart".into()));
+                put(&mut event, "page_url", JsonValue::String("https://shop.example/cart".into()));
             }
             (None, _) => overlay(&mut event, "page_url", page_url.as_ref()),
         }
         overlay(&mut event, "referrer_url", referrer.as_ref());
-        let placeholder = |json: &Json| matches!(legal(json, 1), Tree::Null);
+        let placeholder = |json: &Json| matches!(legal(json, 1), JsonValue::Null);
         let given = |json: &Option<Json>| json.clone().filter(|json| !placeholder(json));
         let ip = self.ip.as_ref().filter(|ip| match ip {
             Json::String(_) => ip.text().len() <= 64 + 2,
             _ => true,
         });
         match given(&self.agent) {
-            None if self.add_ons => put(&mut event, "user_agent", Tree::String(AGENT.into())),
+            None if self.add_ons => put(&mut event, "user_agent", JsonValue::String(AGENT.into())),
             _ => overlay(&mut event, "user_agent", without_placeholder(self.agent.as_ref())),
         }
         match given(&ip.cloned()) {
-            None if self.add_ons => put(&mut event, "ip_address", Tree::String(ADDRESS.into())),
+            None if self.add_ons => {
+                put(&mut event, "ip_address", JsonValue::String(ADDRESS.into()))
+            }
             _ => overlay(&mut event, "ip_address", without_placeholder(ip)),
         }
         match &self.traits {
@@ -263,7 +266,7 @@ impl Track {
         later_wins(event).into_iter().filter(|(name, _)| name != "keen").collect()
     }
 
-    /// The properties except the `keen` object.
+    /// Returns the properties without the `keen` object.
     fn left(&self, own: &[(Text, Json)], keen: Option<&(String, &Json)>) -> Vec<(Text, Json)> {
         own.iter()
             .filter(|(name, _)| keen.is_none_or(|(keen, _)| name.decoded() != *keen))
@@ -271,10 +274,10 @@ impl Track {
             .collect()
     }
 
-    /// The add-ons that the event's own fields allow.
-    fn add_ons(&self, event: &Tree) -> Vec<&'static str> {
+    /// Returns the add-ons that the event's own fields allow.
+    fn add_ons(&self, event: &JsonValue) -> Vec<&'static str> {
         let text =
-            |name: &str| event.get(name).and_then(Tree::text).filter(|text| !text.is_empty());
+            |name: &str| event.get(name).and_then(JsonValue::text).filter(|text| !text.is_empty());
         let mut names = Vec::new();
         names.extend(
             text("ip_address")
@@ -289,21 +292,21 @@ impl Track {
 }
 
 fn without_placeholder(json: Option<&Json>) -> Option<&Json> {
-    json.filter(|json| matches!(json, Json::Null) || !matches!(legal(json, 1), Tree::Null))
+    json.filter(|json| matches!(json, Json::Null) || !matches!(legal(json, 1), JsonValue::Null))
 }
 
 /// Sets a value of the context. A `null` or a placeholder is set only if no other field has the
 /// name.
-fn overlay(event: &mut Vec<(String, Tree)>, name: &str, value: Option<&Json>) {
+fn overlay(event: &mut Vec<(String, JsonValue)>, name: &str, value: Option<&Json>) {
     match value {
-        Some(value) if legal(value, 1) == Tree::Null && event.iter().any(|(n, _)| n == name) => {}
+        Some(value)
+            if legal(value, 1) == JsonValue::Null && event.iter().any(|(n, _)| n == name) => {}
         Some(value) => event.push((name.to_owned(), legal(value, 1))),
         None => {}
     }
 }
 
-/// Whether a text is blank or one of Keen's placeholders.
-/// Characters that cannot be seen, of those that are neither white space nor control characters.
+/// Invisible characters that are neither white space nor control characters.
 const INVISIBLE: [(char, char); 13] = [
     ('\u{ad}', '\u{ad}'),
     ('\u{34f}', '\u{34f}'),
@@ -331,7 +334,7 @@ fn hex(text: &str) -> String {
 }
 
 #[test]
-fn a_track_call_becomes_what_the_document_says() {
+fn track_message_becomes_the_documented_event() {
     let on = json!({"ipAddon": true, "uaAddon": true, "urlAddon": true, "referrerAddon": true});
     let (off, on) = (config(json!({})), config(on));
     check(500, track, move |track| {
@@ -353,9 +356,9 @@ fn a_track_call_becomes_what_the_document_says() {
                 "{name:?} -> {collection}"
             );
         }
-        let mut event = tree::read(text);
+        let mut event = json_value::parse(text);
         let keen = event.remove("keen").expect("keen");
-        let token = keen.get("uniqueness_token").and_then(Tree::text).expect("a token");
+        let token = keen.get("uniqueness_token").and_then(JsonValue::text).expect("a token");
         match track.message_id.as_ref().map(Text::decoded) {
             Some(id) if is_no_id(&id) => assert_eq!(token, "made"),
             // A replaced character may have been any character.
@@ -367,18 +370,18 @@ fn a_track_call_becomes_what_the_document_says() {
             None => assert_eq!(token, "made"),
         }
         let names: Vec<String> = match keen.get("addons") {
-            Some(Tree::Array(addons)) => {
+            Some(JsonValue::Array(addons)) => {
                 addons.iter().map(|a| a.get("name").unwrap().text().unwrap().into()).collect()
             }
             _ => Vec::new(),
         };
         assert_eq!(names, track.add_ons(&event));
-        assert_eq!(event.sorted(), Tree::Object(track.expected()).sorted());
+        assert_eq!(event.sorted(), JsonValue::Object(track.expected()).sorted());
     });
 }
 
 #[test]
-fn whatever_a_message_holds_keen_takes_its_events() {
+fn message_of_any_content_becomes_events_that_keen_accepts() {
     const MEMBERS: [&str; 20] = [
         "event",
         "name",
@@ -451,14 +454,14 @@ fn whatever_a_message_holds_keen_takes_its_events() {
             for message_type in types {
                 let events = mapped(config, *message_type, &body);
                 keen_takes(&events);
-                events.iter().for_each(|(_, event)| drop(tree::read(event)));
+                events.iter().for_each(|(_, event)| drop(json_value::parse(event)));
             }
         }
     });
 }
 
 #[test]
-fn depth_costs_no_stack() {
+fn event_of_any_depth_is_mapped_without_stack_overflow() {
     let config = config(json!({}));
     for (levels, as_it_came) in [(500, true), (511, true), (512, false), (200_000, false)] {
         let deep = format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
@@ -485,9 +488,9 @@ fn depth_costs_no_stack() {
 }
 
 #[test]
-fn an_event_over_keens_limit_stays_here_and_its_neighbours_go() {
+fn event_over_keens_size_limit_is_not_sent_and_its_neighbours_are() {
     let config = config(json!({"trackNamedPages": false}));
-    // 900,000 bytes including all other fields of the event.
+    // The limit of 900,000 bytes includes all other fields of the event.
     let padded = |bytes: usize| {
         let strings = vec!["x".repeat(9_000); bytes / 9_003];
         let used = 9_003 * strings.len();

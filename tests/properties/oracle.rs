@@ -1,37 +1,37 @@
-//! What the event of a track call holds, worked out on trees, member by member, from docs/mapping.md alone.
+//! Computes the expected event of a track message, member by member, from docs/mapping.md alone.
 
 use super::arbitrary::{Json, Text};
-use super::tree::Tree;
+use super::json_value::JsonValue;
 
-/// Containers inside each other in an event, the event itself among them.
+/// Maximum nesting of an event. The event itself is the first level.
 const DEPTH: usize = 512;
 
-/// A value as Keen can hold it, `depth` containers deep in the event.
-pub fn legal(json: &Json, depth: usize) -> Tree {
+/// Returns a value as Keen can store it, `depth` levels deep in the event.
+pub fn legal(json: &Json, depth: usize) -> JsonValue {
     let container = matches!(json, Json::Array(..) | Json::Object(..) | Json::Deep(..));
     if container && depth >= DEPTH {
-        return Tree::String(cut(&json.text(), 9_999));
+        return JsonValue::String(cut(&json.text(), 9_999));
     }
     match json {
-        Json::Null => Tree::Null,
-        Json::Bool(flag) => Tree::Bool(*flag),
-        Json::Number(digits) if holds(digits) => Tree::Number(digits.clone()),
-        Json::Number(digits) => Tree::String(cut(digits, 9_999)),
+        Json::Null => JsonValue::Null,
+        Json::Bool(flag) => JsonValue::Bool(*flag),
+        Json::Number(digits) if holds(digits) => JsonValue::Number(digits.clone()),
+        Json::Number(digits) => JsonValue::String(cut(digits, 9_999)),
         Json::String(text) => match text.decoded().as_str() {
-            "${keen.ip}" | "${keen.user_agent}" => Tree::Null,
-            text => Tree::String(cut(text, 9_999)),
+            "${keen.ip}" | "${keen.user_agent}" => JsonValue::Null,
+            text => JsonValue::String(cut(text, 9_999)),
         },
         Json::Array(items, _) => {
-            Tree::Array(items.iter().map(|item| legal(item, depth + 1)).collect())
+            JsonValue::Array(items.iter().map(|item| legal(item, depth + 1)).collect())
         }
-        Json::Object(members, _) => Tree::Object(later_wins(
+        Json::Object(members, _) => JsonValue::Object(later_wins(
             members
                 .iter()
                 .map(|(name, value)| (legal_name(name), legal(value, depth + 1)))
                 .collect(),
         )),
-        Json::Deep(1, inside) => Tree::Array(vec![legal(inside, depth + 1)]),
-        Json::Deep(levels, inside) => Tree::Array(vec![legal(
+        Json::Deep(1, inside) => JsonValue::Array(vec![legal(inside, depth + 1)]),
+        Json::Deep(levels, inside) => JsonValue::Array(vec![legal(
             &Json::Deep(levels - 1, Box::new((**inside).clone())),
             depth + 1,
         )]),
@@ -49,7 +49,8 @@ fn cut(text: &str, most: usize) -> String {
     text.chars().take(most).collect()
 }
 
-/// From -2^63 to 2^63 - 1; a number with a fraction or an exponent is a double to Keen.
+/// Whether Keen can store a number: -2^63 to 2^63 - 1. A number with a fraction or an exponent is a
+/// double to Keen.
 fn holds(digits: &str) -> bool {
     if digits.contains(['.', 'e', 'E']) {
         digits.parse::<f64>().is_ok_and(|n| n > -(2_f64.powi(63)) && n < 2_f64.powi(63))
@@ -58,8 +59,8 @@ fn holds(digits: &str) -> bool {
     }
 }
 
-pub fn later_wins(members: Vec<(String, Tree)>) -> Vec<(String, Tree)> {
-    let mut kept: Vec<(String, Tree)> = Vec::new();
+pub fn later_wins(members: Vec<(String, JsonValue)>) -> Vec<(String, JsonValue)> {
+    let mut kept: Vec<(String, JsonValue)> = Vec::new();
     for (name, value) in members {
         kept.retain(|(n, _)| *n != name);
         kept.push((name, value));
@@ -67,7 +68,7 @@ pub fn later_wins(members: Vec<(String, Tree)>) -> Vec<(String, Tree)> {
     kept
 }
 
-/// JavaScript's truth.
+/// Whether JavaScript treats the value as true.
 pub fn truthy(json: &Json) -> bool {
     match json {
         Json::Null => false,
@@ -80,7 +81,8 @@ pub fn truthy(json: &Json) -> bool {
     }
 }
 
-/// The member that a look-up finds: the first whose name is similar, and of equal names the last.
+/// Returns the member that a look-up finds: the first with a similar name, and of equal names the
+/// last.
 pub fn look_up<'j>(members: &'j [(Text, Json)], plain: &str) -> Option<(String, &'j Json)> {
     let is_similar = |name: &Text| {
         let letters: String = name.decoded().chars().filter(|c| !"_- ".contains(*c)).collect();

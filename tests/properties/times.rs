@@ -1,4 +1,4 @@
-//! Points in time, against `chrono`'s own reading and arithmetic.
+//! Timestamps, compared with `chrono`'s parser and arithmetic.
 
 use chrono::{DateTime, FixedOffset, SecondsFormat, TimeDelta, Utc};
 use keen_edge::json::read_value;
@@ -15,14 +15,14 @@ fn written(at: i64) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// Any instant from year 1 to year 9999, to the nanosecond.
+/// Generates instants from year 1 to year 9999, with nanoseconds.
 fn instant() -> impl Strategy<Value = DateTime<Utc>> {
     let seconds =
         prop_oneof![-62_135_596_800_i64..253_402_300_800, 1_000_000_000_i64..2_000_000_000];
     (seconds, 0_u32..1_000_000_000).prop_map(|(s, ns)| DateTime::from_timestamp(s, ns).unwrap())
 }
 
-/// Offsets that zones have, and others.
+/// Generates offsets of real time zones, and others.
 fn offset() -> impl Strategy<Value = FixedOffset> {
     (-23_i32 * 60..23 * 60).prop_map(|minutes| FixedOffset::east_opt(minutes * 60).unwrap())
 }
@@ -31,7 +31,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: crate::cases(2000), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn parse_iso_in_every_form_is_as_chrono_has_it(at in instant(), offset in offset(), form in 0_usize..11, precision in 0_usize..10) {
+    fn parse_iso_in_every_form_equals_chrono(at in instant(), offset in offset(), form in 0_usize..11, precision in 0_usize..10) {
         let there = at.with_timezone(&offset);
         let fraction = format!("{:09}", at.timestamp_subsec_nanos())[..precision].to_owned();
         let dotted = if fraction.is_empty() { String::new() } else { format!(".{fraction}") };
@@ -93,7 +93,8 @@ proptest! {
         prop_assert_eq!(parsed(&format!("\"{}\"", written(at.timestamp_millis()))), Some(at.timestamp_millis()));
     }
 
-    /// `receivedAt - (sentAt - originalTimestamp)`, whatever the caller's clock.
+    /// The corrected time is `receivedAt - (sentAt - originalTimestamp)`, whatever the client's
+    /// clock shows.
     #[test]
     fn correct_clock_skew_wrong_clock_is_corrected(received in instant(), age in 0_i64..100_000_000_000, wrong in -10_000_000_000_i64..10_000_000_000) {
         let clock = |at: DateTime<Utc>| at.checked_add_signed(TimeDelta::milliseconds(wrong));
@@ -107,12 +108,12 @@ proptest! {
         prop_assert!((got - happened.timestamp_millis()).abs() <= 1, "{} {}", written(got), happened);
     }
 
-    /// Without `sentAt` there is no clock to correct, and history stays where it was.
+    /// Without `sentAt` no clock is corrected, so historical times are unchanged.
     #[test]
     fn correct_clock_skew_without_sent_at_history_stays(at in instant(), received in instant()) {
         let milli = at.timestamp_millis();
         prop_assert_eq!(timestamp::correct_clock_skew(Some(milli), None, received.timestamp_millis()), milli);
-        // An importer sends now what happened then.
+        // An importer sends now what happened in the past.
         let sent = received.timestamp_millis();
         prop_assert_eq!(timestamp::correct_clock_skew(Some(milli), Some(sent), sent), milli);
     }

@@ -1,4 +1,5 @@
-//! Times as text, against what JavaScript's engine V8 reads (Node): the default forms of SDKs and languages.
+//! Times as text, compared with JavaScript's engine V8 (Node): the default forms of SDKs and
+//! languages.
 
 use chrono::{DateTime, FixedOffset};
 use keen_edge::timestamp;
@@ -20,7 +21,7 @@ const INSTANTS: [i64; 9] = [
 ];
 const OFFSET_MINUTES: [i32; 6] = [0, 60, -420, 330, 345, -210];
 
-/// What Node prints for a program that reads JSON from its input.
+/// Returns Node's output for a program that reads JSON from its input.
 fn node(program: &str, zone: &str, input: &Value) -> Value {
     let mut child = Command::new("node")
         .args(["-e", program])
@@ -36,7 +37,7 @@ fn node(program: &str, zone: &str, input: &Value) -> Value {
 }
 
 #[test]
-fn parse_what_node_writes_is_read_as_it_was_meant() {
+fn parse_dates_printed_by_node_equals_the_original() {
     let program = "const ms = JSON.parse(require('fs').readFileSync(0)); \
         const dates = ms.map(m => new Date(m)); \
         console.log(JSON.stringify(dates.map(d => [d.toISOString(), d.toJSON(), d.toUTCString(), d.toString()])))";
@@ -54,9 +55,9 @@ fn parse_what_node_writes_is_read_as_it_was_meant() {
     }
 }
 
-/// What V8 makes of the texts that Node prints for people, read in the zone UTC.
+/// The texts that Node prints for people are read in the zone UTC, as V8 reads them.
 #[test]
-fn parse_what_node_writes_for_people_is_read_as_v8_reads_it() {
+fn parse_locale_dates_of_node_equals_v8() {
     let program = "const ms = JSON.parse(require('fs').readFileSync(0)); \
         const forms = [d => d.toDateString(), d => d.toLocaleString('en-US'), d => d.toLocaleDateString('en-US'), \
             d => d.toLocaleString('en-US', {timeZoneName: 'short'}), d => d.toLocaleString('en-CA'), \
@@ -76,9 +77,10 @@ fn parse_what_node_writes_for_people_is_read_as_v8_reads_it() {
     assert!(read >= 7 * INSTANTS.len(), "{read} of the texts are times to V8");
 }
 
-/// Texts of other languages and formats, by hand: where V8 reads a text, so does the filter.
+/// Texts of other languages and formats. If V8 reads a text, the filter reads it as the same time.
 const TEXTS: [&str; 60] = [
-    // Java: Date, Instant, OffsetDateTime, LocalDateTime, Timestamp, and Gson's and DateFormat's defaults.
+    // Java: Date, Instant, OffsetDateTime, LocalDateTime, Timestamp, and Gson's and DateFormat's
+    // defaults.
     "Mon Nov 23 22:03:16 UTC 2026",
     "Mon Nov 23 22:03:16 EST 2026",
     "2026-11-23T22:03:16Z",
@@ -119,7 +121,7 @@ const TEXTS: [&str; 60] = [
     "11/23/2026 10:03:16 PM +01:00",
     "2026-11-23 22:03:16Z",
     "2026-11-23 10:03:16 PM",
-    // JavaScript, of every age and engine.
+    // JavaScript, old and new engines.
     "Mon Nov 23 2026",
     "Mon Nov 23 2026 22:03:16 GMT+0100 (CET)",
     "Mon Nov 23 2026 22:03:16 GMT-0800 (Pacific Standard Time)",
@@ -140,7 +142,7 @@ const TEXTS: [&str; 60] = [
     "Nov. 23, 2026",
     "1 Jan 99",
     "12:03:16 AM Nov 23 2026",
-    // None of them is a time.
+    // Texts that are not times.
     "Mon Nov 23 22:03:16 CET 2026",
     "23.11.2026 22:03:16",
     "23/11/2026",
@@ -148,7 +150,7 @@ const TEXTS: [&str; 60] = [
 ];
 
 #[test]
-fn parse_texts_of_other_languages_are_read_as_v8_reads_them() {
+fn parse_dates_of_other_languages_equals_v8() {
     let program = "console.log(JSON.stringify(JSON.parse(require('fs').readFileSync(0)).map(t => Date.parse(t))))";
     let read = node(program, "UTC", &json!(TEXTS.to_vec()));
     for (text, v8) in TEXTS.iter().zip(read.as_array().unwrap()) {
@@ -158,8 +160,9 @@ fn parse_texts_of_other_languages_are_read_as_v8_reads_them() {
 }
 
 #[test]
-fn parse_the_common_forms_are_read_as_v8_reads_them() {
-    // Java's Date#toString and Instant, Ruby's Time#to_s, HTTP's and mail's dates, Go's RFC 3339 and time.String(), Python.
+fn parse_common_date_forms_equals_v8() {
+    // Java's Date#toString and Instant, Ruby's Time#to_s, HTTP's and mail's dates, Go's RFC 3339
+    // and time.String(), Python.
     const FORMS: [&str; 16] = [
         "%Y-%m-%dT%H:%M:%S%.3fZ",
         "%Y-%m-%dT%H:%M:%S%.9f%:z",
@@ -189,14 +192,14 @@ fn parse_the_common_forms_are_read_as_v8_reads_them() {
     let program = "console.log(JSON.stringify(JSON.parse(require('fs').readFileSync(0)).map(t => Date.parse(t))))";
     let read = node(program, "UTC", &json!(texts));
     for (text, v8) in texts.iter().zip(read.as_array().unwrap()) {
-        // `NaN` is null in JSON: all of these forms are times to V8.
+        // `NaN` becomes null in JSON. V8 reads all of these forms as times.
         let want = v8.as_i64().unwrap_or_else(|| panic!("V8 does not read {text}"));
         assert_eq!(timestamp::parse_text(text), Some(want), "{text}");
     }
 }
 
 #[test]
-fn parse_what_v8_does_not_read_is_no_time() {
+fn parse_text_that_v8_rejects_is_none() {
     let texts = [
         "yesterday",
         "Mon",

@@ -63,7 +63,7 @@ async fn lua_call(upstream: SocketAddr) -> Result<Row, String> {
     envoy_lua("lua", about, upstream, true, "envoy_call.lua").await
 }
 
-/// lua-cjson: calls of 100 events, answered before delivery.
+/// lua-cjson: calls of 100 events. Requests are answered before delivery.
 async fn lua_batch(upstream: SocketAddr) -> Result<Row, String> {
     let found = ["x86_64", "aarch64"]
         .iter()
@@ -101,7 +101,7 @@ fn nginx(
     }
     let dir = root().join("target/tmp").join(format!("{name}-{}", std::process::id()));
     fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-    // nginx cannot report a port that the kernel chose, so a free one is looked up first.
+    // nginx cannot report a port that the kernel chose, so a free port is looked up first.
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|l| l.local_addr())
         .map_err(|e| e.to_string())?
@@ -156,7 +156,7 @@ fn nginx(
     })
 }
 
-/// nginx with lua-cjson: calls of 100 events or by timer, answered before delivery.
+/// nginx with lua-cjson: calls of 100 events, or by timer. Requests are answered before delivery.
 fn nginx_lua(upstream: SocketAddr) -> Result<Row, String> {
     let dir = root().join("target/tmp");
     let batch = read("nginx_batch.lua")?.replace("UPSTREAM_PORT", &upstream.port().to_string());

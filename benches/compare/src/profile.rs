@@ -45,7 +45,8 @@ pub(crate) async fn run(upstream: SocketAddr) -> Result<(), Box<dyn Error>> {
     for row in
         [floor(upstream).await?, minimal_filter(upstream).await?, keen_edge_row(upstream).await?]
     {
-        // Sampling itself costs time, so the cost of a request is measured first and divided afterwards.
+        // Sampling itself costs time, so the cost of a request is measured first and divided
+        // afterwards.
         let cost =
             load::round(row.address, &row.pids, &track, CONNECTIONS, SECONDS)?.cpu_us_per_request;
         let samples = sampled(&row, &track)?;
@@ -88,7 +89,8 @@ fn sampled(row: &Row, track: &Case) -> Result<Samples, Box<dyn Error>> {
     samples
 }
 
-/// Parses `perf script` output: one line per frame, innermost first, an empty line after each stack.
+/// Parses `perf script` output: one line per frame, innermost first, an empty line after each
+/// stack.
 fn read(data: &Path) -> Result<Samples, Box<dyn Error>> {
     let mut script = Command::new("perf")
         .args(["script", "--no-inline", "-F", "ip,sym,dso", "-i"])

@@ -20,7 +20,7 @@ pub(crate) struct Row {
     pub(crate) about: &'static str,
     pub(crate) address: SocketAddr,
     pub(crate) pids: Vec<u32>,
-    /// True if a 200 means that Keen has stored the events.
+    /// Whether a 200 means that Keen has stored the events.
     pub(crate) confirmed: bool,
     pub(crate) _server: Server,
 }
@@ -67,7 +67,7 @@ fn to_upstream(bootstrap: &mut Value) {
     }
 }
 
-/// Envoy reads the body and answers by itself: the lower bound for any filter.
+/// Envoy reads the body and answers itself: the lower bound for any filter.
 pub(crate) async fn floor(upstream: SocketAddr) -> Result<Row, String> {
     Row::envoy("floor", "Envoy reads the body and answers by itself", upstream, false, |bootstrap| {
         let buffer = "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer";

@@ -1,5 +1,5 @@
-//! The minimal wasm filter, written like the SDK's examples: it reads the body and replies. With the
-//! name of a cluster as its configuration, it sends each body there first.
+//! The minimal wasm filter, written like the SDK's examples: it reads the body and replies. With
+//! the name of a cluster as its configuration, it sends each body there first.
 
 #[cfg(target_arch = "wasm32")]
 mod filter {

@@ -1,6 +1,6 @@
 //! A minimal HTTP client that sends bytes as they are and returns every byte.
 
-// Each test program uses a part of this.
+// Each test program uses only a part of this.
 #![allow(dead_code)]
 
 use mock_keen::{MockKeen, Options, PROJECT, WRITE_KEY};
@@ -35,7 +35,7 @@ impl Reply {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    /// The `error_code`; empty if there is none.
+    /// Returns the `error_code`; empty if there is none.
     pub(crate) fn code(&self) -> String {
         self.json()["error_code"].as_str().unwrap_or_default().to_owned()
     }
@@ -117,7 +117,7 @@ impl Connection {
     }
 }
 
-/// One call on a new connection. An error means that there was no complete reply.
+/// Makes one call on a new connection. An error means that there was no complete reply.
 pub(crate) fn try_call(
     keen: &MockKeen,
     head: &str,

@@ -93,9 +93,9 @@ fn gunzip(mut packed: &[u8], max_bytes: usize) -> Result<Vec<u8>, BadRequestReas
             if written == out.len() {
                 out.resize(written.saturating_mul(2).min(max_room), 0);
             }
-            let room = out.get_mut(written..).unwrap_or_default();
+            let unused = out.get_mut(written..).unwrap_or_default();
             let before = (member.total_in(), member.total_out());
-            let status = member.decompress(packed, room, InflateFlush::Block);
+            let status = member.decompress(packed, unused, InflateFlush::Block);
             let read = usize::try_from(member.total_in().saturating_sub(before.0)).unwrap_or(0);
             let more = usize::try_from(member.total_out().saturating_sub(before.1)).unwrap_or(0);
             packed = packed.get(read..).unwrap_or_default();

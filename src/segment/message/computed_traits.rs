@@ -51,7 +51,7 @@ impl ComputedTraits {
             return None;
         };
         let key = match computation_key {
-            Value::Number(digits) => Some(Cow::Borrowed(digits)),
+            Value::Number(digits) if digits.len() <= MAX_KEY_BYTES => Some(Cow::Borrowed(digits)),
             value => value.short_str(MAX_KEY_BYTES).filter(|key| !key.is_empty()),
         };
         let key = key.map(|key| snake_case(&key));
@@ -127,6 +127,45 @@ mod tests {
             r#"{"total_spend":12.50,"big_spender":true,"firstName":"a\"b"}"#
         );
         assert_eq!(computed.audiences, [("big_spender".to_owned(), true)]);
+    }
+
+    #[test]
+    fn parse_computation_key_names_its_trait_in_any_case() {
+        for (key, name, want) in [
+            (r#""Total Spend""#, "Total Spend", "total_spend"),
+            (r#""total_spend""#, "Total Spend", "total_spend"),
+            (r#""Last Order""#, "Total Spend", "Total Spend"),
+            (r#""""#, "Total Spend", "Total Spend"),
+            ("30", "30", "30"),
+        ] {
+            let text = format!(
+                r#"{{"context":{{"personas":{{"computation_key":{key}}}}},"traits":{{"{name}":5}}}}"#
+            );
+            let computed = ComputedTraits::parse(&identify(&text), 9).unwrap();
+            assert_eq!(computed.traits, format!("{{\"{want}\":5}}"), "{key}");
+        }
+    }
+
+    #[test]
+    fn parse_reads_as_many_traits_as_it_may() {
+        let message =
+            identify(r#"{"context":{"personas":{}},"traits":{"a":true,"b":1,"c":false}}"#);
+        for (max_traits, count, audiences) in [(0, 0, 0), (2, 2, 1), (3, 3, 2), (4, 3, 2)] {
+            let computed = ComputedTraits::parse(&message, max_traits).unwrap();
+            assert_eq!((computed.count, computed.audiences.len()), (count, audiences));
+        }
+    }
+
+    #[test]
+    fn parse_computation_key_over_its_length_is_ignored() {
+        for (bytes, is_computed) in [(MAX_KEY_BYTES, true), (MAX_KEY_BYTES + 1, false)] {
+            let key = "K".repeat(bytes);
+            let body = format!(
+                r#"{{"context": {{"personas": {{"computation_key": "{key}"}}}}, "traits": {{"{key}": 1}}}}"#
+            );
+            let computed = ComputedTraits::parse(&identify(&body), 9).unwrap();
+            assert_eq!(computed.traits.contains("kk"), is_computed, "{bytes}");
+        }
     }
 
     #[test]

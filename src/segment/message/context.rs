@@ -10,7 +10,7 @@
 //! assert_eq!(context.page_url.json(), "\"https://shop.example/\"");
 //! ```
 
-use super::integrations::DestinationFlags;
+use super::destination_flags::DestinationFlags;
 use super::key_match::{FirstMatch, NormalizedKey, key_matches};
 use crate::json::{Name, ReadMember, Value, for_each_member, member};
 use serde::de::{IgnoredAny, MapAccess};
@@ -188,4 +188,85 @@ fn library_name(library: &str) -> Value<'_> {
         }
     });
     found
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use crate::segment::message::integrations::Integrations;
+    use crate::segment::message::{Body, MessageType};
+
+    /// Returns what `get` finds in a context with these members.
+    fn found(members: &str, get: fn(&Context<'_>) -> String) -> String {
+        let text = format!(r#"{{"context":{{{members}}}}}"#);
+        let body = Body::parse(Some(MessageType::Track), &text, 1).unwrap();
+        get(&body.messages[0].context)
+    }
+
+    #[test]
+    fn context_takes_the_first_of_matching_names_and_the_last_of_equal_ones() {
+        let cases: [(&str, &str, fn(&Context<'_>) -> String); 12] = [
+            ("ip", "?", |c| c.ip.json().to_owned()),
+            ("userAgent", "?", |c| c.user_agent.json().to_owned()),
+            ("direct", "?", |c| c.direct.json().to_owned()),
+            ("traits", "?", |c| c.traits.json().to_owned()),
+            ("page.url", "?", |c| c.page_url.json().to_owned()),
+            ("page.referrer", "?", |c| c.page_referrer.json().to_owned()),
+            ("page", r#"{"url":?}"#, |c| c.page_url.json().to_owned()),
+            ("page", r#"{"referrer":?}"#, |c| c.page_referrer.json().to_owned()),
+            ("library", r#"{"name":?}"#, |c| c.library_name.json().to_owned()),
+            ("library", r#""?""#, |c| c.library_name.json().trim_matches('"').to_owned()),
+            ("personas", r#"{"computation_key":?}"#, |c| match c.personas {
+                Personas::Object { computation_key } => computation_key.json().to_owned(),
+                _ => String::new(),
+            }),
+            ("providers", r#"{"Keen IO":{"traits":?}}"#, |c| {
+                Integrations::default().traits(c).json().to_owned()
+            }),
+        ];
+        for (name, value, get) in cases {
+            let other = name.to_uppercase();
+            let member =
+                |name: &str, number: &str| format!("\"{name}\":{}", value.replace('?', number));
+            for (members, want) in [
+                ([member(name, "1"), member(&other, "2")], "1"),
+                ([member(&other, "1"), member(name, "2")], "1"),
+                ([member(name, "1"), member(name, "2")], "2"),
+            ] {
+                assert_eq!(found(&members.join(","), get), want, "{members:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn page_takes_the_first_of_matching_names_and_the_last_of_equal_ones() {
+        for (members, want) in [
+            (r#""url":1,"URL":2,"referrer":3,"Referrer":4"#, "1 3"),
+            (r#""URL":1,"url":2,"Referrer":3,"referrer":4"#, "1 3"),
+            (r#""url":1,"url":2,"referrer":3,"referrer":4"#, "2 4"),
+        ] {
+            let page = format!("\"page\":{{{members}}}");
+            let urls =
+                |c: &Context<'_>| format!("{} {}", c.page_url.json(), c.page_referrer.json());
+            assert_eq!(found(&page, urls), want, "{page}");
+        }
+        assert_eq!(
+            found(r#""library":{"name":1,"Name":2}"#, |c| c.library_name.json().to_owned()),
+            "1"
+        );
+    }
+
+    #[test]
+    fn page_before_a_dotted_name_counts_and_after_it_does_not() {
+        let urls = |c: &Context<'_>| format!("{} {}", c.page_url.json(), c.page_referrer.json());
+        let page = r#""page":{"url":1,"referrer":2}"#;
+        let dotted = r#""page.url":3,"page.referrer":4"#;
+        assert_eq!(found(&format!("{page},{dotted}"), urls), "1 2");
+        assert_eq!(found(&format!("{dotted},{page}"), urls), "3 4");
+        assert_eq!(found(&format!("\"page.url\":3,{page}"), urls), "3 2");
+        assert_eq!(found(&format!("\"page.referrer\":4,{page}"), urls), "1 4");
+        // The last page replaces the first one.
+        assert_eq!(found(&format!("{page},\"page\":{{}}"), urls), "null null");
+    }
 }

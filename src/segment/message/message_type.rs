@@ -45,3 +45,24 @@ impl MessageType {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parse_of_each_name_gives_its_type() {
+        for (name, message_type) in [
+            ("track", MessageType::Track),
+            ("page", MessageType::Page),
+            ("screen", MessageType::Screen),
+            ("identify", MessageType::Identify),
+            ("group", MessageType::Group),
+            ("alias", MessageType::Alias),
+        ] {
+            assert_eq!(MessageType::parse(name), Some(message_type));
+            assert_eq!(message_type.name(), name);
+        }
+        assert_eq!(MessageType::parse("Track"), None);
+    }
+}

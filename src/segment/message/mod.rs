@@ -12,6 +12,7 @@
 pub mod body;
 pub mod computed_traits;
 pub mod context;
+mod destination_flags;
 pub mod integrations;
 pub mod key_match;
 #[allow(clippy::module_inception, reason = "it is the message")]

@@ -7,9 +7,9 @@ type Result<T> = std::result::Result<T, Status>;
 type Call<'a> = Caller<'a, State>;
 
 /// Defines a hostcall: counts it, lets a test make it fail, and returns its status.
-macro_rules! host_call {
+macro_rules! hostcall {
     ($linker:expr, $name:literal, |$call:ident $(, $arg:ident)*| $body:expr) => {
-        $linker.func_wrap("env", $name, |mut $call: Call<'_> $(, $arg: host_call!(@ty $arg))*| -> u32 {
+        $linker.func_wrap("env", $name, |mut $call: Call<'_> $(, $arg: hostcall!(@ty $arg))*| -> u32 {
             if let Some(status) = entered(&mut $call, $name) {
                 return status as u32;
             }
@@ -48,7 +48,7 @@ fn write(call: &mut Call<'_>, at: u32, bytes: &[u8]) -> Result<()> {
     memory.write(call, at as usize, bytes).map_err(|_| Status::InvalidMemoryAccess)
 }
 
-/// Returns bytes to the module, in memory that it allocates.
+/// Writes bytes into memory that the module allocates, and returns their place and size to it.
 fn return_bytes(call: &mut Call<'_>, bytes: &[u8], at: u32, len: u32) -> Result<()> {
     let place = if bytes.is_empty() {
         0
@@ -132,27 +132,27 @@ pub(crate) fn define(linker: &mut Linker<State>) -> std::result::Result<(), wasm
     Ok(())
 }
 
-/// Log, clock, properties, contexts.
+/// Defines the hostcalls for log, clock, properties and contexts.
 fn define_general(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
-    host_call!(linker, "proxy_log", |call, level, data, size| {
+    hostcall!(linker, "proxy_log", |call, level, data, size| {
         let line = text(&call, data, size)?;
         call.data_mut().logs.push((level, line));
         Ok(())
     })?;
-    host_call!(linker, "proxy_get_log_level", |call, out| write(
+    hostcall!(linker, "proxy_get_log_level", |call, out| write(
         &mut call,
         out,
         &2_u32.to_le_bytes()
     ))?;
-    host_call!(linker, "proxy_get_current_time_nanoseconds", |call, out| {
+    hostcall!(linker, "proxy_get_current_time_nanoseconds", |call, out| {
         let now = call.data().now_ns;
         write(&mut call, out, &now.to_le_bytes())
     })?;
-    host_call!(linker, "proxy_set_tick_period_milliseconds", |call, period| {
+    hostcall!(linker, "proxy_set_tick_period_milliseconds", |call, period| {
         call.data_mut().tick_ms = period;
         Ok(())
     })?;
-    host_call!(linker, "proxy_get_property", |call, path, size, out, out_size| {
+    hostcall!(linker, "proxy_get_property", |call, path, size, out, out_size| {
         let path = text(&call, path, size)?.replace('\0', ".");
         let state = call.data();
         let stream = state.streams.get(&state.effective);
@@ -166,11 +166,11 @@ fn define_general(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::
         let value = value.ok_or(Status::NotFound)?;
         return_bytes(&mut call, &value, out, out_size)
     })?;
-    host_call!(linker, "proxy_set_property", |call, _path, _size, _value, _value_size| {
+    hostcall!(linker, "proxy_set_property", |call, _path, _size, _value, _value_size| {
         let _ = call.data();
         Err(Status::NotFound)
     })?;
-    host_call!(linker, "proxy_set_effective_context", |call, context| {
+    hostcall!(linker, "proxy_set_effective_context", |call, context| {
         let state = call.data_mut();
         if context != state.root && !state.streams.contains_key(&context) {
             return Err(Status::BadArgument);
@@ -178,20 +178,20 @@ fn define_general(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::
         state.effective = context;
         Ok(())
     })?;
-    host_call!(linker, "proxy_done", |call| {
+    hostcall!(linker, "proxy_done", |call| {
         let state = call.data_mut();
-        // Envoy deletes the effective context, if it has asked it to end.
+        // Envoy deletes the effective context if it has asked that context to finish.
         if state.effective != state.root {
             return Err(Status::NotFound);
         }
         state.done = true;
         Ok(())
     })?;
-    host_call!(linker, "proxy_call_foreign_function", |call, _n, _ns, _a, _as, _r, _rs| {
+    hostcall!(linker, "proxy_call_foreign_function", |call, _n, _ns, _a, _as, _r, _rs| {
         let _ = call.data();
         Err(Status::NotFound)
     })?;
-    host_call!(linker, "proxy_get_status", |call, _code, _message, _size| {
+    hostcall!(linker, "proxy_get_status", |call, _code, _message, _size| {
         let _ = call.data();
         Err(Status::Unimplemented)
     })?;
@@ -213,20 +213,20 @@ fn define_general(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::
     Ok(())
 }
 
-/// Headers, bodies, responses, callouts.
+/// Defines the hostcalls for headers, bodies, responses and callouts.
 fn define_http(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
-    host_call!(linker, "proxy_get_header_map_pairs", |call, which, out, out_size| {
-        // A map that is not there is empty.
+    hostcall!(linker, "proxy_get_header_map_pairs", |call, which, out, out_size| {
+        // A map that does not exist is empty.
         let bytes =
             map(call.data_mut(), which).map_or_else(|_| pairs(&Headers::new()), |map| pairs(map));
         return_bytes(&mut call, &bytes, out, out_size)
     })?;
-    host_call!(linker, "proxy_set_header_map_pairs", |call, which, data, size| {
+    hostcall!(linker, "proxy_set_header_map_pairs", |call, which, data, size| {
         let headers = unpaired(&read(&call, data, size)?).ok_or(Status::BadArgument)?;
         *map(call.data_mut(), which)? = headers;
         Ok(())
     })?;
-    host_call!(linker, "proxy_get_header_map_value", |call, which, name, size, out, out_size| {
+    hostcall!(linker, "proxy_get_header_map_value", |call, which, name, size, out, out_size| {
         let name = text(&call, name, size)?;
         let headers = map(call.data_mut(), which)?;
         let found = headers.iter().find(|(header, _)| *header == name);
@@ -255,19 +255,19 @@ fn define_http(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Err
             },
         )?;
     }
-    host_call!(linker, "proxy_remove_header_map_value", |call, which, name, size| {
+    hostcall!(linker, "proxy_remove_header_map_value", |call, which, name, size| {
         let name = text(&call, name, size)?;
         map(call.data_mut(), which)?.retain(|(header, _)| *header != name);
         Ok(())
     })?;
-    host_call!(linker, "proxy_get_buffer_bytes", |call, which, start, most, out, out_size| {
+    hostcall!(linker, "proxy_get_buffer_bytes", |call, which, start, most, out, out_size| {
         let bytes = buffer(call.data_mut(), which)?;
         let start = start as usize;
         let end = start.saturating_add(most as usize).min(bytes.len());
         let bytes = bytes.get(start..end).unwrap_or_default().to_vec();
         return_bytes(&mut call, &bytes, out, out_size)
     })?;
-    host_call!(linker, "proxy_set_buffer_bytes", |call, which, start, size, data, data_size| {
+    hostcall!(linker, "proxy_set_buffer_bytes", |call, which, start, size, data, data_size| {
         let new = read(&call, data, data_size)?;
         let bytes = buffer(call.data_mut(), which)?;
         let start = (start as usize).min(bytes.len());
@@ -275,39 +275,30 @@ fn define_http(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Err
         bytes.splice(start..end, new);
         Ok(())
     })?;
-    host_call!(
+    hostcall!(
         linker,
         "proxy_send_local_response",
         |call, status, _details, _details_size, b, bs, h, hs, _grpc| {
             let (body, headers) =
                 (read(&call, b, bs)?, unpaired(&read(&call, h, hs)?).ok_or(Status::BadArgument)?);
-            // A root context has no stream to respond to: nothing happens. Of two responses the first counts.
+            // A root context has no stream to respond to, so nothing happens. Of two responses the
+            // first counts.
             if let Some(stream) = call.data_mut().stream_mut() {
                 stream.response.get_or_insert(LocalResponse { status, headers, body });
             }
             Ok(())
         }
     )?;
-    host_call!(linker, "proxy_continue_stream", |call, _which| {
+    hostcall!(linker, "proxy_continue_stream", |call, _which| {
         call.data_mut().stream_mut().ok_or(Status::BadArgument)?.resumed = true;
         Ok(())
     })?;
-    host_call!(linker, "proxy_close_stream", |call, _which| call
+    hostcall!(linker, "proxy_close_stream", |call, _which| call
         .data()
         .stream()
         .map(drop)
         .ok_or(Status::BadArgument))?;
-    host_call!(linker, "proxy_http_call", |call,
-                                           c,
-                                           cs,
-                                           h,
-                                           hs,
-                                           b,
-                                           bs,
-                                           _t,
-                                           _ts,
-                                           timeout_ms,
-                                           out| {
+    hostcall!(linker, "proxy_http_call", |call, c, cs, h, hs, b, bs, _t, _ts, timeout_ms, out| {
         let headers = unpaired(&read(&call, h, hs)?).ok_or(Status::BadArgument)?;
         if ![":method", ":path", ":authority"]
             .iter()
@@ -325,15 +316,15 @@ fn define_http(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Err
     Ok(())
 }
 
-/// Shared data and queues.
+/// Defines the hostcalls for shared data, shared queues and metrics.
 fn define_shared(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
-    host_call!(linker, "proxy_get_shared_data", |call, key, size, out, out_size, out_cas| {
+    hostcall!(linker, "proxy_get_shared_data", |call, key, size, out, out_size, out_cas| {
         let key = read(&call, key, size)?;
         let (value, cas) = call.data().shared.get(&key).cloned().ok_or(Status::NotFound)?;
         write(&mut call, out_cas, &cas.to_le_bytes())?;
         return_bytes(&mut call, &value, out, out_size)
     })?;
-    host_call!(linker, "proxy_set_shared_data", |call, key, size, value, value_size, cas| {
+    hostcall!(linker, "proxy_set_shared_data", |call, key, size, value, value_size, cas| {
         let (key, value) = (read(&call, key, size)?, read(&call, value, value_size)?);
         let shared = &mut call.data_mut().shared;
         let last = shared.get(&key).map_or(0, |(_, cas)| *cas);
@@ -343,7 +334,7 @@ fn define_shared(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::E
         shared.insert(key, (value, last + 1));
         Ok(())
     })?;
-    host_call!(linker, "proxy_register_shared_queue", |call, name, size, out| {
+    hostcall!(linker, "proxy_register_shared_queue", |call, name, size, out| {
         let name = read(&call, name, size)?;
         let queues = &mut call.data_mut().queues;
         let place = queues.iter().position(|(queue, _)| *queue == name).unwrap_or_else(|| {
@@ -352,7 +343,7 @@ fn define_shared(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::E
         });
         write(&mut call, out, &u32::try_from(place + 1).unwrap_or(0).to_le_bytes())
     })?;
-    host_call!(linker, "proxy_resolve_shared_queue", |call, _vm, _vm_size, name, size, out| {
+    hostcall!(linker, "proxy_resolve_shared_queue", |call, _vm, _vm_size, name, size, out| {
         let name = read(&call, name, size)?;
         let place = call
             .data()
@@ -362,7 +353,7 @@ fn define_shared(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::E
             .ok_or(Status::NotFound)?;
         write(&mut call, out, &u32::try_from(place + 1).unwrap_or(0).to_le_bytes())
     })?;
-    host_call!(linker, "proxy_enqueue_shared_queue", |call, queue, data, size| {
+    hostcall!(linker, "proxy_enqueue_shared_queue", |call, queue, data, size| {
         let item = read(&call, data, size)?;
         let state = call.data_mut();
         let place = (queue as usize)
@@ -373,7 +364,7 @@ fn define_shared(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::E
         state.wakes.push(queue);
         Ok(())
     })?;
-    host_call!(linker, "proxy_dequeue_shared_queue", |call, queue, out, out_size| {
+    hostcall!(linker, "proxy_dequeue_shared_queue", |call, queue, out, out_size| {
         let queues = &mut call.data_mut().queues;
         let place = (queue as usize)
             .checked_sub(1)
@@ -386,14 +377,14 @@ fn define_shared(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::E
 }
 
 fn define_metrics(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::Error> {
-    host_call!(linker, "proxy_define_metric", |call, _kind, name, size, out| {
+    hostcall!(linker, "proxy_define_metric", |call, _kind, name, size, out| {
         let name = text(&call, name, size)?;
         let metrics = &mut call.data_mut().metrics;
         metrics.push((name, 0));
         let id = u32::try_from(metrics.len()).unwrap_or(0);
         write(&mut call, out, &id.to_le_bytes())
     })?;
-    host_call!(linker, "proxy_increment_metric", |call, id, signed| {
+    hostcall!(linker, "proxy_increment_metric", |call, id, signed| {
         let metric =
             (id as usize).checked_sub(1).and_then(|at| call.data_mut().metrics.get_mut(at));
         let metric = metric.ok_or(Status::NotFound)?;
@@ -404,13 +395,13 @@ fn define_metrics(linker: &mut Linker<State>) -> std::result::Result<(), wasmi::
             .ok_or(Status::BadArgument)?;
         Ok(())
     })?;
-    host_call!(linker, "proxy_record_metric", |call, id, wide| {
+    hostcall!(linker, "proxy_record_metric", |call, id, wide| {
         let metric =
             (id as usize).checked_sub(1).and_then(|at| call.data_mut().metrics.get_mut(at));
         metric.ok_or(Status::NotFound)?.1 = wide;
         Ok(())
     })?;
-    host_call!(linker, "proxy_get_metric", |call, id, out| {
+    hostcall!(linker, "proxy_get_metric", |call, id, out| {
         let metric = (id as usize).checked_sub(1).and_then(|at| call.data().metrics.get(at));
         let value = metric.ok_or(Status::NotFound)?.1;
         write(&mut call, out, &value.to_le_bytes())

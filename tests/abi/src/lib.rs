@@ -1,5 +1,6 @@
-//! A small proxy-wasm 0.2.1 host that runs the built filter without Envoy: any order of callbacks, any failure of a
-//! hostcall, a clock that only the test moves, and a count of every instruction and hostcall.
+//! A small proxy-wasm 0.2.1 host that runs the built filter without Envoy. A test can make
+//! callbacks in any order, let any hostcall fail, and move the clock. The host counts instructions
+//! and hostcalls.
 //!
 //! ```no_run
 //! let mut vm = abi::Vm::builder().start().unwrap();
@@ -11,8 +12,8 @@
 //! assert_eq!(vm.response(stream).unwrap().status, 200);
 //! ```
 //!
-//! [`Vm::turn`] does what Envoy does between two callbacks: queues wake the root context, and responses pass through the
-//! response callbacks.
+//! [`Vm::turn`] does what Envoy does between two callbacks: queues wake the root context, and
+//! responses pass through the response callbacks.
 
 mod host;
 mod state;
@@ -31,24 +32,24 @@ use wasmi::{
 };
 
 const ROOT: u32 = 1;
-/// More than any callback may use.
+/// Fuel of a VM. No callback uses as much.
 const TANK: u64 = 1 << 50;
-/// 2026-11-24T00:00:00Z.
+/// Start of the host's clock: 2026-11-24T00:00:00Z.
 const START_NS: u64 = 1_795_478_400_000_000_000;
 
 /// A stream's id.
 pub type StreamId = u32;
 
-/// What a callback wants done with a stream.
+/// What Envoy does with a stream after a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Go on.
+    /// The stream continues.
     Continue,
-    /// Hold it.
+    /// The stream is paused.
     Pause,
 }
 
-/// The module could not be started, or trapped.
+/// The module could not be started, or it trapped.
 #[derive(Debug)]
 pub struct Trap(String);
 
@@ -60,7 +61,7 @@ impl fmt::Display for Trap {
 
 impl std::error::Error for Trap {}
 
-/// How to start the module.
+/// The module, its configuration and the hostcalls that fail.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Builder {
@@ -71,42 +72,43 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Another module than `target/keen_edge.wasm`.
+    /// Sets the module. Default: `target/keen_edge.wasm`.
     pub fn wasm(mut self, path: impl Into<PathBuf>) -> Self {
         self.wasm = Some(path.into());
         self
     }
 
-    /// The filter's configuration as Envoy hands a `google.protobuf.Struct` over: in its wire form.
-    /// [`harness::default_config`], that of `envoy.yaml`, by default.
+    /// Sets the filter's configuration. The host passes it in the wire form of a
+    /// `google.protobuf.Struct`, as Envoy does. Default: [`harness::default_config`].
     pub fn config(mut self, config: &Value) -> Self {
         self.configuration = structure::encode(config);
         self
     }
 
-    /// The configuration as any bytes; JSON of a `StringValue`, as a rule.
+    /// Sets the configuration as bytes, such as the JSON of a `StringValue`.
     pub fn raw_config(mut self, config: impl Into<Vec<u8>>) -> Self {
         self.configuration = config.into();
         self
     }
 
-    /// Leaves a name out of Envoy's `allowed_capabilities`: a callback is never entered, a hostcall always fails with
-    /// [`Status::InternalFailure`].
+    /// Removes a name from Envoy's `allowed_capabilities`. Such a callback never runs; such a
+    /// hostcall always fails with [`Status::InternalFailure`].
     pub fn without(mut self, capability: &str) -> Self {
         self.denied.insert(capability.to_owned());
         self
     }
 
-    /// Lets a hostcall fail from the start: see [`Vm::fail`].
-    pub fn fail(mut self, host_call: &str, status: Status) -> Self {
-        self.failing.push((host_call.to_owned(), status));
+    /// Makes a hostcall fail from the start: see [`Vm::fail`].
+    pub fn fail(mut self, hostcall: &str, status: Status) -> Self {
+        self.failing.push((hostcall.to_owned(), status));
         self
     }
 
-    /// Starts the module: `_initialize`, its root context, `proxy_on_vm_start`, `proxy_on_configure`.
+    /// Starts the module: `_initialize`, its root context, `proxy_on_vm_start`,
+    /// `proxy_on_configure`.
     ///
     /// # Errors
-    /// The module is missing or trapped, or refused its configuration; with what it logged.
+    /// The module is missing, trapped, or refused its configuration. The error contains its log.
     pub fn start(self) -> Result<Vm, Trap> {
         let path = self.wasm.map_or_else(harness::wasm_path, Ok).map_err(Trap)?;
         let trap = |error: wasmi::Error| Trap(format!("{}: {error}", path.display()));
@@ -148,7 +150,7 @@ impl Builder {
     }
 }
 
-/// The module, read once for all tests that run it.
+/// Reads the module. All tests that run it share one copy.
 fn module(path: &Path) -> Result<(Engine, Module), Trap> {
     type Modules = BTreeMap<PathBuf, (Engine, Module)>;
     static READ: Mutex<Modules> = Mutex::new(Modules::new());
@@ -157,7 +159,8 @@ fn module(path: &Path) -> Result<(Engine, Module), Trap> {
         return Ok(found.clone());
     }
     let mut config = Config::default();
-    // Eager, as translating a function in the middle of a callback would be counted.
+    // Compiles eagerly, because the compilation of a function during a callback would use the
+    // callback's fuel.
     config.consume_fuel(true).compilation_mode(CompilationMode::Eager);
     let engine = Engine::new(&config);
     let trap = |error: &dyn fmt::Display| Trap(format!("{}: {error}", path.display()));
@@ -187,7 +190,7 @@ pub struct Event {
 }
 
 impl Vm {
-    /// The module and configuration of this repository.
+    /// Starts the module with the configuration of this repository.
     pub fn builder() -> Builder {
         Builder {
             wasm: None,
@@ -226,10 +229,10 @@ impl Vm {
         }
     }
 
-    /// A callback that must not trap.
+    /// Runs a callback that must not trap.
     ///
     /// # Panics
-    /// It trapped.
+    /// Panics if the callback traps.
     fn must<P: WasmParams, R: WasmResults>(
         &mut self,
         context: u32,
@@ -252,7 +255,7 @@ impl Vm {
         id
     }
 
-    /// Feeds the request's headers. After [`Action::Continue`] they are gone, as in Envoy.
+    /// Sends the request's headers. After [`Action::Continue`] they no longer exist, as in Envoy.
     pub fn headers(
         &mut self,
         id: StreamId,
@@ -274,7 +277,7 @@ impl Vm {
         action
     }
 
-    /// Feeds a piece of the request's body; what was held stays before it.
+    /// Sends a part of the request's body. Parts that were held come before it.
     pub fn body(&mut self, id: StreamId, piece: &[u8], end_of_stream: bool) -> Action {
         let stream = self.stream(id);
         stream.body.extend_from_slice(piece);
@@ -290,7 +293,7 @@ impl Vm {
         action
     }
 
-    /// Feeds the request's trailers, which end it.
+    /// Sends the request's trailers, which end the request.
     pub fn trailers(&mut self, id: StreamId, trailers: &[(&str, &[u8])]) -> Action {
         let trailers: Headers =
             trailers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
@@ -299,12 +302,13 @@ impl Vm {
         Self::action(self.must(id, "proxy_on_request_trailers", (id, count)))
     }
 
-    /// A whole POST with the write key of `envoy.yaml`, fed as Envoy feeds it: headers, body, an empty end.
+    /// Sends a complete POST with the write key of `envoy.yaml` as Envoy does: headers, body, an
+    /// empty end.
     pub fn post(&mut self, path: &str, body: &[u8]) -> StreamId {
         self.post_with(path, body, &[("authorization", b"Basic d3JpdGVLZXk6")])
     }
 
-    /// The same with these headers beside those that every request has.
+    /// Like [`Vm::post`], with additional headers.
     pub fn post_with(&mut self, path: &str, body: &[u8], headers: &[(&str, &[u8])]) -> StreamId {
         let id = self.open();
         let length = body.len().to_string();
@@ -325,7 +329,8 @@ impl Vm {
         id
     }
 
-    /// Envoy sends a local reply (413 over its buffer limit, 408 over a timeout). Returns what the client gets.
+    /// Sends a local reply of Envoy's (413 over its buffer limit, 408 after a timeout). Returns
+    /// what the client gets.
     pub fn local_reply(&mut self, id: StreamId, status: u32, body: &[u8]) -> LocalResponse {
         let own = LocalResponse {
             status,
@@ -335,7 +340,7 @@ impl Vm {
         self.pass_through(id, own)
     }
 
-    /// A response passes through the module's response callbacks. Returns what the client gets.
+    /// Passes a response through the module's response callbacks. Returns what the client gets.
     fn pass_through(&mut self, id: StreamId, response: LocalResponse) -> LocalResponse {
         let status = (":status".to_owned(), response.status.to_string().into_bytes());
         let stream = self.stream(id);
@@ -350,7 +355,8 @@ impl Vm {
         let action =
             Self::action(self.must(id, "proxy_on_response_headers", (id, count, u32::from(empty))));
         if self.stream(id).response != before {
-            // A response sent from a response callback replaces this one, and passes through no callback.
+            // A response sent from a response callback replaces this one. It passes through no
+            // callback itself.
             return self.stream(id).response.clone().unwrap_or(response);
         }
         if !empty && (action == Action::Continue || self.stream(id).response_headers.is_some()) {
@@ -366,8 +372,8 @@ impl Vm {
         LocalResponse { status, headers, body: std::mem::take(&mut stream.response_body) }
     }
 
-    /// What Envoy does after a callback: responses pass through the callbacks, queues wake the root context. Repeats until
-    /// there is nothing to do.
+    /// Does what Envoy does after a callback: passes responses through their callbacks and wakes
+    /// the root context for its queues. Repeats until there is nothing to do.
     pub fn turn(&mut self) {
         loop {
             let responded = self.store.data().streams.iter();
@@ -390,7 +396,7 @@ impl Vm {
         }
     }
 
-    /// Time passes, and the root context's timer with it, once.
+    /// Advances the clock and runs the root context's tick once.
     pub fn tick(&mut self, ms: u64) {
         self.advance(ms);
         if self.store.data().tick_ms > 0 {
@@ -398,18 +404,18 @@ impl Vm {
         }
     }
 
-    /// Time passes.
+    /// Advances the clock.
     pub fn advance(&mut self, ms: u64) {
         self.store.data_mut().now_ns += ms * 1_000_000;
     }
 
-    /// The timer's period; 0 where it is off.
+    /// Returns the period of the tick in milliseconds; 0 if it is stopped.
     #[must_use]
     pub fn tick_period(&self) -> u32 {
         self.store.data().tick_ms
     }
 
-    /// The calls to Keen that are under way, oldest first.
+    /// Returns the callouts in flight, oldest first.
     #[must_use]
     pub fn callouts(&self) -> Vec<Callout> {
         self.store.data().callouts.values().cloned().collect()
@@ -424,7 +430,7 @@ impl Vm {
         self.end_call(token, headers, body);
     }
 
-    /// Ends a callout without a reply: the connection broke.
+    /// Ends a callout without a reply, as when the connection breaks.
     pub fn reset_callout(&mut self, token: u32) {
         self.end_call(token, Headers::new(), b"");
     }
@@ -442,7 +448,7 @@ impl Vm {
         state.call_body = None;
     }
 
-    /// Keen confirms every call under way, event by event. Gives the events.
+    /// Lets Keen confirm each event of every callout in flight. Returns the events.
     pub fn confirm(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         for callout in self.callouts() {
@@ -453,19 +459,19 @@ impl Vm {
         events
     }
 
-    /// The response that was sent on the stream.
+    /// Returns the response that was sent on the stream.
     #[must_use]
     pub fn response(&self, id: StreamId) -> Option<&LocalResponse> {
         self.store.data().streams.get(&id).and_then(|stream| stream.response.as_ref())
     }
 
-    /// Whether the stream was let go on by `proxy_continue_stream`.
+    /// Whether `proxy_continue_stream` has resumed the stream.
     #[must_use]
     pub fn resumed(&self, id: StreamId) -> bool {
         self.store.data().streams.get(&id).is_some_and(|stream| stream.resumed)
     }
 
-    /// Ends the stream: it has its response, or its client has disconnected.
+    /// Ends the stream after its response, or because its client has disconnected.
     pub fn close(&mut self, id: StreamId) {
         self.must::<_, ()>(id, "proxy_on_log", id);
         self.must::<_, u32>(id, "proxy_on_done", id);
@@ -473,7 +479,8 @@ impl Vm {
         self.store.data_mut().streams.remove(&id);
     }
 
-    /// Envoy asks the root context to end. True where it does at once; else see [`Vm::ended`].
+    /// Asks the root context to finish. Returns true if it finishes at once; otherwise see
+    /// [`Vm::ended`].
     pub fn end(&mut self) -> bool {
         let ended = self.must::<_, u32>(ROOT, "proxy_on_done", ROOT) != Some(0);
         if ended {
@@ -488,12 +495,12 @@ impl Vm {
         self.store.data().done
     }
 
-    /// Lets a hostcall fail with `status` until [`Vm::succeed`].
-    pub fn fail(&mut self, host_call: &str, status: Status) {
-        self.store.data_mut().failing.insert(host_call.to_owned(), status);
+    /// Makes a hostcall fail with `status` until [`Vm::succeed`].
+    pub fn fail(&mut self, hostcall: &str, status: Status) {
+        self.store.data_mut().failing.insert(hostcall.to_owned(), status);
     }
 
-    /// Lets all hostcalls succeed again.
+    /// Makes all hostcalls succeed again.
     pub fn succeed(&mut self) {
         self.store.data_mut().failing.clear();
     }
@@ -512,7 +519,7 @@ impl Vm {
         }
     }
 
-    /// A metric's value: the sum over all values of its labels.
+    /// Returns a metric's value, summed over its labels.
     #[must_use]
     pub fn metric(&self, name: &str) -> u64 {
         self.store
@@ -528,24 +535,24 @@ impl Vm {
             .sum()
     }
 
-    /// What the module logged: level and line.
+    /// Returns the module's log: level and line.
     #[must_use]
     pub fn logs(&self) -> &[(u32, String)] {
         &self.store.data().logs
     }
 
-    /// Fuel, hostcalls and entries since the last [`Vm::reset_usage`].
+    /// Returns fuel, hostcalls and entries since the last [`Vm::reset_usage`].
     #[must_use]
     pub fn usage(&self) -> &Usage {
         &self.store.data().usage
     }
 
-    /// Counts from here.
+    /// Sets the usage to 0.
     pub fn reset_usage(&mut self) {
         self.store.data_mut().usage = Usage::default();
     }
 
-    /// Bytes of the module's memory. It never shrinks.
+    /// Returns the bytes of the module's memory, which never shrinks.
     #[must_use]
     pub fn memory(&self) -> usize {
         self.store.data().memory.map_or(0, |memory| memory.data_size(&self.store))
@@ -556,10 +563,10 @@ impl Vm {
     }
 }
 
-/// A call's events, and Keen's reply that confirms them.
+/// Returns the events of a callout, and a reply of Keen that confirms them.
 ///
 /// # Panics
-/// The call's body is no bulk request.
+/// Panics if the callout's body is not a bulk request.
 #[must_use]
 pub fn recorded(callout: &Callout) -> (Vec<Event>, Value) {
     let body: Value = serde_json::from_slice(&callout.body)

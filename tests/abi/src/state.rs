@@ -1,12 +1,12 @@
-//! What the host holds for the module.
+//! The state that the host keeps for the module.
 
 use std::collections::{BTreeMap, VecDeque};
 use wasmi::{Memory, TypedFunc};
 
-/// A header list, in order, values as bytes.
+/// A list of headers in order. Values are bytes.
 pub type Headers = Vec<(String, Vec<u8>)>;
 
-/// What `proxy_status_t` says.
+/// A status of proxy-wasm (`proxy_status_t`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 #[allow(missing_docs, reason = "the names are the ABI's own")]
@@ -27,7 +27,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// Every status but [`Status::Ok`].
+    /// All statuses except [`Status::Ok`].
     pub const FAILURES: [Self; 12] = [
         Self::NotFound,
         Self::BadArgument,
@@ -64,7 +64,7 @@ impl LocalResponse {
     }
 }
 
-/// A call that `proxy_http_call` started.
+/// A callout that `proxy_http_call` has started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Callout {
     /// Its token.
@@ -75,31 +75,32 @@ pub struct Callout {
     pub headers: Headers,
     /// The body.
     pub body: Vec<u8>,
-    /// How long it may take.
+    /// The timeout in milliseconds.
     pub timeout_ms: u32,
 }
 
-/// What the module has used: see [`crate::Vm::usage`].
+/// The module's use of resources: see [`crate::Vm::usage`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Fuel as the interpreter counts it: about six for an instruction, more for what touches much memory.
+    /// Fuel as the interpreter counts it: about six per instruction, and more for instructions that
+    /// touch much memory.
     pub fuel: u64,
-    /// The same by callback.
+    /// Fuel by callback.
     pub fuel_by_callback: BTreeMap<&'static str, u64>,
     /// Hostcalls by name.
     pub calls: BTreeMap<&'static str, u64>,
-    /// Times the module was entered, by callback.
+    /// Number of entries into the module, by callback.
     pub callbacks: BTreeMap<&'static str, u64>,
 }
 
 impl Usage {
-    /// All hostcalls.
+    /// Returns the number of hostcalls.
     #[must_use]
-    pub fn host_calls(&self) -> u64 {
+    pub fn hostcalls(&self) -> u64 {
         self.calls.values().sum()
     }
 
-    /// All entries into the module.
+    /// Returns the number of entries into the module.
     #[must_use]
     pub fn entries(&self) -> u64 {
         self.callbacks.values().sum()
@@ -108,16 +109,16 @@ impl Usage {
 
 #[derive(Default)]
 pub(crate) struct Stream {
-    /// Its own `source.address`, where it is another than that of all.
+    /// The stream's own `source.address`, if it differs from that of the other streams.
     pub(crate) address: Option<Vec<u8>>,
-    /// None after the header callback returned Continue, as in Envoy.
+    /// `None` after the header callback has returned Continue, as in Envoy.
     pub(crate) request_headers: Option<Headers>,
     pub(crate) trailers: Option<Headers>,
     pub(crate) body: Vec<u8>,
     pub(crate) response_headers: Option<Headers>,
     pub(crate) response_body: Vec<u8>,
     pub(crate) response: Option<LocalResponse>,
-    /// The response has passed through the module's response callbacks.
+    /// Whether the response has passed through the module's response callbacks.
     pub(crate) responded: bool,
     pub(crate) resumed: bool,
 }
@@ -138,7 +139,7 @@ pub(crate) struct State {
     pub(crate) call_body: Option<Vec<u8>>,
     pub(crate) shared: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
     pub(crate) queues: Vec<(Vec<u8>, VecDeque<Vec<u8>>)>,
-    /// Queues whose items Envoy has not called back for.
+    /// Queues with items for which the root context has not been woken yet.
     pub(crate) wakes: Vec<u32>,
     pub(crate) properties: BTreeMap<String, Vec<u8>>,
     pub(crate) metrics: Vec<(String, u64)>,

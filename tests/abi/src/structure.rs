@@ -1,4 +1,4 @@
-//! `google.protobuf.Struct` in its wire form.
+//! Writes a `google.protobuf.Struct` in its wire form.
 
 use prost::Message;
 use prost_types::{ListValue, Struct, Value, value::Kind};

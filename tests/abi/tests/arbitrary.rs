@@ -1,6 +1,4 @@
-//! The built filter, 32-bit as it is, makes of arbitrary calls what the same code makes on the host, byte by byte.
-
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+//! The module (32-bit wasm) maps arbitrary messages to the same bytes as the same code on the host.
 
 #[allow(dead_code, unreachable_pub, reason = "the generator is shared")]
 #[path = "../../properties/arbitrary.rs"]
@@ -23,7 +21,8 @@ use std::collections::BTreeMap;
 const NOW: i64 = 1_795_478_400_000;
 const AGENT: &[u8] = b"Mozilla/5.0";
 
-/// The bulk call that the host code makes of a track call; none where there is nothing to send.
+/// Returns the bulk request that the host code makes of a track message. `None` if there is nothing
+/// to send.
 fn on_the_host(config: &Config, body: &str) -> Option<Vec<u8>> {
     let request = Request {
         message_type: Some(MessageType::Track),
@@ -43,7 +42,7 @@ fn on_the_host(config: &Config, body: &str) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn module_maps_arbitrary_messages_as_the_host_does() {
+fn module_and_host_map_arbitrary_messages_equally() {
     let settings = harness::default_config();
     let config = Config::parse(settings.to_string().as_bytes()).unwrap();
     let mut vm = Vm::builder().config(&settings).start().unwrap_or_else(|trap| panic!("{trap}"));
@@ -51,7 +50,7 @@ fn module_maps_arbitrary_messages_as_the_host_does() {
     let tracks = tracks.prop_map(|(event, properties, user, context)| {
         let members = vec![
             ("event".into(), Json::String(event)),
-            // One that is made would not be the same twice.
+            // A random uniqueness token would differ between the two.
             ("messageId".into(), Json::String("m".into())),
             ("properties".into(), properties),
             ("userId".into(), user),

@@ -1,7 +1,5 @@
 //! The built filter, callback by callback.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
-
 use abi::{Action, StreamId, Vm};
 use serde_json::{Value, json};
 
@@ -100,7 +98,7 @@ fn requests_after_acks_linger_for_siblings() {
     assert_eq!(vm.confirm().len(), 2);
     vm.turn();
     first.into_iter().for_each(|id| vm.close(id));
-    // One of the two clients sends again, then the other.
+    // Both clients send again, one after the other.
     vm.post("/v1/track", TRACK);
     vm.turn();
     assert_eq!((vm.callouts().len(), vm.tick_period()), (0, 1));
@@ -110,7 +108,7 @@ fn requests_after_acks_linger_for_siblings() {
     vm.turn();
     vm.tick(1);
     assert_eq!(vm.tick_period(), 0, "there is no batch to send");
-    // The other does not: the batch lingers 4 ms at most.
+    // Now only one client sends again. The batch lingers 4 ms at most.
     let last = vm.post("/v1/track", TRACK);
     vm.turn();
     assert_eq!((vm.callouts().len(), vm.tick_period()), (0, 1));
@@ -141,7 +139,7 @@ fn batch_is_answered_after_its_last_event() {
     assert_eq!(status(&vm, id), 200);
 }
 
-/// Bodies arrive in any pieces, and end with data, without data, or with trailers.
+/// Bodies arrive in parts, and end with data, without data, or with trailers.
 #[test]
 fn body_in_any_pieces_is_read() {
     for pieces in [1, 2, 7, TRACK.len()] {
@@ -233,7 +231,7 @@ fn disconnected_clients_events_are_delivered() {
     assert_eq!(vm.confirm().len(), 2);
     vm.turn();
     assert_eq!(status(&vm, stays), 200);
-    // While a callout is in flight, too.
+    // A client can also disconnect while a callout is in flight.
     let left = vm.post("/v1/track", TRACK);
     vm.turn();
     vm.close(left);
@@ -251,7 +249,8 @@ fn source_address_is_that_of_each_request() {
         &[("authorization", b"Basic d3JpdGVLZXk6"), ("user-agent", b"Mozilla/5.0")];
     let mut vm = vm();
     let mut events = Vec::new();
-    // One client disconnects before the root context wakes: Envoy drops its address with the stream.
+    // One client disconnects before the root context wakes. Envoy then drops its address with the
+    // stream.
     for leaves in [None, Some(1)] {
         let streams: Vec<StreamId> = (1..=3)
             .map(|caller| {
@@ -402,7 +401,7 @@ fn root_context_ends_after_its_last_response() {
     assert!(vm.ended());
 }
 
-/// Callbacks in orders that no host uses.
+/// Callbacks arrive in orders that no host uses.
 #[test]
 fn callbacks_in_any_order_do_not_trap() {
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
@@ -447,7 +446,7 @@ fn callbacks_in_any_order_do_not_trap() {
     }
 }
 
-/// Ten thousand callers with headers as large as Envoy lets through.
+/// Opens 10,000 streams with headers as large as Envoy accepts.
 #[test]
 fn large_headers_of_many_streams_take_little_memory() {
     let mut vm = vm();
@@ -471,7 +470,7 @@ fn large_headers_of_many_streams_take_little_memory() {
     assert!(growth < 64 * 1024 * 1024, "{growth} bytes for 10,000 streams");
 }
 
-/// Over the bound a new request is answered at once, and those that are held go on.
+/// Above the bound a new request is answered at once. Requests that are held continue.
 #[test]
 fn requests_over_the_bound_of_held_bytes_get_429() {
     let mut vm = vm();
@@ -512,7 +511,8 @@ fn requests_over_the_bound_of_held_bytes_get_429() {
     assert_eq!(vm.metric("keen_edge_requests_rejected.reason.overloaded"), 1);
 }
 
-/// Images and page loads have no caller who would send again: over the bound they are served without their event.
+/// No client retries images and page loads. Above the bound they are served, and their event is
+/// dropped.
 #[test]
 fn images_and_page_loads_over_the_bound_of_held_bytes_are_served_without_event() {
     let mut config = harness::default_config();

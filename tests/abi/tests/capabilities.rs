@@ -1,9 +1,7 @@
-//! What the module needs of its host, and what it does without.
-
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+//! The hostcalls and callbacks of the module, and what happens when Envoy withholds one.
 
 use abi::{Status, Vm};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 const TRACK: &[u8] = br#"{"event": "Purchased", "userId": "u", "properties": {"price": 19.99}}"#;
 
@@ -28,9 +26,9 @@ fn allowed() -> BTreeSet<String> {
     restriction["allowed_capabilities"].as_object().unwrap().keys().cloned().collect()
 }
 
-/// Hostcalls that the module makes: those that filter/host.rs names. The SDK imports more, for default methods of its
-/// traits that nothing calls.
-const HOST_CALLS: [&str; 20] = [
+/// Hostcalls that the module makes, all from filter/host.rs. The SDK imports more, for default
+/// methods of its traits that nothing calls.
+const HOSTCALLS: [&str; 20] = [
     "proxy_define_metric",
     "proxy_dequeue_shared_queue",
     "proxy_done",
@@ -53,7 +51,11 @@ const HOST_CALLS: [&str; 20] = [
     "proxy_set_tick_period_milliseconds",
 ];
 
-/// The hostcall of each function of the SDK that has another name.
+/// Hostcalls that cannot be tried when the filter is configured. Without the first the VM fails
+/// when a replaced configuration finishes; without the second at its first response.
+const UNTRIED: [&str; 2] = ["proxy_done", "proxy_set_header_map_pairs"];
+
+/// Functions of the SDK whose hostcall has another name.
 const SDK_NAMES: [(&str, &str); 7] = [
     ("dispatch_http_call", "proxy_http_call"),
     ("get_buffer", "proxy_get_buffer_bytes"),
@@ -65,19 +67,19 @@ const SDK_NAMES: [(&str, &str); 7] = [
 ];
 
 #[test]
-fn envoy_yaml_allows_the_callbacks_and_host_calls_of_the_module_and_no_others() {
+fn envoy_yaml_allows_the_callbacks_and_hostcalls_of_the_module_and_no_others() {
     let mut used = callbacks();
-    used.extend(HOST_CALLS.map(str::to_owned));
+    used.extend(HOSTCALLS.map(str::to_owned));
     assert_eq!(allowed(), used);
     let imported = imports();
-    for call in HOST_CALLS {
+    for call in HOSTCALLS {
         assert!(imported.contains(call), "{call} is not imported");
     }
 }
 
-/// The list above is what the source says.
+/// Compares the list above with the source.
 #[test]
-fn host_rs_makes_the_listed_host_calls() {
+fn host_rs_makes_the_listed_hostcalls() {
     let source = std::fs::read_to_string(harness::root().join("src/filter/host.rs")).unwrap();
     let called: BTreeSet<String> = source
         .split("hostcalls::")
@@ -89,7 +91,31 @@ fn host_rs_makes_the_listed_host_calls() {
             other.map_or(format!("proxy_{name}"), |(_, call)| (*call).to_owned())
         })
         .collect();
-    assert_eq!(called, HOST_CALLS.map(str::to_owned).into());
+    assert_eq!(called, HOSTCALLS.map(str::to_owned).into());
+}
+
+/// Returns the capabilities that docs/operating.md lists, each with what happens without it.
+fn documented() -> BTreeMap<String, String> {
+    let page = std::fs::read_to_string(harness::root().join("docs/operating.md")).unwrap();
+    let (_, table) = page.split_once("<!-- capabilities:start -->").unwrap();
+    let (table, _) = table.split_once("<!-- capabilities:end -->").unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        assert_eq!(cells.len(), 3, "{row}");
+        (cells[0].trim_matches('`').to_owned(), cells[2].to_owned())
+    })
+    .collect()
+}
+
+#[test]
+fn operating_md_lists_the_capabilities_of_envoy_yaml() {
+    let documented = documented();
+    assert_eq!(documented.keys().cloned().collect::<BTreeSet<_>>(), allowed());
+    for (name, effect) in documented {
+        let is_refused = HOSTCALLS.contains(&name.as_str()) && !UNTRIED.contains(&name.as_str());
+        assert_eq!(effect == "refused", is_refused, "{name}: {effect}");
+    }
 }
 
 #[test]
@@ -106,7 +132,7 @@ fn imports_are_capabilities_of_envoy() {
     }
 }
 
-/// All that happens to a request, in all kinds of requests.
+/// Sends requests of all kinds, in all stages of their life.
 fn exercise(vm: &mut Vm) {
     for path in ["/v1/track", "/v1/batch", "/elsewhere"] {
         let id = vm.post_with(
@@ -149,12 +175,11 @@ fn exercise(vm: &mut Vm) {
     vm.end();
 }
 
-/// Refused at the start, where Envoy's log names the capability. Never a trap later.
+/// The configuration is refused, and Envoy's log names the capability. The VM never traps later.
 #[test]
 fn capability_withheld_refuses_the_configuration() {
-    for name in HOST_CALLS {
-        // The first is tried when the configuration ends, the second with the first response.
-        if ["proxy_done", "proxy_set_header_map_pairs"].contains(&name) {
+    for name in HOSTCALLS {
+        if UNTRIED.contains(&name) {
             continue;
         }
         let refused = Vm::builder().without(name).start().map(drop);
@@ -162,7 +187,7 @@ fn capability_withheld_refuses_the_configuration() {
     }
 }
 
-/// A response callback that traps ends the VM with the very first response: no input is needed for it.
+/// The VM traps at its very first response, whatever the request contains.
 #[test]
 fn capability_of_responses_withheld_traps_at_the_first_response() {
     let trapped = std::panic::catch_unwind(|| {
@@ -178,6 +203,7 @@ fn callback_withheld_does_not_trap() {
     for name in callbacks() {
         // Without its creation there is no context for the other callbacks.
         if name == "proxy_on_context_create" {
+            assert!(Vm::builder().without(&name).start().is_err());
             continue;
         }
         let mut vm =
@@ -186,7 +212,7 @@ fn callback_withheld_does_not_trap() {
     }
 }
 
-/// Statuses that Envoy 1.40 returns in operation, and the calls it returns them to.
+/// Statuses that Envoy 1.40 returns in operation, with the hostcalls that return them.
 const STATUSES: [(&str, Status); 8] = [
     ("proxy_dequeue_shared_queue", Status::Empty),
     ("proxy_dequeue_shared_queue", Status::NotFound),
@@ -199,7 +225,7 @@ const STATUSES: [(&str, Status); 8] = [
 ];
 
 #[test]
-fn host_call_failing_in_operation_does_not_trap() {
+fn hostcall_failing_in_operation_does_not_trap() {
     for (name, status) in STATUSES {
         let mut vm = Vm::builder().start().unwrap_or_else(|trap| panic!("{trap}"));
         vm.fail(name, status);
@@ -210,9 +236,9 @@ fn host_call_failing_in_operation_does_not_trap() {
     exercise(&mut vm);
 }
 
-/// A failure that has passed leaves nothing behind.
+/// Requests after the failure are served as before it.
 #[test]
-fn host_call_failing_for_a_while_serves_again_afterwards() {
+fn hostcall_failing_for_a_while_serves_again_afterwards() {
     for (name, status) in STATUSES {
         let mut vm = Vm::builder().start().unwrap_or_else(|trap| panic!("{trap}"));
         vm.fail(name, status);

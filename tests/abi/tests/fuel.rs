@@ -1,9 +1,8 @@
-//! What a request costs in the module: fuel, which no neighbour on the machine disturbs, and hostcalls.
+//! The cost of a request in the module: fuel, which does not depend on other work on the machine,
+//! and hostcalls.
 //!
-//! The figures stand in `fuel.json`, of a module as `make build` makes it with wasm-opt. Where a change is worth its price,
-//! commit the new ones: `COMMIT_FUEL=1 cargo test --package abi --test fuel`
-
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+//! `fuel.json` has the figures of a module that `make build` makes with wasm-opt. If a change is
+//! worth its price, commit the new ones: `COMMIT_FUEL=1 cargo test --package abi --test fuel`
 
 use abi::{StreamId, Usage, Vm};
 use serde_json::{Value, json};
@@ -11,17 +10,17 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// How much above the committed figure is too much in CI; and where another compiler may have made the module, or none of
-/// wasm-opt's.
+/// Maximum ratio to the committed figure: in CI with wasm-opt, and elsewhere, where another
+/// compiler may have built the module.
 const TOLERANCE: f64 = 1.05;
 const OTHER_TOOLS: f64 = 1.5;
-/// Callers at once.
+/// Number of concurrent clients.
 const CALLERS: usize = 64;
-/// Hostcalls a request, of callers that share their calls to Keen.
-const MOST_HOST_CALLS: f64 = 9.0;
+/// Maximum hostcalls per request when clients share callouts.
+const MAX_HOSTCALLS: f64 = 9.0;
 
-/// Callers that come at once, a call to Keen for the first and one for the rest, as in a busy worker; twice, so that
-/// nothing is counted that happens once.
+/// Sends concurrent requests as in a busy worker: one callout for the first, one for the rest. Runs
+/// twice, so that one-time work is not counted.
 fn cost(path: &str, body: &[u8], callers: usize) -> Usage {
     let mut vm = Vm::builder().start().unwrap_or_else(|trap| panic!("{trap}"));
     let headers: [(&str, &[u8]); 3] = [
@@ -53,7 +52,7 @@ fn file() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fuel.json")
 }
 
-/// A track of many properties.
+/// A track with many properties.
 fn wide(properties: usize) -> Vec<u8> {
     let each = (0..properties).map(|at| (format!("property {at}"), json!("a value as is usual")));
     let properties: serde_json::Map<String, Value> = each.collect();
@@ -63,7 +62,7 @@ fn wide(properties: usize) -> Vec<u8> {
 }
 
 #[test]
-fn request_fuel_is_within_the_committed() {
+fn request_fuel_is_within_its_committed_bound() {
     let data = harness::root().join("benches/data");
     let body = |name: &str| fs::read(data.join(name)).unwrap();
     let mut found = json!({});
@@ -77,12 +76,12 @@ fn request_fuel_is_within_the_committed() {
         println!("{name}: {:.0} of fuel a request", each(usage.fuel));
         println!("  by callback: {:?}", usage.fuel_by_callback);
         println!("  entries into the VM {:.1}: {:?}", each(usage.entries()), usage.callbacks);
-        println!("  hostcalls {:.1}: {:?}", each(usage.host_calls()), usage.calls);
+        println!("  hostcalls {:.1}: {:?}", each(usage.hostcalls()), usage.calls);
         if callers > 1 {
             assert!(
-                each(usage.host_calls()) <= MOST_HOST_CALLS,
+                each(usage.hostcalls()) <= MAX_HOSTCALLS,
                 "{:.1} hostcalls a request",
-                each(usage.host_calls())
+                each(usage.hostcalls())
             );
         }
         found[name] = json!(each(usage.fuel).round());

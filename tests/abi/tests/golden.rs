@@ -1,6 +1,4 @@
-//! The golden cases, by the built filter outside Envoy.
-
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+//! The golden cases in the built filter, outside Envoy.
 
 #[path = "../../golden/cases.rs"]
 mod cases;
@@ -9,14 +7,14 @@ use abi::Vm;
 use cases::Received;
 use serde_json::Value;
 
-/// The client's address and the clock of the host.
+/// The client's address, and the time of the host's clock.
 const RECEIVED: Received<'_> = Received {
     address: "203.0.113.7",
     between: ["2026-11-24T00:00:00.000Z", "2026-11-24T00:00:00.000Z"],
 };
 
 #[test]
-fn golden_cases_give_their_events() {
+fn golden_cases_become_their_events() {
     let cases = cases::all();
     let mut config = harness::default_config();
     let sources = cases

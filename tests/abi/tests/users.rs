@@ -1,6 +1,4 @@
-//! What remembering users costs: hostcalls an event, and instructions.
-
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+//! The cost of `rememberUsers`: hostcalls per event, and fuel.
 
 use abi::Vm;
 use serde_json::{Value, json};
@@ -16,7 +14,7 @@ fn vm(source: &Value) -> Vm {
     Vm::builder().config(&config).start().unwrap_or_else(|trap| panic!("{trap}"))
 }
 
-/// Posts, and lets Keen take what comes of it.
+/// Sends a request, and lets Keen confirm its events.
 fn post(vm: &mut Vm, path: &str, body: &Value) {
     let id = vm.post_with(
         path,
@@ -43,7 +41,7 @@ fn batch(messages: impl Iterator<Item = Value>) -> Value {
     json!({"batch": messages.collect::<Vec<_>>()})
 }
 
-/// Reads and writes of shared data, and instructions, for what `act` does.
+/// Returns the reads and writes of shared data and the fuel of `act`.
 fn cost(vm: &mut Vm, act: impl FnOnce(&mut Vm)) -> (u64, u64, u64) {
     vm.reset_usage();
     act(vm);
@@ -54,7 +52,7 @@ fn cost(vm: &mut Vm, act: impl FnOnce(&mut Vm)) -> (u64, u64, u64) {
 #[test]
 fn source_without_users_reads_no_shared_data() {
     let mut vm = vm(&json!({}));
-    // The first request takes the configuration into use.
+    // The first request activates the configuration.
     post(&mut vm, "/v1/track", &track(0));
     let (reads, writes, _) = cost(&mut vm, |vm| {
         post(vm, "/v1/identify", &identify(1));
@@ -81,14 +79,14 @@ fn event_reads_one_shard_and_requests_share_it() {
     assert_eq!((same.0, same.1), (1, 0));
     let many = cost(&mut vm, |vm| post(vm, "/v1/batch", &batch((0..100).map(track))));
     assert!(many.0 <= 100 && many.1 == 0, "{many:?}");
-    // Once a minute it is written down that a user was heard of.
+    // The time at which a user was last seen is written once a minute.
     vm.advance(61_000);
     let later = cost(&mut vm, |vm| post(vm, "/v1/track", &track(7)));
     assert_eq!((later.0, later.1), (1, 1));
-    // A known user again: its two shards are read and written, and nothing else where nothing has grown.
+    // For a known user, both shards are read and written, and nothing else if nothing has grown.
     let known = cost(&mut vm, |vm| post(vm, "/v1/identify", &identify(7)));
     assert_eq!((known.0, known.1), (2, 2));
-    // A new one is entered in the ledger.
+    // A new user is entered in the usage index.
     let new = cost(&mut vm, |vm| post(vm, "/v1/identify", &identify(USERS + 1)));
     assert_eq!((new.0, new.1), (3, 3));
 

@@ -20,7 +20,8 @@ impl Certificate {
     fn try_generate() -> Result<Self, Box<dyn std::error::Error>> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let mut params = CertificateParams::new(Vec::new())?;
-        // The authority needs a different name: clients reject a certificate that names itself as issuer.
+        // The authority needs a different name: clients reject a certificate that names itself as
+        // issuer.
         params.distinguished_name.push(DnType::CommonName, "keen-edge test authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;

@@ -15,38 +15,39 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Sources of one environment: one for each run.
+/// Number of sources in one environment. Each run uses one.
 const SOURCES: usize = 120;
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How a client reaches Envoy, and which faults are injected on the way to Keen.
+/// How a client reaches Envoy, and which faults occur on the way to Keen.
 #[derive(Clone, Debug, Default)]
 pub struct ClientPath {
-    /// By TLS.
+    /// Whether the client uses TLS.
     pub tls: bool,
-    /// Between the client and Envoy.
+    /// A fault between the client and Envoy.
     pub network_fault: Option<NetworkFault>,
-    /// Between Envoy and Keen.
+    /// A fault between Envoy and Keen.
     pub keen_fault: Option<Fault>,
 }
 
 /// The result of one run of a process.
 #[derive(Debug)]
 pub struct Run {
-    /// The SDK's own view.
+    /// The SDK's report of its calls.
     pub report: Report,
-    /// What the SDK logged.
+    /// The SDK's log.
     pub log: String,
     /// The requests that reached Envoy: method, path and status.
     pub requests: Vec<(String, String, u16)>,
-    /// The POSTs that the process made, including those that never reached Envoy. 0 without a network fault.
+    /// The POSTs that the process made, including those that never reached Envoy. 0 without a
+    /// network fault.
     pub posts: usize,
     /// Collections and events in Keen, sorted.
     pub events: Vec<(String, Value)>,
 }
 
 impl Run {
-    /// The statuses of the POSTs that carried messages, in the order of Envoy's log.
+    /// Returns the statuses of the POSTs that carried messages, in the order of Envoy's log.
     #[must_use]
     pub fn statuses(&self) -> Vec<u16> {
         let carries_messages = |method: &str, path: &str| method == "POST" && !path.ends_with("/m");
@@ -57,7 +58,7 @@ impl Run {
             .collect()
     }
 
-    /// The paths of the requests with this method.
+    /// Returns the paths of the requests with this method.
     #[must_use]
     pub fn paths(&self, method: &str) -> Vec<&str> {
         let requests = self.requests.iter().filter(|request| request.0 == method);
@@ -65,8 +66,8 @@ impl Run {
     }
 }
 
-/// A mock of Keen and an Envoy with two listeners: one plain, one with TLS. Each run has its own source and its own
-/// Keen project.
+/// A mock of Keen and an Envoy with two listeners: one plain, one with TLS. Each run has its own
+/// source and its own Keen project.
 pub struct TestEnvironment {
     keen: MockKeen,
     envoy: Envoy,
@@ -79,12 +80,14 @@ fn project(run: usize) -> String {
     format!("5181bcd23843312d87{run:06}")
 }
 
-/// The write key of a run. Its length is that of Segment's keys; some SDKs reject shorter ones.
+/// Returns the write key of a run. It is as long as Segment's keys, because some SDKs reject
+/// shorter ones.
 fn write_key(run: usize) -> String {
     format!("writeKeyOfRun{run:06}")
 }
 
-/// The loopback address of a run's connections to Envoy. A port is not unique: the system reuses ports.
+/// Returns the loopback address of a run's connections to Envoy. A port would not identify a run,
+/// because the system reuses ports.
 fn client_address(run: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 1, 0, u8::try_from(run + 1).unwrap_or(u8::MAX))
 }
@@ -93,7 +96,7 @@ impl TestEnvironment {
     /// Starts the mock and Envoy. `change` may change the filter's configuration.
     ///
     /// # Panics
-    /// If one of them does not start.
+    /// Panics if one of them does not start.
     pub async fn start(change: impl FnOnce(&mut Value)) -> Self {
         Self::start_patched(change, |_| {}).await
     }
@@ -101,17 +104,18 @@ impl TestEnvironment {
     /// Like [`TestEnvironment::start`]. Envoy also serves the pages of a site under `/site/`.
     ///
     /// # Panics
-    /// Like [`TestEnvironment::start`].
+    /// Panics like [`TestEnvironment::start`].
     pub async fn start_with_site(change: impl FnOnce(&mut Value), site: &Site) -> Self {
         let addr = site.addr();
         Self::start_patched(change, move |bootstrap| add_site(bootstrap, addr)).await
     }
 
-    /// Like [`TestEnvironment::start`], with a variant of `envoy.yaml`. Its scripts come from the directory `scripts` in
-    /// place of `/etc/envoy/analytics-next`. Without `sdk_api_host` its `settings` are left out.
+    /// Like [`TestEnvironment::start`], with a variant of `envoy.yaml`. Its scripts come from the
+    /// directory `scripts` in place of `/etc/envoy/analytics-next`. Without `sdk_api_host` its
+    /// `settings` are left out.
     ///
     /// # Panics
-    /// Like [`TestEnvironment::start`], or if the variant cannot be read.
+    /// Panics like [`TestEnvironment::start`], or if the variant cannot be read.
     pub async fn start_variant(variant: &Path, scripts: &Path, sdk_api_host: bool) -> Self {
         let text = std::fs::read_to_string(variant)
             .unwrap_or_else(|error| panic!("{}: {error}", variant.display()));
@@ -164,7 +168,7 @@ impl TestEnvironment {
     /// Runs a process to its end.
     ///
     /// # Panics
-    /// If the process fails or the filter panics.
+    /// Panics if the process fails or the filter panics.
     pub async fn run(&self, process: &SdkProcess, path: &ClientPath) -> Run {
         self.run_as(self.next_run(), process, path).await
     }
@@ -196,7 +200,7 @@ impl TestEnvironment {
     /// Runs a process that may fail. Returns its exit status and its log.
     ///
     /// # Panics
-    /// If the process does not end.
+    /// Panics if the process does not end.
     pub async fn run_to_exit(
         &self,
         process: &SdkProcess,
@@ -210,10 +214,10 @@ impl TestEnvironment {
         (output.status, output.stderr)
     }
 
-    /// Like [`TestEnvironment::run_to_exit`], while no one listens at Envoy's address.
+    /// Like [`TestEnvironment::run_to_exit`], but nothing listens at Envoy's address.
     ///
     /// # Panics
-    /// If the process does not end.
+    /// Panics if the process does not end.
     pub async fn run_without_envoy(&self, process: &SdkProcess) -> (ExitStatus, String) {
         let run = self.next_run();
         // The port is free again after the drop, so connections to it are refused.
@@ -223,11 +227,12 @@ impl TestEnvironment {
         (output.status, output.stderr)
     }
 
-    /// Runs a process while the filter's queue is full with an event of `bytes` from another client of the same source,
-    /// which Keen holds up. The fault ends when the process has received a 429.
+    /// Runs a process while the filter's queue is full. An event of `bytes` from another client of
+    /// the same source fills it, and Keen does not answer. The fault ends when the process has
+    /// received a 429.
     ///
     /// # Panics
-    /// If the process receives no 429, or like [`TestEnvironment::run`].
+    /// Panics if the process receives no 429, or like [`TestEnvironment::run`].
     pub async fn run_while_full(&self, process: &SdkProcess, bytes: usize) -> Run {
         let run = self.next_run();
         self.keen.fault(Fault::hang().project(&project(run)));
@@ -283,7 +288,7 @@ impl TestEnvironment {
         }
     }
 
-    /// The requests from this address. Waits until Envoy has written its log up to now.
+    /// Returns the requests from this address. Waits until Envoy has written its log up to now.
     async fn requests(&self, from: Ipv4Addr) -> Vec<(String, String, u16)> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let marker = format!("/marker/{}/", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -295,7 +300,7 @@ impl TestEnvironment {
         self.envoy.log().lines().filter_map(|line| parse_log_line(line, from)).collect()
     }
 
-    /// Environment variables that make each runtime trust the test's certificate authority.
+    /// Returns environment variables that make each runtime trust the test's certificate authority.
     fn trust(&self) -> Vec<(String, String)> {
         let authority = self.authority.to_string_lossy();
         ["NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"]
@@ -303,7 +308,7 @@ impl TestEnvironment {
             .to_vec()
     }
 
-    /// The status and the body of `GET path` at Envoy.
+    /// Returns the status and the body of `GET path` at Envoy.
     pub async fn fetch(&self, path: &str) -> (u16, Vec<u8>) {
         let response = get(self.envoy.addr(), path).await;
         let end = response.windows(4).position(|window| window == b"\r\n\r\n");
@@ -315,7 +320,7 @@ impl TestEnvironment {
     /// Asserts that Keen rejected no event and no request.
     ///
     /// # Panics
-    /// With what Keen rejected.
+    /// Panics with what Keen rejected.
     pub fn assert_nothing_rejected(&self) {
         assert!(self.keen.refusals().is_empty(), "{:?}", self.keen.refusals());
     }
@@ -329,8 +334,8 @@ const TLS_LISTENER: &str = "segment-tls";
 const LISTENER: &str = "/static_resources/listeners/0";
 const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
 
-/// Replaces the bootstrap with a variant of `envoy.yaml`, except for the addresses, the clusters, the module and the
-/// filter's configuration.
+/// Replaces the bootstrap with a variant of `envoy.yaml`, except for the addresses, the clusters,
+/// the module and the filter's configuration.
 fn use_variant(bootstrap: &mut Value, mut variant: Value) {
     let address = format!("{LISTENER}/address");
     for pointer in ["/admin", &address, "/static_resources/clusters"] {
@@ -415,7 +420,7 @@ async fn post(addr: SocketAddr, path: &str, body: &str) {
     send(addr, &[head.as_str(), body].concat()).await;
 }
 
-/// The whole response; empty without one.
+/// Returns the whole response; empty without one.
 async fn send(addr: SocketAddr, request: &str) -> Vec<u8> {
     let mut response = Vec::new();
     if let Ok(mut stream) = TcpStream::connect(addr).await {

@@ -1,8 +1,9 @@
 //! Unmodified Segment SDKs, through a real Envoy, to the mock of Keen.
 //!
-//! A [`TestEnvironment`] runs the mock of Keen and Envoy. An [`SdkProcess`] uses an SDK as an application does and
-//! reports the SDK's own view of its calls. A [`Run`] is what the SDK, Envoy and Keen saw. A [`TcpProxy`] between the
-//! process and Envoy counts requests and injects network faults.
+//! A [`TestEnvironment`] runs the mock of Keen and Envoy. An [`SdkProcess`] uses an SDK as an
+//! application does and reports the SDK's own view of its calls. A [`Run`] is what the SDK, Envoy
+//! and Keen saw. A [`TcpProxy`] between the process and Envoy counts requests and injects network
+//! faults.
 
 mod certificate;
 mod environment;

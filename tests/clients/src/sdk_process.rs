@@ -7,15 +7,16 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::sync::Semaphore;
 
-/// Processes that run at once. Each waits more than it computes.
+/// Number of processes that run at the same time. Each waits more than it computes.
 static CONCURRENCY: Semaphore = Semaphore::const_new(6);
-/// The slowest process starts a browser and waits for a `Retry-After`.
+/// Time limit of a process. The slowest one starts a browser and waits for a `Retry-After`.
 const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Installs the SDKs of a group with `scripts/clients.sh` where they are missing, and returns their directory.
+/// Installs the SDKs of a group with `scripts/clients.sh` if they are missing, and returns their
+/// directory.
 ///
 /// # Panics
-/// If the installation fails; the script's output is on stderr.
+/// Panics if the installation fails. The script's output is on stderr.
 pub async fn install(group: &str) -> PathBuf {
     let script = harness::root().join("scripts/clients.sh");
     let output = Command::new(&script).arg(group).stderr(Stdio::inherit()).output().await;
@@ -50,7 +51,7 @@ pub struct Report {
 pub(crate) struct ProcessOutput {
     pub(crate) status: ExitStatus,
     pub(crate) stdout: String,
-    /// SDKs log here.
+    /// The directory in which SDKs log.
     pub(crate) stderr: String,
 }
 
@@ -88,7 +89,7 @@ impl SdkProcess {
 }
 
 impl ProcessOutput {
-    /// The report of a process that succeeded.
+    /// Returns the report of a process that succeeded.
     pub(crate) fn report(&self, name: &str) -> Report {
         let Self { status, stdout, stderr } = self;
         assert!(status.success(), "{name} exited with {status}:\n{stdout}{stderr}");

@@ -1,4 +1,4 @@
-//! A site behind the same Envoy: a page, and the scripts that it loads.
+//! A site that the same Envoy serves: a page, and the scripts that it loads.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -21,8 +21,8 @@ pub struct Site {
 }
 
 impl Site {
-    /// Serves directories under `/site/`. The first directory holds the files of `/site/` itself; each other one is
-    /// served under its name.
+    /// Serves directories under `/site/`. The first directory holds the files of `/site/` itself;
+    /// each other one is served under its name.
     ///
     /// # Errors
     /// If no port is free.

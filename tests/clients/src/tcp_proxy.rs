@@ -44,8 +44,9 @@ struct ProxyState {
 }
 
 impl TcpProxy {
-    /// Forwards bytes unchanged without a fault, and whole requests with one. `from` is the loopback address that the
-    /// proxy connects to Envoy from; it identifies the client in Envoy's log.
+    /// Forwards bytes unchanged without a fault, and whole requests with one. `from` is the
+    /// loopback address that the proxy connects to Envoy from; it identifies the client in Envoy's
+    /// log.
     ///
     /// # Errors
     /// If no port is free.
@@ -62,7 +63,7 @@ impl TcpProxy {
         let accept_task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let state = Arc::clone(&shared);
-                // An error here is the client's to report.
+                // An error is visible to the client, which reports it.
                 tokio::spawn(async move { forward(client, state, fault.is_some()).await });
             }
         });

@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
-/// Settings of a source that the chart does not have: it makes the cluster, and keys are not in the values.
+/// Settings of a source that the chart does not have: the chart makes the cluster, and keys are not
+/// in the values.
 const LEFT_OUT: [&str; 4] = ["writeKey", "readKey", "cluster", "bundled"];
 
-/// The filter's settings that the value `filter` has.
+/// The filter's settings that are in the value `filter`.
 const FILTER: [&str; 9] = [
     "unknownSource",
     "intercept",
@@ -21,7 +22,7 @@ const FILTER: [&str; 9] = [
 /// Makes `values.schema.json` from `config.schema.json`.
 ///
 /// # Panics
-/// A setting is missing there.
+/// Panics if a setting is missing in `config.schema.json`.
 #[must_use]
 pub fn from_config_schema(config: &Value) -> Value {
     let settings = &config["properties"];
@@ -29,7 +30,7 @@ pub fn from_config_schema(config: &Value) -> Value {
     let source = &mut sources["additionalProperties"];
     let fields = source.as_object_mut().expect("a source is an object");
     for condition in ["if", "then"] {
-        // `bundled` needs a `writeKey`.
+        // `bundled` requires a `writeKey`.
         let _ = fields.remove(condition);
     }
     let properties = source["properties"].as_object_mut().expect("a source has settings");
@@ -54,7 +55,7 @@ pub fn from_config_schema(config: &Value) -> Value {
         "additionalProperties": false,
         "required": ["sources"],
         "properties": {
-            // Helm's own.
+            // These values are Helm's own.
             "global": {"type": "object"},
             "image": object(json!({
                 "repository": text("^[a-z0-9._:/-]{1,255}$"),
@@ -131,8 +132,8 @@ fn text_map() -> Value {
     json!({"type": "object", "additionalProperties": {"type": "string"}})
 }
 
-/// Go's regular expressions, which Helm uses, have no look-ahead, and no repetition over 1,000. The filter checks these
-/// lengths itself.
+/// Removes what Go's regular expressions, which Helm uses, do not support: look-ahead, and
+/// repetition over 1,000. The filter checks these lengths itself.
 fn patterns_for_go(schema: &mut Value) {
     if let Some(pattern) = schema.get("pattern").and_then(Value::as_str) {
         let pattern = without_large_bounds(&pattern.replacen("(?=.{1,255}$)", "", 1));

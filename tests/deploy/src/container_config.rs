@@ -1,4 +1,5 @@
-//! The Envoy configuration for containers: `envoy.yaml` with the changes that a container needs.
+//! Makes the Envoy configuration for containers: `envoy.yaml` with the changes that a container
+//! needs.
 
 use std::path::Path;
 
@@ -14,7 +15,7 @@ const HEAD: &str = "\
 # Generated from envoy.yaml: UPDATE_DEPLOY=1 cargo test -p deploy --test generated
 ";
 
-/// What kubelet and Prometheus reach. The admin interface itself stays on loopback.
+/// The listener for kubelet and Prometheus. The admin interface itself stays on loopback.
 const PROBES: &str = r#"
     # For probes and Prometheus. Everything else of the admin interface is reached from inside the container only.
     - name: probes
@@ -53,7 +54,7 @@ const ADMIN: &str = r"    - name: admin # for the listener `probes`
               - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 9901}}}
 ";
 
-/// Adds the Keen write key to the calls.
+/// The filter that adds the Keen write key to the callouts.
 const INJECTOR: &str = r#"          http_filters:
             - name: envoy.filters.http.credential_injector
               typed_config:
@@ -72,7 +73,7 @@ const INJECTOR: &str = r#"          http_filters:
 /// Makes `deploy/container/envoy.yaml` from the text of `envoy.yaml`.
 ///
 /// # Panics
-/// A line to change is missing, or is there twice.
+/// Panics if a line to change is missing or exists twice.
 #[must_use]
 pub fn from_envoy_yaml(envoy_yaml: &str) -> String {
     let start = envoy_yaml.find("node:").expect("envoy.yaml has a node");
@@ -143,10 +144,11 @@ fn uncomment(text: &str, first: &str) -> String {
     out
 }
 
-/// Makes the sidecar's configuration from the container's: only the application in the same pod reaches it.
+/// Makes the sidecar's configuration from the container's. Only the application in the same pod can
+/// reach it.
 ///
 /// # Panics
-/// The container's configuration has no such line.
+/// Panics if the container's configuration lacks a line to change.
 #[must_use]
 pub fn for_sidecar(container: &str) -> String {
     let edits = [
@@ -160,7 +162,7 @@ pub fn for_sidecar(container: &str) -> String {
     })
 }
 
-/// Replaces the paths in the container by files of this machine.
+/// Replaces the paths in the container by paths on this machine.
 #[must_use]
 pub fn with_local_files(yaml: &str, wasm: &Path, key: &Path) -> String {
     yaml.replace(WASM, &wasm.to_string_lossy()).replace(KEY_FILE, &key.to_string_lossy())

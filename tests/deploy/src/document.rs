@@ -1,11 +1,11 @@
-//! The commands of a document.
+//! Reads the commands of a document.
 
 use crate::generated::read;
 
-/// The shell commands of the section under `heading`, from its fenced blocks marked `sh`.
+/// Returns the shell commands of the section under `heading`, from its fenced blocks marked `sh`.
 ///
 /// # Panics
-/// The document has no such section, or the section no commands.
+/// Panics if the document has no such section, or if the section has no commands.
 #[must_use]
 pub fn commands(document: &str, heading: &str) -> String {
     let text = read(document);

@@ -1,4 +1,4 @@
-//! An Envoy that runs a file of `deploy/`, of which only ports and paths are replaced.
+//! An Envoy that runs a file of `deploy/`. Only ports and paths are replaced.
 
 use crate::Background;
 use serde_json::Value;
@@ -10,10 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The longest that a test waits for anything.
+/// Time limit of every wait in a test.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The text of a configuration with free ports for `8080` and `9901`, Keen at `keen`, and the module of this build.
+/// Returns a configuration with free ports for `8080` and `9901`, Keen at `keen`, and the module of
+/// this build.
 #[must_use]
 pub fn with_local_addresses(text: &str, keen: SocketAddr) -> String {
     let wasm = harness::wasm_path().unwrap_or_else(|error| panic!("{error}"));
@@ -36,7 +37,7 @@ impl Envoy {
     /// Starts Envoy in `dir` with this configuration, and waits for its admin interface.
     ///
     /// # Panics
-    /// It does not start.
+    /// Panics if Envoy does not start.
     pub async fn start(dir: &Path, config: &str) -> Self {
         let file = dir.join("envoy.yaml");
         fs::write(&file, config).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
@@ -70,13 +71,13 @@ impl Envoy {
         self.admin_get("/ready").await.is_some_and(|(status, _)| status == 200)
     }
 
-    /// The address of the admin interface.
+    /// Returns the address of the admin interface.
     #[must_use]
     pub fn admin(&self) -> SocketAddr {
         self.admin
     }
 
-    /// The address of a listener, once it is there.
+    /// Returns the address of a listener. Waits until the listener exists.
     pub async fn listener(&self, name: &str) -> SocketAddr {
         until("the listener is there", async || {
             let (_, body) = self.admin_get("/listeners?format=json").await?;
@@ -90,27 +91,28 @@ impl Envoy {
         .await
     }
 
-    /// A counter or gauge; 0 if it does not exist.
+    /// Returns a counter or gauge; 0 if it does not exist.
     pub async fn stat(&self, name: &str) -> u64 {
         let body = self.admin_get("/stats").await.map(|(_, body)| body).unwrap_or_default();
         let value = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
         value.and_then(|value| value.parse().ok()).unwrap_or(0)
     }
 
-    /// The status and the body of `GET path` at the admin interface. `None`: it does not answer.
+    /// Returns the status and the body of `GET path` at the admin interface. `None`: it does not
+    /// respond.
     pub async fn admin_get(&self, path: &str) -> Option<(u16, String)> {
         let response = self.client.get(format!("http://{}{path}", self.admin)).send().await.ok()?;
         Some((response.status().as_u16(), response.text().await.ok()?))
     }
 
-    /// Envoy's output so far, without its list of extensions.
+    /// Returns Envoy's output so far, without its list of extensions.
     #[must_use]
     pub fn log(&self) -> String {
         let log = self.process.log();
         log.split_once("all clusters initialized").map_or(log.as_str(), |(_, log)| log).to_owned()
     }
 
-    /// Whether Envoy has ended.
+    /// Whether Envoy has exited.
     pub fn has_ended(&mut self) -> bool {
         self.process.has_ended()
     }
@@ -118,7 +120,7 @@ impl Envoy {
     /// Asserts that the filter did not fail.
     ///
     /// # Panics
-    /// Envoy's log has lines about a failure.
+    /// Panics if Envoy's log has lines about a failure.
     #[track_caller]
     pub fn assert_filter_is_well(&self) {
         let log = self.log();
@@ -128,10 +130,10 @@ impl Envoy {
     }
 }
 
-/// Polls until the result is there.
+/// Polls until there is a result.
 ///
 /// # Panics
-/// It is not there within [`PATIENCE`].
+/// Panics if there is none within [`PATIENCE`].
 #[track_caller]
 pub fn until<T>(what: &str, mut poll: impl AsyncFnMut() -> Option<T>) -> impl Future<Output = T> {
     let place = std::panic::Location::caller();
@@ -147,10 +149,10 @@ pub fn until<T>(what: &str, mut poll: impl AsyncFnMut() -> Option<T>) -> impl Fu
     }
 }
 
-/// Replaces a file in one step: writes another one beside it and moves it over.
+/// Replaces a file in one step: writes another file beside it, and moves that one over it.
 ///
 /// # Panics
-/// It cannot be written.
+/// Panics if the file cannot be written.
 pub fn move_into_place(file: &Path, text: &str) {
     let next: PathBuf = file.with_extension("next");
     fs::write(&next, text)

@@ -1,30 +1,30 @@
-//! Files of `deploy/` that repeat parts of `envoy.yaml`. Tests compare them with what this module makes of it, and
-//! rewrite them with `UPDATE_DEPLOY=1`.
+//! Makes the files of `deploy/` that repeat parts of `envoy.yaml`. Tests compare the files with the
+//! result, and rewrite them with `UPDATE_DEPLOY=1`.
 
 use std::{fs, path::Path};
 
 /// The path of the module in the files of `deploy/`.
 pub const WASM_PATH: &str = "/etc/envoy/keen_edge.wasm";
 
-/// The path of the module where the image with the filter alone is mounted as a volume.
+/// The path of the module if the image with only the filter is mounted as a volume.
 pub const WASM_PATH_IN_VOLUME: &str = "/etc/keen-edge/filter/plugin.wasm";
 
-/// How a file is brought up to date.
+/// The command that updates a file.
 pub const UPDATE: &str = "UPDATE_DEPLOY=1 cargo test -p deploy --test generated";
 
-/// The text of a file of the repository.
+/// Returns the text of a file of the repository.
 ///
 /// # Panics
-/// It cannot be read.
+/// Panics if the file cannot be read.
 #[must_use]
 pub fn read(path: &str) -> String {
     fs::read_to_string(harness::root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Asserts that a file has this content. With `UPDATE_DEPLOY` set, writes it.
+/// Asserts that a file has this content. Writes it if `UPDATE_DEPLOY` is set.
 ///
 /// # Panics
-/// It has not.
+/// Panics if the file differs.
 pub fn assert_up_to_date(path: &str, expected: &str) {
     let file = harness::root().join(path);
     if std::env::var_os("UPDATE_DEPLOY").is_some() {
@@ -35,7 +35,7 @@ pub fn assert_up_to_date(path: &str, expected: &str) {
     assert!(read(path) == expected, "{path} differs from envoy.yaml; run: {UPDATE}");
 }
 
-/// `envoy.yaml` without its first comment, with the path of a production machine.
+/// Returns `envoy.yaml` without its first comment, with the module's path on a production machine.
 #[must_use]
 pub fn envoy_yaml() -> String {
     let text = read("envoy.yaml");
@@ -43,11 +43,11 @@ pub fn envoy_yaml() -> String {
     text.split_at(start).1.replace("target/keen_edge.wasm", WASM_PATH)
 }
 
-/// The lines of `text` that make up the item or key that starts with `first`: that line and the more deeply indented
-/// ones after it, without their common indentation. An item's own comments are included.
+/// Returns the item or key of `text` that starts with `first`: that line and the lines after it
+/// with more indentation, without their common indentation. An item's own comments are included.
 ///
 /// # Panics
-/// No line starts with `first`.
+/// Panics if no line starts with `first`.
 #[must_use]
 pub fn block(text: &str, first: &str) -> String {
     let (_, lines) = find(text, first);
@@ -60,10 +60,10 @@ pub fn block(text: &str, first: &str) -> String {
     out
 }
 
-/// Replaces the block that starts with `first`. The new one gets the indentation of the old one.
+/// Replaces the block that starts with `first`. The new block gets the indentation of the old one.
 ///
 /// # Panics
-/// No line starts with `first`.
+/// Panics if no line starts with `first`.
 #[must_use]
 pub fn with_block(text: &str, first: &str, new: &str) -> String {
     let (at, lines) = find(text, first);
@@ -74,7 +74,7 @@ pub fn with_block(text: &str, first: &str, new: &str) -> String {
     format!("{before}\n{new}{after}\n")
 }
 
-/// `text` with `spaces` in front of each line that is not empty.
+/// Returns `text` with `spaces` in front of each line that is not empty.
 #[must_use]
 pub fn indented(text: &str, spaces: usize) -> String {
     let indent = " ".repeat(spaces);
@@ -85,7 +85,7 @@ pub fn indented(text: &str, spaces: usize) -> String {
     lines.collect()
 }
 
-/// The index of the first line of a block, and its lines.
+/// Returns the index of the first line of a block, and its lines.
 fn find<'a>(text: &'a str, first: &str) -> (usize, Vec<&'a str>) {
     let lines: Vec<&str> = text.lines().collect();
     let exact = lines.iter().position(|line| line.trim() == first);
@@ -104,17 +104,18 @@ fn indent_of(line: &str) -> usize {
     line.len() - line.trim_start().len()
 }
 
-/// The filter as an item of `http_filters`.
+/// Returns the filter as an item of `http_filters`.
 #[must_use]
 pub fn filter() -> String {
     block(&envoy_yaml(), "- name: keen_edge")
 }
 
-/// The filter as an item of `http_filters`, for a control plane that knows Envoy's API of 1.39 and older:
-/// `capability_restriction_config` is a field of the plugin there, and of its VM since 1.40.
+/// Returns the filter as an item of `http_filters`, for a control plane with Envoy's API of 1.39
+/// and older. There `capability_restriction_config` is a field of the plugin; since 1.40 it is a
+/// field of the VM.
 ///
 /// # Panics
-/// `envoy.yaml` has other lines around that field.
+/// Panics if `envoy.yaml` has other lines around that field.
 #[must_use]
 pub fn filter_for_control_plane() -> String {
     let text = filter().replace(WASM_PATH, WASM_PATH_IN_VOLUME);
@@ -137,11 +138,11 @@ pub fn filter_for_control_plane() -> String {
     out
 }
 
-/// The cluster `keen` as an item of `clusters`, for Keen itself instead of the mock: its address, and its TLS, which is
-/// a comment in `envoy.yaml`.
+/// Returns the cluster `keen` as an item of `clusters`, for Keen itself instead of the mock: with
+/// its address, and its TLS, which is a comment in `envoy.yaml`.
 ///
 /// # Panics
-/// `envoy.yaml` has another address, or no such comment.
+/// Panics if `envoy.yaml` has another address, or no such comment.
 #[must_use]
 pub fn cluster() -> String {
     let text = block(&envoy_yaml(), "- name: keen");
@@ -158,7 +159,7 @@ pub fn cluster() -> String {
     lines.map(|line| line + "\n").collect()
 }
 
-/// The same block as a value instead of an item of a list: without `- `.
+/// Returns the block as a value instead of an item of a list: without `- `.
 #[must_use]
 pub fn as_value(item: &str) -> String {
     let lines = item.lines().map(|line| format!("{}\n", line.get(2..).unwrap_or_default()));

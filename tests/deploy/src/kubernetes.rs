@@ -4,13 +4,13 @@ use crate::{run, tool};
 use serde_json::Value;
 use std::{fs, path::Path, process::Command};
 
-/// The version whose schemas the tests use, and the oldest one.
+/// The Kubernetes versions whose schemas the tests use: the current one and the oldest.
 const VERSIONS: [&str; 2] = ["1.37.0", "1.29.0"];
 
-/// The documents of a YAML stream.
+/// Returns the documents of a YAML stream.
 ///
 /// # Panics
-/// One is not valid YAML.
+/// Panics if one is not valid YAML.
 #[must_use]
 pub fn documents(yaml: &str) -> Vec<Value> {
     let documents = yaml.split("\n---").map(|text| text.trim_start_matches("---"));
@@ -20,10 +20,10 @@ pub fn documents(yaml: &str) -> Vec<Value> {
     documents.filter(has_content).map(harness::yaml).collect()
 }
 
-/// The object of this kind whose name ends with `name`.
+/// Returns the object of this kind whose name ends with `name`.
 ///
 /// # Panics
-/// There is none.
+/// Panics if there is none.
 #[must_use]
 pub fn object<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
     let matches = |object: &&Value| {
@@ -36,10 +36,10 @@ pub fn object<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
 /// Checks objects against the strict schemas of Kubernetes.
 ///
 /// # Errors
-/// What the schemas refuse.
+/// Returns what the schemas refuse.
 ///
 /// # Panics
-/// The file cannot be written.
+/// Panics if the file cannot be written.
 pub fn validate(dir: &Path, yaml: &str) -> Result<(), String> {
     let file = dir.join("objects.yaml");
     fs::write(&file, yaml).unwrap_or_else(|error| panic!("{}: {error}", file.display()));

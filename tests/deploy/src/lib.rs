@@ -1,7 +1,7 @@
-//! What the tests of `deploy/` share: tools, processes, free ports.
+//! Shared code of the tests of `deploy/`: tools, processes, free ports.
 //!
-//! `scripts/deploy-tools.sh` builds the tools in `target/deploy-tools`. Each test works in a directory of its own
-//! below `target/tmp`.
+//! `scripts/deploy-tools.sh` builds the tools in `target/deploy-tools`. Each test works in its own
+//! directory in `target/tmp`.
 
 pub mod chart_schema;
 pub mod container_config;
@@ -20,10 +20,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The path of a tool, which is built if it is missing. The script reports its progress on stderr.
+/// Returns the path of a tool, which is built if it is missing. The script reports its progress on
+/// stderr.
 ///
 /// # Panics
-/// The tool cannot be built.
+/// Panics if the tool cannot be built.
 #[must_use]
 pub fn tool(name: &str) -> PathBuf {
     let script = harness::root().join("scripts/deploy-tools.sh");
@@ -33,10 +34,10 @@ pub fn tool(name: &str) -> PathBuf {
     PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
 }
 
-/// The path of the program `keen-edge`, which is built if needed.
+/// Returns the path of the program `keen-edge`, which is built if needed.
 ///
 /// # Panics
-/// It cannot be built.
+/// Panics if it cannot be built.
 #[must_use]
 pub fn keen_edge_program() -> PathBuf {
     let mut build = Command::new(env!("CARGO"));
@@ -51,10 +52,10 @@ pub fn keen_edge_program() -> PathBuf {
         .unwrap_or_else(|| panic!("no executable in\n{built}"))
 }
 
-/// An empty directory `target/tmp/deploy-<name>`. It stays there for debugging.
+/// Returns an empty directory `target/tmp/deploy-<name>`. It is kept for debugging.
 ///
 /// # Panics
-/// It cannot be created.
+/// Panics if it cannot be created.
 #[must_use]
 pub fn fresh_dir(name: &str) -> PathBuf {
     let dir = harness::root().join("target/tmp").join(format!("deploy-{name}"));
@@ -68,10 +69,10 @@ pub fn fresh_dir(name: &str) -> PathBuf {
     dir
 }
 
-/// A port on 127.0.0.1 that was free a moment ago.
+/// Returns a port on 127.0.0.1 that was free a moment ago.
 ///
 /// # Panics
-/// The system has none.
+/// Panics if the system has none.
 #[must_use]
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
@@ -90,16 +91,16 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Free ports for Envoy, and the port of a running mock of Keen.
+    /// Returns free ports for Envoy, and the port of a running mock of Keen.
     #[must_use]
     pub fn free(keen: SocketAddr) -> Self {
         Self { listener: free_port(), admin: free_port(), keen: keen.port() }
     }
 
-    /// Replaces the three ports in the text of `envoy.yaml`, or of a file that has the same ones.
+    /// Replaces the three ports in the text of `envoy.yaml`, or of a file with the same ports.
     ///
     /// # Panics
-    /// The text does not have each of them once.
+    /// Panics if the text does not have each of them once.
     #[must_use]
     pub fn replace_in(&self, yaml: &str) -> String {
         let ports = [("8080", self.listener), ("9901", self.admin), ("8089", self.keen)];
@@ -111,10 +112,10 @@ impl Ports {
     }
 }
 
-/// Sends a track call of source `writeKey` and waits until the mock of Keen has its event.
+/// Sends a track call of source `writeKey`, and waits until the mock of Keen has its event.
 ///
 /// # Panics
-/// The answer is not 200, or Keen does not get the event.
+/// Panics if the response is not 200, or if Keen does not get the event.
 pub async fn assert_delivers(port: u16, keen: &mock_keen::MockKeen) {
     let events = keen.events().len();
     let sent = reqwest::Client::new()
@@ -134,7 +135,7 @@ pub async fn assert_delivers(port: u16, keen: &mock_keen::MockKeen) {
 /// Starts an image registry on loopback, and returns its address.
 ///
 /// # Panics
-/// It does not start.
+/// Panics if it does not start.
 pub async fn start_registry(dir: &Path) -> (Background, String) {
     let port = free_port();
     let address = format!("127.0.0.1:{port}");
@@ -150,7 +151,7 @@ pub async fn start_registry(dir: &Path) -> (Background, String) {
 /// Waits until Envoy's admin interface reports that it is live.
 ///
 /// # Panics
-/// The process ends, or 60 s pass.
+/// Panics if the process ends, or after 60 s.
 pub async fn wait_until_live(process: &mut Background, admin_port: u16) {
     let client = reqwest::Client::new();
     let url = format!("http://127.0.0.1:{admin_port}/ready");
@@ -169,7 +170,7 @@ pub async fn wait_until_live(process: &mut Background, admin_port: u16) {
 /// Runs a command to its end.
 ///
 /// # Panics
-/// It cannot be started.
+/// Panics if the command cannot be started.
 #[must_use]
 pub fn run(command: &mut Command) -> Finished {
     let output = command.stdin(Stdio::null()).output();
@@ -177,7 +178,7 @@ pub fn run(command: &mut Command) -> Finished {
     Finished { shown: format!("{command:?}"), output }
 }
 
-/// A command that has ended.
+/// The output of a command that has ended.
 #[derive(Debug)]
 pub struct Finished {
     shown: String,
@@ -191,22 +192,22 @@ impl Finished {
         self.output.status.success()
     }
 
-    /// Standard output.
+    /// Returns standard output.
     #[must_use]
     pub fn stdout(&self) -> String {
         String::from_utf8_lossy(&self.output.stdout).into_owned()
     }
 
-    /// Standard output and standard error.
+    /// Returns standard output and standard error.
     #[must_use]
     pub fn all_output(&self) -> String {
         format!("{}{}", self.stdout(), String::from_utf8_lossy(&self.output.stderr))
     }
 
-    /// Standard output of a command that must succeed.
+    /// Returns standard output of a command that must succeed.
     ///
     /// # Panics
-    /// The exit code is not 0.
+    /// Panics if the exit code is not 0.
     #[track_caller]
     #[must_use]
     pub fn expect_success(self) -> String {
@@ -214,10 +215,10 @@ impl Finished {
         self.stdout()
     }
 
-    /// Standard output and standard error of a command that must fail.
+    /// Returns standard output and standard error of a command that must fail.
     ///
     /// # Panics
-    /// The exit code is 0.
+    /// Panics if the exit code is 0.
     #[track_caller]
     #[must_use]
     pub fn expect_failure(self) -> String {
@@ -226,8 +227,8 @@ impl Finished {
     }
 }
 
-/// A process in the background with its output in a file. It is killed when this value is dropped, and when the test
-/// process ends.
+/// A process in the background with its output in a file. It is killed when this value is dropped,
+/// and when the test process ends.
 #[derive(Debug)]
 pub struct Background {
     child: Child,
@@ -238,7 +239,7 @@ impl Background {
     /// Starts `command` with its output in `log`.
     ///
     /// # Panics
-    /// It cannot be started.
+    /// Panics if it cannot be started.
     #[must_use]
     pub fn start(command: &Command, log: &Path) -> Self {
         let out =
@@ -262,13 +263,13 @@ impl Background {
         Self { child, log: log.to_owned() }
     }
 
-    /// The process id.
+    /// Returns the process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The output so far.
+    /// Returns the output so far.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read(&self.log)
@@ -279,7 +280,7 @@ impl Background {
     /// Waits until something listens on a port of 127.0.0.1.
     ///
     /// # Panics
-    /// The process ends before that, or `limit` passes.
+    /// Panics if the process ends before that, or after `limit`.
     pub async fn listens(&mut self, port: u16, limit: Duration) {
         let deadline = Instant::now() + limit;
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -293,7 +294,7 @@ impl Background {
     /// Waits until the output contains `text`.
     ///
     /// # Panics
-    /// The process ends before that, or `limit` passes.
+    /// Panics if the process ends before that, or after `limit`.
     pub async fn logs(&mut self, text: &str, limit: Duration) {
         let deadline = Instant::now() + limit;
         while !self.log().contains(text) {
@@ -303,7 +304,7 @@ impl Background {
         }
     }
 
-    /// Sends SIGTERM and waits for the end; after 15 s SIGKILL.
+    /// Sends SIGTERM and waits for the end. After 15 s sends SIGKILL.
     pub fn terminate(&mut self) {
         if self.has_ended() {
             return;

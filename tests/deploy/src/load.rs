@@ -1,4 +1,4 @@
-//! Clients that call Segment's API all the time.
+//! Clients that send calls to Segment's API without a pause.
 
 use serde_json::json;
 use std::{
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 /// Half of the clients reuse their connections; the others open one for each call.
 const CLIENTS: usize = 8;
 
-/// Calls until it is stopped.
+/// Clients that run until they are stopped.
 #[derive(Debug)]
 pub struct Load {
     shared: Arc<Shared>,
@@ -55,7 +55,7 @@ impl Load {
         Self { shared, clients }
     }
 
-    /// The calls that have ended.
+    /// Returns the number of calls that have ended.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.shared.calls.load(Ordering::Relaxed)
@@ -64,7 +64,7 @@ impl Load {
     /// Waits until this many further calls have ended.
     ///
     /// # Panics
-    /// That takes more than a minute.
+    /// Panics after a minute.
     pub async fn further(&self, calls: u64) {
         let enough = self.calls() + calls;
         let start = Instant::now();
@@ -74,10 +74,10 @@ impl Load {
         }
     }
 
-    /// Ends the last calls and returns the number of all.
+    /// Ends the last calls, and returns the number of all calls.
     ///
     /// # Panics
-    /// A call failed.
+    /// Panics if a call has failed.
     pub async fn stop(self) -> u64 {
         self.shared.stopped.store(true, Ordering::Relaxed);
         for client in self.clients {

@@ -17,7 +17,7 @@ use std::{
 
 const BOOTSTRAP_LISTENERS: &str = "/static_resources/listeners";
 
-/// buildah with a storage of its own. It needs root, and neither a daemon nor a container runtime.
+/// buildah with its own storage. It needs root, but no daemon and no container runtime.
 struct Buildah {
     program: PathBuf,
     dir: PathBuf,
@@ -61,7 +61,7 @@ fn hex_sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The module in the place from which the Dockerfiles copy it.
+/// Puts the module where the Dockerfiles copy it from.
 fn wasm() -> Vec<u8> {
     let built = harness::root().join("target/keen_edge.wasm");
     assert_eq!(fs::canonicalize(harness::wasm_path().unwrap()).unwrap(), built, "KEEN_EDGE_WASM");
@@ -96,7 +96,7 @@ fn container_configurations_pass_envoy_and_keen_edge_check() {
     }
 }
 
-/// The command that the test runs, in the files that show it.
+/// The files show the command that the test runs.
 #[test]
 fn documents_show_the_commands_of_the_tests() {
     let filter =
@@ -144,7 +144,7 @@ async fn filter_image_is_reproducible_and_comes_back_from_a_registry() {
         run(Command::new(&crane).args(["manifest", "--insecure", &image])).expect_success();
     let manifest: Value = serde_json::from_str(&manifest).unwrap();
     let layers = manifest["layers"].as_array().unwrap();
-    // What the fetchers of Envoy Gateway and Istio require of the compat layout.
+    // Envoy Gateway and Istio require this of the compat layout.
     assert_eq!(layers.len(), 1, "{manifest:#}");
     assert_eq!(layers[0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
 
@@ -156,8 +156,8 @@ async fn filter_image_is_reproducible_and_comes_back_from_a_registry() {
     assert_eq!(hex_sha256(&pulled), hex_sha256(&wasm));
 }
 
-/// Puts this machine's Envoy and what `keen-edge-drain` needs into an image, in place of the official one, which a test
-/// cannot count on being able to pull.
+/// Builds an image with this machine's Envoy and the tools of `keen-edge-drain`. It replaces the
+/// official image, which a test may be unable to pull.
 fn build_envoy_image(buildah: &Buildah) -> String {
     let context = buildah.dir.join("envoy-image");
     let rootfs = context.join("rootfs");
@@ -200,7 +200,8 @@ fn build_keen_edge_image(buildah: &Buildah) -> String {
     ])
 }
 
-/// The image's configuration for a test: the shipped one with free ports, and the mock of Keen without TLS.
+/// Returns the image's configuration for a test: the shipped one, with free ports and the mock of
+/// Keen without TLS.
 fn local_configuration(ports: Ports, probes: u16) -> String {
     let mut bootstrap = harness::yaml(&read("deploy/container/envoy.yaml"));
     let listeners = bootstrap.pointer_mut(BOOTSTRAP_LISTENERS).unwrap();
@@ -220,7 +221,7 @@ fn local_configuration(ports: Ports, probes: u16) -> String {
     format!("{bootstrap:#}")
 }
 
-/// The user id of the descendant of a process with this name.
+/// Returns the user id of a descendant of a process, by the name of the descendant.
 fn user_of(ancestor: u32, name: &str) -> Option<u32> {
     let status = |pid: u32| fs::read_to_string(format!("/proc/{pid}/status")).ok();
     let field = |status: &str, field: &str| {
@@ -287,17 +288,18 @@ async fn envoy_image_is_reproducible_delivers_an_event_and_drains() {
     // The key comes from the mounted file.
     assert_eq!(keen.calls()[0].header("authorization"), Some(WRITE_KEY));
 
-    // As this user Envoy can write nowhere in the container's file system, as in a read-only one.
+    // As this user Envoy cannot write to the container's file system, which is therefore like a
+    // read-only one.
     assert_eq!(user_of(envoy.pid(), "envoy"), Some(10001));
 
-    // What kubelet and Prometheus ask.
+    // The requests of kubelet and Prometheus.
     let client = reqwest::Client::new();
     let get = async |path: &str| {
         let answer = client.get(format!("http://127.0.0.1:{probes}{path}")).send().await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     };
     assert_eq!(get("/ready").await.0, 200);
-    // The filter reports its counters when its timer runs.
+    // The filter reports its counters on its tick.
     let deadline = Instant::now() + Duration::from_secs(15);
     while !get("/stats/prometheus").await.1.contains("\nkeen_edge_events_delivered") {
         assert!(Instant::now() < deadline, "{:?}", get("/stats/prometheus").await);
@@ -309,7 +311,7 @@ async fn envoy_image_is_reproducible_delivers_an_event_and_drains() {
     let stop = client.post(format!("http://127.0.0.1:{probes}/ready")).send().await.unwrap();
     assert_eq!(stop.status().as_u16(), 404);
 
-    // The preStop hook.
+    // Runs the preStop hook.
     let drain = ["/usr/local/bin/keen-edge-drain", "--keep-running", "--notice", "0", "--admin"];
     let admin = format!("127.0.0.1:{}", ports.admin);
     let mut drain = inside(&[&drain[..], &[admin.as_str()]].concat());
@@ -319,7 +321,7 @@ async fn envoy_image_is_reproducible_delivers_an_event_and_drains() {
     envoy.terminate();
 }
 
-/// Reads a Compose file with the library of Docker Compose.
+/// Reads a Compose file with Docker Compose's own library.
 fn compose(file: &Path) -> deploy::Finished {
     run(Command::new(tool("compose-check")).arg(file))
 }
@@ -339,7 +341,7 @@ fn compose_file_is_valid_and_names_files_that_exist() {
     let secret = project["secrets"]["keen_write_key"]["file"].as_str().unwrap();
     let secret = Path::new(secret).strip_prefix(harness::root()).unwrap();
     assert!(ignored.lines().any(|line| line == format!("/{}", secret.display())), "{ignored}");
-    // The ports that the image's configuration listens on.
+    // The image's configuration listens on these ports.
     let text = read("deploy/container/envoy.yaml");
     for port in service["ports"].as_array().unwrap() {
         let listens = format!("address: 0.0.0.0, port_value: {}", port["target"]);

@@ -10,13 +10,13 @@ fn json(path: &Path) -> Value {
     serde_json::from_slice(&text).unwrap()
 }
 
-/// The path of a blob of an OCI layout.
+/// Returns the path of a blob of an OCI layout.
 fn blob(layout: &Path, descriptor: &Value) -> std::path::PathBuf {
     let digest = descriptor["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
     layout.join("blobs/sha256").join(digest)
 }
 
-/// The version of a package in `Cargo.lock`.
+/// Returns the version of a package in `Cargo.lock`.
 fn locked_version(name: &str) -> String {
     let lock = read("Cargo.lock");
     let package =
@@ -66,7 +66,7 @@ async fn release_has_the_filter_its_image_chart_schema_and_sbom() {
     let _ = run(Command::new("tar").arg("xzf").arg(layer).arg("-C").arg(&dir)).expect_success();
     assert_eq!(Sha256::digest(fs::read(dir.join("plugin.wasm")).unwrap()), Sha256::digest(&wasm));
 
-    // A registry takes the layout and the chart, and gives the chart back. It renders.
+    // A registry accepts the layout and the chart, and returns the chart. The chart renders.
     let (_registry, address) = start_registry(&dir).await;
     let crane = |args: &[&str]| run(Command::new(tool("crane")).args(args)).expect_success();
     let image = format!("{address}/keen-edge-filter:{version}");
@@ -87,7 +87,8 @@ async fn release_has_the_filter_its_image_chart_schema_and_sbom() {
     let rendered = helm(&["template", "edge", &chart, "-f", &values.to_string_lossy()]);
     assert!(rendered.contains("kind: Deployment"));
 
-    // The SBOM has what is compiled into the module, in the versions of Cargo.lock, and no crate of the tests.
+    // The SBOM lists the crates in the module, in the versions of Cargo.lock, and no crate of the
+    // tests.
     let sbom = json(&dist.join("keen_edge.cdx.json"));
     assert_eq!(sbom["bomFormat"], "CycloneDX");
     assert!(!sbom.to_string().contains(&*harness::root().to_string_lossy()));

@@ -1,4 +1,4 @@
-//! `scripts/drain.sh` stops Envoy as docs/operating.md says, under load.
+//! `scripts/drain.sh` stops Envoy under load, as docs/operating.md describes.
 
 use deploy::document::commands;
 use deploy::envoy::{Envoy, until, with_local_addresses};
@@ -22,7 +22,7 @@ async fn envoy(name: &str, keen: &MockKeen, change: impl FnOnce(String) -> Strin
     envoy
 }
 
-/// Runs a shell command of this repository, and returns its exit code and its messages.
+/// Runs a shell command of this repository. Returns its exit code and its messages.
 async fn shell(command: &str) -> (i32, String) {
     let mut bash = tokio::process::Command::new("bash");
     bash.args(["-e", "-c", command]).current_dir(harness::root()).stdin(Stdio::null());
@@ -40,7 +40,8 @@ async fn ended(envoy: &mut Envoy) {
     until("Envoy has ended", async || envoy.has_ended().then_some(())).await;
 }
 
-/// A load balancer: new connections go to `first` while its health check succeeds, then to `second`.
+/// A load balancer: new connections go to `first` while its health check succeeds, then to
+/// `second`.
 async fn balancer(first: &Envoy, second: &Envoy) -> SocketAddr {
     let (a, b) = (first.listener("segment").await, second.listener("segment").await);
     let healthy = Arc::new(AtomicBool::new(true));
@@ -70,7 +71,7 @@ async fn balancer(first: &Envoy, second: &Envoy) -> SocketAddr {
 #[tokio::test]
 async fn drain_under_load_fails_no_call() {
     let keen = MockKeen::start(Options::default()).await.unwrap();
-    // Keen is slow enough that requests wait all the time.
+    // Keen is slow enough that some requests always wait.
     keen.fault(Fault::delay(100).forever());
     let mut first = envoy("drain-first", &keen, |text| text).await;
     let second = envoy("drain-second", &keen, |text| text).await;
@@ -98,7 +99,8 @@ async fn drain_under_load_fails_no_call() {
     first.assert_filter_is_well();
 }
 
-/// Events that are acknowledged at once have no client that waits: the drain waits for their delivery.
+/// Events of calls that were answered at once have no waiting client. The drain waits for their
+/// delivery.
 #[tokio::test]
 async fn drain_with_accepted_events_waits_until_keen_has_them() {
     let keen = MockKeen::start(Options::default()).await.unwrap();
@@ -121,7 +123,7 @@ async fn drain_with_accepted_events_waits_until_keen_has_them() {
     assert_eq!(keen.events().len(), 20);
 }
 
-/// What cannot be delivered in time is reported, and Envoy stops all the same.
+/// The script reports what cannot be delivered in time, and Envoy stops anyway.
 #[tokio::test]
 async fn drain_at_its_timeout_reports_what_is_left() {
     let keen = MockKeen::start(Options::default()).await.unwrap();
@@ -155,7 +157,7 @@ async fn drain_with_an_idle_connection_ends_at_its_timeout_with_success() {
     ended(&mut envoy).await;
 }
 
-/// For a preStop hook: Kubernetes stops Envoy itself.
+/// A preStop hook needs this: Kubernetes stops Envoy itself.
 #[tokio::test]
 async fn drain_that_keeps_envoy_running_leaves_it_draining() {
     let keen = MockKeen::start(Options::default()).await.unwrap();

@@ -1,4 +1,5 @@
-//! Configuration from files that Envoy reads again: ECDS and LDS. The commands are those of docs/operating.md.
+//! Configuration from files that Envoy reads again: ECDS and LDS. Runs the commands of
+//! docs/operating.md.
 
 use deploy::document::commands;
 use deploy::envoy::{Envoy, PATIENCE, move_into_place, until, with_local_addresses};
@@ -10,8 +11,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::{fs, process::Command, process::Stdio, time::Duration};
 
-/// How a file of `deploy/` lets Envoy read a part of its configuration from a file.
-struct Way {
+/// A file of `deploy/` with which Envoy reads a part of its configuration from another file.
+struct Discovery {
     bootstrap: &'static str,
     resource: &'static str,
     /// The directory of the resource on a production machine.
@@ -19,11 +20,12 @@ struct Way {
     /// The names of Envoy's counters.
     applied: &'static str,
     rejected: &'static str,
-    /// The status of a call with an unknown key on a connection that was open before such calls became a 400.
+    /// The status of a call with an unknown key, on a connection that was opened before such calls
+    /// were answered 400.
     open_connection_after_edit: u16,
 }
 
-const ECDS: Way = Way {
+const ECDS: Discovery = Discovery {
     bootstrap: "deploy/ecds/envoy.yaml",
     resource: "deploy/ecds/filter/keen_edge.yaml",
     directory: "/etc/envoy/filter",
@@ -32,7 +34,7 @@ const ECDS: Way = Way {
     open_connection_after_edit: 400,
 };
 
-const LDS: Way = Way {
+const LDS: Discovery = Discovery {
     bootstrap: "deploy/lds/envoy.yaml",
     resource: "deploy/lds/listeners/segment.yaml",
     directory: "/etc/envoy/listeners",
@@ -50,22 +52,26 @@ struct TestEnv {
 }
 
 impl TestEnv {
-    /// Starts Envoy with the files of `deploy/`, of which `change` changes the resource.
-    async fn start(name: &str, way: &Way, change: impl FnOnce(String) -> String) -> Self {
+    /// Starts Envoy with the files of `deploy/`. `change` changes the resource.
+    async fn start(
+        name: &str,
+        discovery: &Discovery,
+        change: impl FnOnce(String) -> String,
+    ) -> Self {
         let dir = fresh_dir(name);
         let keen = MockKeen::start(Options::default()).await.unwrap();
         let watched = dir.join("watched");
         fs::create_dir(&watched).unwrap();
-        let resource = watched.join(Path::new(way.resource).file_name().unwrap());
-        let mut text = with_local_addresses(&read(way.resource), keen.addr());
-        if way.bootstrap == LDS.bootstrap {
-            // A listener with another port is another listener to Envoy: it keeps one on port 0 and updates it.
+        let resource = watched.join(Path::new(discovery.resource).file_name().unwrap());
+        let mut text = with_local_addresses(&read(discovery.resource), keen.addr());
+        if discovery.bootstrap == LDS.bootstrap {
+            // For Envoy a listener with another port is another listener. It updates one on port 0.
             let port = format!("port_value: {}", deploy::free_port());
             text = text.replacen("port_value: 0", &port, 1);
         }
         fs::write(&resource, change(text)).unwrap();
-        let bootstrap = with_local_addresses(&read(way.bootstrap), keen.addr())
-            .replace(way.directory, &watched.to_string_lossy());
+        let bootstrap = with_local_addresses(&read(discovery.bootstrap), keen.addr())
+            .replace(discovery.directory, &watched.to_string_lossy());
         let envoy = Envoy::start(&dir, &bootstrap).await;
         let addr = envoy.listener("segment").await;
         Self { envoy, keen, addr, dir, resource }
@@ -75,12 +81,12 @@ impl TestEnv {
         fs::read_to_string(&self.resource).unwrap()
     }
 
-    /// The status of a track call on a new connection.
+    /// Returns the status of a track call on a new connection.
     async fn track(&self, key: &str, event: &str) -> u16 {
         self.track_with(&reqwest::Client::new(), key, event).await
     }
 
-    /// The status of a track call of this client, which keeps its connection.
+    /// Returns the status of a track call of this client, which keeps its connection.
     async fn track_with(&self, client: &reqwest::Client, key: &str, event: &str) -> u16 {
         let body = format!(r#"{{"userId": "u", "event": "{event}"}}"#);
         let url = format!("http://{}/v1/track", self.addr);
@@ -88,7 +94,7 @@ impl TestEnv {
         call.send().await.map_or(0, |response| response.status().as_u16())
     }
 
-    /// Waits until all workers refuse a write key that is not configured.
+    /// Waits until all workers reject a write key that is not configured.
     async fn in_force(&self) {
         until("the new configuration is in force", async || {
             for _ in 0..8 {
@@ -124,8 +130,8 @@ impl TestEnv {
     }
 }
 
-/// The directory of the program `keen-edge`, which is built if need be: with the features of `make test`, whose build is
-/// used again.
+/// Returns the directory of the program `keen-edge`. Builds it if needed, with the features of
+/// `make test`, so that its build is reused.
 fn keen_edge() -> PathBuf {
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--quiet", "--workspace", "--bin", "keen-edge"]);
@@ -139,8 +145,8 @@ fn keen_edge() -> PathBuf {
 const REJECT_UNKNOWN: &str = "s/unknownSource: accept/unknownSource: reject/";
 const WRONG_PROJECT: &str = "s/5181bcd23843312d87000000/5181bcd2/";
 
-async fn an_edit_takes_effect_without_a_failed_call(name: &str, way: &Way) {
-    let env = TestEnv::start(name, way, |text| text).await;
+async fn edit_takes_effect_without_a_failed_call(name: &str, discovery: &Discovery) {
+    let env = TestEnv::start(name, discovery, |text| text).await;
     let load = Load::start(env.addr);
     load.further(50).await;
     assert_eq!(env.track("unknown", "x").await, 200);
@@ -150,18 +156,21 @@ async fn an_edit_takes_effect_without_a_failed_call(name: &str, way: &Way) {
     let (succeeded, output) = env.edit_as_documented(REJECT_UNKNOWN).await;
     assert!(succeeded, "{output}");
     env.in_force().await;
-    assert_eq!(env.track_with(&connected, "unknown", "x").await, way.open_connection_after_edit);
+    assert_eq!(
+        env.track_with(&connected, "unknown", "x").await,
+        discovery.open_connection_after_edit
+    );
     load.further(200).await;
 
     // The check names the mistake, and the file is not replaced.
     let (succeeded, output) = env.edit_as_documented(WRONG_PROJECT).await;
     assert!(!succeeded && output.contains("/projectId"), "{output}");
-    // Replaced all the same, Envoy rejects it.
+    // If the file is replaced anyway, Envoy rejects it.
     let good = env.text();
-    let rejected = env.envoy.stat(way.rejected).await;
+    let rejected = env.envoy.stat(discovery.rejected).await;
     move_into_place(&env.resource, &good.replace("5181bcd23843312d87000000", "5181bcd2"));
     until("Envoy rejects the configuration", async || {
-        (env.envoy.stat(way.rejected).await > rejected).then_some(())
+        (env.envoy.stat(discovery.rejected).await > rejected).then_some(())
     })
     .await;
     let reason = "/sources/writ…/projectId: must be 24 hexadecimal characters, found 8";
@@ -169,11 +178,11 @@ async fn an_edit_takes_effect_without_a_failed_call(name: &str, way: &Way) {
     load.further(200).await;
     assert_eq!(env.track("unknown", "x").await, 400, "the old configuration is in force");
 
-    // A correct one after it takes effect.
-    let applied = env.envoy.stat(way.applied).await;
+    // A correct file takes effect afterwards.
+    let applied = env.envoy.stat(discovery.applied).await;
     move_into_place(&env.resource, &good.replace("name: example", "name: renamed"));
     until("Envoy applies the configuration", async || {
-        (env.envoy.stat(way.applied).await > applied).then_some(())
+        (env.envoy.stat(discovery.applied).await > applied).then_some(())
     })
     .await;
     load.further(200).await;
@@ -187,12 +196,12 @@ async fn an_edit_takes_effect_without_a_failed_call(name: &str, way: &Way) {
 
 #[tokio::test]
 async fn ecds_edit_under_load_takes_effect_without_a_failed_call() {
-    an_edit_takes_effect_without_a_failed_call("ecds-edit", &ECDS).await;
+    edit_takes_effect_without_a_failed_call("ecds-edit", &ECDS).await;
 }
 
 #[tokio::test]
 async fn lds_edit_under_load_takes_effect_without_a_failed_call() {
-    an_edit_takes_effect_without_a_failed_call("lds-edit", &LDS).await;
+    edit_takes_effect_without_a_failed_call("lds-edit", &LDS).await;
 }
 
 /// Kubernetes replaces the link `..data` when a ConfigMap changes; the file itself is never moved.
@@ -220,7 +229,8 @@ async fn ecds_file_of_a_configmap_takes_effect_when_the_link_is_replaced() {
     env.envoy.assert_filter_is_well();
 }
 
-/// With ECDS, Envoy starts although the filter rejects its configuration, and answers 500 until there is a correct one.
+/// With ECDS, Envoy starts although the filter rejects its configuration, and answers 500 until
+/// there is a correct one.
 #[tokio::test]
 async fn ecds_file_that_is_wrong_at_start_answers_500_until_it_is_corrected() {
     let wrong = |text: String| text.replace("5181bcd23843312d87000000", "5181bcd2");
@@ -238,7 +248,7 @@ async fn ecds_file_that_is_wrong_at_start_answers_500_until_it_is_corrected() {
     env.envoy.assert_filter_is_well();
 }
 
-/// With LDS, Envoy starts without the listener: clients are refused until there is a correct one.
+/// With LDS, Envoy starts without the listener. Clients are refused until there is a correct file.
 #[tokio::test]
 async fn lds_file_that_is_wrong_at_start_refuses_connections_until_it_is_corrected() {
     let dir = fresh_dir("lds-wrong");
@@ -259,7 +269,7 @@ async fn lds_file_that_is_wrong_at_start_refuses_connections_until_it_is_correct
     assert_eq!(track(addr).await, 200);
 }
 
-/// A new module is a new file with a new name, entered in the configuration.
+/// A new module is a new file with a new name. The configuration then has the new name.
 #[tokio::test]
 async fn ecds_new_module_takes_effect_without_a_failed_call() {
     let env = TestEnv::start("ecds-module", &ECDS, |text| text).await;
@@ -267,7 +277,8 @@ async fn ecds_new_module_takes_effect_without_a_failed_call() {
     load.further(50).await;
     let old = harness::wasm_path().unwrap();
     let mut module = fs::read(&old).unwrap();
-    // A custom section without content, so that the module has another checksum: id, size, length of its name, name.
+    // An empty custom section gives the module another checksum: id, size, length of its name,
+    // name.
     module.extend([0, 2, 1, b'x']);
     let new = env.dir.join("keen_edge-2.wasm");
     fs::write(&new, module).unwrap();
@@ -280,7 +291,7 @@ async fn ecds_new_module_takes_effect_without_a_failed_call() {
     env.envoy.assert_filter_is_well();
 }
 
-/// A server with one file, which is not there before `release`.
+/// A server with one file, which does not exist before `release`.
 struct FileServer {
     addr: SocketAddr,
     body: std::sync::Arc<std::sync::Mutex<Option<Vec<u8>>>>,
@@ -321,7 +332,7 @@ async fn remote(name: &str, server: &FileServer, sha256: &str) -> (Envoy, MockKe
     let address = format!("address: {}, port_value: {}", server.addr.ip(), server.addr.port());
     let text = with_local_addresses(&read("deploy/remote-code/envoy.yaml"), keen.addr())
         .replace(&"0".repeat(64), sha256)
-        // Less patience than in production.
+        // Waits less long than in production.
         .replace("num_retries: 10", "num_retries: 3")
         .replace("base_interval: 1s", "base_interval: 0.5s")
         .replace("address: artifacts.example.com, port_value: 80", &address);
@@ -355,7 +366,7 @@ async fn remote_code_is_fetched_and_delivers_an_event() {
     envoy.assert_filter_is_well();
 }
 
-/// The module is taken when the server has it. Until then no call passes without the filter.
+/// Envoy loads the module when the server has it. Until then no call passes without the filter.
 #[tokio::test]
 async fn remote_code_that_is_late_is_fetched_later() {
     let module = fs::read(harness::wasm_path().unwrap()).unwrap();
@@ -371,7 +382,8 @@ async fn remote_code_that_is_late_is_fetched_later() {
     keen.wait_for_events(1, PATIENCE).await.unwrap();
 }
 
-/// Until Envoy gives up it does not listen; after that it answers 503. No call passes without the filter.
+/// Envoy does not listen until it stops trying; then it answers 503. No call passes without the
+/// filter.
 #[tokio::test]
 async fn remote_code_with_another_checksum_is_not_loaded() {
     let module = fs::read(harness::wasm_path().unwrap()).unwrap();

@@ -1,4 +1,5 @@
-//! `deploy/envoy-gateway` in a real Envoy Gateway, which runs without Kubernetes and starts Envoy itself.
+//! `deploy/envoy-gateway` in a real Envoy Gateway, which runs without Kubernetes and starts Envoy
+//! itself.
 //!
 //! Envoy Gateway's own ports are fixed, so everything runs in a network namespace.
 
@@ -12,15 +13,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// A network namespace with its own loopback, and a mount namespace whose root directory is this machine's with
-/// `/certs` and another `/etc/hosts`. Processes of it end with this value.
+/// A network namespace with its own loopback, and a mount namespace. The root directory is this
+/// machine's, with `/certs` and another `/etc/hosts`. Dropping the value ends the processes in it.
 struct Namespace {
     process: Background,
     is_root: bool,
 }
 
-/// Makes the root directory, with what Envoy Gateway has in Kubernetes only: the certificates in `/certs`, and its own
-/// address.
+/// Script that makes the root directory, with what Envoy Gateway only has in Kubernetes: the
+/// certificates in `/certs`, and its own address.
 const ENTER: &str = r#"
 set -e
 ip link set lo up
@@ -50,12 +51,12 @@ impl Namespace {
         }
         unshare.args(["bash", "-c", ENTER]);
         let mut process = Background::start(&unshare, &dir.join("namespace.log"));
-        // It needs root, or a kernel that lets users make namespaces, and iproute2's `ip`.
+        // Namespaces need root, or a kernel that lets users make them, and iproute2's `ip`.
         process.logs("ready", Duration::from_secs(30)).await;
         Self { process, is_root }
     }
 
-    /// A command that runs inside.
+    /// Returns a command that runs in the namespace.
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         if !self.is_root {
@@ -69,7 +70,7 @@ impl Namespace {
         command
     }
 
-    /// The status and the body of a request. The status is 0 if there is no response.
+    /// Returns the status and the body of a response. The status is 0 if there is none.
     fn curl(&self, arguments: &[&str]) -> (u16, String) {
         let mut command = self.command("curl");
         command.args(["--silent", "--max-time", "10", "--write-out", "\n%{http_code}"]);
@@ -82,10 +83,10 @@ impl Namespace {
 /// The registry of the test.
 const REGISTRY: &str = "127.0.0.1:5000";
 
-/// An EnvoyProxy of this machine instead of Kubernetes.
+/// The provider of an EnvoyProxy for this machine instead of Kubernetes.
 const HOST: &str = "    type: Host\n    host: {envoyVersion: 1.40.0}\n";
 
-/// The files with patches, with what differs on this machine.
+/// Returns the files with patches, changed for this machine.
 fn patch_policy() -> String {
     let gateway = read("deploy/envoy-gateway/gateway.yaml");
     let (before, rest) = gateway.split_once("    type: Kubernetes\n").expect("the provider");
@@ -98,14 +99,14 @@ fn patch_policy() -> String {
         .replace(&keen, "")
         .replace("address: api.keen.io, port_value: 443", "address: 127.0.0.1, port_value: 8089")
         .replace(WASM_PATH_IN_VOLUME, &harness::wasm_path().unwrap().to_string_lossy());
-    // The EnvoyProxy for Kubernetes is in force nowhere, but Envoy Gateway checks its fields. Without Kubernetes it takes
-    // the last EnvoyProxy of a file.
+    // The EnvoyProxy for Kubernetes has no effect here, but Envoy Gateway checks its fields.
+    // Without Kubernetes it uses the last EnvoyProxy of a file.
     let kubernetes = gateway.split("---\n").find(|document| document.contains("envoyDeployment:"));
     let kubernetes = kubernetes.expect("the EnvoyProxy").replace("  name: eg\n", "  name: other\n");
     format!("{kubernetes}---\n{before}{HOST}---\n{after}---\n{policies}")
 }
 
-/// The file without patches, with what differs on this machine: its registry and Keen.
+/// Returns the file without patches, changed for this machine: its registry and Keen.
 fn extension_policy() -> String {
     let text = read("deploy/envoy-gateway/extension-policy.yaml");
     let keen = "    - fqdn: {hostname: api.keen.io, port: 443}\n";
@@ -117,7 +118,7 @@ fn extension_policy() -> String {
         .replace(tls, "")
 }
 
-/// Pushes the image with the filter alone, as deploy/container/Dockerfile.filter makes it.
+/// Pushes the image with only the filter, as deploy/container/Dockerfile.filter makes it.
 fn push_filter(namespace: &Namespace, dir: &Path) {
     let files = dir.join("image");
     fs::create_dir(&files).unwrap();
@@ -135,7 +136,8 @@ fn push_filter(namespace: &Namespace, dir: &Path) {
     let _ = run(&mut crane).expect_success();
 }
 
-/// The secret `envoy`. In Kubernetes `certgen` makes it; without Kubernetes only the files.
+/// Creates the secret `envoy`. In Kubernetes `certgen` makes it; without Kubernetes only its files
+/// exist.
 fn secret(certificates: &Path) -> String {
     let file = |name: &str| {
         let base64 = run(Command::new("base64").args(["-w", "0"]).arg(certificates.join(name)));
@@ -150,7 +152,8 @@ fn secret(certificates: &Path) -> String {
     )
 }
 
-/// Envoy Gateway's own configuration: docs/deploying.md's setting, and a provider without Kubernetes.
+/// Returns Envoy Gateway's own configuration: the setting of docs/deploying.md, and a provider
+/// without Kubernetes.
 fn envoy_gateway_yaml(dir: &Path) -> String {
     let dir = dir.display();
     format!(
@@ -163,7 +166,7 @@ fn envoy_gateway_yaml(dir: &Path) -> String {
     )
 }
 
-/// The admin address that Envoy Gateway's Envoy wrote below `runtimeDir`.
+/// Returns the admin address that Envoy Gateway's Envoy wrote below `runtimeDir`.
 fn admin(dir: &Path) -> String {
     let runs = fs::read_dir(dir.join("run")).unwrap();
     let files = runs.map(|run| run.unwrap().path().join("admin-address.txt"));
@@ -180,14 +183,14 @@ struct Setup {
 }
 
 impl Setup {
-    /// `resources` gets the directory of the certificates.
+    /// Starts everything. `resources` gets the directory of the certificates.
     async fn start(name: &str, resources: impl FnOnce(&Path) -> String) -> Self {
         let envoy_gateway = tool("envoy-gateway");
         let dir = fresh_dir(name);
         for name in ["resources", "config", "state", "run", "data/envoy-versions/1.40.0/bin"] {
             fs::create_dir_all(dir.join(name)).unwrap();
         }
-        // Where func-e, which Envoy Gateway uses, looks for an Envoy before it downloads one.
+        // Envoy Gateway uses func-e, which looks for an Envoy here before it downloads one.
         let envoy = harness::envoy_path().unwrap();
         symlink(envoy, dir.join("data/envoy-versions/1.40.0/bin/envoy")).unwrap();
         fs::write(dir.join("envoy-gateway.yaml"), envoy_gateway_yaml(&dir)).unwrap();
@@ -210,13 +213,13 @@ impl Setup {
         fs::write(dir.join("resources/all.yaml"), resources(&certificates)).unwrap();
         let mut server = namespace.command(&envoy_gateway);
         server.args(["server", "--config-path"]).arg(dir.join("envoy-gateway.yaml"));
-        // An address without a server, so that nothing is downloaded.
+        // There is no server at this address, so nothing is downloaded.
         server.env("ENVOY_VERSIONS_URL", "http://127.0.0.1:9/envoy-versions.json");
         let server = Background::start(&server, &dir.join("envoy-gateway.log"));
         Self { dir, namespace, server, _others: [keen, registry] }
     }
 
-    /// Calls of the kinds that the limits are for, until Keen has their events.
+    /// Sends calls of the kinds that the limits are for, and waits until Keen has their events.
     async fn assert_delivers(&self) {
         let Self { dir, namespace, .. } = self;
         let track = ["--user", "writeKey:", "http://127.0.0.1:8888/v1/track", "--data"];
@@ -242,18 +245,18 @@ impl Setup {
         let batch =
             ["--user", "writeKey:", "http://127.0.0.1:8888/v1/batch", "--data-binary", &data];
         assert_eq!(namespace.curl(&batch).0, 200);
-        // HTTP/1.0 and an offer of TLS, which Envoy refuses by default.
+        // HTTP/1.0 and an offer of TLS. Envoy refuses both by default.
         let old = ["--http1.0", "--header", "Upgrade: TLS/1.2", "--header", "Connection: Upgrade"];
         assert_eq!(namespace.curl(&[&old[..1], &track[..], &[event]].concat()).0, 200);
         assert_eq!(namespace.curl(&[&old[1..], &track[..], &[event]].concat()).0, 200);
-        // Everything else goes to the routes.
+        // All other paths go to the routes.
         assert_eq!(
             namespace.curl(&["http://127.0.0.1:8888/other"]),
             (404, "Not found\n".to_owned())
         );
     }
 
-    /// The HTTP connection manager of the Gateway's listener, which must have the buffer limit.
+    /// Returns the HTTP connection manager of the Gateway's listener. Asserts its buffer limit.
     fn http_connection_manager(&self) -> Value {
         let url = format!("http://{}/config_dump", admin(&self.dir));
         let (_, dump) = self.namespace.curl(&[&url]);
@@ -279,7 +282,8 @@ async fn envoy_gateway_with_the_patch_policy_delivers_an_event() {
     assert!(!setup.server.log().contains("panicked"), "{}", setup.server.log());
 }
 
-/// Without patches the filter cannot hold the headers of a request: Envoy's buffer filter behind it does.
+/// Without patches the filter cannot hold the headers of a request. Envoy's buffer filter after it
+/// does.
 #[tokio::test]
 async fn envoy_gateway_with_the_extension_policy_alone_delivers_an_event() {
     let setup = Setup::start("envoy-gateway-extension", |certificates| {
@@ -295,7 +299,7 @@ async fn envoy_gateway_with_the_extension_policy_alone_delivers_an_event() {
     assert!(!setup.server.log().contains("panicked"), "{}", setup.server.log());
 }
 
-/// Envoy Gateway checks each field, also of what it does not use here.
+/// Envoy Gateway checks each field, even in files that it does not use here.
 #[tokio::test]
 async fn envoy_gateway_refuses_files_with_a_misspelt_field() {
     let wrong = patch_policy().replace("volumeMounts:", "volumeMount:");
@@ -303,7 +307,7 @@ async fn envoy_gateway_refuses_files_with_a_misspelt_field() {
     setup.server.logs("unknown field", PATIENCE).await;
 }
 
-/// The listener of the Gateway in a config dump.
+/// Returns the listener of the Gateway in a config dump.
 fn listener(dump: &Value) -> Value {
     let configs = dump["configs"].as_array().unwrap();
     let listeners = configs.iter().filter_map(|config| config["dynamic_listeners"].as_array());

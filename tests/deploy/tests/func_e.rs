@@ -1,4 +1,4 @@
-//! `func-e run -c envoy.yaml`, as README shows it.
+//! `func-e run -c envoy.yaml`, as the README shows it.
 
 use deploy::{
     Background, Ports, assert_delivers, fresh_dir, generated::read, run, tool, wait_until_live,
@@ -7,7 +7,7 @@ use mock_keen::{MockKeen, Options};
 use std::{fs, os::unix::fs::symlink, path::Path, process::Command, time::Duration};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// The version in `.envoy-version`, which func-e reads in the directory where it runs.
+/// Returns the version in `.envoy-version`, which func-e reads in the directory where it runs.
 fn pinned_version() -> String {
     read(".envoy-version").trim().to_owned()
 }
@@ -30,7 +30,8 @@ async fn serve_versions(json: String) -> String {
     format!("http://{addr}/envoy-versions.json")
 }
 
-/// A directory with what `func-e run -c envoy.yaml` finds in the root of the repository. The ports are free ones.
+/// Makes a directory with the files that `func-e run -c envoy.yaml` finds in the root of the
+/// repository. Ports are free ones.
 fn checkout(dir: &Path, ports: Ports) {
     fs::create_dir_all(dir.join("target")).unwrap();
     fs::write(dir.join("envoy.yaml"), ports.replace_in(&read("envoy.yaml"))).unwrap();
@@ -38,7 +39,7 @@ fn checkout(dir: &Path, ports: Ports) {
     symlink(harness::wasm_path().unwrap(), dir.join("target/keen_edge.wasm")).unwrap();
 }
 
-/// func-e with a home of its own, in which Envoy is already installed.
+/// Returns func-e with its own home, in which Envoy is already installed.
 fn func_e(dir: &Path, versions_url: &str) -> Command {
     let bin = dir.join("data/envoy-versions").join(pinned_version()).join("bin");
     fs::create_dir_all(&bin).unwrap();
@@ -79,7 +80,7 @@ async fn func_e_run_with_envoy_yaml_delivers_an_event() {
     wait_until_live(&mut func_e, ports.admin).await;
     assert_delivers(ports.listener, &keen).await;
 
-    // SIGTERM to func-e stops Envoy, too.
+    // SIGTERM to func-e also stops Envoy.
     func_e.terminate();
     let client = reqwest::Client::new();
     let ready = format!("http://127.0.0.1:{}/ready", ports.admin);
@@ -93,7 +94,7 @@ async fn func_e_which_prints_the_pinned_version() {
     fs::write(dir.join(".envoy-version"), pinned_version()).unwrap();
     let versions = serve_versions(versions_json()).await;
     let mut command = func_e(&dir, &versions);
-    // The server of this test runs on this thread's runtime, and func-e asks it.
+    // The server of this test runs on the runtime of this thread, and func-e sends requests to it.
     let found = tokio::task::spawn_blocking(move || run(command.arg("which"))).await.unwrap();
     let expected = format!("/data/envoy-versions/{}/bin/envoy", pinned_version());
     let found = found.expect_success();
@@ -101,7 +102,7 @@ async fn func_e_which_prints_the_pinned_version() {
 }
 
 #[test]
-fn pinned_version_is_the_one_that_the_tests_run() {
+fn pinned_version_equals_the_tested_version() {
     let version = run(Command::new(harness::envoy_path().unwrap()).arg("--version"));
     let version = version.expect_success();
     assert!(version.contains(&format!("/{}/", pinned_version())), "{version}");

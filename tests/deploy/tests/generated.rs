@@ -6,7 +6,7 @@ use deploy::generated::{
 };
 use deploy::{chart_schema, container_config};
 
-/// The first lines of a generated file.
+/// Returns the first lines of a generated file.
 fn header(what: &str, source: &str) -> String {
     let comment: String = what.lines().map(|line| format!("# {line}\n")).collect();
     format!("{comment}# Generated from {source}: {UPDATE}\n\n")
@@ -129,7 +129,8 @@ fn remote_code_bootstrap_is_envoy_yaml_with_the_module_on_a_server() {
     assert_up_to_date("deploy/remote-code/envoy.yaml", &text);
 }
 
-/// Replaces what is between `<mark>:start` and `<mark>:end` in a file, with the indentation of the first of these.
+/// Replaces the text between `<mark>:start` and `<mark>:end` in a file, with the indentation of the
+/// first of these.
 fn between_marks(text: &str, mark: &str, new: &str) -> String {
     let start = format!("# {mark}:start");
     let end = format!("# {mark}:end");
@@ -142,7 +143,7 @@ fn between_marks(text: &str, mark: &str, new: &str) -> String {
     format!("{before}{line}\n{}{last}{after}", indented(new, spaces))
 }
 
-/// Files around the filter and the cluster of `envoy.yaml`, which stand between marks.
+/// The files contain the filter and the cluster of `envoy.yaml` between marks.
 #[test]
 fn patches_of_istio_and_envoy_gateway_contain_the_filter_of_envoy_yaml() {
     for path in ["deploy/istio/envoyfilter.yaml", "deploy/envoy-gateway/keen-edge.yaml"] {

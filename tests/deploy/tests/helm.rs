@@ -1,4 +1,4 @@
-//! `deploy/helm/keen-edge`: the chart, its values and what it renders.
+//! `deploy/helm/keen-edge`: the chart, its values and the objects that it renders.
 
 use deploy::generated::read;
 use deploy::{
@@ -24,7 +24,7 @@ fn helm(dir: &Path, args: &[&str]) -> Finished {
     run(&mut command)
 }
 
-/// `helm template` with these values.
+/// Runs `helm template` with these values.
 fn template(dir: &Path, values: &Value) -> Finished {
     let file = dir.join("values.json");
     fs::write(&file, values.to_string()).unwrap();
@@ -35,7 +35,7 @@ fn example() -> Value {
     harness::yaml(&read(EXAMPLE))
 }
 
-/// Envoy's configuration in the rendered ConfigMap.
+/// Returns Envoy's configuration in the rendered ConfigMap.
 fn envoy_configuration(rendered: &str) -> String {
     let objects = kubernetes::documents(rendered);
     let map = kubernetes::object(&objects, "ConfigMap", "edge-keen-edge");
@@ -65,7 +65,7 @@ fn wrong_values_are_refused_by_name() {
         (source, "ipAddon", json!("yes"), "ipAddon"),
         (source, "ipAddOn", json!(true), "ipAddOn"),
         (source, "projectId", json!("123"), "projectId"),
-        // A Keen write key does not belong into the values.
+        // A Keen write key must not be in the values.
         (source, "writeKey", json!(WRITE_KEY), "writeKey"),
         (source, "secretKey", json!("../other"), "secretKey"),
         ("/filter", "delivery", json!({"holdMs": "7s"}), "holdMs"),
@@ -171,7 +171,7 @@ fn rendered_configuration_passes_envoy_and_keen_edge_check() {
     }
 }
 
-/// An Envoy cluster for `extraClusters`.
+/// Returns an Envoy cluster for `extraClusters`.
 fn cluster(name: &str, port: u16) -> Value {
     let address = json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
     let endpoint = json!({"endpoint": {"address": address}});
@@ -195,7 +195,7 @@ fn values_of_the_document_render_a_valid_configuration() {
     assert!(check.succeeded(), "{}", check.all_output());
 }
 
-/// Replaces the paths in the pod by those of this machine.
+/// Replaces the paths in the pod by paths on this machine.
 fn local_files(text: &str, keys: &Path) -> String {
     text.replace("/etc/envoy/keen_edge.wasm", &harness::wasm_path().unwrap().to_string_lossy())
         .replace("/etc/keen-edge/keys", &keys.to_string_lossy())

@@ -1,4 +1,5 @@
-//! `deploy/istio` with istioctl, and its patches, applied by Istio's own code, in a real Envoy.
+//! `deploy/istio`, checked with istioctl. Istio's own code applies its patches, and a real Envoy
+//! runs the result.
 
 use deploy::document::commands;
 use deploy::envoy::{Envoy, with_local_addresses};
@@ -13,13 +14,13 @@ use std::process::Command;
 
 const FILE: &str = "deploy/istio/envoyfilter.yaml";
 
-/// What `istioctl validate` prints, and whether it succeeds.
+/// Returns the output of `istioctl validate`, and whether it succeeds.
 fn validate(file: &Path) -> (bool, String) {
     let result = run(Command::new(tool("istioctl")).args(["validate", "-f"]).arg(file));
     (result.succeeded(), result.all_output())
 }
 
-/// The command of docs/deploying.md.
+/// Runs the command of docs/deploying.md.
 #[test]
 fn envoyfilter_is_valid_for_istioctl_and_has_no_unknown_field() {
     let commands = commands("docs/deploying.md", "## Istio");
@@ -30,7 +31,8 @@ fn envoyfilter_is_valid_for_istioctl_and_has_no_unknown_field() {
     let output = run(&mut bash);
     let text = output.all_output();
     assert!(output.succeeded(), "{text}");
-    // istioctl says of every EnvoyFilter that it depends on Istio's internals, and nothing else of this one.
+    // For every EnvoyFilter istioctl warns that it depends on Istio's internals. There is no other
+    // warning.
     let findings: Vec<_> = text.lines().filter(|line| line.trim().starts_with('*')).collect();
     let [finding] = findings[..] else { panic!("{text}") };
     assert!(finding.contains("exposes internal implementation details"), "{text}");
@@ -40,7 +42,7 @@ fn envoyfilter_is_valid_for_istioctl_and_has_no_unknown_field() {
     assert!(output.succeeded(), "{}", output.all_output());
 }
 
-/// The patch that mounts the module, in a Deployment such as the gateway's. It needs image volumes.
+/// The patch mounts the module in a Deployment like the gateway's. It needs image volumes.
 #[test]
 fn gateway_volume_is_a_valid_part_of_a_deployment() {
     let mut deployment = json!({
@@ -70,7 +72,8 @@ fn gateway_volume_is_a_valid_part_of_a_deployment() {
     assert_eq!(container["volumeMounts"][0]["mountPath"], directory.to_str().unwrap());
 }
 
-/// istioctl only warns of a mistake inside Envoy's own configuration, so the test above looks for the warning.
+/// istioctl only warns about a mistake in Envoy's own configuration, so the test above looks for
+/// the warning.
 #[test]
 fn envoyfilter_with_a_misspelt_field_is_reported_by_istioctl() {
     let file = fresh_dir("istio").join("wrong.yaml");
@@ -80,7 +83,7 @@ fn envoyfilter_with_a_misspelt_field_is_reported_by_istioctl() {
     assert!(output.contains("unknown field \"allow_on_header_stop\""), "{output}");
 }
 
-/// The limits that docs/deploying.md states: a WasmPlugin has no field for what the filter needs.
+/// A WasmPlugin has no field for what the filter needs, as docs/deploying.md says.
 #[test]
 fn wasm_plugin_cannot_let_the_filter_pause_at_the_headers() {
     let file = fresh_dir("istio-wasm-plugin").join("plugin.yaml");
@@ -100,7 +103,7 @@ fn wasm_plugin_cannot_let_the_filter_pause_at_the_headers() {
     }
 }
 
-/// Merges a patch into an object, as kubectl does for what is not a list.
+/// Merges a patch into an object, as kubectl does except for lists.
 fn merge(into: &mut Value, from: &Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
@@ -112,7 +115,7 @@ fn merge(into: &mut Value, from: &Value) {
     }
 }
 
-/// A gateway for the patches to apply to. What is not for Segment's API gets 404.
+/// A gateway to which the patches apply. All paths except those of Segment's API get 404.
 const GATEWAY: &str = r#"
 apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -132,17 +135,17 @@ spec:
     - directResponse: {status: 404, body: {string: "Not found\n"}}
 "#;
 
-/// What Istio's control plane sends to the gateway's Envoy with the EnvoyFilter.
+/// Returns what Istio's control plane sends to the gateway's Envoy with the EnvoyFilter.
 fn xds_of_istio(dir: &Path) -> Value {
     let gateway = dir.join("gateway.yaml");
     fs::write(&gateway, GATEWAY).unwrap();
     let mut istio = Command::new(tool("istio-config"));
     let output = run(istio.arg(gateway).arg(harness::root().join(FILE))).expect_success();
-    // Istio's log is before it.
+    // Istio writes its log before it.
     serde_json::from_str(output.lines().last().unwrap()).unwrap()
 }
 
-/// A bootstrap with these resources, which Envoy can run without a control plane.
+/// Returns a bootstrap with these resources, which Envoy can run without a control plane.
 fn bootstrap(mut xds: Value, keen: SocketAddr) -> Value {
     let listener = xds["listeners"][0].take();
     let mut listeners = json!([listener]);
@@ -153,7 +156,7 @@ fn bootstrap(mut xds: Value, keen: SocketAddr) -> Value {
     assert_eq!(manager["rds"]["route_config_name"], xds["routes"][0]["name"]);
     manager.remove("rds");
     manager.insert("route_config".to_owned(), xds["routes"][0].take());
-    // These are in Istio's own build of Envoy only.
+    // Only Istio's own build of Envoy has these.
     let of_istio = |filter: &Value| filter["name"].as_str().unwrap().starts_with("istio.");
     manager["http_filters"].as_array_mut().unwrap().retain(|filter| !of_istio(filter));
 

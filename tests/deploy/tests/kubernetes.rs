@@ -1,15 +1,16 @@
-//! `deploy/kubernetes`: what `kubectl apply -k` would apply, checked with the schemas of Kubernetes.
+//! `deploy/kubernetes`: the objects that `kubectl apply -k` would apply, checked with the schemas
+//! of Kubernetes.
 
 use deploy::{container_config::KEY_FILE, fresh_dir, generated::read, kubernetes, run, tool};
 use serde_json::Value;
 use std::{fs, path::Path, process::Command};
 
-/// The objects of a directory, as `kubectl kustomize` prints them.
+/// Returns the objects of a directory, as `kubectl kustomize` prints them.
 fn build(dir: &Path) -> String {
     run(Command::new(tool("kustomize")).arg("build").arg(dir)).expect_success()
 }
 
-/// The container keen-edge of a pod: an ordinary one, or a sidecar.
+/// Returns the container keen-edge of a pod: an ordinary container or a sidecar.
 fn keen_edge(pod: &Value) -> &Value {
     let containers =
         ["containers", "initContainers"].iter().filter_map(|kind| pod[kind].as_array());
@@ -17,7 +18,7 @@ fn keen_edge(pod: &Value) -> &Value {
     found.next().unwrap_or_else(|| panic!("no container keen-edge in {pod:#}"))
 }
 
-/// The directory in the container where the volume of a ConfigMap or a Secret is mounted.
+/// Returns the directory in the container where a ConfigMap or a Secret is mounted.
 fn mount<'a>(pod: &'a Value, source: &str, name: &str) -> &'a str {
     let volumes = pod["volumes"].as_array().unwrap();
     let names =
@@ -64,7 +65,7 @@ fn objects_fit_each_other_and_the_configuration_of_envoy() {
         let pod = &deployment["spec"]["template"]["spec"];
         let container = keen_edge(pod);
 
-        // Envoy reads the ConfigMap's file, and the key from where the file says.
+        // Envoy reads the file of the ConfigMap, and the key from the path in that file.
         let map = kubernetes::object(&objects, "ConfigMap", config);
         let envoy = map["data"]["envoy.yaml"].as_str().unwrap();
         assert_eq!(envoy, read(&format!("deploy/kubernetes/{name}/envoy.yaml")));
@@ -76,7 +77,7 @@ fn objects_fit_each_other_and_the_configuration_of_envoy() {
         assert!(KEY_FILE.starts_with(mount(pod, "secret", "keen-edge-keys")));
         assert!(envoy.contains(KEY_FILE));
 
-        // Probes ask ports that Envoy listens on.
+        // Envoy listens on the ports of the probes.
         let ports = container["ports"].as_array().unwrap();
         for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
             let handler =

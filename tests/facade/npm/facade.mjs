@@ -1,4 +1,4 @@
-// What Segment's facade reads in messages: one JSON object a line in, one a line out.
+// Prints how Segment's facade reads messages: one JSON object per line in, one per line out.
 //
 // node facade.mjs PACKAGE <messages >readings
 import { createRequire } from "node:module";

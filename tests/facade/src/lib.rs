@@ -1,16 +1,17 @@
-//! Segment's facade, the library by which its destinations read messages, run by Node.
+//! Runs Segment's facade in Node. Segment's destinations read messages with this library.
 
 use serde_json::Value;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// The facade that Segment's Keen integration was built on, and the one that analytics.js bundles today.
+/// The facade that Segment's Keen integration was built on, and the one that analytics.js bundles
+/// today.
 pub const PACKAGES: [&str; 2] = ["segmentio-facade", "@segment/facade"];
 
-/// What a package reads in each message.
+/// Returns how a package reads each message.
 ///
 /// # Panics
-/// Node or the package cannot be had, or the program failed; with what it said.
+/// Panics with the program's output if Node or the package is missing, or if the program fails.
 #[must_use]
 pub fn readings(package: &str, messages: &[String]) -> Vec<Value> {
     let script = harness::root().join("scripts/clients.sh");

@@ -37,11 +37,11 @@ pub fn yaml(text: &str) -> Value {
     serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}:\n{text}"))
 }
 
-/// The text of a variant of `envoy.yaml` under `deploy/`. `#@ LINE` in `insertions` names a line of `text`; what
-/// follows it is inserted before that line.
+/// Returns the text of a variant of `envoy.yaml` in `deploy/`. `#@ LINE` in `insertions` names a
+/// line of `text`; the lines after it are inserted before that line.
 ///
 /// # Panics
-/// `text` has no such line, or two of them.
+/// Panics if `text` has no such line, or two of them.
 #[must_use]
 pub fn with_insertions(text: &str, insertions: &str) -> String {
     let mut text = text.to_owned();
@@ -58,16 +58,17 @@ pub fn with_insertions(text: &str, insertions: &str) -> String {
 /// Reads `envoy.yaml`.
 ///
 /// # Panics
-/// It cannot be read.
+/// Panics if the file cannot be read.
 #[must_use]
 pub fn envoy_yaml() -> Value {
     read().unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The filter's configuration in `envoy.yaml`, to change and pass to [`crate::Builder::config`].
+/// Returns the filter's configuration in `envoy.yaml`, to change and pass to
+/// [`crate::Builder::config`].
 ///
 /// # Panics
-/// `envoy.yaml` cannot be read or has none.
+/// Panics if `envoy.yaml` cannot be read or has no filter.
 #[must_use]
 pub fn default_config() -> Value {
     let bootstrap = read().unwrap_or_else(|error| panic!("{error}"));
@@ -76,10 +77,11 @@ pub fn default_config() -> Value {
         .clone()
 }
 
-/// The listener's TLS `transport_socket`, which is a comment in `envoy.yaml`, with these PEM files.
+/// Returns the listener's TLS `transport_socket`, which is a comment in `envoy.yaml`, with these
+/// PEM files.
 ///
 /// # Panics
-/// `envoy.yaml` has no such comment.
+/// Panics if `envoy.yaml` has no such comment.
 #[must_use]
 pub fn downstream_tls(chain: &Path, key: &Path) -> Value {
     let text = std::fs::read_to_string(crate::root().join("envoy.yaml")).unwrap_or_default();
@@ -100,26 +102,26 @@ pub fn downstream_tls(chain: &Path, key: &Path) -> Value {
     socket
 }
 
-/// The filter's PluginConfig in a bootstrap, for [`crate::Builder::patch`].
+/// Returns the filter's PluginConfig in a bootstrap, for [`crate::Builder::patch`].
 ///
 /// # Panics
-/// The bootstrap has none.
+/// Panics if the bootstrap has none.
 pub fn keen_edge(bootstrap: &mut Value) -> &mut Value {
     at_mut(bootstrap, PLUGIN).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The routes, for [`crate::Builder::patch`].
+/// Returns the routes, for [`crate::Builder::patch`].
 ///
 /// # Panics
-/// The bootstrap has none.
+/// Panics if the bootstrap has none.
 pub fn routes(bootstrap: &mut Value) -> &mut Value {
     at_mut(bootstrap, ROUTES).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The listener's access loggers, for [`crate::Builder::patch`].
+/// Returns the listener's access loggers, for [`crate::Builder::patch`].
 ///
 /// # Panics
-/// The bootstrap has none.
+/// Panics if the bootstrap has none.
 pub fn access_logs(bootstrap: &mut Value) -> &mut Vec<Value> {
     let logs = at_mut(bootstrap, ACCESS_LOGS).unwrap_or_else(|error| panic!("{error}"));
     logs.as_array_mut().unwrap_or_else(|| panic!("envoy.yaml: {ACCESS_LOGS} is not a list"))

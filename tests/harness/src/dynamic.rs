@@ -63,7 +63,7 @@ impl Resource {
         Ok(resource)
     }
 
-    /// Replaces the filter's configuration in the file. `patch` changes the resource besides.
+    /// Replaces the filter's configuration in the file. `patch` also changes the resource.
     pub(crate) fn update(
         &self,
         config: &Value,

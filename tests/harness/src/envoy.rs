@@ -156,7 +156,7 @@ impl Builder {
     /// Starts Envoy and waits until it is ready.
     ///
     /// # Errors
-    /// Something is missing, or Envoy stopped. It stops if the filter rejects its configuration.
+    /// Something is missing, or Envoy stopped. Envoy stops if the filter rejects its configuration.
     pub async fn start(self) -> Result<Envoy, StartError> {
         let program = envoy_path().map_err(StartError::before_start)?;
         let files = Files::new()
@@ -271,7 +271,8 @@ impl Envoy {
         }
     }
 
-    /// Replaces the filter's configuration while Envoy runs. Envoy's metrics and log show the result.
+    /// Replaces the filter's configuration while Envoy runs. Envoy's metrics and log show the
+    /// result.
     ///
     /// # Errors
     /// Envoy was not started with [`Builder::from_file`], or the file cannot be written.
@@ -279,10 +280,10 @@ impl Envoy {
         self.update_patched(config, |_| {})
     }
 
-    /// The same, where `patch` also changes the listener or filter itself.
+    /// Like [`Envoy::update`]; `patch` also changes the listener or filter itself.
     ///
     /// # Errors
-    /// As those of [`Envoy::update`].
+    /// Returns the errors of [`Envoy::update`].
     pub fn update_patched(
         &self,
         config: &Value,
@@ -325,17 +326,17 @@ impl Envoy {
         Some(SocketAddr::new(address["address"].as_str()?.parse().ok()?, port))
     }
 
-    /// The body of `GET path` at the admin interface; empty if it does not respond.
+    /// Returns the body of `GET path` at the admin interface; empty if it does not respond.
     pub async fn admin(&self, path: &str) -> String {
         self.admin_request(Method::GET, path).await
     }
 
-    /// The body of `POST path` at the admin interface, such as `/drain_listeners?graceful`.
+    /// Returns the body of `POST path` at the admin interface, such as `/drain_listeners?graceful`.
     pub async fn admin_post(&self, path: &str) -> String {
         self.admin_request(Method::POST, path).await
     }
 
-    /// Counters and gauges by name; the filter's begin with `wasmcustom.keen_edge_`.
+    /// Returns counters and gauges by name. Those of the filter begin with `wasmcustom.keen_edge_`.
     pub async fn stats(&self) -> BTreeMap<String, u64> {
         self.admin("/stats")
             .await
@@ -347,16 +348,17 @@ impl Envoy {
             .collect()
     }
 
-    /// One counter or gauge; 0 if it does not exist. The filter's exist after their first use.
+    /// Returns one counter or gauge; 0 if it does not exist. Those of the filter exist after their
+    /// first use.
     pub async fn stat(&self, name: &str) -> u64 {
         self.stats().await.get(name).copied().unwrap_or(0)
     }
 
-    /// A metric of the filter, without `keen_edge_`: the sum over all label values, or over those with the given ones
-    /// (`error.InvalidEventError`).
+    /// Returns a metric of the filter, named without `keen_edge_`: the sum over all label values,
+    /// or over those with these labels (`error.InvalidEventError`).
     ///
     /// # Panics
-    /// The admin page does not answer.
+    /// Panics if the admin interface does not respond.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> u64 {
         let name = format!("wasmcustom.keen_edge_{name}");
         let stats = self.stats().await;
@@ -369,12 +371,13 @@ impl Envoy {
         found.map(|(_, value)| value).sum()
     }
 
-    /// A metric of the filter, summed over its labels: `events_delivered`, without the prefix.
+    /// Returns a metric of the filter, named without the prefix (`events_delivered`), summed over
+    /// its labels.
     pub async fn total(&self, metric: &str) -> u64 {
         total(&self.stats().await, metric)
     }
 
-    /// The numbers of events by their end.
+    /// Returns the number of events by their end.
     pub async fn event_totals(&self) -> EventTotals {
         let stats = self.stats().await;
         EventTotals {
@@ -410,7 +413,7 @@ impl Envoy {
     /// Asserts that the filter did not fail.
     ///
     /// # Panics
-    /// The log has lines about a failure.
+    /// Panics if the log has lines about a failure.
     #[track_caller]
     pub fn no_panic_in_log(&self) {
         let log = self.log();
@@ -476,7 +479,7 @@ impl Envoy {
     /// Sends SIGKILL and waits for the exit.
     pub fn kill(&self) {
         let mut child = self.child();
-        // Both do nothing if the process has stopped.
+        // Both calls do nothing if the process has stopped.
         let _ = child.kill();
         let _ = child.wait();
     }
@@ -526,7 +529,7 @@ impl Drop for Envoy {
     }
 }
 
-/// The files of one Envoy, in `target/tmp`. They stay there for debugging.
+/// The files of one Envoy, in `target/tmp`. They are kept for debugging.
 #[derive(Debug)]
 struct Files {
     config: PathBuf,
@@ -551,7 +554,8 @@ impl Files {
     }
 }
 
-/// Events by their end, from the filter's metrics. Each admitted event is pending or in exactly one of the others.
+/// Numbers of events by their end, from the filter's metrics. Each admitted event is pending or
+/// counted in exactly one of the ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventTotals {
     /// Admitted for delivery.
@@ -560,23 +564,23 @@ pub struct EventTotals {
     pub delivered: u64,
     /// Rejected by Keen for their content.
     pub rejected: u64,
-    /// Their callers got 503.
+    /// Their clients got 503.
     pub unconfirmed: u64,
-    /// Dropped without a caller to retry them.
+    /// Dropped without a client to retry them.
     pub dropped: u64,
-    /// Handed to the overflow queue.
+    /// Sent to the overflow queue.
     pub overflowed: u64,
 }
 
 impl EventTotals {
-    /// The events that have ended.
+    /// Returns the number of events that have ended.
     #[must_use]
     pub fn ended(&self) -> u64 {
         self.delivered + self.rejected + self.unconfirmed + self.dropped + self.overflowed
     }
 }
 
-/// Sums the stats of one metric: the name alone, or the name with labels.
+/// Sums the stats of one metric: the name alone, and the name with labels.
 fn total(stats: &BTreeMap<String, u64>, metric: &str) -> u64 {
     let name = format!("wasmcustom.keen_edge_{metric}");
     let labelled = format!("{name}.");

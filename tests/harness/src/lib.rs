@@ -1,7 +1,7 @@
 //! Starts a real Envoy with this repository's `envoy.yaml` and `target/keen_edge.wasm`.
 //!
-//! A test changes only what it needs: the address of Keen, the filter's configuration, parts of the file.
-//! Ports are free ones, so that any number of Envoys can run at the same time.
+//! A test changes only what it needs: the address of Keen, the filter's configuration, parts of the
+//! file. Ports are free ones, so that any number of Envoys can run at the same time.
 //!
 //! ```no_run
 //! # async fn example(keen: std::net::SocketAddr) -> Result<(), harness::StartError> {
@@ -31,7 +31,7 @@ use std::{
     sync::OnceLock,
 };
 
-/// The root of the repository.
+/// Returns the root of the repository.
 #[must_use]
 pub fn root() -> &'static Path {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
@@ -41,7 +41,7 @@ pub fn root() -> &'static Path {
     })
 }
 
-/// The path of Envoy, as `scripts/envoy.sh` prints it. `$ENVOY` has precedence.
+/// Returns the path of Envoy, as `scripts/envoy.sh` prints it. `$ENVOY` has precedence.
 ///
 /// # Errors
 /// The script's error message.
@@ -61,7 +61,8 @@ pub fn envoy_path() -> Result<PathBuf, String> {
         .clone()
 }
 
-/// The path of the module: `$KEEN_EDGE_WASM`, else `target/keen_edge.wasm` if it is newer than its source.
+/// Returns the path of the module: `$KEEN_EDGE_WASM`, else `target/keen_edge.wasm` if it is newer
+/// than its source.
 ///
 /// # Errors
 /// The module is missing or older than its source.

@@ -14,17 +14,17 @@ type Request = (Command, mpsc::Sender<io::Result<Child>>);
 
 /// Starts `program` with its output in `log`.
 ///
-/// It has its own process group, so that Ctrl-C reaches only the parent. With util-linux's `setpriv` the kernel
-/// kills the child when the parent exits: an Envoy in a `static` is never dropped, and a killed test run drops
-/// nothing.
+/// It has its own process group, so that Ctrl-C reaches only the parent. With util-linux's
+/// `setpriv` the kernel kills the child when the parent exits: an Envoy in a `static` is never
+/// dropped, and a killed test run drops nothing.
 ///
 /// # Errors
-/// The program cannot be started, or `log` not be written.
+/// The program cannot be started, or `log` cannot be written.
 pub fn spawn(program: &Path, args: &[String], log: &Path) -> io::Result<Child> {
     spawn_with_env(program, args, &[], log)
 }
 
-/// As [`spawn`], with these environment variables in addition.
+/// Like [`spawn`], with additional environment variables.
 pub(crate) fn spawn_with_env(
     program: &Path,
     args: &[String],
@@ -52,8 +52,8 @@ pub(crate) fn spawn_with_env(
 
 const SETPRIV: &str = "/usr/bin/setpriv";
 
-/// For the kernel a child's parent is the thread that started it, and each test has its own thread. So one thread
-/// that lives as long as the process starts all children.
+/// For the kernel a child's parent is the thread that started it, and each test has its own thread.
+/// So one thread that lives as long as the process starts all children.
 fn spawn_from_long_lived_thread(command: Command) -> io::Result<Child> {
     static SPAWNER: Mutex<Option<mpsc::Sender<Request>>> = Mutex::new(None);
     let (result, spawned) = mpsc::channel();

@@ -1,5 +1,5 @@
-// Command collector is the OpenTelemetry Collector with what the tracing test needs: it receives spans by OTLP over
-// HTTP and prints them.
+// Command collector is an OpenTelemetry Collector for the tracing test: it receives spans by OTLP over HTTP and
+// prints them.
 package main
 
 import (

@@ -1,4 +1,4 @@
-//! Starts a Prometheus and an OpenTelemetry Collector, and asks them.
+//! Starts a Prometheus and an OpenTelemetry Collector, and queries them.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-/// How long a program may take to start.
+/// Time limit for the start of a program.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// What `scripts/observability.sh what` prints. It installs the tool at first.
+/// Returns the output of `scripts/observability.sh what`, which installs the tool first.
 ///
 /// # Panics
-/// The script fails.
+/// Panics if the script fails.
 #[must_use]
 pub fn tool(what: &str) -> String {
     let script = harness::root().join("scripts/observability.sh");
@@ -24,10 +24,10 @@ pub fn tool(what: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A directory in `target/tmp` that is empty at first.
+/// Returns an empty directory in `target/tmp`.
 ///
 /// # Panics
-/// It cannot be made.
+/// Panics if the directory cannot be created.
 #[must_use]
 pub fn empty_dir(name: &str) -> PathBuf {
     let dir = harness::root().join(format!("target/tmp/{name}-{}", std::process::id()));
@@ -36,7 +36,7 @@ pub fn empty_dir(name: &str) -> PathBuf {
     dir
 }
 
-/// A program that runs until it is dropped.
+/// A running program. Dropping it stops the program.
 #[derive(Debug)]
 pub struct Program {
     child: Child,
@@ -47,7 +47,7 @@ impl Program {
     /// Starts `program` with its output in `dir`.
     ///
     /// # Panics
-    /// It cannot be started.
+    /// Panics if the program cannot be started.
     #[must_use]
     pub fn start(program: &Path, args: &[String], dir: &Path) -> Self {
         let log = dir.join("log");
@@ -56,7 +56,7 @@ impl Program {
         Self { child, log }
     }
 
-    /// What it has printed.
+    /// Returns the output so far.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read(&self.log)
@@ -67,7 +67,7 @@ impl Program {
     /// Waits until `find` finds something in the log.
     ///
     /// # Panics
-    /// The program ends, or prints nothing of the kind in a minute.
+    /// Panics if the program ends, or if nothing is found in a minute.
     pub async fn until_logged<T>(&mut self, find: impl Fn(&str) -> Option<T>) -> T {
         let start = Instant::now();
         loop {
@@ -101,10 +101,11 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts it with these targets, by the value of the label `instance`, and rules.
+    /// Starts Prometheus with these rules and targets. A target's key is the value of the label
+    /// `instance`.
     ///
     /// # Panics
-    /// It does not start.
+    /// Panics if Prometheus does not start.
     pub async fn start(targets: &[(&str, SocketAddr)], rules: &str) -> Self {
         let dir = empty_dir("prometheus");
         let targets: Vec<Value> = targets
@@ -147,10 +148,10 @@ impl Prometheus {
         Self { _program: program, url, client: reqwest::Client::new() }
     }
 
-    /// The result of an instant query.
+    /// Returns the result of an instant query.
     ///
     /// # Panics
-    /// Prometheus does not answer, or refuses the query.
+    /// Panics if Prometheus does not answer or refuses the query.
     pub async fn query(&self, expr: &str) -> Vec<(Labels, f64)> {
         let request = self.client.post(format!("{}/api/v1/query", self.url));
         let request = request.header("content-type", "application/x-www-form-urlencoded");
@@ -173,10 +174,10 @@ impl Prometheus {
         series.collect()
     }
 
-    /// The result of a query with one series; 0 if there is none.
+    /// Returns the result of a query with one series; 0 if there is none.
     ///
     /// # Panics
-    /// As [`Self::query`], or there are several series.
+    /// Same errors as [`Self::query`]; also fails for several series.
     pub async fn value(&self, expr: &str) -> f64 {
         let series = self.query(expr).await;
         assert!(series.len() < 2, "{expr}: {series:?}");

@@ -1,6 +1,4 @@
-//! Checks of the dashboard and of the alert rules that need no Envoy.
-
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+//! Checks the dashboard and the alert rules without an Envoy.
 
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -23,9 +21,9 @@ fn alerts() -> Vec<Value> {
     rules["groups"][0]["rules"].as_array().unwrap().clone()
 }
 
-/// `UPDATE_DEPLOY=1` writes the JSON.
+/// With `UPDATE_DEPLOY=1` the test writes the JSON.
 #[test]
-fn dashboard_json_is_what_its_source_builds() {
+fn dashboard_json_equals_the_build_of_its_source() {
     let built = observability::tool("dashboard");
     if std::env::var_os("UPDATE_DEPLOY").is_some() {
         fs::write(harness::root().join(DASHBOARD), &built).unwrap();
@@ -36,7 +34,8 @@ fn dashboard_json_is_what_its_source_builds() {
     );
 }
 
-/// Each panel has its own place in the grid, an id, a description and a data source that the variable chooses.
+/// Each panel has its own place in the grid, an id, a description and a data source that the
+/// variable chooses.
 #[test]
 fn panels_do_not_overlap_and_are_described() {
     let dashboard = dashboard();
@@ -62,7 +61,7 @@ fn panels_do_not_overlap_and_are_described() {
     }
 }
 
-/// Every metric is on the dashboard.
+/// The dashboard uses every metric of docs/operating.md.
 #[test]
 fn each_metric_is_in_the_dashboard() {
     let operating = read("docs/operating.md");
@@ -91,7 +90,7 @@ fn alert_rules_pass_promtool() {
     }
 }
 
-/// The unit tests of an alert have a case in which it fires, and one in which it does not.
+/// For each alert the unit tests have a case in which it fires, and one in which it does not.
 #[test]
 fn each_alert_has_a_test_that_fires_and_one_that_does_not() {
     let tests = harness::yaml(&read("deploy/prometheus/alerts_test.yaml"));
@@ -121,9 +120,9 @@ fn each_runbook_is_a_heading_of_a_document() {
     }
 }
 
-/// docs/operating.md lists the alerts.
+/// docs/operating.md lists exactly these alerts.
 #[test]
-fn alerts_are_those_of_operating_md() {
+fn alerts_equal_the_list_in_operating_md() {
     let text = read("docs/operating.md");
     let listed: BTreeSet<&str> = text
         .lines()

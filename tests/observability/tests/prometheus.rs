@@ -1,7 +1,5 @@
-//! A Prometheus that scrapes real Envoys under load and failure is asked every query of the dashboard, and evaluates every
-//! alert rule.
-
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+//! A Prometheus scrapes real Envoys under load and failure. The test runs every query of the
+//! dashboard on it, and it evaluates every alert rule.
 
 use axum::Router;
 use axum::extract::State;
@@ -18,9 +16,9 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
-/// How long the failures last. Rates need a few scrapes.
+/// Duration of the failures. Rates need a few scrapes.
 const FAILURE: Duration = Duration::from_secs(25);
-/// Longer than the 30 s after which the filter asks a queue again that was empty.
+/// Longer than the 30 s between polls of an empty queue.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 const SHOP: &str = "5181bcd23843312d87000000";
@@ -28,7 +26,7 @@ const SHOP: &str = "5181bcd23843312d87000000";
 const UNPAID: &str = "5181bcd23843312d87000402";
 /// Keen answers 503.
 const BUSY: &str = "5181bcd23843312d87000503";
-/// Its cluster's port is closed.
+/// The port of its cluster is closed.
 const CLOSED: &str = "5181bcd23843312d87000000";
 
 // === Envoys ===
@@ -38,7 +36,7 @@ struct Edge {
     envoy: Envoy,
     keen: MockKeen,
     client: reqwest::Client,
-    /// The calls by status.
+    /// Number of calls by status.
     statuses: Mutex<BTreeMap<u16, u64>>,
 }
 
@@ -74,7 +72,7 @@ impl Edge {
         self.send("writeKey", "/v1/track", track(event)).await
     }
 
-    /// Sends without waiting for the answer.
+    /// Sends a call without waiting for the answer.
     fn spawn(self: &Arc<Self>, key: &'static str, path: &'static str, body: String) {
         let edge = Arc::clone(self);
         tokio::spawn(async move { edge.send(key, path, body).await });
@@ -93,7 +91,7 @@ async fn until(what: &str, condition: impl AsyncFn() -> bool) {
     }
 }
 
-/// The Envoy as shipped, with more sources.
+/// Starts an Envoy as shipped, with more sources.
 async fn shop() -> Arc<Edge> {
     let mut config = harness::default_config();
     let source = config["sources"]["writeKey"].clone();
@@ -128,7 +126,7 @@ fn endpoint(cluster: &str, addr: SocketAddr) -> Value {
     ]}]})
 }
 
-/// Room for three events.
+/// Starts an Envoy with room for three events.
 async fn small(intercept: &str) -> Arc<Edge> {
     let mut config = harness::default_config();
     config["intercept"] = json!(intercept);
@@ -138,7 +136,7 @@ async fn small(intercept: &str) -> Arc<Edge> {
     Edge::start(config, "", |_| {}).await
 }
 
-/// A Keen that needs 6 s.
+/// Makes Keen answer after 6 s.
 async fn slow() -> Arc<Edge> {
     let mut config = harness::default_config();
     config["keen"]["timeoutMs"] = json!(12_000);
@@ -229,7 +227,7 @@ async fn answer(
 
 // === load and failure ===
 
-/// Each kind of call twice a second.
+/// Sends each kind of call twice a second.
 async fn drive_shop(edge: Arc<Edge>) {
     edge.keen.fault(Fault::refuse_collection("bad", "InvalidEventError").forever());
     edge.keen.fault(Fault::status(402).project(UNPAID).forever());
@@ -278,7 +276,8 @@ async fn drive_slow(edge: Arc<Edge>) {
     }
 }
 
-/// The filter fails while an event is pending, twice: the counter of restarts must change between scrapes.
+/// Makes the filter fail twice while an event is pending. The counter of restarts must change
+/// between scrapes.
 async fn drive_failing(edge: Arc<Edge>) {
     for _ in 0..2 {
         edge.keen.fault(Fault::hang().forever());
@@ -298,7 +297,7 @@ async fn drive_failing(edge: Arc<Edge>) {
     }
 }
 
-/// Keen is down, then back, then down together with the queue.
+/// Keen fails, recovers, then fails together with the queue.
 async fn drive_overflow(edge: Arc<Edge>, queue: Queue) {
     edge.keen.fault(Fault::status(503).forever());
     for round in 0..20 {
@@ -306,7 +305,7 @@ async fn drive_overflow(edge: Arc<Edge>, queue: Queue) {
         assert_eq!(edge.track(event).await, 200);
     }
     sleep(Duration::from_secs(3)).await;
-    // A message that is left to the redrive policy.
+    // This message is left to the redrive policy.
     queue.0.lock().unwrap().messages.insert(0, json!("not written by keen-edge"));
     edge.keen.clear_faults();
     edge.keen.fault(Fault::refuse_collection("bad", "InvalidEventError").forever());
@@ -314,7 +313,7 @@ async fn drive_overflow(edge: Arc<Edge>, queue: Queue) {
     edge.keen.clear_faults();
     queue.set_down(true);
     edge.keen.fault(Fault::status(503).forever());
-    // The filter tries a queue that is down every 5 s.
+    // After a failure the filter tries the queue every 5 s.
     for _ in 0..12 {
         edge.spawn("writeKey", "/v1/track", track("not stored"));
         sleep(Duration::from_secs(1)).await;
@@ -325,7 +324,7 @@ async fn drive_overflow(edge: Arc<Edge>, queue: Queue) {
 
 /// A query of the dashboard.
 struct Query {
-    /// Its panel's title and its legend.
+    /// The title of its panel, and its legend.
     name: String,
     expr: String,
     /// The labels in the legend.
@@ -344,7 +343,7 @@ fn queries() -> Vec<Query> {
             let expr = target["expr"].as_str().unwrap();
             Query {
                 name: format!("{}/{legend}", panel["title"].as_str().unwrap()),
-                // As Grafana replaces them.
+                // Grafana replaces these variables in the same way.
                 expr: expr
                     .replace("$__rate_interval", "1m")
                     .replace("$__range", "5m")
@@ -356,8 +355,8 @@ fn queries() -> Vec<Query> {
     queries.collect()
 }
 
-/// The series that a query must have, by the values of its labels in the order of their names. Others are allowed where
-/// `...` ends the list.
+/// The expected series of a query, by the values of its labels in the order of their names. `...`
+/// at the end allows others.
 const SERIES: &[(&str, &[&str])] = &[
     ("Responses by status/{{code}}", &["200", "400", "429", "503"]),
     ("Messages by source/{{source}}", &["busy", "closed", "example", "unknown", "unpaid"]),
@@ -450,7 +449,7 @@ fn check(query: &Query, series: &[(Labels, f64)]) -> Result<(), String> {
     Ok(())
 }
 
-/// The rules as shipped, but for how long a condition has to hold.
+/// Returns the shipped rules, with shorter times for which a condition has to hold.
 fn rules() -> String {
     let text = fs::read_to_string(harness::root().join("deploy/prometheus/alerts.yaml")).unwrap();
     let lines = text.lines().map(|line| match line.trim_start().starts_with("for: ") {
@@ -465,7 +464,7 @@ fn alert_names(rules: &str) -> BTreeSet<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// The alerts that have fired until now.
+/// Returns the alerts that have fired until now.
 async fn fired(prometheus: &Prometheus) -> BTreeSet<String> {
     let query = "count by (alertname) (max_over_time(ALERTS{alertstate=\"firing\"}[10m]))";
     let series = prometheus.query(query).await.into_iter();
@@ -473,7 +472,7 @@ async fn fired(prometheus: &Prometheus) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_query_and_alert_has_the_right_answer() {
+async fn queries_and_alerts_under_load_and_failure_have_expected_results() {
     let (queue, queue_addr) = Queue::start().await;
     let (shop, small, mirror, slow) =
         (shop().await, small("respond").await, small("forward").await, slow().await);
@@ -494,7 +493,7 @@ async fn every_query_and_alert_has_the_right_answer() {
     let rules = rules();
     let prometheus = Prometheus::start(&targets, &rules).await;
 
-    // Healthy traffic: no alert.
+    // Under healthy traffic no alert fires.
     for round in 0..10 {
         for (name, edge) in edges {
             let wanted = if name == "mirror" { 404 } else { 200 };
@@ -510,14 +509,14 @@ async fn every_query_and_alert_has_the_right_answer() {
     let found: BTreeSet<_> = series.iter().map(|(labels, _)| labels["instance"].as_str()).collect();
     assert_eq!(found, INSTANCES.iter().copied().collect());
 
-    // Failures. A query about failures is asked right after them, since rates fall to 0 again.
+    // Each query about failures runs right after the failure, because rates fall to 0 again.
     let asked = queries();
     let (is_overflow, others): (Vec<_>, Vec<_>) = asked.into_iter().partition(|query| {
         ["Overflow queue", "Events to and from the queue", "Trouble with the queue"]
             .iter()
             .any(|at| query.name.starts_with(at))
     });
-    // Again for some seconds: a scrape may fail on a busy machine.
+    // Repeats the query for some seconds, because a scrape may fail on a busy machine.
     let ask = async |queries: Vec<Query>| {
         let mut errors = Vec::new();
         for _ in 0..10 {
@@ -550,7 +549,7 @@ async fn every_query_and_alert_has_the_right_answer() {
     );
     errors.extend(more);
 
-    // A filter whose restart fails cannot be made here; the unit test of its rule stands for it.
+    // A restart that fails cannot be provoked here. The unit test of the rule covers it.
     let mut wanted = alert_names(&rules);
     assert!(wanted.remove("KeenEdgeFilterFailed"));
     let fired = fired(&prometheus).await;
@@ -559,7 +558,7 @@ async fn every_query_and_alert_has_the_right_answer() {
     }
     assert!(errors.is_empty(), "{}", errors.join("\n"));
 
-    // The counters are those of the clients and of Keen.
+    // The counters equal those of the clients and of Keen.
     for (_, edge) in edges {
         edge.keen.clear_faults();
     }
@@ -585,7 +584,7 @@ async fn every_query_and_alert_has_the_right_answer() {
         }
         edge.envoy.no_panic_in_log();
     }
-    // And the alert ends with its cause.
+    // The alert ends when its cause has ended.
     assert_eq!(shop.send("unpaid", "/v1/track", track("paid")).await, 200);
     until("the destination is up", async || {
         let firing = "ALERTS{alertname=\"KeenEdgeDestinationDown\",alertstate=\"firing\"}";

@@ -1,6 +1,4 @@
-//! Spans of the edge in a real OpenTelemetry Collector, with `deploy/tracing`.
-
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+//! Spans of Envoy in a real OpenTelemetry Collector, with `deploy/tracing`.
 
 use harness::Envoy;
 use mock_keen::{Fault, MockKeen, Options};
@@ -11,7 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Envoy sends spans each 5 s.
+/// Envoy sends spans every 5 s.
 const PATIENCE: Duration = Duration::from_secs(30);
 const VARIANT: &str = "deploy/tracing/envoy-tracing.yaml";
 
@@ -31,7 +29,7 @@ fn tracing_variant_is_envoy_yaml_with_a_tracer_added() {
     assert!(found == expected, "{VARIANT} is out of date; run this test with UPDATE_DEPLOY=1");
 }
 
-/// `deploy/tracing/collector.yaml` on a free port.
+/// Returns `deploy/tracing/collector.yaml` with a free port.
 async fn collector() -> (Program, SocketAddr) {
     let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let config = read("deploy/tracing/collector.yaml");
@@ -46,7 +44,7 @@ async fn collector() -> (Program, SocketAddr) {
     (program, addr)
 }
 
-/// Envoy with the tracer of the variant. Each call has a span.
+/// Starts Envoy with the tracer of the variant. Each call has a span.
 async fn edge(keen: &MockKeen, collector: SocketAddr) -> Envoy {
     const HCM: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
     let variant = harness::yaml(&read(VARIANT));
@@ -65,7 +63,7 @@ async fn edge(keen: &MockKeen, collector: SocketAddr) -> Envoy {
     started.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The spans in the collector's output, each as its lines.
+/// Returns the spans in the collector's output, each as its lines.
 fn spans(log: &str) -> Vec<&str> {
     log.split("Span #").skip(1).collect()
 }
@@ -98,7 +96,7 @@ async fn each_call_has_a_span_and_callouts_have_none() {
         assert!(start.elapsed() < PATIENCE, "{}", program.log());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // Another interval: a span of a callout would have come by then.
+    // Waits for another interval, in which a span of a callout would have arrived.
     tokio::time::sleep(Duration::from_secs(6)).await;
     let log = program.log();
     let spans = spans(&log);

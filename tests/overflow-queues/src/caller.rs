@@ -9,24 +9,24 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
-/// A call with one event, whose property `id` is its message id.
+/// Returns a call with one event, whose property `id` is its message id.
 #[must_use]
 pub fn track(id: &str) -> String {
     json!({"event": "overflow", "userId": "u", "messageId": id, "properties": {"id": id}})
         .to_string()
 }
 
-/// Posts a call, and returns the status of its answer.
+/// Posts a call. Returns the status of the response.
 ///
 /// # Panics
-/// There is no answer.
+/// Panics if there is no response.
 pub async fn post(envoy: &Envoy, body: String) -> u16 {
     let request = reqwest::Client::new().post(envoy.url("/v1/track"));
     let request = request.basic_auth("writeKey", Some("")).body(body);
     request.send().await.unwrap_or_else(|error| panic!("{error}")).status().as_u16()
 }
 
-/// Callers that post one call after the other, each again until its answer is 200.
+/// Callers that post one call after the other, and retry each until the response is 200.
 #[derive(Debug, Default)]
 pub struct Callers {
     stop: Arc<AtomicBool>,
@@ -34,19 +34,19 @@ pub struct Callers {
     tasks: Vec<JoinHandle<()>>,
 }
 
-/// What callers have observed.
+/// Observations of callers.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
-    /// Ids of the events of calls with the answer 200.
+    /// Ids of the events of calls that were answered 200.
     pub acknowledged: Vec<String>,
-    /// Number of answers by status. 0: no answer.
+    /// Number of responses by status. 0: no response.
     pub statuses: BTreeMap<u16, u64>,
-    /// The longest time to an answer.
+    /// The longest time to a response.
     pub longest: Duration,
 }
 
 impl Callers {
-    /// Starts `count` callers, which pause for `pause` after each answer.
+    /// Starts `count` callers, which pause for `pause` after each response.
     #[must_use]
     pub fn start(addr: SocketAddr, count: usize, pause: Duration) -> Self {
         let mut callers = Self::default();
@@ -57,16 +57,16 @@ impl Callers {
         callers
     }
 
-    /// What they have observed so far.
+    /// Returns the observations so far.
     #[must_use]
     pub fn seen(&self) -> Seen {
         self.seen.lock().map(|seen| seen.clone()).unwrap_or_default()
     }
 
-    /// Stops them after the current calls, and returns what they have observed.
+    /// Stops the callers after their current calls. Returns their observations.
     ///
     /// # Panics
-    /// A caller does not end: its call never got the answer 200.
+    /// Panics if a call never gets the response 200.
     pub async fn stop(mut self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
         for task in self.tasks.drain(..) {

@@ -1,4 +1,4 @@
-//! ElasticMQ: a queue in SQS's protocol that stores messages in a file.
+//! ElasticMQ: a queue with SQS's protocol that stores messages in a file.
 
 use super::{Server, install, temporary};
 use serde_json::{Value, json};
@@ -17,10 +17,10 @@ pub struct ElasticMq {
 }
 
 impl ElasticMq {
-    /// Starts one with an empty store.
+    /// Starts an ElasticMQ with an empty store.
     ///
     /// # Panics
-    /// It does not start.
+    /// Panics if it does not start.
     pub async fn start(name: &str) -> Self {
         let jars = tokio::task::spawn_blocking(|| install("elasticmq")).await;
         let jars = jars.unwrap_or_else(|error| panic!("{error}")).join("jars");
@@ -35,10 +35,11 @@ impl ElasticMq {
     /// Starts it again after [`Self::kill`], with the messages of its store.
     ///
     /// # Panics
-    /// It does not start.
+    /// Panics if it does not start.
     pub async fn start_again(&self) {
         let (dir, port) = (self.dir.display(), self.addr.port());
-        // A message is on the disk before it is acknowledged. ElasticMQ's default is within 500 ms.
+        // Writes a message to the disk before it is acknowledged. By default ElasticMQ writes
+        // within 500 ms.
         let config = format!(
             "include classpath(\"application.conf\")\n\
              node-address {{ host = \"127.0.0.1\", port = {port} }}\n\
@@ -71,15 +72,15 @@ impl ElasticMq {
         }
     }
 
-    /// Ends it with SIGKILL.
+    /// Ends the process with SIGKILL.
     pub fn kill(&self) {
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Creates a queue. `attributes`: as of `CreateQueue`.
+    /// Creates a queue. `attributes`: those of `CreateQueue`.
     ///
     /// # Panics
-    /// It does not.
+    /// Panics if the queue is not created.
     pub async fn queue(&self, name: &str, attributes: Value) -> Queue {
         let mut queue = Queue { addr: self.addr, url: String::new() };
         let created =
@@ -92,9 +93,9 @@ impl ElasticMq {
 /// A queue of [`ElasticMq`].
 #[derive(Debug, Clone)]
 pub struct Queue {
-    /// Its address.
+    /// The address of ElasticMQ.
     pub addr: SocketAddr,
-    /// Its name for the protocol.
+    /// The name of the queue in the protocol.
     pub url: String,
 }
 
@@ -111,19 +112,19 @@ impl Queue {
         serde_json::from_str(&text).unwrap_or(Value::Null)
     }
 
-    /// Sets attributes, as of `SetQueueAttributes`.
+    /// Sets attributes as `SetQueueAttributes` does.
     ///
     /// # Panics
-    /// The queue refuses them.
+    /// Panics if the queue refuses them.
     pub async fn set_attributes(&self, attributes: Value) {
         self.call("SetQueueAttributes", json!({"QueueUrl": self.url, "Attributes": attributes}))
             .await;
     }
 
-    /// Number of its messages, those that are hidden included.
+    /// Returns the number of messages, hidden ones included.
     ///
     /// # Panics
-    /// The queue does not answer.
+    /// Panics if the queue does not answer.
     pub async fn messages(&self) -> usize {
         let request = json!({"QueueUrl": self.url, "AttributeNames": ["All"]});
         let reply = self.call("GetQueueAttributes", request).await;
@@ -137,14 +138,14 @@ impl Queue {
     /// Stores a message.
     ///
     /// # Panics
-    /// The queue does not take it.
+    /// Panics if the queue does not store it.
     pub async fn put(&self, body: &Value) {
         let request = json!({"QueueUrl": self.url, "MessageBody": body.to_string()});
         let reply = self.call("SendMessage", request).await;
         assert!(reply["MessageId"].is_string(), "{reply}");
     }
 
-    /// The queue's ARN, for a redrive policy.
+    /// Returns the queue's ARN, for a redrive policy.
     #[must_use]
     pub fn arn(&self) -> String {
         let name = self.url.rsplit('/').next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! An HTTP proxy before a queue that makes it fail.
+//! An HTTP proxy in front of a queue. It makes the queue fail.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -6,30 +6,30 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What the queue does.
+/// The behaviour of the queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum QueueFault {
-    /// All is well.
+    /// The queue works.
     #[default]
     None,
-    /// It answers after this long.
+    /// Answers after this long.
     Slow(Duration),
-    /// It refuses access: status 403.
+    /// Refuses access: status 403.
     Refuses,
-    /// It throttles: status 400 with SQS's error.
+    /// Throttles: status 400 with SQS's error.
     Throttles,
-    /// It answers 200 without a `MessageId`, and stores nothing.
+    /// Answers 200 without a `MessageId`, and stores nothing.
     WithoutId,
-    /// It closes each connection.
+    /// Closes each connection.
     IsAway,
-    /// It does what it is asked, and closes the connection before the reply.
+    /// Does what is asked, and closes the connection before the reply.
     LosesReply,
 }
 
-/// The proxy. It runs until the runtime of its test ends.
+/// A proxy. It runs until the runtime of its test ends.
 #[derive(Debug, Clone)]
 pub struct FaultProxy {
-    /// Its address.
+    /// The address of the proxy.
     pub addr: SocketAddr,
     target: SocketAddr,
     fault: Arc<Mutex<QueueFault>>,
@@ -43,10 +43,10 @@ struct Request {
 }
 
 impl FaultProxy {
-    /// Starts one.
+    /// Starts a proxy.
     ///
     /// # Panics
-    /// It does not start.
+    /// Panics if it does not start.
     pub async fn start(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.unwrap_or_else(|error| panic!("{error}"));
@@ -68,7 +68,7 @@ impl FaultProxy {
         }
     }
 
-    /// Number of `ReceiveMessage` requests so far.
+    /// Returns the number of `ReceiveMessage` requests so far.
     #[must_use]
     pub fn receives(&self) -> u64 {
         self.receives.lock().map_or(0, |receives| *receives)

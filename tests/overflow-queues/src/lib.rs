@@ -1,4 +1,5 @@
-//! An Envoy with the overflow queue, ElasticMQ and moto as the queue, and a proxy that makes the queue fail.
+//! An Envoy with the overflow queue, ElasticMQ and moto as queues, and a proxy that makes a queue
+//! fail.
 //!
 //! ElasticMQ stores messages in a file. moto checks signatures. `scripts/queues.sh` installs both.
 
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 /// The project of `envoy.yaml`.
 pub const PROJECT: &str = "5181bcd23843312d87000000";
 
-/// The filter's configuration: that of `envoy.yaml`, with this `overflow`.
+/// Returns the configuration of `envoy.yaml` with this `overflow`.
 #[must_use]
 pub fn config(queue_url: &str) -> Value {
     let mut config = harness::default_config();
@@ -31,9 +32,10 @@ pub fn config(queue_url: &str) -> Value {
     config
 }
 
-/// The cluster of `deploy/envoy-sqs.yaml`, with this address and without TLS.
+/// Returns the cluster of `deploy/envoy-sqs.yaml`, with this address and without TLS.
 ///
 /// # Panics
+/// Panics if the file has another form.
 /// The file is not as it should be.
 #[must_use]
 pub fn sqs_cluster(queue: SocketAddr) -> Value {
@@ -48,9 +50,9 @@ pub fn sqs_cluster(queue: SocketAddr) -> Value {
     cluster
 }
 
-/// An Envoy with two workers, whose queue is at this address.
+/// Returns a builder of an Envoy with two workers and a queue at this address.
 pub fn builder(keen: SocketAddr, queue: SocketAddr, config: Value) -> Builder {
-    // ElasticMQ accepts any credentials. Without some Envoy would look for others, in vain.
+    // ElasticMQ accepts any credentials. Without credentials Envoy would look for others, and fail.
     let builder = with_credentials(Envoy::builder(), "unused", "unused");
     builder.keen(keen).config(config).concurrency(2).patch(move |yaml| {
         if let Some(clusters) = yaml["static_resources"]["clusters"].as_array_mut() {
@@ -64,10 +66,10 @@ pub fn with_credentials(builder: Builder, access_key: &str, secret_key: &str) ->
     builder.env("AWS_ACCESS_KEY_ID", access_key).env("AWS_SECRET_ACCESS_KEY", secret_key)
 }
 
-/// Starts an Envoy, again and again where its port is not free yet.
+/// Starts an Envoy. Repeats that while its port is not free yet.
 ///
 /// # Panics
-/// It does not start.
+/// Panics if Envoy does not start.
 pub async fn start(builder: impl Fn() -> Builder) -> Envoy {
     let limit = Instant::now() + Duration::from_secs(20);
     loop {
@@ -78,10 +80,10 @@ pub async fn start(builder: impl Fn() -> Builder) -> Envoy {
     }
 }
 
-/// A Keen that keeps every event.
+/// Starts a Keen that keeps every event.
 ///
 /// # Panics
-/// It does not start.
+/// Panics if it does not start.
 pub async fn keen() -> MockKeen {
     let mut options = Options::default();
     options.limits.events = 10_000_000;
@@ -90,7 +92,7 @@ pub async fn keen() -> MockKeen {
     MockKeen::start(options).await.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The property `id` of each event in Keen, in the order of their arrival.
+/// Returns the property `id` of each event in Keen, in the order of arrival.
 #[must_use]
 pub fn ids_in(keen: &MockKeen) -> Vec<String> {
     keen.events()
@@ -102,7 +104,7 @@ pub fn ids_in(keen: &MockKeen) -> Vec<String> {
 /// Waits until the condition is true.
 ///
 /// # Panics
-/// It is not within `limit`.
+/// Panics if it is not true within `limit`.
 #[track_caller]
 pub fn until<F: Future<Output = bool>>(
     limit: Duration,
@@ -129,7 +131,7 @@ fn install(name: &str) -> PathBuf {
     PathBuf::from(text.trim())
 }
 
-/// A process that ends with its value.
+/// A process that is ended when this value is dropped.
 #[derive(Debug)]
 struct Server(Child);
 
@@ -146,7 +148,7 @@ impl Drop for Server {
     }
 }
 
-/// A directory of this process under `target/tmp`, empty.
+/// Returns an empty directory of this process in `target/tmp`.
 fn temporary(name: &str) -> PathBuf {
     let path = harness::root().join(format!("target/tmp/{name}-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&path);

@@ -9,28 +9,28 @@ use std::process::{Command, Stdio};
 /// A running moto.
 #[derive(Debug)]
 pub struct Moto {
-    /// Its address.
+    /// The address of moto.
     pub addr: SocketAddr,
     /// The queue's URL.
     pub queue_url: String,
-    /// Access key id of the user that may use the queue.
+    /// The access key id of the user who may use the queue.
     pub access_key: String,
-    /// The user's secret.
+    /// The secret of that user.
     pub secret_key: String,
     _server: Server,
 }
 
 impl Moto {
-    /// Starts one with a queue.
+    /// Starts a moto with a queue.
     ///
     /// # Panics
-    /// It does not start.
+    /// Panics if it does not start.
     pub async fn start() -> Self {
         let started = tokio::task::spawn_blocking(|| {
             let python = install("moto").join("venv/bin/python");
             let script = harness::root().join("tests/overflow-queues/queues/moto_queue.py");
             let mut command = Command::new(python);
-            // Ends with its parent: the script watches its standard input.
+            // The script watches its standard input, so that moto ends with this process.
             command.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
             let mut server = Server(command.spawn().unwrap_or_else(|error| panic!("{error}")));
             let mut line = String::new();

@@ -25,7 +25,7 @@ const isStored = async () => (await eventCount()) >= Number(events)
 const isAnswered = () => visit === 'leave' || seen.filter((line) => line.startsWith('200 POST')).length >= Number(posts)
 for (const end = Date.now() + 20_000; !(isAnswered() && (await isStored())) && Date.now() < end; ) await pause(50)
 if (visit === 'stay') {
-  // One POST too many would arrive now.
+  // An unexpected POST would arrive now.
   await page.waitForLoadState('networkidle')
   const queued = await page.evaluate(`Object.keys(localStorage).filter((key) => key.startsWith('persisted-queue') &&
     key.endsWith(':items') && JSON.parse(localStorage[key] ?? '[]').length > 0)`)

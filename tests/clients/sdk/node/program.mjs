@@ -1,4 +1,4 @@
-// What the server programs of this directory share: their calls, and the report.
+// Code that the server programs of this directory share: their calls, and the report.
 
 /** The address of Envoy: http://host:port. */
 export const edge = process.env.EDGE

@@ -1,4 +1,5 @@
-//! Device mode in a real browser: events that a page sends to Keen itself, and events that the filter maps for a page.
+//! Device mode in a real browser: events that a page sends to Keen itself, and events that the
+//! filter maps for a page.
 
 use clients::{install, progress};
 use harness::Envoy;
@@ -73,10 +74,10 @@ async fn run_pages(s: &Fixture, mode: &str) -> Value {
     report
 }
 
-/// An event without the differences that `docs/identity.md` lists.
+/// Removes the differences that `docs/identity.md` lists.
 fn comparable(collection: String, mut event: Value) -> (String, Value) {
     let fields = event.as_object_mut().unwrap();
-    // The page sends placeholders, which Keen replaces with the caller's values.
+    // The page sends placeholders. Keen replaces them with the client's address and user agent.
     for (field, placeholder) in [("ip_address", "${keen.ip}"), ("user_agent", "${keen.user_agent}")]
     {
         let value = fields[field].as_str().unwrap();

@@ -12,7 +12,8 @@ use std::process::Command;
 /// identify, page, two tracks, screen, group, alias.
 pub const CALLS: usize = 7;
 const CURRENT: &str = "1.84.3";
-/// Its last version without preflights and without retries of a status. It sends batches by https only.
+/// The last version without preflights and without retries by status. It sends batches by https
+/// only.
 const OLD: &str = "1.72.0";
 /// [`CURRENT`] with its settings on the page.
 const CDN_SETTINGS: &str = "cdn-settings";
@@ -40,7 +41,7 @@ struct Visit {
     path: ClientPath,
     /// The POSTs that the page makes.
     posts: usize,
-    /// The page drops the call of one POST.
+    /// The page drops the message of one POST.
     drops: bool,
     /// The filter answers one POST 503, and the page retries it.
     unconfirmed: bool,
@@ -83,7 +84,7 @@ impl Visit {
         self
     }
 
-    /// The page drops the call that meets this fault.
+    /// The page drops the message that meets this fault.
     fn dropped(mut self, fault: NetworkFault) -> Self {
         self.path.network_fault = Some(fault);
         self.drops = true;

@@ -1,4 +1,4 @@
-//! `docs/clients.md` shows what the programs run and what the SDKs do.
+//! Compares `docs/clients.md` with the programs that run and with the behaviour of the SDKs.
 
 use super::sdk::{Reaction, Reactions};
 use super::{browser, legacy, sdk};
@@ -17,8 +17,8 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// The parts of a program between the comments `docs` and `/docs`, by the rest of the first comment. Without their
-/// indentation, and without lines that end in the comment `test`.
+/// Returns the parts of a program between the comments `docs` and `/docs`, by the rest of the first
+/// comment. Removes the indentation, and lines that end in the comment `test`.
 fn regions(text: &str) -> Vec<(String, String)> {
     fn comment(line: &str) -> Option<&str> {
         line.trim().strip_prefix("// ").or_else(|| line.trim().strip_prefix("# "))
@@ -39,7 +39,8 @@ fn regions(text: &str) -> Vec<(String, String)> {
     regions
 }
 
-/// The code blocks of the page, each with the marker before it: `<!-- PROGRAM [LABEL] -->` or `<!-- not run -->`.
+/// Returns the code blocks of the page, each with the marker before it: `<!-- PROGRAM [LABEL] -->`
+/// or `<!-- not run -->`.
 fn code_blocks(page: &str) -> Vec<(String, String)> {
     let mut blocks = Vec::new();
     let mut previous = "";
@@ -85,7 +86,7 @@ fn page_code_blocks_equal_the_programs() {
     }
 }
 
-/// The first word of a cell of the table.
+/// Returns the first word of a cell of the table.
 fn word(reaction: Reaction) -> &'static str {
     match reaction {
         Reaction::Retries => "retries",

@@ -43,7 +43,8 @@ pub fn without_category() -> Vec<(&'static str, Value)> {
     events
 }
 
-/// Asserts that Keen has exactly these events, each with its own uniqueness token and the right timestamp.
+/// Asserts that Keen has exactly these events, each with its own uniqueness token and the right
+/// timestamp.
 #[track_caller]
 pub fn assert_events(name: &str, got: &[(String, Value)], want: &[(&str, Value)]) {
     let mut tokens = BTreeSet::new();

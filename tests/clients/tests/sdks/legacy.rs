@@ -1,4 +1,4 @@
-//! `analytics-node` 5.2.0, which ends its own process: its promise is rejected and no one handles that.
+//! `analytics-node` 5.2.0 ends its own process: it rejects a promise that nothing handles.
 
 use clients::{ClientPath, NetworkFault, SdkProcess, TestEnvironment, install, progress};
 

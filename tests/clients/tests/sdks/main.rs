@@ -1,4 +1,5 @@
-//! Every SDK that can be installed here: its own view of each call, the POSTs it made, and the exact events in Keen.
+//! Every SDK that can be installed here: its own report of each call, the POSTs it made, and the
+//! exact events in Keen.
 
 mod browser;
 mod docs;

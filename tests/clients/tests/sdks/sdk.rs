@@ -10,14 +10,14 @@ pub struct Sdk {
     pub process: SdkProcess,
     /// Its row in the table of `docs/clients.md`.
     pub row: &'static str,
-    /// Its calls as they must be in Keen.
+    /// The expected events in Keen.
     pub events: Vec<(&'static str, Value)>,
-    /// The calls that it makes.
+    /// The number of calls that it makes.
     pub calls: usize,
-    /// The POSTs for its calls without a fault.
+    /// The number of POSTs for its calls without a fault.
     pub posts: usize,
     pub reactions: Reactions,
-    /// It retries for longer than a queue is full. The others give up within a second.
+    /// Whether it retries for longer than a queue is full. The others stop within a second.
     pub is_patient: bool,
 }
 
@@ -25,7 +25,7 @@ pub struct Sdk {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reaction {
     Retries,
-    /// It drops the messages. It reports that to its application.
+    /// It drops the messages, and reports that to its application.
     Drops,
 }
 
@@ -41,7 +41,7 @@ pub struct Reactions {
 }
 
 impl Reactions {
-    /// Those of nearly all SDKs: a 400 is final, everything else is retried.
+    /// The reactions of nearly all SDKs: a 400 is final, everything else is retried.
     pub const USUAL: Self = Self {
         too_many_requests: Retries,
         unavailable: Retries,
@@ -97,7 +97,7 @@ pub fn node(home: &Path) -> Vec<Sdk> {
         Sdk { is_patient: true, ..current },
         sdk("analytics-node-2.1.3", "`@segment/analytics-node` 2.1.3", "analytics-node.mjs"),
         sdk("analytics-node-1.0.0", "`@segment/analytics-node` 1.0.0", "analytics-node.mjs"),
-        // These two send the first call alone, at once.
+        // These two send the first call alone and at once.
         Sdk { posts: 2, ..legacy },
         Sdk { posts: 2, ..rudder },
         Sdk { reactions: Reactions { too_many_requests, ..Reactions::USUAL }, ..oldest },
@@ -181,7 +181,7 @@ pub fn java(home: &Path) -> Vec<Sdk> {
     ]
 }
 
-/// The Kotlin SDK, by `arguments` of the program.
+/// Returns the Kotlin SDK, run with these arguments of the program.
 pub fn kotlin_with(home: &Path, name: &str, arguments: &[&str]) -> Sdk {
     let path = format!("{}:{}/*", text(&home.join("clients.jar")), text(&home.join("jars")));
     let command = [&["java", "-cp", &path, "KotlinClientKt"], arguments].concat();
@@ -205,7 +205,7 @@ pub fn rust(home: &Path) -> Vec<Sdk> {
     vec![Sdk { posts: expected::CALLS, reactions: Reactions::NEVER_RETRIES, ..sdk }]
 }
 
-/// All SDKs of [`super::suite`], without an installation.
+/// Returns all SDKs of [`super::suite`], without an installation.
 pub fn all() -> Vec<Sdk> {
     let home = Path::new("");
     [node(home), python(home), go(home), java(home), kotlin(home), rust(home)]

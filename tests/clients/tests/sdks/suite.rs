@@ -15,7 +15,7 @@ pub async fn run(sdks: &[Sdk]) {
 
 async fn keen_faults_are_invisible_and_network_faults_are_survived(sdks: &[Sdk]) {
     let environment = TestEnvironment::start(|_| {}).await;
-    // The filter retries at Keen. The SDK notices nothing.
+    // The filter retries at Keen, so the SDK gets a 200.
     for (what, path) in [
         ("by HTTP", ClientPath::default()),
         ("by TLS", ClientPath { tls: true, ..ClientPath::default() }),
@@ -54,7 +54,7 @@ async fn keen_faults_are_invisible_and_network_faults_are_survived(sdks: &[Sdk])
     environment.assert_nothing_rejected();
 }
 
-/// The filter answers 503 once, when it could not confirm in time.
+/// The filter answers 503 once, because Keen did not confirm in time.
 async fn unconfirmed_response_is_retried(sdks: &[Sdk]) {
     let environment =
         TestEnvironment::start(|config| config["delivery"] = json!({"holdMs": 1000, "retries": 0}))

@@ -1,5 +1,5 @@
-// Prints what Istio's control plane makes of a gateway's configuration: the listeners, routes and clusters that it would
-// send to the gateway's Envoy, as JSON. The arguments are files with Istio's objects.
+// Prints the listeners, routes and clusters that Istio's control plane would send to a gateway's Envoy, as JSON. The
+// arguments are files with Istio's objects.
 package main
 
 import (

@@ -1,9 +1,9 @@
-//! Where keen-edge reads on purpose what the facade does not, and why.
+//! The intended differences between keen-edge and the facade, and their reasons.
 
 use crate::messages::Message;
 use serde_json::{Value, json};
 
-/// A field of a message that is read in two ways.
+/// A field of a message that keen-edge and the facade read differently.
 pub(crate) struct Case<'c> {
     pub(crate) message: &'c Message,
     pub(crate) field: &'c str,
@@ -12,7 +12,7 @@ pub(crate) struct Case<'c> {
     pub(crate) received: &'c str,
 }
 
-/// A difference on purpose.
+/// An intended difference.
 pub(crate) struct Difference {
     pub(crate) what: &'static str,
     pub(crate) reason: &'static str,
@@ -120,7 +120,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         what: "options that are no object replace no context",
         reason: "nothing can be read from them",
         explains: |case| {
-            case.message.tree.get("options").is_some_and(|options| !options.is_object())
+            case.message.value.get("options").is_some_and(|options| !options.is_object())
         },
     },
 ];
@@ -131,10 +131,10 @@ impl Case<'_> {
     }
 
     fn time(&self) -> &Value {
-        self.message.tree.get("timestamp").unwrap_or(&Value::Null)
+        self.message.value.get("timestamp").unwrap_or(&Value::Null)
     }
 
-    /// A text of the facade's own pattern for ISO 8601.
+    /// Whether a text matches the facade's own pattern for ISO 8601.
     fn time_is_iso(&self) -> bool {
         let text = self.time().as_str().unwrap_or_default();
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -143,9 +143,9 @@ impl Case<'_> {
 
     /// Whether flags anywhere in the message name this destination.
     fn names(&self, name: &str) -> bool {
-        let tree = &self.message.tree;
+        let value = &self.message.value;
         let places =
-            ["integrations", "context", "options"].into_iter().filter_map(|place| tree.get(place));
+            ["integrations", "context", "options"].into_iter().filter_map(|place| value.get(place));
         places
             .flat_map(|place| [Some(place), place.get("providers")])
             .flatten()
@@ -155,6 +155,6 @@ impl Case<'_> {
     fn has_odd_name(&self) -> bool {
         let odd =
             |value: &Value| matches!(value, Value::Bool(true) | Value::Object(_) | Value::Array(_));
-        ["name", "category"].iter().filter_map(|name| self.message.tree.get(name)).any(odd)
+        ["name", "category"].iter().filter_map(|name| self.message.value.get(name)).any(odd)
     }
 }

@@ -1,36 +1,37 @@
-//! Messages of all the forms in which the facade looks for something.
+//! Messages of all the forms that the facade reads.
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use serde_json::Value;
 
-/// A page or track call.
+/// A page or track message.
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) text: String,
-    pub(crate) tree: Value,
+    pub(crate) value: Value,
     pub(crate) page: bool,
 }
 
-/// So many of them: the same ones each time.
+/// Number of messages. The seed is fixed.
 pub(crate) fn some(count: usize) -> Vec<Message> {
     let mut runner = TestRunner::deterministic();
     let strategy = message();
     (0..count).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect()
 }
 
-/// One of these JSON texts.
+/// Selects one of these JSON texts.
 fn one_of(texts: &[&str]) -> BoxedStrategy<String> {
     let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
     prop::sample::select(texts).boxed()
 }
 
-/// An object with some of these members, in any order, each name at most once.
+/// Generates an object with some of these members, in any order, each name at most once.
 fn object(members: Vec<(&'static str, BoxedStrategy<String>)>) -> BoxedStrategy<String> {
     let member = |(name, value): (&'static str, BoxedStrategy<String>)| {
         let written = value.prop_map(move |value| format!("{name:?}:{value}"));
-        // Names that the two read differently are rare, so that they hide little.
+        // Names that the two libraries read differently are rare, so that they hide few other
+        // differences.
         let often = if name.starts_with('$') { 0.02 } else { 0.3 };
         prop::option::weighted(often, written).boxed()
     };
@@ -233,9 +234,9 @@ fn message() -> BoxedStrategy<Message> {
                 put("sessionId", ids.2);
                 put("properties", properties);
                 text.push('}');
-                let tree =
+                let value =
                     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-                Message { text, tree, page }
+                Message { text, value, page }
             },
         )
         .boxed()

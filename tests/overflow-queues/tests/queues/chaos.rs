@@ -1,6 +1,6 @@
 //! Keen and the queue fail in every way, and Envoy is reconfigured, stopped and killed.
 
-use super::World;
+use super::TestEnv;
 use harness::Dynamic;
 use mock_keen::Fault;
 use overflow_queues::{Callers, QueueFault, builder, config, start};
@@ -33,9 +33,9 @@ async fn acknowledged_events_under_chaos_with_a_queue_are_stored_once() {
     let seed = number("CHAOS_SEED").unwrap_or(clock.as_secs());
     println!("CHAOS_SEED={seed} CHAOS_SECONDS={seconds}");
     let mut random = Random(seed);
-    let world = World::new("chaos").await;
+    let env = TestEnv::new("chaos").await;
     let settings = |variant: u64| {
-        let mut config = config(&world.queue.url);
+        let mut config = config(&env.queue.url);
         config["delivery"]["holdMs"] = json!(3_000);
         config["delivery"]["maxInFlight"] = json!(1 + variant % 4);
         config["delivery"]["maxBatchEvents"] = json!(5 + variant % 60);
@@ -45,7 +45,7 @@ async fn acknowledged_events_under_chaos_with_a_queue_are_stored_once() {
         config
     };
     let envoy = |port, variant| {
-        let (keen, proxy, config) = (world.keen.addr(), world.proxy.addr, settings(variant));
+        let (keen, proxy, config) = (env.keen.addr(), env.proxy.addr, settings(variant));
         start(move || builder(keen, proxy, config.clone()).port(port).from_file(Dynamic::Filter))
     };
     let mut running = envoy(0, 0).await;
@@ -56,13 +56,13 @@ async fn acknowledged_events_under_chaos_with_a_queue_are_stored_once() {
     let mut steps = 0_u64;
     while began.elapsed() < length {
         steps += 1;
-        world.keen.clear_faults();
+        env.keen.clear_faults();
         match random.below(4) {
             0 => {}
-            1 => world.keen.fault(Fault::status(503).forever()),
-            _ => world.keen.fault(Fault::chaos(random.next(), 0.4)),
+            1 => env.keen.fault(Fault::status(503).forever()),
+            _ => env.keen.fault(Fault::chaos(random.next(), 0.4)),
         }
-        world.proxy.set(match random.below(10) {
+        env.proxy.set(match random.below(10) {
             0 => QueueFault::IsAway,
             1 => QueueFault::Throttles,
             2 => QueueFault::WithoutId,
@@ -85,12 +85,12 @@ async fn acknowledged_events_under_chaos_with_a_queue_are_stored_once() {
         }
         tokio::time::sleep(Duration::from_millis(700)).await;
     }
-    world.keen.clear_faults();
-    world.proxy.set(QueueFault::None);
+    env.keen.clear_faults();
+    env.proxy.set(QueueFault::None);
     let seen = callers.stop().await;
-    world.until_drained().await;
+    env.until_drained().await;
     println!("{} acknowledged, {:?}, {steps} steps", seen.acknowledged.len(), seen.statuses);
-    world.assert_stored_once(&seen);
+    env.assert_stored_once(&seen);
     assert!(seen.acknowledged.len() > 200, "{}", seen.acknowledged.len());
     let known = [0, 200, 429, 503];
     assert!(seen.statuses.keys().all(|status| known.contains(status)), "{:?}", seen.statuses);

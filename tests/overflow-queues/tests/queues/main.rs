@@ -1,7 +1,6 @@
-//! Keen and the queue fail, one by one and together. At the end every acknowledged event is in Keen once, and the queue
-//! is empty. The queue is ElasticMQ or moto, and Envoy has the cluster of `deploy/envoy-sqs.yaml`.
-
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+//! Keen and the queue fail, one at a time and together. At the end every acknowledged event is in
+//! Keen once, and the queue is empty. The queue is ElasticMQ or moto, and Envoy has the cluster of
+//! `deploy/envoy-sqs.yaml`.
 
 mod chaos;
 mod drain;
@@ -16,17 +15,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::OnceCell;
 
-/// The longest time after which a received message is visible again, and the longest pause of the drain.
+/// The longest time until a received message is visible again, and the longest pause of the drain.
 const COMES_BACK: Duration = Duration::from_secs(120);
 
-/// A Keen, and a new queue behind a proxy.
-struct World {
+/// A mock Keen, and a new queue with a proxy in front of it.
+struct TestEnv {
     keen: MockKeen,
     queue: Queue,
     proxy: FaultProxy,
 }
 
-impl World {
+impl TestEnv {
     async fn new(name: &str) -> Self {
         // All tests share one ElasticMQ. It ends with the process.
         static ELASTIC_MQ: OnceCell<ElasticMq> = OnceCell::const_new();
@@ -40,12 +39,12 @@ impl World {
         Self { keen: keen().await, queue, proxy }
     }
 
-    /// All messages reach Keen.
+    /// Waits until all messages have reached Keen.
     async fn until_drained(&self) {
         until(COMES_BACK, "the queue is empty", async || self.queue.messages().await == 0).await;
     }
 
-    /// Each acknowledged event is in Keen, and no event is there twice.
+    /// Asserts that each acknowledged event is in Keen, and that no event is there twice.
     fn assert_stored_once(&self, seen: &Seen) {
         let mut stored: BTreeMap<String, u64> = BTreeMap::new();
         for id in ids_in(&self.keen) {

@@ -1,12 +1,12 @@
-//! Long outages of Keen, and the end of processes during one.
+//! Long outages of Keen, and processes that end during one.
 
-use super::World;
+use super::TestEnv;
 use mock_keen::Fault;
 use overflow_queues::{Callers, ElasticMq, builder, config, post, start, track};
 use serde_json::json;
 use std::time::Duration;
 
-/// `OVERFLOW_SECONDS`: how long Keen is away.
+/// Duration of the outage of Keen: `OVERFLOW_SECONDS`.
 fn outage() -> Duration {
     let seconds = std::env::var("OVERFLOW_SECONDS").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(60))
@@ -14,26 +14,26 @@ fn outage() -> Duration {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn outage_with_a_killed_envoy_loses_no_acknowledged_event() {
-    let world = World::new("outage").await;
+    let env = TestEnv::new("outage").await;
     let envoy = |port| {
-        let (keen, proxy, url) = (world.keen.addr(), world.proxy.addr, world.queue.url.clone());
+        let (keen, proxy, url) = (env.keen.addr(), env.proxy.addr, env.queue.url.clone());
         start(move || builder(keen, proxy, config(&url)).port(port))
     };
     let mut running = envoy(0).await;
     let addr = running.addr();
     let callers = Callers::start(addr, 24, Duration::from_millis(100));
     tokio::time::sleep(Duration::from_secs(3)).await;
-    world.keen.stop().await;
+    env.keen.stop().await;
     tokio::time::sleep(outage() / 2).await;
     let overflowed = running.total("events_overflowed").await;
     running.kill();
     running = envoy(addr.port()).await;
     tokio::time::sleep(outage() / 2).await;
-    let waiting = world.queue.messages().await;
-    world.keen.start_again().await.unwrap();
+    let waiting = env.queue.messages().await;
+    env.keen.start_again().await.unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
     let seen = callers.stop().await;
-    world.until_drained().await;
+    env.until_drained().await;
     println!(
         "{} acknowledged, {:?}, longest {:?}",
         seen.acknowledged.len(),
@@ -43,10 +43,10 @@ async fn outage_with_a_killed_envoy_loses_no_acknowledged_event() {
     println!(
         "{overflowed} overflowed before the end of the first Envoy, {waiting} messages at the outage's end"
     );
-    world.assert_stored_once(&seen);
+    env.assert_stored_once(&seen);
     assert!(overflowed > 100 && waiting > 0, "{overflowed} {waiting}");
     assert!(seen.statuses.keys().all(|status| [0, 200].contains(status)), "{:?}", seen.statuses);
-    // `holdMs`, and what the machine adds.
+    // `holdMs`, and time for a slow machine.
     assert!(seen.longest < Duration::from_millis(7_500), "{:?}", seen.longest);
     let totals = running.event_totals().await;
     assert_eq!((totals.unconfirmed, totals.dropped), (0, 0));
@@ -56,31 +56,31 @@ async fn outage_with_a_killed_envoy_loses_no_acknowledged_event() {
 #[tokio::test(flavor = "multi_thread")]
 async fn queue_that_is_killed_keeps_what_it_has_acknowledged() {
     let elastic_mq = ElasticMq::start("killed").await;
-    let world = World::on(&elastic_mq, "killed").await;
-    let (keen, proxy, url) = (world.keen.addr(), world.proxy.addr, world.queue.url.clone());
+    let env = TestEnv::on(&elastic_mq, "killed").await;
+    let (keen, proxy, url) = (env.keen.addr(), env.proxy.addr, env.queue.url.clone());
     let envoy = start(move || builder(keen, proxy, config(&url))).await;
-    world.keen.fault(Fault::status(503).forever());
+    env.keen.fault(Fault::status(503).forever());
     let callers = Callers::start(envoy.addr(), 8, Duration::from_millis(50));
     tokio::time::sleep(Duration::from_secs(4)).await;
     elastic_mq.kill();
     tokio::time::sleep(Duration::from_secs(1)).await;
     elastic_mq.start_again().await;
     let seen = callers.stop().await;
-    world.keen.clear_faults();
-    world.until_drained().await;
+    env.keen.clear_faults();
+    env.until_drained().await;
     assert!(seen.acknowledged.len() > 20, "{seen:?}");
-    world.assert_stored_once(&seen);
+    env.assert_stored_once(&seen);
     envoy.no_panic_in_log();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keen_that_is_back_but_slow_serves_fresh_events_first() {
-    let world = World::new("slow").await;
+    let env = TestEnv::new("slow").await;
     for number in 0..40 {
-        world.queue.put(&message(&format!("queued-{number}"))).await;
+        env.queue.put(&message(&format!("queued-{number}"))).await;
     }
-    world.keen.fault(Fault::delay(1_500).forever());
-    let (keen, proxy, url) = (world.keen.addr(), world.proxy.addr, world.queue.url.clone());
+    env.keen.fault(Fault::delay(1_500).forever());
+    let (keen, proxy, url) = (env.keen.addr(), env.proxy.addr, env.queue.url.clone());
     let envoy = start(move || builder(keen, proxy, config(&url))).await;
     let mut longest = Duration::ZERO;
     for number in 0..8 {
@@ -88,14 +88,15 @@ async fn keen_that_is_back_but_slow_serves_fresh_events_first() {
         assert_eq!(post(&envoy, track(&format!("fresh-{number}"))).await, 200);
         longest = longest.max(began.elapsed());
     }
-    world.until_drained().await;
-    assert_eq!(world.keen.events().len(), 48);
-    // One call to Keen, not a queue of them. A call over `afterMs` may go to the queue instead.
+    env.until_drained().await;
+    assert_eq!(env.keen.events().len(), 48);
+    // One callout to Keen, not a queue of callouts. A call over `afterMs` may go to the queue
+    // instead.
     assert!(longest < Duration::from_secs(4), "{longest:?}");
     envoy.no_panic_in_log();
 }
 
-/// A message of the queue with one event.
+/// Returns a message of the queue with one event.
 pub(crate) fn message(id: &str) -> serde_json::Value {
     let event = json!({"id": id, "keen": {"uniqueness_token": id}});
     json!({"v": 1, "project": overflow_queues::PROJECT, "events": {"overflow": [event]}})

@@ -11,7 +11,7 @@ import java.util.List;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 
-/** What the programs share: the SDK's own view of each message, and trust in the test's certificate. */
+/** Code of both programs: the SDK's own result of each message, and trust in the test's certificate. */
 final class Report {
   static final String EDGE = System.getenv("EDGE");
   static final String WRITE_KEY = System.getenv("WRITE_KEY");

@@ -20,12 +20,12 @@ import kotlin.system.exitProcess
 
 const val CALLS = 7
 
-/** The SDK always uses https. This uses http for Envoy's plain listener. */
+/** Uses http for Envoy's plain listener. The SDK itself always uses https. */
 open class PlainRequests : RequestFactory() {
     override fun openConnection(url: String) = super.openConnection(url.replaceFirst("https:", "http:"))
 }
 
-/** The same for telemetry. */
+/** Uses http for telemetry too. */
 class PlainTelemetry : PlainRequests() {
     override fun upload(apiHost: String) = openConnection("https://$apiHost/m").apply {
         setRequestProperty("Content-Type", "text/plain")

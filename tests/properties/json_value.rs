@@ -1,57 +1,59 @@
-//! JSON as a tree that keeps every digit and every member, read by code of its own.
+//! A JSON value that keeps every digit and every member, with a parser of its own.
 
-/// A value. Numbers are as they were written.
+/// A JSON value. Numbers are kept as text.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Tree {
+pub enum JsonValue {
     Null,
     Bool(bool),
     Number(String),
     String(String),
-    Array(Vec<Tree>),
-    Object(Vec<(String, Tree)>),
+    Array(Vec<JsonValue>),
+    Object(Vec<(String, JsonValue)>),
 }
 
-impl Tree {
-    pub fn get(&self, name: &str) -> Option<&Tree> {
+impl JsonValue {
+    pub fn get(&self, name: &str) -> Option<&JsonValue> {
         match self {
-            Tree::Object(members) => {
+            JsonValue::Object(members) => {
                 members.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value)
             }
             _ => None,
         }
     }
 
-    pub fn remove(&mut self, name: &str) -> Option<Tree> {
-        let Tree::Object(members) = self else { return None };
+    pub fn remove(&mut self, name: &str) -> Option<JsonValue> {
+        let JsonValue::Object(members) = self else { return None };
         let at = members.iter().position(|(n, _)| n == name)?;
         Some(members.remove(at).1)
     }
 
     pub fn text(&self) -> Option<&str> {
-        if let Tree::String(text) = self { Some(text) } else { None }
+        if let JsonValue::String(text) = self { Some(text) } else { None }
     }
 
-    /// With the members of every object in the order of their names.
-    pub fn sorted(self) -> Tree {
+    /// Sorts the members of every object by name.
+    pub fn sorted(self) -> JsonValue {
         match self {
-            Tree::Array(items) => Tree::Array(items.into_iter().map(Tree::sorted).collect()),
-            Tree::Object(members) => {
+            JsonValue::Array(items) => {
+                JsonValue::Array(items.into_iter().map(JsonValue::sorted).collect())
+            }
+            JsonValue::Object(members) => {
                 let mut members: Vec<_> =
                     members.into_iter().map(|(n, v)| (n, v.sorted())).collect();
                 members.sort_by(|a, b| a.0.cmp(&b.0));
-                Tree::Object(members)
+                JsonValue::Object(members)
             }
             other => other,
         }
     }
 }
 
-/// Reads JSON that must be strict, without two members of one name in an object, and without lone surrogates.
-pub fn read(text: &str) -> Tree {
+/// Parses strict JSON. Panics if an object has duplicate names or a string has lone surrogates.
+pub fn parse(text: &str) -> JsonValue {
     let mut rest = text;
-    let tree = value(&mut rest);
-    assert_eq!(rest.trim_start(), "", "something stands behind the value");
-    tree
+    let parsed = value(&mut rest);
+    assert_eq!(rest.trim_start(), "", "text after the value");
+    parsed
 }
 
 fn next(rest: &mut &str) -> char {
@@ -67,13 +69,13 @@ fn eat(rest: &mut &str, c: char) -> bool {
     found
 }
 
-fn value(rest: &mut &str) -> Tree {
+fn value(rest: &mut &str) -> JsonValue {
     match next(rest) {
         '{' => {
             eat(rest, '{');
-            let mut members: Vec<(String, Tree)> = Vec::new();
+            let mut members: Vec<(String, JsonValue)> = Vec::new();
             if eat(rest, '}') {
-                return Tree::Object(members);
+                return JsonValue::Object(members);
             }
             loop {
                 assert_eq!(next(rest), '"');
@@ -84,7 +86,7 @@ fn value(rest: &mut &str) -> Tree {
                 members.push((name, value));
                 if !eat(rest, ',') {
                     assert!(eat(rest, '}'), "an object is not closed: {rest:.40}");
-                    return Tree::Object(members);
+                    return JsonValue::Object(members);
                 }
             }
         }
@@ -92,31 +94,31 @@ fn value(rest: &mut &str) -> Tree {
             eat(rest, '[');
             let mut items = Vec::new();
             if eat(rest, ']') {
-                return Tree::Array(items);
+                return JsonValue::Array(items);
             }
             loop {
                 items.push(value(rest));
                 if !eat(rest, ',') {
                     assert!(eat(rest, ']'), "an array is not closed: {rest:.40}");
-                    return Tree::Array(items);
+                    return JsonValue::Array(items);
                 }
             }
         }
-        '"' => Tree::String(string(rest)),
+        '"' => JsonValue::String(string(rest)),
         _ => {
             let end = rest.find([',', ']', '}', ' ', '\t', '\r', '\n']).unwrap_or(rest.len());
             let (word, behind) = rest.split_at(end);
             *rest = behind;
             match word {
-                "null" => Tree::Null,
-                "true" => Tree::Bool(true),
-                "false" => Tree::Bool(false),
+                "null" => JsonValue::Null,
+                "true" => JsonValue::Bool(true),
+                "false" => JsonValue::Bool(false),
                 number => {
                     assert!(
                         serde_json::from_str::<&serde_json::value::RawValue>(number).is_ok(),
                         "{number:?}"
                     );
-                    Tree::Number(number.to_owned())
+                    JsonValue::Number(number.to_owned())
                 }
             }
         }
