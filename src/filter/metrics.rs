@@ -101,7 +101,7 @@ families! {
     PENDING_BYTES_LOST = Counter "pending_bytes_lost" []
         "Bytes of events that were pending in a VM that failed. Waiting clients retry theirs.";
     DESTINATION_UP = Gauge "destination_up" ["project"]
-        "0 when Keen's last reply rejected everything for that project, else 1.";
+        "0 while Keen rejects everything sent with one of the project's write keys, else 1.";
     BUILD_INFO = Gauge "build_info" ["version"]
         "1. The label is the version of the filter.";
     USER_UPDATES_WRITTEN = Counter "user_updates_written" []
