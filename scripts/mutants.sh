@@ -37,14 +37,15 @@ mutate() {
 }
 
 rm -rf "$out" "$out.old"
-mutate "${shard[@]}" -- --lib
+# As an argument of cargo it also holds for the build, which would compile all test programs.
+mutate "${shard[@]}" --cargo-arg=--lib
 count() { cat "${@/#/$out/}" | wc -l; }
 unviable=$(count unviable.txt) missed=$(count missed.txt)
 viable=$(($(count caught.txt timeout.txt) + missed))
 if [ "$missed" -gt 0 ]; then
   # `--iterate` leaves out what this file names: all but the missed ones.
   "$tool" mutants "${options[@]}" --list | grep -vxFf "$out/missed.txt" >"$out/previously_caught.txt" || true
-  mutate --iterate -- --test golden --test properties --test delivery --test overflow
+  mutate --iterate --cargo-arg=--test={golden,properties,delivery,overflow}
   missed=$(count missed.txt)
 fi
 say "$((viable - missed)) of $viable changes were noticed; $unviable others do not compile"

@@ -6,6 +6,15 @@
 //!
 //! To add a setting: a row here, a field of [`super::Config`] and the line that reads it, and its
 //! use.
+//!
+//! ```
+//! use keen_edge::config::schema::{Default, Kind, SETTINGS};
+//!
+//! let retries = SETTINGS.iter().find(|setting| setting.pointer == "/delivery/retries").unwrap();
+//! assert_eq!((retries.section(), retries.name()), ("/delivery", "retries"));
+//! assert_eq!(retries.kind, Kind::Integer { min: 0, max: 100 });
+//! assert!(matches!(retries.default, Default::Integer(_)));
+//! ```
 
 /// What a setting accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

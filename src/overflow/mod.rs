@@ -9,6 +9,35 @@
 //! - An event is acknowledged only after the queue has confirmed its message.
 //! - A message is deleted only after Keen has given a final result for each of its events.
 //! - One worker of a process drains the queue at a time ([`lease`]).
+//!
+//! ```
+//! use keen_edge::config::{DeliverySettings, OverflowSettings};
+//! use keen_edge::delivery::{CalloutResponse, Delivery};
+//! use keen_edge::overflow::{Overflow, Target, sqs::Action};
+//!
+//! let settings = OverflowSettings {
+//!     cluster: "sqs".into(),
+//!     authority: "sqs.example".into(),
+//!     queue_url: "https://sqs.example/1/keen".into(),
+//!     after_ms: 3_000,
+//!     max_message_bytes: 262_144,
+//!     drain: true,
+//!     reject_misconfigured: false,
+//! };
+//! let projects = vec!["9181bcd23843312d87000000".to_owned()];
+//! let mut overflow = Overflow::new(&settings, projects, 5_000);
+//! let mut delivery = Delivery::new(DeliverySettings::default(), 5_000, 1, 42);
+//! delivery.enable_overflow(overflow.policy());
+//!
+//! // The worker with the lease reads the queue.
+//! assert!(overflow.is_lease_due(0));
+//! overflow.on_lease(true, 0);
+//! let call = overflow.next_call(&mut delivery, 0).unwrap();
+//! assert_eq!(call.target, Target::Queue(Action::ReceiveMessage));
+//! // The queue is empty.
+//! let response = CalloutResponse { status: Some(200), reply: b"{}", retry_after: b"" };
+//! assert_eq!(overflow.on_response(call.id, response, &mut delivery, 20).queue_up, Some(true));
+//! ```
 
 mod drain;
 pub mod lease;

@@ -1,4 +1,17 @@
 //! Parses a request's body: one message, or a batch.
+//!
+//! ```
+//! use keen_edge::segment::message::MessageType;
+//! use keen_edge::segment::message::body::{Body, BodyError};
+//!
+//! let one = Body::parse(Some(MessageType::Track), r#"{"event": "Opened"}"#, 10).unwrap();
+//! assert_eq!(one.messages[0].event.json(), "\"Opened\"");
+//!
+//! let batch = r#"{"batch": [{"type": "track"}, {"type": "page"}, 7]}"#;
+//! let body = Body::parse(None, batch, 10).unwrap();
+//! assert_eq!((body.messages.len(), body.non_object_elements), (2, 1));
+//! assert_eq!(Body::parse(None, "[]", 10).unwrap_err(), BodyError::Malformed);
+//! ```
 
 use super::integrations::Integrations;
 use super::message::MessageReader;

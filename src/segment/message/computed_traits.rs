@@ -2,6 +2,20 @@
 //!
 //! Such a message has `context.personas` with `computation_class` and `computation_key`. The value
 //! is in `traits` (segment.com/docs/engage/audiences, "Identify events").
+//!
+//! ```
+//! use keen_edge::segment::message::computed_traits::ComputedTraits;
+//! use keen_edge::segment::message::{Body, MessageType};
+//!
+//! let text = r#"{
+//!     "context": {"personas": {"computation_class": "audience", "computation_key": "big_spender"}},
+//!     "traits": {"bigSpender": true}
+//! }"#;
+//! let body = Body::parse(Some(MessageType::Identify), text, 1).unwrap();
+//! let computed = ComputedTraits::parse(&body.messages[0], 100).unwrap();
+//! assert_eq!(computed.traits, r#"{"big_spender":true}"#);
+//! assert_eq!(computed.audiences, [("big_spender".to_owned(), true)]);
+//! ```
 
 use super::context::Personas;
 use super::{Message, MessageType};

@@ -1,4 +1,14 @@
 //! `context`: client details, and the older locations of destination flags.
+//!
+//! ```
+//! use keen_edge::segment::message::{Body, MessageType};
+//!
+//! let text = r#"{"context": {"user_agent": "curl/8.5", "page": {"URL": "https://shop.example/"}}}"#;
+//! let body = Body::parse(Some(MessageType::Page), text, 1).unwrap();
+//! let context = &body.messages[0].context;
+//! assert_eq!(context.user_agent.json(), "\"curl/8.5\"");
+//! assert_eq!(context.page_url.json(), "\"https://shop.example/\"");
+//! ```
 
 use super::destination_flags::DestinationFlags;
 use super::key_match::{FirstMatch, NormalizedKey, key_matches};

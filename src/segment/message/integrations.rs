@@ -2,6 +2,20 @@
 //!
 //! The rules are those of Segment's facade (npm `@segment/facade`, `enabled` and `options`), with
 //! `Keen` as a second name of `Keen IO` (segment.com/docs/connections/destinations/catalog/keen).
+//!
+//! ```
+//! use keen_edge::segment::message::{Body, MessageType};
+//!
+//! for (text, enabled) in [
+//!     (r#"{}"#, true),
+//!     (r#"{"integrations": {"All": false}}"#, false),
+//!     (r#"{"integrations": {"All": false, "Keen IO": true}}"#, true),
+//! ] {
+//!     let body = Body::parse(Some(MessageType::Track), text, 1).unwrap();
+//!     let message = &body.messages[0];
+//!     assert_eq!(message.integrations.enabled(&message.context), enabled);
+//! }
+//! ```
 
 use super::context::Context;
 use super::destination_flags::{All, DestinationFlags};

@@ -1,4 +1,16 @@
 //! One message, borrowed from the body.
+//!
+//! ```
+//! use keen_edge::json::Value;
+//! use keen_edge::segment::message::{Body, Message, MessageType};
+//!
+//! let text = r#"{"event": "Purchased", "properties": {"total": 19.90}}"#;
+//! let body = Body::parse(Some(MessageType::Track), text, 1).unwrap();
+//! let message: &Message<'_> = &body.messages[0];
+//! // The text of the body, digit by digit.
+//! assert_eq!(message.properties.json(), r#"{"total": 19.90}"#);
+//! assert_eq!(message.user_id, Value::Absent);
+//! ```
 
 use super::MessageType;
 use super::context::{Context, ContextReader};
