@@ -97,8 +97,8 @@ async fn confirmed_poison_event_does_not_hold_other_callers() {
     }
 }
 
-/// Posts a message as an SDK does: again after a 503, for [`DELIVERY_LIMIT`]. A poison message is posted once. Returns whether
-/// the message is poison, the number of retries and the last status.
+/// Posts a message as an SDK does: again after a 503, for [`DELIVERY_LIMIT`]. A poison message is
+/// posted once. Returns whether the message is poison, the number of retries and the last status.
 async fn post_until_stored(request: reqwest::RequestBuilder, poison: bool) -> (bool, usize, u16) {
     let start = Instant::now();
     for retries in 0.. {

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 
 const HTTP_FILTERS: &str = "/filter_chains/0/filters/0/typed_config/http_filters";
 
-/// An update that Envoy refuses: for a mistake in the filter's own configuration, and for another filter of a listener whose
-/// configuration this filter accepts.
+/// An update that Envoy refuses: for a mistake in the filter's own configuration, and for another
+/// filter of a listener whose configuration this filter accepts.
 #[tokio::test]
 async fn refused_update_changes_nothing() {
     let mut config = harness::default_config();
@@ -55,7 +55,8 @@ async fn refused_update_changes_nothing() {
     assert_eq!(known.event["user"]["traits"]["plan"], "pro", "{}", known.event);
 }
 
-/// Waits for the `count`-th refusal. The gauges are as before, and the refused configuration's project has none.
+/// Waits for the `count`-th refusal. The gauges are as before, and the refused configuration's
+/// project has none.
 async fn assert_update_was_refused(s: &TestEnv, count: u64) {
     s.until("Envoy refuses the update", async || {
         s.envoy.stat("listener_manager.lds.update_rejected").await == count

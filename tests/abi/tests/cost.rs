@@ -13,8 +13,8 @@ const LARGE: usize = 2 * SMALL;
 const MAX_GROWTH: f64 = 2.5;
 /// Additional growth, in ordinary batches of the larger size.
 const SLACK: f64 = 0.25;
-/// The same for strings. At the larger size they exceed the 10,000 characters that Keen accepts, and
-/// are rewritten.
+/// The same for strings. At the larger size they exceed the 10,000 characters that Keen accepts,
+/// and are rewritten.
 const SLACK_OF_STRINGS: f64 = 4.0;
 /// Maximum cost of a body divided by that of an ordinary batch of its size; the second is for deep
 /// values. Fuel weighs brackets and numbers two to three times as much as V8's clock: arrays 8,000
