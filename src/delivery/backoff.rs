@@ -1,30 +1,28 @@
 //! Jittered exponential backoff.
 
+use fastrand::Rng;
+
 /// The pause after the first failure. Each further failure doubles it.
 const BACKOFF_MIN_MS: u64 = 100;
 
 /// Computes pauses, each between half and the whole of the exponential value.
 #[derive(Debug)]
 pub(super) struct Backoff {
-    /// State of an xorshift generator: jitter needs no better randomness.
-    rng_state: u64,
+    rng: Rng,
 }
 
 impl Backoff {
     /// `seed`: workers with different seeds do not retry at the same moment.
     pub(super) fn new(seed: u64) -> Self {
-        Self { rng_state: seed | 1 }
+        Self { rng: Rng::with_seed(seed) }
     }
 
     /// The pause after `failures` consecutive failures, at most `max_ms`.
     pub(super) fn pause_ms(&mut self, failures: u32, max_ms: u64) -> u64 {
-        self.rng_state ^= self.rng_state << 13;
-        self.rng_state ^= self.rng_state >> 7;
-        self.rng_state ^= self.rng_state << 17;
         let doublings = failures.saturating_sub(1).min(16);
         let whole = BACKOFF_MIN_MS.saturating_mul(1_u64.wrapping_shl(doublings)).min(max_ms);
         let half = whole >> 1;
-        half.saturating_add(self.rng_state.checked_rem(half.max(1)).unwrap_or(0))
+        half.saturating_add(self.rng.u64(..half.max(1)))
     }
 }
 

@@ -200,12 +200,10 @@ impl<'m> MessageEvents<'m> {
         self.fields.sanitized
     }
 
-    /// Sets `segment_event` to the event's name if the collection's name differs from it.
-    pub(super) fn set_original_name(&mut self, original: Option<&str>) {
-        match original {
-            Some(name) => self.fields.set_text(OwnField::SegmentEvent, name),
-            None => self.fields.unset(OwnField::SegmentEvent),
-        }
+    /// Sets `segment_event`, since the collection's name differs from the event's. It stays set: the
+    /// name of a page's next collection contains what could not stay in this one.
+    pub(super) fn set_original_name(&mut self, original: &str) {
+        self.fields.set_text(OwnField::SegmentEvent, original);
     }
 
     /// Writes one event.

@@ -28,13 +28,6 @@ impl<'m> EventFields<'m> {
         }
     }
 
-    /// Removes a field.
-    pub(super) fn unset(&mut self, field: OwnField) {
-        if let Some(slot) = self.json.get_mut(field as usize) {
-            *slot = None;
-        }
-    }
-
     /// Sets a field to a text.
     pub(super) fn set_text(&mut self, field: OwnField, text: &str) {
         let json = quoted(text);

@@ -393,7 +393,9 @@ fn push_events(
         let pushed = if can_repeat && !is_renamed {
             buffer.push_last_again(destination, &collection)
         } else {
-            events.set_original_name(is_renamed.then_some(original));
+            if is_renamed {
+                events.set_original_name(original);
+            }
             buffer.push(destination, &collection, |out| events.write(out))
         };
         can_repeat = pushed == Pushed::Written && !is_renamed;
