@@ -1,5 +1,5 @@
 //! Keen hangs while 10,000 callers send. Memory stays bounded, callers over the bound are answered
-//! at once, and Envoy recovers, three times in a row.
+//! at once, and Envoy recovers, five times in a row.
 
 #[path = "envoy/fixture.rs"]
 #[allow(dead_code, reason = "shared with tests/envoy")]
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 const CONNECTIONS: usize = 100;
 const STREAMS: usize = 100;
 const BODY: usize = 8_000;
-const STORMS: usize = 3;
+const STORMS: usize = 5;
 const MAX_PENDING: u64 = 16_777_216;
 /// Allowed growth of resident memory in addition to the pending events. The filter copies a batch's
 /// body to send it, Envoy holds the bodies and streams of waiting callers, and linear memory grows
@@ -108,9 +108,9 @@ async fn hanging_keen_with_ten_thousand_callers_costs_bounded_memory() {
         })
         .await;
     }
-    // Only the first round grows the VM's memory.
-    let (first, last) = (resident[0], resident[STORMS - 1]);
-    assert!(last < first + (32 << 20), "it grows with each storm: {resident:?}");
+    // Memory grows in steps, in the first storms only.
+    let (warm, last) = (resident[STORMS / 2], resident[STORMS - 1]);
+    assert!(last < warm + (32 << 20), "it grows with each storm: {resident:?}");
     assert_eq!(env.envoy.stat("http.segment.downstream_rq_active").await, 0);
     env.envoy.no_panic_in_log();
 }

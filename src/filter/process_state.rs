@@ -56,13 +56,28 @@ pub(super) fn next_process_unique_id() -> u64 {
 }
 
 /// Returns true for the first worker of the process that uses the Keen project.
-pub(super) fn claim_destination(project_id: &str) -> bool {
-    let key = format!("keen_edge.destination.{project_id}");
+pub(super) fn claim_project(project_id: &str) -> bool {
+    let key = ["keen_edge.project.", project_id].concat();
     let is_new = host::shared_data(&key).1.is_none();
-    if is_new {
-        host::set_shared_data(&key, b"1", None);
-    }
+    create_key(&key);
     is_new
+}
+
+fn rejected_key(hash: u64) -> String {
+    format!("keen_edge.rejected_key.{hash:x}")
+}
+
+/// Whether Keen rejects the write key with this hash, as the worker found that used it last.
+pub(super) fn is_key_rejected(hash: u64) -> bool {
+    host::shared_data(&rejected_key(hash)).0.is_some_and(|value| !value.is_empty())
+}
+
+/// Tells all workers whether Keen rejects the write key with this hash.
+pub(super) fn set_key_rejected(hash: u64, is_rejected: bool) {
+    if is_key_rejected(hash) != is_rejected {
+        let value: &[u8] = if is_rejected { b"1" } else { b"" };
+        host::set_shared_data(&rejected_key(hash), value, None);
+    }
 }
 
 fn drain_lease_key(queue_url: &str) -> String {

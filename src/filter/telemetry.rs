@@ -6,12 +6,12 @@ use super::process_state;
 use crate::config::Config;
 use crate::delivery::{ExpiryReport, Rejection, SettleReport};
 use crate::keen::event_writer::MAX_BYTES;
+use crate::keen::names;
 use crate::mapping::{EventBuffer, MessageOutcome, RequestStats, SkipReason};
 use crate::overflow::OverflowReport;
 use crate::segment::http::Response;
 use crate::users::CommitReport;
 use proxy_wasm::types::MetricType;
-use std::mem::take;
 
 /// Each kind of problem is logged at most once in this time.
 const LOG_INTERVAL_MS: u64 = 60_000;
@@ -19,8 +19,8 @@ const LOG_INTERVAL_MS: u64 = 60_000;
 const MAX_LOG_KEYS: usize = 256;
 /// Maximum number of Keen's error names with a stat, per project.
 const MAX_ERROR_LABELS: usize = 32;
-/// Maximum number of a destination's sources that a log line names.
-const MAX_LOGGED_SOURCES: usize = 3;
+/// A log line names no further source of a destination after this many bytes.
+const MAX_SOURCES_BYTES: usize = 64;
 /// The source of messages whose write key is not configured.
 const UNKNOWN_SOURCE: &str = "unknown";
 
@@ -71,7 +71,9 @@ struct SourceStats {
 struct DestinationLabels {
     /// Index of its project in [`Telemetry::projects`].
     project: usize,
-    /// Names of its sources, up to [`MAX_LOGGED_SOURCES`].
+    /// Hash of its write key and cluster.
+    key_hash: u64,
+    /// Names of its first sources: see [`MAX_SOURCES_BYTES`].
     sources: String,
 }
 
@@ -83,10 +85,10 @@ struct ProjectStats {
     callouts: Option<StatId>,
     /// Error names that have a stat.
     errors: Vec<String>,
-    /// Destinations whose events Keen does not accept.
-    down: Vec<usize>,
-    /// Keen has answered since the last flush.
-    is_answered: bool,
+    /// Hashes of its destinations' write keys.
+    key_hashes: Vec<u64>,
+    /// Whether Keen accepted its last callout. `None`: none has ended since the last flush.
+    is_accepted: Option<bool>,
 }
 
 impl SourceStats {
@@ -129,7 +131,7 @@ impl Telemetry {
             self.registry.define(stat);
         }
         for project in &mut self.projects {
-            project.is_answered = process_state::claim_destination(&project.id);
+            project.is_accepted = process_state::claim_project(&project.id).then_some(true);
         }
         self.flush_destinations();
     }
@@ -425,11 +427,11 @@ impl Telemetry {
     }
 
     fn set_destination_up(&mut self, destination: usize, up: bool, status: Option<u16>) {
-        if let (_, Some(project)) = self.project(destination) {
-            project.is_answered = true;
-            project.down.retain(|known| *known != destination);
-            if !up {
-                project.down.push(destination);
+        let key_hash = self.destinations.get(destination).map(|labels| labels.key_hash);
+        if let (Some(key_hash), (_, Some(project))) = (key_hash, self.project(destination)) {
+            project.is_accepted = Some(up);
+            if project.key_hashes.len() > 1 {
+                process_state::set_key_rejected(key_hash, !up);
             }
         }
         if !up {
@@ -486,13 +488,17 @@ impl Telemetry {
     }
 
     /// Sets the gauge of each project that Keen has answered. All workers set the same gauge; the
-    /// last one has the most recent result.
+    /// last one has the most recent result. If the project has several write keys, each worker
+    /// knows which of them are rejected, so that the success of one does not hide another.
     fn flush_destinations(&mut self) {
         for project in &mut self.projects {
-            if take(&mut project.is_answered) {
-                let stat = self.registry.stat(&metrics::DESTINATION_UP, &[&project.id]);
-                self.registry.record(stat, u64::from(project.down.is_empty()));
-            }
+            let Some(is_accepted) = project.is_accepted.take() else { continue };
+            let up = match project.key_hashes.as_slice() {
+                [_] => is_accepted,
+                keys => !keys.iter().any(|key| process_state::is_key_rejected(*key)),
+            };
+            let stat = self.registry.stat(&metrics::DESTINATION_UP, &[&project.id]);
+            self.registry.record(stat, u64::from(up));
         }
     }
 }
@@ -507,22 +513,18 @@ fn label_destinations(config: &Config) -> (Vec<DestinationLabels>, Vec<ProjectSt
             projects.push(ProjectStats { id: id.clone(), ..ProjectStats::default() });
             projects.len().saturating_sub(1)
         });
-        destinations.push(DestinationLabels { project, sources: String::new() });
+        let key = destination.write_key.as_deref().unwrap_or_default();
+        let key_hash = names::sha256_u64([key, &destination.cluster].join(" ").as_bytes());
+        if let Some(project) = projects.get_mut(project) {
+            project.key_hashes.push(key_hash);
+        }
+        destinations.push(DestinationLabels { project, key_hash, sources: String::new() });
     }
-    let mut counts = vec![0_usize; destinations.len()];
     for source in &config.sources {
-        let index = source.destination_index;
-        let (Some(labels), Some(count)) = (destinations.get_mut(index), counts.get_mut(index))
-        else {
-            continue;
-        };
-        *count = count.saturating_add(1);
-        let name = label_value(&source.name);
-        match *count {
-            1 => labels.sources = ["source ", &name].concat(),
-            2..=MAX_LOGGED_SOURCES => labels.sources.extend([", ", &name]),
-            _ if labels.sources.ends_with('…') => {}
-            _ => labels.sources.push('…'),
+        let Some(labels) = destinations.get_mut(source.destination_index) else { continue };
+        if labels.sources.len() < MAX_SOURCES_BYTES {
+            let before = if labels.sources.is_empty() { "source " } else { ", " };
+            labels.sources.extend([before, &label_value(&source.name)]);
         }
     }
     (destinations, projects)

@@ -3,7 +3,8 @@
 
 use super::fixture::{TestEnv, ok};
 use base64::Engine as _;
-use mock_keen::{Fault, PROJECT, Project, WRITE_KEY};
+use harness::Envoy;
+use mock_keen::{Fault, MockKeen, Options, PROJECT, Project, WRITE_KEY};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -199,10 +200,14 @@ async fn wrong_key_of_one_source_is_visible_in_metrics() {
         source["name"] = json!(format!("shop-{key}"));
         config["sources"][key] = source;
     }
-    let env = TestEnv::with(config).await;
+    let keen = MockKeen::start(Options::default()).await.unwrap();
+    let envoy = Envoy::builder().keen(keen.addr()).config(config).concurrency(2).start().await;
+    let envoy = envoy.unwrap_or_else(|error| panic!("{error:?}"));
+    let env = TestEnv { envoy, keen, client: reqwest::Client::new() };
     let url = env.envoy.url("/v1/track");
+    // New connections, to both workers.
     let post = async |key: &str, id: &str| {
-        post(&env.client, &url, key, track(id, 10).to_string()).await.unwrap()
+        post(&reqwest::Client::new(), &url, key, track(id, 10).to_string()).await.unwrap()
     };
     assert_eq!(post(HEALTHY_KEY, "right").await, 200);
     let up = async || env.envoy.total("destination_up").await;
