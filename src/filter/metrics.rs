@@ -111,7 +111,7 @@ families! {
     USER_UPDATES_REJECTED = Counter "user_updates_rejected" []
         "Updates that were not stored because they, or those of one request, were too large or too many.";
     EVENTS_TRAITS_OMITTED = Counter "events_traits_omitted" []
-        "Events that contain their user without traits, because the traits of one request exceeded their bound.";
+        "Events that contain their user without traits, because the request exceeded a bound of traits or of bytes read.";
 }
 
 /// A stat: a metric with the values of its labels.

@@ -629,7 +629,7 @@ fn traits_of_a_page_are_bounded_by_the_body() {
     let body = json!({"batch": batch}).to_string();
     let mapped = shop.map(&body);
     let with_user = mapped.events.iter().filter(|(_, _, event)| event.get("user").is_some());
-    assert_eq!(with_user.count(), (65_536 + 8 * body.len()) / bytes);
+    assert_eq!(with_user.count(), (65_536 + 3 * body.len()) / bytes);
 }
 
 #[test]

@@ -114,6 +114,8 @@ impl OwnedRecord {
             let computed = merge_objects(old_computed, new_computed);
             let traits = match replacement {
                 Some(traits) => merge_objects(traits, &computed),
+                // Engage alone knows the user.
+                None if old_traits == old_computed => computed.clone(),
                 None => merge_objects(old_traits, new_computed),
             };
             let fits = traits.len().saturating_add(computed.len()) <= MAX_RECORD_BYTES;

@@ -472,7 +472,7 @@ fn traits_and_merges_of_one_request_are_bounded_by_its_body() {
         !user.unwrap().traits.is_empty()
     };
     let shown = (0..30).filter(has_traits).count();
-    assert_eq!(shown, (65_536 + 8 * BODY_BYTES) / traits.len());
+    assert_eq!(shown, (65_536 + 3 * BODY_BYTES) / traits.len());
     assert_eq!(users.commit().traits_omitted, 30 - shown as u64);
     let mut users = UserTransaction::new(&mut memory, PLENTY, 3_000);
     users.limit_by_body(BODY_BYTES);
@@ -484,6 +484,29 @@ fn traits_and_merges_of_one_request_are_bounded_by_its_body() {
     }
     let merged = (65_536 + BODY_BYTES) / traits.len();
     assert_eq!(users.commit().rejected, 30 - merged as u64);
+}
+
+#[test]
+fn bytes_read_for_events_of_one_request_are_bounded_by_its_body() {
+    const USERS: usize = 2_000;
+    let mut memory = Memory::new();
+    let shop = source(1, Mode::Cloud);
+    let traits = format!(r#"{{"a":"{}"}}"#, "x".repeat(1_000));
+    for user in 0..USERS {
+        let body = format!(r#"{{"userId":"u{user}","traits":{traits}}}"#);
+        identify(&mut memory, PLENTY, 1, &shop, &body);
+    }
+    for (body_bytes, shards) in [(0, 200..320), (1_000_000, 500..513)] {
+        let mut users = UserTransaction::new(&mut memory, PLENTY, 2_000);
+        users.limit_by_body(body_bytes);
+        for user in 0..USERS {
+            let body = format!(r#"{{"userId":"u{user}"}}"#);
+            users.user_for_event(&shop, &message(MessageType::Track, &body), None);
+        }
+        assert!(shards.contains(&users.loaded.len()), "{}", users.loaded.len());
+        // What was read already is looked up.
+        assert!(users.profile_for_user_id(shop.key_hash, "u0").is_some());
+    }
 }
 
 #[test]

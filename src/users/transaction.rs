@@ -19,9 +19,13 @@ const MIN_MERGE_BYTES: usize = 65_536;
 /// The events of a request may contain stored traits of `TRAIT_GROWTH` times the bytes of its body
 /// plus [`MIN_TRAIT_BYTES`], and at most [`MAX_TRAIT_BYTES`]. Without a bound, a request of many
 /// short events could expand into a thousand times its size.
-const TRAIT_GROWTH: usize = 8;
+const TRAIT_GROWTH: usize = 3;
 const MIN_TRAIT_BYTES: usize = 65_536;
 const MAX_TRAIT_BYTES: usize = 4_194_304;
+/// The events of a request look up stored users until the request has read `SHARD_GROWTH` times the
+/// bytes of its body plus [`MIN_READ_BYTES`]. Each lookup of another user reads a whole shard.
+const SHARD_GROWTH: usize = 4;
+const MIN_READ_BYTES: usize = 1_048_576;
 /// Up to this many users, each event updates `last_seen`, so that eviction is in exact order. With
 /// more users `last_seen` is exact to [`TOUCH_INTERVAL_US`], which saves a write for most events.
 const EXACT_LRU_MAX_USERS: u64 = 1000;
@@ -54,6 +58,8 @@ pub struct UserTransaction<'s, S> {
     /// Updates of this request so far. A later one counts as seen later.
     update_count: u64,
     pub(super) budget: Budget,
+    /// Bytes of shards that may still be read for events.
+    read_bytes_left: usize,
     pub(super) loaded: BTreeMap<ShardId, LoadedShard>,
     pub(super) report: CommitReport,
 }
@@ -153,6 +159,7 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
             seed: None,
             update_count: 0,
             budget: Budget::ANY_MERGES,
+            read_bytes_left: usize::MAX,
             loaded: BTreeMap::new(),
             report: CommitReport::default(),
         }
@@ -199,6 +206,8 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
             body_bytes.saturating_mul(MERGE_GROWTH).saturating_add(MIN_MERGE_BYTES);
         let traits = body_bytes.saturating_mul(TRAIT_GROWTH).saturating_add(MIN_TRAIT_BYTES);
         self.budget.trait_bytes = traits.min(MAX_TRAIT_BYTES);
+        self.read_bytes_left =
+            body_bytes.saturating_mul(SHARD_GROWTH).saturating_add(MIN_READ_BYTES);
     }
 
     /// Returns the traits of the user with this `userId`, for an event.
@@ -268,6 +277,10 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
         if user.id.len() > MAX_ID_BYTES {
             return None;
         }
+        if self.read_bytes_left == 0 && !self.is_loaded(user) {
+            self.budget.traits_omitted = self.budget.traits_omitted.saturating_add(1);
+            return None;
+        }
         let mut budget = self.budget;
         let (loaded, index) = self.load_user(user);
         loaded.apply_updates(index, &mut budget);
@@ -314,12 +327,23 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
         self.settings.ttl_ms.saturating_mul(1000)
     }
 
+    fn shard_id(&mut self, user: UserKey<'_>) -> ShardId {
+        let shared = &mut *self.shared;
+        let seed = *self.seed.get_or_insert_with(|| Layout::load(shared).0.seed);
+        ShardId::new(user, self.settings, seed)
+    }
+
+    /// Whether this request has read the user's shard.
+    fn is_loaded(&mut self, user: UserKey<'_>) -> bool {
+        let shard_id = self.shard_id(user);
+        self.loaded.contains_key(&shard_id)
+    }
+
     /// Looks up a user in its shard. Returns the shard, and the user's index in it.
     fn load_user(&mut self, user: UserKey<'_>) -> (&mut LoadedShard, usize) {
         let cutoff = self.cutoff();
-        let shared = &mut *self.shared;
-        let seed = *self.seed.get_or_insert_with(|| Layout::load(shared).0.seed);
-        let loaded = self.load(ShardId::new(user, self.settings, seed));
+        let shard_id = self.shard_id(user);
+        let loaded = self.load(shard_id);
         let found = loaded.users.iter().position(|known| known.key() == user);
         let index = found.unwrap_or_else(|| {
             let UserKey { key_hash, kind, id } = user;
@@ -334,7 +358,12 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
 
     pub(super) fn load(&mut self, shard_id: ShardId) -> &mut LoadedShard {
         let (shared, settings) = (&mut *self.shared, self.settings);
-        self.loaded.entry(shard_id).or_insert_with(|| LoadedShard::read(shared, settings, shard_id))
+        let left = &mut self.read_bytes_left;
+        self.loaded.entry(shard_id).or_insert_with(|| {
+            let loaded = LoadedShard::read(shared, settings, shard_id);
+            *left = left.saturating_sub(loaded.shard.bytes().len());
+            loaded
+        })
     }
 }
 
