@@ -124,7 +124,7 @@ used_exports() {
 mkdir -p target
 linked="$out/$triple/release/$module"
 # Replaces the output in one step: an Envoy that reads it meanwhile gets the old file or the new one.
-new="target/$built.new"
+new="target/$built.$$.new"
 if has_binaryen; then
   # The wasm features beyond its first version that Rust's wasm32 target uses.
   features=(--enable-bulk-memory --enable-sign-ext --enable-mutable-globals --enable-nontrapping-float-to-int
