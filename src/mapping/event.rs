@@ -101,11 +101,11 @@ fn event_name_text(name: Value<'_>) -> Option<Cow<'_, str>> {
 }
 
 /// Returns the uniqueness token of a message: its `messageId`, hashed if it is long. `None`: the id
-/// is missing, blank, or a placeholder. `origin`, if the request contained bytes that are not UTF-8,
+/// is missing, blank, or a placeholder. `position`, if the request contained bytes that are not UTF-8,
 /// returns a hash of the request and the message's index in it.
 pub(super) fn uniqueness_token<'a>(
     message: &Message<'a>,
-    origin: Option<impl FnOnce() -> String>,
+    position: Option<impl FnOnce() -> String>,
 ) -> Option<Cow<'a, str>> {
     let (id, raw, lossy) = match message.message_id {
         Value::String(text) => {
@@ -125,10 +125,10 @@ pub(super) fn uniqueness_token<'a>(
     if lossy {
         return Some(Cow::Owned(names::sha256_hex(raw.as_bytes(), names::MAX_TOKEN)));
     }
-    if let Some(origin) = origin
+    if let Some(position) = position
         && id.contains('\u{fffd}')
     {
-        let unique = format!("{} {id}", origin());
+        let unique = format!("{} {id}", position());
         return Some(Cow::Owned(names::sha256_hex(unique.as_bytes(), names::MAX_TOKEN)));
     }
     Some(match names::uniqueness_token(&id) {

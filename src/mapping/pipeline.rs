@@ -371,8 +371,8 @@ impl<T: FnMut() -> String, S: SharedData> RequestMapper<'_, '_, T, S> {
 
     fn own_token<'m>(&self, message: &Message<'m>, index: usize) -> Option<Cow<'m, str>> {
         let hash = || names::sha256_hex(self.request.body, names::MAX_TOKEN);
-        let origin = || format!("{} {index}", self.body_hash.get_or_init(hash));
-        uniqueness_token(message, self.body_is_lossy.then_some(origin))
+        let position = || format!("{} {index}", self.body_hash.get_or_init(hash));
+        uniqueness_token(message, self.body_is_lossy.then_some(position))
     }
 }
 

@@ -22,9 +22,9 @@ const MIN_MERGE_BYTES: usize = 65_536;
 const TRAIT_GROWTH: usize = 3;
 const MIN_TRAIT_BYTES: usize = 65_536;
 const MAX_TRAIT_BYTES: usize = 4_194_304;
-/// The events of a request look up stored users until the request has read `SHARD_GROWTH` times the
+/// The events of a request look up stored users until the request has read `READ_GROWTH` times the
 /// bytes of its body plus [`MIN_READ_BYTES`]. Each lookup of another user reads a whole shard.
-const SHARD_GROWTH: usize = 4;
+const READ_GROWTH: usize = 4;
 const MIN_READ_BYTES: usize = 1_048_576;
 /// Up to this many users, each event updates `last_seen`, so that eviction is in exact order. With
 /// more users `last_seen` is exact to [`TOUCH_INTERVAL_US`], which saves a write for most events.
@@ -207,7 +207,7 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
         let traits = body_bytes.saturating_mul(TRAIT_GROWTH).saturating_add(MIN_TRAIT_BYTES);
         self.budget.trait_bytes = traits.min(MAX_TRAIT_BYTES);
         self.read_bytes_left =
-            body_bytes.saturating_mul(SHARD_GROWTH).saturating_add(MIN_READ_BYTES);
+            body_bytes.saturating_mul(READ_GROWTH).saturating_add(MIN_READ_BYTES);
     }
 
     /// Returns the traits of the user with this `userId`, for an event.

@@ -139,7 +139,7 @@ pub(crate) struct State {
     pub(crate) call_body: Option<Vec<u8>>,
     pub(crate) shared: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
     pub(crate) queues: Vec<(Vec<u8>, VecDeque<Vec<u8>>)>,
-    /// Queues with items for which the root context has not been woken yet.
+    /// Queues with items for which the root context has not been called yet.
     pub(crate) wakes: Vec<u32>,
     pub(crate) properties: BTreeMap<String, Vec<u8>>,
     pub(crate) metrics: Vec<(String, u64)>,
