@@ -14,6 +14,7 @@ pub const PROJECTS: usize = 2;
 /// The first two workers share a process, and so a lease.
 pub const WORKERS: usize = 3;
 pub const KEEN_TIMEOUT_MS: u64 = 5_000;
+const START_MS: u64 = 1_000_000;
 
 pub fn project_id(index: usize) -> String {
     format!("{index:024x}")
@@ -105,7 +106,7 @@ impl Model {
         let workers = (0..WORKERS).map(|seed| Worker::new(settings, overflow, seed as u64));
         Self {
             workers: workers.collect(),
-            now: 1_000_000,
+            now: START_MS,
             events: Vec::new(),
             at_keen: BTreeSet::new(),
             stored: BTreeSet::new(),
@@ -371,6 +372,8 @@ impl Model {
                 let most = usize::try_from(request["MaxNumberOfMessages"].as_u64().unwrap());
                 let hidden_ms = request["VisibilityTimeout"].as_u64().unwrap() * 1_000;
                 assert!(hidden_ms > 2 * KEEN_TIMEOUT_MS);
+                let longest_outage_ms = self.now - START_MS;
+                assert!(hidden_ms <= longest_outage_ms.max(12 * KEEN_TIMEOUT_MS), "{hidden_ms}");
                 assert_eq!(request["WaitTimeSeconds"], 20);
                 let now = self.now;
                 let visible = self.messages.iter_mut().filter(|(_, m)| m.visible_at <= now);
@@ -449,7 +452,10 @@ impl Model {
     /// Ends all faults. Asserts that the queue becomes empty, and that every acknowledged event is
     /// in Keen.
     pub fn recover(&mut self) {
-        for _ in 0..4_000 {
+        // A message whose receipt was lost stays hidden for as long as the outage had lasted.
+        let longest_outage_ms = self.now - START_MS;
+        let deadline = self.now + longest_outage_ms + 400_000;
+        while self.now < deadline {
             let is_idle = |worker: &Worker| worker.delivery.is_idle() && worker.overflow.is_idle();
             if self.messages.is_empty() && self.workers.iter().all(is_idle) {
                 break;
