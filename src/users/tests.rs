@@ -510,6 +510,35 @@ fn bytes_read_for_events_of_one_request_are_bounded_by_its_body() {
 }
 
 #[test]
+fn bytes_read_for_updates_of_one_request_are_bounded_by_its_body() {
+    const USERS: usize = 8_000;
+    let mut memory = Memory::new();
+    let shop = source(1, Mode::Cloud);
+    let large = config::UsersSettings { max_users: 80_000, max_bytes: 80_000_000, ..PLENTY };
+    let traits = format!(r#"{{"a":"{}"}}"#, "x".repeat(1_000));
+    let mut identify_all = |body_bytes: Option<usize>| {
+        let mut users = UserTransaction::new(&mut memory, large, 1_000);
+        if let Some(body_bytes) = body_bytes {
+            users.limit_by_body(body_bytes);
+        }
+        for user in 0..USERS {
+            let body = format!(r#"{{"userId":"u{user}","traits":{traits}}}"#);
+            users.identify(&shop, &message(MessageType::Identify, &body), None);
+        }
+        (users.read_bytes, users.commit())
+    };
+    assert_eq!(identify_all(None).1.rejected, 0);
+    for body_bytes in [0, 100_000] {
+        let (read_bytes, report) = identify_all(Some(body_bytes));
+        let limit = 2_097_152 + 32 * body_bytes;
+        assert!((limit..limit + 65_536).contains(&read_bytes), "{body_bytes}: {read_bytes}");
+        assert_eq!(report.written + report.rejected, USERS as u64);
+        assert!(report.written > 0 && report.rejected > 0, "{body_bytes}: {report:?}");
+    }
+    assert_eq!(identify_all(Some(USERS * 1_000)).1.rejected, 0);
+}
+
+#[test]
 fn updates_of_one_request_are_bounded() {
     let mut memory = Memory::new();
     let shop = source(1, Mode::Cloud);

@@ -22,10 +22,11 @@ const MIN_MERGE_BYTES: usize = 65_536;
 const TRAIT_GROWTH: usize = 3;
 const MIN_TRAIT_BYTES: usize = 65_536;
 const MAX_TRAIT_BYTES: usize = 4_194_304;
-/// The events of a request look up stored users until the request has read `READ_GROWTH` times the
-/// bytes of its body plus [`MIN_READ_BYTES`]. Each lookup of another user reads a whole shard.
-const READ_GROWTH: usize = 4;
-const MIN_READ_BYTES: usize = 1_048_576;
+/// A request's events look up stored users until the request has read this much of the store. Each
+/// lookup in another shard reads the whole shard.
+const EVENT_READS: ReadLimit = ReadLimit { growth: 4, min_bytes: 1_048_576 };
+/// The same for a request's updates. They also write what they read.
+const UPDATE_READS: ReadLimit = ReadLimit { growth: 32, min_bytes: 2_097_152 };
 /// Up to this many users, each event updates `last_seen`, so that eviction is in exact order. With
 /// more users `last_seen` is exact to [`TOUCH_INTERVAL_US`], which saves a write for most events.
 const EXACT_LRU_MAX_USERS: u64 = 1000;
@@ -58,8 +59,10 @@ pub struct UserTransaction<'s, S> {
     /// Updates of this request so far. A later one counts as seen later.
     update_count: u64,
     pub(super) budget: Budget,
-    /// Bytes of shards that may still be read for events.
-    read_bytes_left: usize,
+    /// Bytes of the request's body. `None`: it may read any number of shards.
+    body_bytes: Option<usize>,
+    /// Bytes of the shards that this request has read.
+    pub(super) read_bytes: usize,
     pub(super) loaded: BTreeMap<ShardId, LoadedShard>,
     pub(super) report: CommitReport,
 }
@@ -94,6 +97,20 @@ impl Budget {
             None => self.traits_omitted = self.traits_omitted.saturating_add(1),
         }
         left.is_some()
+    }
+}
+
+/// How many bytes of the store a request may read: `growth` times the bytes of its body plus
+/// `min_bytes`.
+#[derive(Debug, Clone, Copy)]
+struct ReadLimit {
+    growth: usize,
+    min_bytes: usize,
+}
+
+impl ReadLimit {
+    fn bytes(self, body_bytes: usize) -> usize {
+        body_bytes.saturating_mul(self.growth).saturating_add(self.min_bytes)
     }
 }
 
@@ -159,7 +176,8 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
             seed: None,
             update_count: 0,
             budget: Budget::ANY_MERGES,
-            read_bytes_left: usize::MAX,
+            body_bytes: None,
+            read_bytes: 0,
             loaded: BTreeMap::new(),
             report: CommitReport::default(),
         }
@@ -206,8 +224,7 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
             body_bytes.saturating_mul(MERGE_GROWTH).saturating_add(MIN_MERGE_BYTES);
         let traits = body_bytes.saturating_mul(TRAIT_GROWTH).saturating_add(MIN_TRAIT_BYTES);
         self.budget.trait_bytes = traits.min(MAX_TRAIT_BYTES);
-        self.read_bytes_left =
-            body_bytes.saturating_mul(READ_GROWTH).saturating_add(MIN_READ_BYTES);
+        self.body_bytes = Some(body_bytes);
     }
 
     /// Returns the traits of the user with this `userId`, for an event.
@@ -241,7 +258,8 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
     /// Records an update, which [`commit`](Self::commit) writes. Later lookups of this request see
     /// it.
     pub(crate) fn record_update(&mut self, user: UserKey<'_>, update: Update) {
-        match self.next_seen_at().filter(|_| user.id.len() <= MAX_ID_BYTES) {
+        let is_allowed = user.id.len() <= MAX_ID_BYTES && self.may_load(user, UPDATE_READS);
+        match self.next_seen_at().filter(|_| is_allowed) {
             Some(seen_at) => {
                 let (loaded, index) = self.load_user(user);
                 if let Some(user) = loaded.touch(index, seen_at) {
@@ -277,7 +295,7 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
         if user.id.len() > MAX_ID_BYTES {
             return None;
         }
-        if self.read_bytes_left == 0 && !self.is_loaded(user) {
+        if !self.may_load(user, EVENT_READS) {
             self.budget.traits_omitted = self.budget.traits_omitted.saturating_add(1);
             return None;
         }
@@ -333,10 +351,11 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
         ShardId::new(user, self.settings, seed)
     }
 
-    /// Whether this request has read the user's shard.
-    fn is_loaded(&mut self, user: UserKey<'_>) -> bool {
+    /// Whether this request has read the user's shard, or may read another one.
+    fn may_load(&mut self, user: UserKey<'_>, limit: ReadLimit) -> bool {
         let shard_id = self.shard_id(user);
-        self.loaded.contains_key(&shard_id)
+        self.body_bytes.is_none_or(|bytes| self.read_bytes < limit.bytes(bytes))
+            || self.loaded.contains_key(&shard_id)
     }
 
     /// Looks up a user in its shard. Returns the shard, and the user's index in it.
@@ -358,10 +377,10 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
 
     pub(super) fn load(&mut self, shard_id: ShardId) -> &mut LoadedShard {
         let (shared, settings) = (&mut *self.shared, self.settings);
-        let left = &mut self.read_bytes_left;
+        let read_bytes = &mut self.read_bytes;
         self.loaded.entry(shard_id).or_insert_with(|| {
             let loaded = LoadedShard::read(shared, settings, shard_id);
-            *left = left.saturating_sub(loaded.shard.bytes().len());
+            *read_bytes = read_bytes.saturating_add(loaded.shard.bytes().len());
             loaded
         })
     }
