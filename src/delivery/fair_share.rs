@@ -112,7 +112,7 @@ impl Delivery {
         let Some(batch) = batch else { return false };
         self.release(destination_index, batch.pending_cost());
         let counts = EventCounts {
-            unconfirmed: self.give_up_waiters(&batch, Ack::Unconfirmed),
+            unconfirmed: self.waiters.settle_batch(&batch, Ack::Unconfirmed),
             displaced: batch.count(false),
             dropped: 0,
         };

@@ -7,7 +7,7 @@
 
 use super::batch::{Batch, event_cost};
 use super::retry::{Failure, RetryPlan};
-use super::{Ack, CalloutId, Delivery, EventCounts, WaiterId, latest_deadline};
+use super::{Ack, CalloutId, Delivery, EventCounts, WaiterId};
 use crate::keen::bulk::Event;
 use std::mem::take;
 
@@ -200,7 +200,7 @@ impl Delivery {
                 destination_index,
                 EventCounts { unconfirmed, ..EventCounts::default() },
             );
-            let Some(latest) = latest_deadline(&batch, &self.waiters) else { continue };
+            let Some(latest) = self.waiters.latest_deadline_ms(&batch) else { continue };
             let unstorable = batch.take_larger_than(policy.max_body_bytes);
             if !unstorable.is_empty() {
                 self.return_batch(destination_index, unstorable, true);
@@ -248,9 +248,7 @@ impl Delivery {
             self.return_all();
         }
         if outcome == HandoverOutcome::Stored {
-            for (waiter, _, count) in batch.runs() {
-                self.settle_events(waiter, count, Ack::Delivered);
-            }
+            self.waiters.settle_batch(&batch, Ack::Delivered);
             self.release(destination_index, batch.pending_cost());
             return HandoverReport { overflowed: events, ..report };
         }

@@ -42,6 +42,7 @@ mod handover;
 mod monotonic_clock;
 mod project_queue;
 mod retry;
+mod waiters;
 
 pub(crate) use batch::Batch;
 pub use classify::{CalloutOutcome, CalloutResponse};
@@ -56,9 +57,9 @@ use handover::{HandoverInFlight, Overflow};
 use project_queue::{Concurrency, ProjectQueue};
 use retry::{Failure, Settlement, requeue_split};
 use rustc_hash::FxHashMap;
-use std::collections::VecDeque;
 use std::iter::{repeat, repeat_n};
 use std::mem::take;
+use waiters::Waiters;
 
 /// The filter's id of a paused request: the id of its HTTP context.
 pub type WaiterId = u32;
@@ -160,18 +161,6 @@ struct EventCounts {
     displaced: u64,
 }
 
-#[derive(Debug)]
-struct Waiter {
-    deadline_ms: u64,
-    /// Events that have not ended yet.
-    unsettled_events: usize,
-    /// The ack that it gets once the remaining events have settled. A project that fails does not
-    /// delay the events of another.
-    ack: Ack,
-    /// Its client is still connected. The events of a disconnected client are still delivered.
-    connected: bool,
-}
-
 /// A callout in flight.
 #[derive(Debug)]
 struct InFlight {
@@ -190,9 +179,7 @@ pub struct Delivery {
     projects: Vec<ProjectQueue>,
     /// Projects with pending bytes.
     active_projects: usize,
-    waiters: FxHashMap<WaiterId, Waiter>,
-    /// Ordered by deadline, since all waiters wait equally long.
-    deadlines: VecDeque<(u64, WaiterId)>,
+    waiters: Waiters,
     in_flight: FxHashMap<CalloutId, InFlight>,
     /// Callouts in flight of healthy projects: only these count against `maxInFlight`.
     healthy_in_flight: usize,
@@ -207,7 +194,6 @@ pub struct Delivery {
     /// A batch lingers and leaves in some milliseconds.
     lingering: bool,
     pending_bytes: usize,
-    acks: VecDeque<(WaiterId, Ack)>,
     /// Buffers of a delivered batch, reused by the next one.
     recycled_batch: Batch,
     backoff: Backoff,
@@ -230,8 +216,7 @@ impl Delivery {
             timeout_ms,
             projects: (0..destinations).map(|_| ProjectQueue::default()).collect(),
             active_projects: 0,
-            waiters: FxHashMap::default(),
-            deadlines: VecDeque::new(),
+            waiters: Waiters::default(),
             in_flight: FxHashMap::default(),
             healthy_in_flight: 0,
             handovers: Vec::new(),
@@ -241,7 +226,6 @@ impl Delivery {
             timer_enabled: false,
             lingering: false,
             pending_bytes: 0,
-            acks: VecDeque::new(),
             recycled_batch: Batch::default(),
             backoff: Backoff::new(seed),
             drain_deadline_ms: None,
@@ -303,14 +287,7 @@ impl Delivery {
 
     fn add_waiter(&mut self, waiter: WaiterId, events: usize, now: u64) {
         let deadline_ms = now.saturating_add(self.settings.max_wait_ms);
-        let state =
-            Waiter { deadline_ms, unsettled_events: events, ack: Ack::Delivered, connected: true };
-        self.waiters.insert(waiter, state);
-        self.deadlines.push_back((deadline_ms, waiter));
-        if self.deadlines.len() > self.waiters.len().saturating_mul(2).saturating_add(1024) {
-            // A waiter that waits long may precede many that have ended.
-            self.deadlines.retain(|(_, waiter)| self.waiters.contains_key(waiter));
-        }
+        self.waiters.add(waiter, events, deadline_ms);
     }
 
     // === callouts ===
@@ -364,7 +341,7 @@ impl Delivery {
                 destination_index,
                 EventCounts { unconfirmed, ..EventCounts::default() },
             );
-            let Some(latest) = latest_deadline(&batch, &self.waiters) else { continue };
+            let Some(latest) = self.waiters.latest_deadline_ms(&batch) else { continue };
             let project = self.projects.get_mut(destination_index)?;
             project.in_flight = project.in_flight.saturating_add(1);
             let mut timeout_ms = latest.saturating_sub(now).clamp(1, self.timeout_ms);
@@ -452,9 +429,9 @@ impl Delivery {
         if let Some(project) = self.projects.get_mut(index) {
             project.on_success(settlement.parked, settlement.now);
         }
-        let acks = self.acks.len();
+        let acks = self.waiters.ack_count();
         self.apply_results(settlement, results);
-        let answered = self.acks.len().saturating_sub(acks);
+        let answered = self.waiters.ack_count().saturating_sub(acks);
         if let (true, Some(project)) = (self.timer_enabled, self.projects.get_mut(index)) {
             let queued = project.filling.distinct_waiters();
             project.siblings.expect(answered, queued, settlement.now);
@@ -480,7 +457,7 @@ impl Delivery {
                 }
                 settled = settled.saturating_add(1);
             }
-            self.settle_events(waiter, settled, Ack::Delivered);
+            self.waiters.settle(waiter, settled, Ack::Delivered);
         }
         let before = batch.pending_cost();
         if failed.contains(&true) {
@@ -523,26 +500,18 @@ impl Delivery {
             let rejection =
                 Rejection { collection: collection.to_owned(), error: error.to_owned() };
             report.rejected.extend(repeat_n(rejection, count));
-            self.settle_events(waiter, count, Ack::Delivered);
+            self.waiters.settle(waiter, count, Ack::Delivered);
         }
         self.release(report.destination_index, batch.pending_cost());
     }
 
     // === waiters ===
 
-    /// Settles the events of a batch's waiters with `ack`. Returns the number of these events.
-    fn give_up_waiters(&mut self, batch: &Batch, ack: Ack) -> u64 {
-        for (waiter, _, count) in batch.runs() {
-            self.settle_events(waiter, count, ack);
-        }
-        batch.count(true)
-    }
-
     /// Removes the events of waiters whose deadline has passed, since their clients got an ack to
     /// retry. Returns how many.
     fn discard_expired(&mut self, destination_index: usize, batch: &mut Batch) -> u64 {
         self.discard(destination_index, batch, |waiters, waiter| {
-            waiter.is_some_and(|waiter| !waiters.contains_key(&waiter))
+            waiter.is_some_and(|waiter| !waiters.contains(waiter))
         })
     }
 
@@ -551,7 +520,7 @@ impl Delivery {
         &mut self,
         destination_index: usize,
         batch: &mut Batch,
-        is_discarded: impl Fn(&FxHashMap<WaiterId, Waiter>, Option<WaiterId>) -> bool,
+        is_discarded: impl Fn(&Waiters, Option<WaiterId>) -> bool,
     ) -> u64 {
         let (cost, events) = (batch.pending_cost(), batch.len());
         let waiters = &self.waiters;
@@ -560,42 +529,11 @@ impl Delivery {
         u64::try_from(events.saturating_sub(batch.len())).unwrap_or(u64::MAX)
     }
 
-    /// Settles events of a waiter. Its ack is the worst of all its events.
-    fn settle_events(&mut self, waiter: Option<WaiterId>, events: usize, ack: Ack) {
-        let Some((waiter, state)) = waiter.and_then(|w| Some((w, self.waiters.get_mut(&w)?)))
-        else {
-            return;
-        };
-        state.ack = state.ack.max(ack);
-        state.unsettled_events = state.unsettled_events.saturating_sub(events);
-        if state.unsettled_events == 0 {
-            let ack = state.ack;
-            self.acknowledge(waiter, ack);
-        }
-    }
-
-    fn acknowledge(&mut self, waiter: WaiterId, ack: Ack) {
-        if self.waiters.remove(&waiter).is_some_and(|state| state.connected) {
-            self.acks.push_back((waiter, ack));
-        }
-    }
-
     /// Acknowledges waiters whose deadline has passed, and reports what has ended outside of
     /// callouts. `ahead`: how long until the next call, so that nothing waits beyond its deadline.
     pub fn expire(&mut self, now: u64, ahead: u64) -> ExpiryReport {
-        let mut report = ExpiryReport::default();
-        while let Some(&(deadline, waiter)) = self.deadlines.front() {
-            let state = self.waiters.get(&waiter).filter(|state| state.deadline_ms == deadline);
-            let ack = state.map(|state| state.ack.max(Ack::Unconfirmed));
-            if ack.is_some() && deadline > now.saturating_add(ahead) {
-                break;
-            }
-            self.deadlines.pop_front();
-            if let Some(ack) = ack {
-                report.expired_waiters = report.expired_waiters.saturating_add(1);
-                self.acknowledge(waiter, ack);
-            }
-        }
+        let expired_waiters = self.waiters.expire(now.saturating_add(ahead));
+        let mut report = ExpiryReport { expired_waiters, ..ExpiryReport::default() };
         if self.drain_deadline_ms.is_some_and(|deadline| deadline <= now) {
             self.drop_queued();
         }
@@ -615,7 +553,7 @@ impl Delivery {
             for batch in project.take_all() {
                 self.release(index, batch.pending_cost());
                 let counts = EventCounts {
-                    unconfirmed: self.give_up_waiters(&batch, Ack::Unconfirmed),
+                    unconfirmed: self.waiters.settle_batch(&batch, Ack::Unconfirmed),
                     dropped: batch.count(false),
                     displaced: 0,
                 };
@@ -626,26 +564,24 @@ impl Delivery {
 
     /// Handles the disconnection of a waiter's client. Its events are still delivered.
     pub fn disconnect(&mut self, waiter: WaiterId) {
-        if let Some(state) = self.waiters.get_mut(&waiter) {
-            state.connected = false;
-        }
+        self.waiters.disconnect(waiter);
     }
 
     /// Whether the waiter has not been acknowledged yet.
     #[must_use]
     pub fn is_waiting(&self, waiter: WaiterId) -> bool {
-        self.waiters.contains_key(&waiter)
+        self.waiters.contains(waiter)
     }
 
     /// Takes the next ack.
     pub fn pop_ack(&mut self) -> Option<(WaiterId, Ack)> {
-        self.acks.pop_front()
+        self.waiters.pop_ack()
     }
 
     /// Whether there are acks to take.
     #[must_use]
     pub fn has_acks(&self) -> bool {
-        !self.acks.is_empty()
+        self.waiters.ack_count() > 0
     }
 
     // === state ===
@@ -662,7 +598,6 @@ impl Delivery {
         self.waiters.is_empty()
             && self.in_flight.is_empty()
             && self.handovers.is_empty()
-            && self.acks.is_empty()
             && self.projects.iter().all(|p| p.is_empty() && p.unreported == EventCounts::default())
     }
 
@@ -699,15 +634,6 @@ impl Delivery {
 /// Whether Keen failed on every event, which is a failure of Keen and not of events.
 pub(crate) fn is_failure(results: &[EventResult]) -> bool {
     !results.is_empty() && results.iter().all(|result| *result == EventResult::Failed)
-}
-
-/// Returns the latest deadline of a batch's waiters: never, if an event has no waiter. `None` if
-/// the batch is empty.
-fn latest_deadline(batch: &Batch, waiters: &FxHashMap<WaiterId, Waiter>) -> Option<u64> {
-    let deadline = |waiter: Option<WaiterId>| {
-        waiter.map_or(Some(u64::MAX), |w| waiters.get(&w).map(|w| w.deadline_ms))
-    };
-    batch.runs().filter_map(|(waiter, _, _)| deadline(waiter)).max()
 }
 
 #[cfg(test)]

@@ -101,7 +101,7 @@ impl Delivery {
                     Ack::Unconfirmed
                 };
                 report.unconfirmed =
-                    report.unconfirmed.saturating_add(self.give_up_waiters(batch, ack));
+                    report.unconfirmed.saturating_add(self.waiters.settle_batch(batch, ack));
                 self.discard(index, batch, |_, waiter| waiter.is_some());
                 continue;
             }
@@ -145,11 +145,9 @@ impl Delivery {
         let tries_left = batch.attempts <= self.settings.max_retries;
         let is_rejected = matches!(failure, Failure::Misconfigured | Failure::Blocked);
         if batch.has_waiters() {
-            let deadlines = batch.runs().filter_map(|(waiter, _, _)| self.waiters.get(&waiter?));
-            let in_time = deadlines
-                .map(|state| state.deadline_ms)
-                .max()
-                .is_some_and(|latest| latest > retry_at);
+            let mut deadlines =
+                batch.runs().filter_map(|(waiter, _, _)| self.waiters.deadline_ms(waiter?));
+            let in_time = deadlines.any(|deadline| deadline > retry_at);
             if is_rejected || !in_time {
                 return RetryPlan::GiveUpWaiters;
             }

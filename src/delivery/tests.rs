@@ -591,20 +591,6 @@ fn retry_after_is_not_cut_short_by_a_smaller_pause_or_a_success() {
     assert!(m.next_callout(9_100).is_some());
 }
 
-#[test]
-fn deadlines_of_settled_waiters_are_freed() {
-    let mut m = machine(settings());
-    m.submit_all(Some(1), &[(1, "hangs", "{}")], 0);
-    m.next_callout(0).unwrap();
-    for waiter in 2..20_000 {
-        m.submit_all(Some(waiter), EVENT, 1);
-        let callout = m.next_callout(1).unwrap();
-        m.settle(callout.id, recorded(1), 1);
-        m.expire(1, 0);
-    }
-    assert!(m.deadlines.len() < 2_000, "{}", m.deadlines.len());
-}
-
 /// Submits a request every 20 ms for a minute, while Keen takes `call_ms` per callout. Returns each
 /// waiter's ack and how long it waited.
 fn steady(call_ms: u64) -> Vec<(Ack, u64)> {
