@@ -8,12 +8,44 @@ use crate::keen::bulk::Event;
 use std::collections::BinaryHeap;
 use std::mem::take;
 
+/// Indices of the projects with pending bytes, in order. The others cost nothing.
+#[derive(Debug, Default)]
+pub(super) struct ActiveProjects(Vec<usize>);
+
+impl ActiveProjects {
+    fn insert(&mut self, index: usize) {
+        if let Err(position) = self.0.binary_search(&index) {
+            self.0.insert(position, index);
+        }
+    }
+
+    fn remove(&mut self, index: usize) {
+        if let Ok(position) = self.0.binary_search(&index) {
+            self.0.remove(position);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the first at or after `index`. After the last, the first follows.
+    pub(super) fn first_from(&self, index: usize) -> Option<usize> {
+        let position = self.0.partition_point(|active| *active < index);
+        self.0.get(position).or_else(|| self.0.first()).copied()
+    }
+}
+
 impl Delivery {
     /// Counts bytes that become pending.
     pub(super) fn charge(&mut self, destination_index: usize, bytes: usize) {
         let Some(project) = self.projects.get_mut(destination_index) else { return };
         if project.pending_bytes == 0 {
-            self.active_projects = self.active_projects.saturating_add(1);
+            self.active_projects.insert(destination_index);
         }
         project.pending_bytes = project.pending_bytes.saturating_add(bytes);
         self.pending_bytes = self.pending_bytes.saturating_add(bytes);
@@ -23,7 +55,7 @@ impl Delivery {
     pub(super) fn release(&mut self, destination_index: usize, bytes: usize) {
         let Some(project) = self.projects.get_mut(destination_index) else { return };
         if project.pending_bytes > 0 && project.pending_bytes <= bytes {
-            self.active_projects = self.active_projects.saturating_sub(1);
+            self.active_projects.remove(destination_index);
         }
         project.pending_bytes = project.pending_bytes.saturating_sub(bytes);
         self.pending_bytes = self.pending_bytes.saturating_sub(bytes);
@@ -35,7 +67,8 @@ impl Delivery {
         let pending = self.projects.iter().map(|project| project.pending_bytes);
         let mut charged = pending.zip(costs).filter(|(_, cost)| **cost > 0);
         let new = charged.clone().filter(|(pending, _)| *pending == 0).count();
-        let share = limit.checked_div(self.active_projects.saturating_add(new)).unwrap_or(limit);
+        let share =
+            limit.checked_div(self.active_projects.len().saturating_add(new)).unwrap_or(limit);
         (charged.all(|(pending, cost)| pending.saturating_add(*cost) <= share), share)
     }
 
@@ -126,13 +159,7 @@ impl Delivery {
         sum.unconfirmed = sum.unconfirmed.saturating_add(counts.unconfirmed);
         sum.displaced = sum.displaced.saturating_add(counts.displaced);
         sum.dropped = sum.dropped.saturating_add(counts.dropped);
-    }
-
-    /// Returns the events without a waiter that were displaced since the last call by a request of
-    /// another project or of a client: destination index and number of events.
-    pub fn take_displaced(&mut self) -> Vec<(usize, u64)> {
-        let displaced = self.projects.iter_mut().map(|p| take(&mut p.unreported.displaced));
-        displaced.enumerate().filter(|(_, count)| *count > 0).collect()
+        self.has_unreported |= counts != EventCounts::default();
     }
 
     /// Returns the bytes that a request's events would occupy, of each project.
@@ -147,5 +174,27 @@ impl Delivery {
             }
         }
         costs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_from_of_active_projects_takes_turns() {
+        let mut active = ActiveProjects::default();
+        assert_eq!(active.first_from(0), None);
+        for index in [7, 2, 4, 2] {
+            active.insert(index);
+        }
+        assert_eq!(active.len(), 3);
+        for (from, want) in [(0, 2), (2, 2), (3, 4), (5, 7), (8, 2)] {
+            assert_eq!(active.first_from(from), Some(want), "{from}");
+        }
+        for index in [2, 3, 4, 7] {
+            active.remove(index);
+        }
+        assert!(active.is_empty());
     }
 }

@@ -155,12 +155,12 @@ impl Delivery {
         if self.handovers.len() >= MAX_HANDOVERS {
             return None;
         }
-        let first = self.overflow.as_ref()?.next_project;
-        let count = self.projects.len();
-        for offset in 0..count {
-            let index = first.saturating_add(offset).checked_rem(count)?;
+        let mut next = self.overflow.as_ref()?.next_project;
+        for _ in 0..self.active_projects.len() {
+            let index = self.active_projects.first_from(next)?;
+            next = index.saturating_add(1);
             if let Some(handover) = self.next_handover_for(index, policy, now) {
-                self.overflow.as_mut()?.next_project = index.saturating_add(1);
+                self.overflow.as_mut()?.next_project = next;
                 return Some(handover);
             }
         }
@@ -175,7 +175,7 @@ impl Delivery {
     ) -> Option<Handover> {
         loop {
             let (draining, soft_limit) = (self.drain_deadline_ms.is_some(), self.soft_limit());
-            let share = soft_limit.checked_div(self.active_projects).unwrap_or(soft_limit);
+            let share = soft_limit.checked_div(self.active_projects.len()).unwrap_or(soft_limit);
             let is_above = self.pending_bytes > soft_limit;
             let project = self.projects.get_mut(destination_index)?;
             if now < project.next_handover_ms && !is_above && !draining {

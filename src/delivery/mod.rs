@@ -53,6 +53,7 @@ use crate::config;
 use crate::keen::bulk::{self, Event, EventResult};
 use backoff::Backoff;
 use batch::event_cost;
+use fair_share::ActiveProjects;
 use handover::{HandoverInFlight, Overflow};
 use project_queue::{Concurrency, ProjectQueue};
 use retry::{Failure, Settlement, requeue_split};
@@ -151,6 +152,9 @@ pub struct ExpiryReport {
     pub unconfirmed: Vec<(usize, u64)>,
     /// Events without a waiter that were lost because the drain deadline has passed.
     pub dropped: Vec<(usize, u64)>,
+    /// Events without a waiter that were lost because requests of other projects or of clients took
+    /// their place.
+    pub displaced: Vec<(usize, u64)>,
 }
 
 /// Events that ended outside of a callout.
@@ -177,8 +181,7 @@ pub struct Delivery {
     settings: config::DeliverySettings,
     timeout_ms: u64,
     projects: Vec<ProjectQueue>,
-    /// Projects with pending bytes.
-    active_projects: usize,
+    active_projects: ActiveProjects,
     waiters: Waiters,
     in_flight: FxHashMap<CalloutId, InFlight>,
     /// Callouts in flight of healthy projects: only these count against `maxInFlight`.
@@ -194,6 +197,8 @@ pub struct Delivery {
     /// A batch lingers and leaves in some milliseconds.
     lingering: bool,
     pending_bytes: usize,
+    /// A project has counts of events that [`Delivery::expire`] has not reported.
+    has_unreported: bool,
     /// Buffers of a delivered batch, reused by the next one.
     recycled_batch: Batch,
     backoff: Backoff,
@@ -215,7 +220,7 @@ impl Delivery {
             settings,
             timeout_ms,
             projects: (0..destinations).map(|_| ProjectQueue::default()).collect(),
-            active_projects: 0,
+            active_projects: ActiveProjects::default(),
             waiters: Waiters::default(),
             in_flight: FxHashMap::default(),
             healthy_in_flight: 0,
@@ -226,6 +231,7 @@ impl Delivery {
             timer_enabled: false,
             lingering: false,
             pending_bytes: 0,
+            has_unreported: false,
             recycled_batch: Batch::default(),
             backoff: Backoff::new(seed),
             drain_deadline_ms: None,
@@ -295,11 +301,12 @@ impl Delivery {
     /// Returns the next callout to make now, if any. Call it until there is none.
     pub fn next_callout(&mut self, now: u64) -> Option<Callout> {
         self.lingering = false;
-        let count = self.projects.len();
-        for offset in 0..count {
-            let index = self.next_project.saturating_add(offset).checked_rem(count)?;
+        let mut next = self.next_project;
+        for _ in 0..self.active_projects.len() {
+            let index = self.active_projects.first_from(next)?;
+            next = index.saturating_add(1);
             if let Some(callout) = self.next_callout_for(index, now) {
-                self.next_project = index.saturating_add(1);
+                self.next_project = next;
                 return Some(callout);
             }
         }
@@ -308,7 +315,7 @@ impl Delivery {
 
     fn concurrency(&self) -> Concurrency {
         let limit = self.settings.max_in_flight;
-        let share = limit.checked_div(self.active_projects).unwrap_or(limit);
+        let share = limit.checked_div(self.active_projects.len()).unwrap_or(limit);
         Concurrency { limit, available: self.healthy_in_flight < limit, share: share.max(1) }
     }
 
@@ -537,11 +544,13 @@ impl Delivery {
         if self.drain_deadline_ms.is_some_and(|deadline| deadline <= now) {
             self.drop_queued();
         }
-        for (index, project) in self.projects.iter_mut().enumerate() {
-            let (unconfirmed, dropped) =
-                (take(&mut project.unreported.unconfirmed), take(&mut project.unreported.dropped));
-            report.unconfirmed.extend((unconfirmed > 0).then_some((index, unconfirmed)));
-            report.dropped.extend((dropped > 0).then_some((index, dropped)));
+        if take(&mut self.has_unreported) {
+            for (index, project) in self.projects.iter_mut().enumerate() {
+                let EventCounts { unconfirmed, dropped, displaced } = take(&mut project.unreported);
+                report.unconfirmed.extend((unconfirmed > 0).then_some((index, unconfirmed)));
+                report.dropped.extend((dropped > 0).then_some((index, dropped)));
+                report.displaced.extend((displaced > 0).then_some((index, displaced)));
+            }
         }
         report
     }
@@ -598,7 +607,8 @@ impl Delivery {
         self.waiters.is_empty()
             && self.in_flight.is_empty()
             && self.handovers.is_empty()
-            && self.projects.iter().all(|p| p.is_empty() && p.unreported == EventCounts::default())
+            && self.active_projects.is_empty()
+            && !self.has_unreported
     }
 
     /// Whether the pending bytes exceed half of their limit.

@@ -226,13 +226,6 @@ impl ProjectQueue {
         last.append(&batch);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.filling.is_empty()
-            && self.sealed.is_empty()
-            && self.parked.is_empty()
-            && self.handover.is_empty()
-    }
-
     /// Removes and returns all queued batches.
     pub(super) fn take_all(&mut self) -> Vec<Batch> {
         self.unattended_bytes = 0;

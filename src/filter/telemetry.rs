@@ -12,6 +12,7 @@ use crate::overflow::OverflowReport;
 use crate::segment::http::Response;
 use crate::users::CommitReport;
 use proxy_wasm::types::MetricType;
+use std::mem::take;
 
 /// Each kind of problem is logged at most once in this time.
 const LOG_INTERVAL_MS: u64 = 60_000;
@@ -26,7 +27,7 @@ const UNKNOWN_SOURCE: &str = "unknown";
 
 /// Why an event without a waiter was dropped.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum DropReason {
+enum DropReason {
     NoCapacity,
     Rejected,
     Drain,
@@ -53,6 +54,8 @@ pub(super) struct Telemetry {
     unknown_source: SourceStats,
     destinations: Vec<DestinationLabels>,
     projects: Vec<ProjectStats>,
+    /// Indices of the projects that Keen has answered since the last flush.
+    answered_projects: Vec<usize>,
     log_rate_limit: LogRateLimit,
     pending: process_state::PendingBytes,
 }
@@ -111,6 +114,7 @@ impl Telemetry {
             unknown_source: SourceStats::new(UNKNOWN_SOURCE),
             destinations,
             projects,
+            answered_projects: Vec::new(),
             log_rate_limit: LogRateLimit::default(),
             pending: process_state::PendingBytes::default(),
         }
@@ -130,8 +134,11 @@ impl Telemetry {
             let stat = self.registry.stat(family, &[]);
             self.registry.define(stat);
         }
-        for project in &mut self.projects {
-            project.is_accepted = process_state::claim_project(&project.id).then_some(true);
+        for index in 0..self.projects.len() {
+            let id = self.projects.get(index).map(|project| project.id.as_str());
+            if id.is_some_and(process_state::claim_project) {
+                self.set_accepted(index, true);
+            }
         }
         self.flush_destinations();
     }
@@ -384,6 +391,9 @@ impl Telemetry {
         for (destination, events) in &report.dropped {
             self.count_dropped(*destination, DropReason::Drain, *events);
         }
+        for (destination, events) in &report.displaced {
+            self.count_dropped(*destination, DropReason::NoCapacity, *events);
+        }
     }
 
     fn count_unconfirmed(&mut self, destination: usize, events: u64) {
@@ -393,7 +403,7 @@ impl Telemetry {
         }
     }
 
-    pub(super) fn count_dropped(&mut self, destination: usize, reason: DropReason, events: u64) {
+    fn count_dropped(&mut self, destination: usize, reason: DropReason, events: u64) {
         if events > 0 {
             let id = self.project_id(destination);
             self.count(&metrics::EVENTS_DROPPED, &[&id, reason.label()], events);
@@ -427,10 +437,11 @@ impl Telemetry {
     }
 
     fn set_destination_up(&mut self, destination: usize, up: bool, status: Option<u16>) {
-        let key_hash = self.destinations.get(destination).map(|labels| labels.key_hash);
-        if let (Some(key_hash), (_, Some(project))) = (key_hash, self.project(destination)) {
-            project.is_accepted = Some(up);
-            if project.key_hashes.len() > 1 {
+        if let Some(&DestinationLabels { project, key_hash, .. }) =
+            self.destinations.get(destination)
+        {
+            self.set_accepted(project, up);
+            if self.projects.get(project).is_some_and(|project| project.key_hashes.len() > 1) {
                 process_state::set_key_rejected(key_hash, !up);
             }
         }
@@ -443,6 +454,14 @@ impl Telemetry {
                      plan, and proxies on the way to Keen"
                 )
             });
+        }
+    }
+
+    fn set_accepted(&mut self, index: usize, is_accepted: bool) {
+        if let Some(project) = self.projects.get_mut(index)
+            && project.is_accepted.replace(is_accepted).is_none()
+        {
+            self.answered_projects.push(index);
         }
     }
 
@@ -491,7 +510,8 @@ impl Telemetry {
     /// last one has the most recent result. If the project has several write keys, each worker
     /// knows which of them are rejected, so that the success of one does not hide another.
     fn flush_destinations(&mut self) {
-        for project in &mut self.projects {
+        for index in take(&mut self.answered_projects) {
+            let Some(project) = self.projects.get_mut(index) else { continue };
             let Some(is_accepted) = project.is_accepted.take() else { continue };
             let up = match project.key_hashes.as_slice() {
                 [_] => is_accepted,

@@ -5,7 +5,7 @@ use super::host;
 use super::process_state;
 use super::request_queue::{QueuedRequest, RequestMapper, RequestQueue, RequestSeq};
 use super::responses::{self, ClientForm, MAX_RESPONSES_PER_CALLBACK, PendingResponses};
-use super::telemetry::{DropReason, Telemetry};
+use super::telemetry::Telemetry;
 use super::wake::{FAST_TICK_MS, SLOW_TICK_MS, TICK_MS, Waker};
 use crate::config::Config;
 use crate::delivery::{Admission, Callout, CalloutResponse, Delivery, MonotonicClock, WaiterId};
@@ -285,9 +285,6 @@ impl Worker {
         self.telemetry.record_expiry(&expired);
         self.claim_drain_lease(now);
         self.dispatch(now);
-        for (destination, events) in self.delivery.take_displaced() {
-            self.telemetry.count_dropped(destination, DropReason::NoCapacity, events);
-        }
         let idle = self.is_idle();
         let flush_due = now >= self.last_flush_ms.saturating_add(u64::from(TICK_MS));
         if idle || self.waker.tick_period_ms() == TICK_MS || flush_due {

@@ -166,7 +166,7 @@ impl Model {
         for (index, count) in report.unconfirmed {
             self.ends[index].unconfirmed += count;
         }
-        for (index, count) in report.dropped.into_iter().chain(self.delivery.take_displaced()) {
+        for (index, count) in report.dropped.into_iter().chain(report.displaced) {
             self.ends[index].dropped += count;
         }
         self.take_callouts();

@@ -153,8 +153,7 @@ impl Simulation {
                     self.projects[index].ended += count;
                     self.projects[index].unconfirmed += count;
                 }
-                let displaced = self.delivery.take_displaced();
-                for (index, count) in report.dropped.into_iter().chain(displaced) {
+                for (index, count) in report.dropped.into_iter().chain(report.displaced) {
                     self.projects[index].ended += count;
                     self.projects[index].dropped += count;
                 }

@@ -189,7 +189,6 @@ impl Model {
         let now = self.now;
         let worker = &mut self.workers[index];
         worker.delivery.expire(now, 0);
-        worker.delivery.take_displaced();
         if worker.overflow.is_lease_due(now) {
             let current = self.leases.get(&process).map(Vec::as_slice);
             let claimed = lease::claim(current, index as u64, now);

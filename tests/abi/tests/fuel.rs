@@ -21,8 +21,8 @@ const MAX_HOSTCALLS: f64 = 9.0;
 
 /// Sends concurrent requests as in a busy worker: one callout for the first, one for the rest. Runs
 /// twice, so that one-time work is not counted.
-fn cost(path: &str, body: &[u8], callers: usize) -> Usage {
-    let mut vm = Vm::builder().start().unwrap_or_else(|trap| panic!("{trap}"));
+fn cost(config: &Value, path: &str, body: &[u8], callers: usize) -> Usage {
+    let mut vm = Vm::builder().config(config).start().unwrap_or_else(|trap| panic!("{trap}"));
     let headers: [(&str, &[u8]); 3] = [
         ("authorization", b"Basic d3JpdGVLZXk6"),
         ("user-agent", b"analytics-node/2.2.0"),
@@ -71,7 +71,7 @@ fn request_fuel_is_within_its_committed_bound() {
         ("track of 40 properties", "/v1/track", wide(40), CALLERS),
         ("batch", "/v1/batch", body("batch.json"), 1),
     ] {
-        let usage = cost(path, &body, callers);
+        let usage = cost(&harness::default_config(), path, &body, callers);
         let each = |count: u64| count as f64 / callers as f64;
         println!("{name}: {:.0} of fuel a request", each(usage.fuel));
         println!("  by callback: {:?}", usage.fuel_by_callback);
@@ -105,4 +105,20 @@ fn request_fuel_is_within_its_committed_bound() {
             "{name} takes {found} of fuel, {committed} are committed: make it cheaper, or commit what it is worth"
         );
     }
+}
+
+#[test]
+fn projects_without_events_do_not_add_to_the_cost_of_a_request() {
+    let fuel = |projects: usize| {
+        let mut config = harness::default_config();
+        for number in 1..projects {
+            let mut source = config["sources"]["writeKey"].clone();
+            source["projectId"] = json!(format!("{number:024x}"));
+            config["sources"][format!("key{number}")] = source;
+        }
+        cost(&config, "/v1/track", br#"{"event":"e","userId":"u"}"#, 1).fuel as f64
+    };
+    let (one, many) = (fuel(1), fuel(300));
+    println!("300 projects: {:+.1} %", (many / one - 1.0) * 100.0);
+    assert!(many <= one * 1.2, "{one} of fuel with one project, {many} with 300");
 }
