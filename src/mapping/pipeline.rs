@@ -17,7 +17,7 @@ use crate::segment::http::write_key;
 use crate::segment::message::body::{Body, BodyError};
 use crate::segment::message::computed_traits::ComputedTraits;
 use crate::segment::message::{Message, MessageType};
-use crate::users::{SharedData, UserTransaction};
+use crate::users::{SharedData, User, UserTransaction};
 use std::borrow::Cow;
 use std::cell::OnceCell;
 
@@ -160,7 +160,7 @@ pub fn map_request<'c>(
     let mut mapper = RequestMapper {
         config,
         batch_page: (is_batch && client.is_browser).then(PageTraits::default),
-        client,
+        client: &client,
         batch: &batch,
         body_is_lossy: matches!(text, Cow::Owned(_)),
         body_hash: OnceCell::new(),
@@ -208,7 +208,7 @@ fn decode_text(body: &[u8]) -> Cow<'_, str> {
 /// Maps the messages of one request.
 struct RequestMapper<'r, 's, T, S> {
     config: &'r Config,
-    client: RequestClient<'r>,
+    client: &'r RequestClient<'r>,
     batch: &'r BatchValues<'r>,
     /// The body contained bytes that are not UTF-8.
     body_is_lossy: bool,
@@ -227,7 +227,7 @@ struct RequestMapper<'r, 's, T, S> {
     stats: RequestStats,
 }
 
-impl<T: FnMut() -> String, S: SharedData> RequestMapper<'_, '_, T, S> {
+impl<'r, T: FnMut() -> String, S: SharedData> RequestMapper<'r, '_, T, S> {
     /// Maps the message at `index` of the body.
     fn map_message<'m>(
         &mut self,
@@ -275,27 +275,10 @@ impl<T: FnMut() -> String, S: SharedData> RequestMapper<'_, '_, T, S> {
         }
         let collections = collections(message_type, message, source)?;
         let ids = Ids::for_event(message, source, self.body_is_lossy);
-        let page = self.batch_page.as_ref().filter(|_| {
-            source.mode == Mode::Device && self.client.is_end_user_request(&message.context)
-        });
-        let user = if source.remember_users {
-            identity::user_for_event(self.users, source, message, &ids, self.batch, page)
-        } else {
-            None
-        };
+        let user = self.user_for_event(message, source, &ids);
         let token = self.own_token(message, index).unwrap_or_else(|| Cow::Owned((self.token)()));
-        let context = EventContext {
-            source,
-            client: &self.client,
-            batch: self.batch,
-            ids: &ids,
-            user: user.as_ref(),
-            token: &token,
-            received_ms: self.request.received_ms,
-        };
-        let mut events = MessageEvents::new(message, context, names);
-        self.stats.sanitized = self.stats.sanitized.saturating_add(u64::from(events.sanitized()));
-        push_events(self.events, &mut events, source, &collections, outcome);
+        let context = self.event_context(source, &ids, user.as_ref(), &token);
+        self.write_events(message, context, names, &collections, outcome);
         Ok(())
     }
 
@@ -315,21 +298,26 @@ impl<T: FnMut() -> String, S: SharedData> RequestMapper<'_, '_, T, S> {
         self.computed_traits_left = self.computed_traits_left.saturating_sub(count);
         let ids = Ids::new(message, self.body_is_lossy);
         if source.remember_users {
-            let is_of_page =
-                source.mode == Mode::Device && self.client.is_end_user_request(&message.context);
-            let page = self.batch_page.as_mut().filter(|_| is_of_page);
+            let shares_page = self.shares_page(message, source);
+            let page = self.batch_page.as_mut().filter(|_| shares_page);
             identity::identify(self.users, source, message, computed.as_ref(), &ids, page);
         }
         let audiences = computed.map(|computed| computed.audiences).unwrap_or_default();
-        if !source.audience_events || audiences.is_empty() {
-            return;
+        if source.audience_events && !audiences.is_empty() {
+            self.write_audience_events(message, index, source, &ids, audiences, outcome);
         }
-        let user = if source.remember_users {
-            let page = self.batch_page.as_ref().filter(|_| source.mode == Mode::Device);
-            identity::user_for_event(self.users, source, message, &ids, self.batch, page)
-        } else {
-            None
-        };
+    }
+
+    fn write_audience_events(
+        &mut self,
+        message: &Message<'_>,
+        index: usize,
+        source: &Source,
+        ids: &Ids<'_>,
+        audiences: Vec<(String, bool)>,
+        outcome: &mut MessageOutcome,
+    ) {
+        let user = self.user_for_event(message, source, ids);
         let own_token = self.own_token(message, index);
         for (position, (name, entered)) in audiences.into_iter().enumerate() {
             // `limits.messages` bounds the first audience of each message. Engage sends one per
@@ -349,24 +337,69 @@ impl<T: FnMut() -> String, S: SharedData> RequestMapper<'_, '_, T, S> {
                 Some(token) => names::uniqueness_token(&format!("{token} {name}")).into_owned(),
                 None => (self.token)(),
             };
-            let context = EventContext {
-                source,
-                client: &self.client,
-                batch: self.batch,
-                ids: &ids,
-                user: user.as_ref(),
-                token: &token,
-                received_ms: self.request.received_ms,
-            };
-            let mut events = MessageEvents::new(&track, context, &mut Vec::new());
-            self.stats.sanitized =
-                self.stats.sanitized.saturating_add(u64::from(events.sanitized()));
+            let context = self.event_context(source, ids, user.as_ref(), &token);
             let collections = [Some(Cow::Borrowed(change.event)), None, None];
-            push_events(self.events, &mut events, source, &collections, outcome);
+            self.write_events(&track, context, &mut Vec::new(), &collections, outcome);
             if self.events.is_overflowed() {
                 return;
             }
         }
+    }
+
+    /// Whether the message comes from the page that the batch is of.
+    fn shares_page(&self, message: &Message<'_>, source: &Source) -> bool {
+        source.mode == Mode::Device && self.client.is_end_user_request(&message.context)
+    }
+
+    /// Returns the stored user of a message, for its events.
+    fn user_for_event(
+        &mut self,
+        message: &Message<'_>,
+        source: &Source,
+        ids: &Ids<'_>,
+    ) -> Option<User> {
+        if !source.remember_users {
+            return None;
+        }
+        let page = self.batch_page.as_ref().filter(|_| self.shares_page(message, source));
+        identity::user_for_event(self.users, source, message, ids, self.batch, page)
+    }
+
+    fn event_context<'e>(
+        &self,
+        source: &'e Source,
+        ids: &'e Ids<'e>,
+        user: Option<&'e User>,
+        token: &'e str,
+    ) -> EventContext<'e>
+    where
+        'r: 'e,
+    {
+        let received_ms = self.request.received_ms;
+        EventContext {
+            source,
+            client: self.client,
+            batch: self.batch,
+            ids,
+            user,
+            token,
+            received_ms,
+        }
+    }
+
+    /// Adds a message's event to each of its collections.
+    fn write_events<'m>(
+        &mut self,
+        message: &Message<'m>,
+        context: EventContext<'_>,
+        names: &mut Vec<&'m [u8]>,
+        collections: &[Option<Cow<'_, str>>; 3],
+        outcome: &mut MessageOutcome,
+    ) {
+        let source = context.source;
+        let mut events = MessageEvents::new(message, context, names);
+        self.stats.sanitized = self.stats.sanitized.saturating_add(u64::from(events.sanitized()));
+        push_events(self.events, &mut events, source, collections, outcome);
     }
 
     fn own_token<'m>(&self, message: &Message<'m>, index: usize) -> Option<Cow<'m, str>> {
