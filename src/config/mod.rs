@@ -6,6 +6,7 @@
 //!
 //! Each setting is declared once, in [`schema`].
 
+mod distinct;
 mod document;
 mod error;
 mod origin;
@@ -19,6 +20,7 @@ use reader::Section;
 use schema as settings;
 use std::cell::RefCell;
 
+pub(crate) use distinct::Distinct;
 pub use error::{ConfigError, ConfigErrors};
 pub use origin::OriginPattern;
 pub use source::{BrowserKeys, Destination, Mode, Source};
@@ -199,19 +201,17 @@ impl Config {
 
     fn parse_sources(&mut self, root: &Section<'_>, cluster: &str) {
         let sources = root.section(&settings::SOURCES);
+        let mut destinations = Distinct::new();
         for (key, section) in sources.sources(&settings::SOURCE) {
             let (source, destination) = source::parse(&section, key, cluster);
-            let known = self.destinations.iter().position(|known| *known == destination);
-            let destination_index = known.unwrap_or_else(|| {
-                self.destinations.push(destination);
-                self.destinations.len().saturating_sub(1)
-            });
+            let destination_index = destinations.index_of(destination);
             let entry = (key.to_owned(), self.sources.len());
             match self.find_write_key(key) {
                 Ok(at) | Err(at) => self.write_keys.insert(at, entry),
             }
             self.sources.push(Source { destination_index, ..source });
         }
+        self.destinations = destinations.into_values();
         if sources.is_empty() {
             sources.refuse("must name at least one source, found none");
         }

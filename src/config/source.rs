@@ -54,7 +54,7 @@ pub enum Mode {
 
 /// A Keen project, its write key, and the cluster that reaches it. Sources share equal
 /// destinations.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Destination {
     /// 24 hexadecimal characters.
     pub project_id: String,

@@ -3,7 +3,7 @@
 use super::host;
 use super::metrics::{self, Family, Registry, StatId, label_value};
 use super::process_state;
-use crate::config::Config;
+use crate::config::{Config, Distinct};
 use crate::delivery::{ExpiryReport, Rejection, SettleReport};
 use crate::keen::event_writer::MAX_BYTES;
 use crate::keen::names;
@@ -526,13 +526,14 @@ impl Telemetry {
 /// Returns the labels of all destinations, and the projects that they name.
 fn label_destinations(config: &Config) -> (Vec<DestinationLabels>, Vec<ProjectStats>) {
     let mut projects: Vec<ProjectStats> = Vec::new();
+    let mut ids = Distinct::new();
     let mut destinations = Vec::with_capacity(config.destinations.len());
     for destination in &config.destinations {
         let id = &destination.project_id;
-        let project = projects.iter().position(|project| project.id == *id).unwrap_or_else(|| {
+        let project = ids.index_of(id);
+        if project == projects.len() {
             projects.push(ProjectStats { id: id.clone(), ..ProjectStats::default() });
-            projects.len().saturating_sub(1)
-        });
+        }
         let key = destination.write_key.as_deref().unwrap_or_default();
         let key_hash = names::sha256_u64([key, &destination.cluster].join(" ").as_bytes());
         if let Some(project) = projects.get_mut(project) {

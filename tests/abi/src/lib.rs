@@ -136,7 +136,8 @@ impl Builder {
         for name in self.denied.iter().filter(|name| !name.starts_with("proxy_on_")) {
             store.data_mut().failing.insert(name.clone(), Status::InternalFailure);
         }
-        let mut vm = Vm { store, instance, denied: self.denied, next_stream: ROOT };
+        let start_usage = Usage::default();
+        let mut vm = Vm { store, instance, denied: self.denied, next_stream: ROOT, start_usage };
         let size = u32::try_from(vm.store.data().configuration.len()).unwrap_or(0);
         vm.enter::<(), ()>(ROOT, "_initialize", ())?;
         vm.enter::<(u32, u32), ()>(ROOT, "proxy_on_context_create", (ROOT, 0))?;
@@ -145,6 +146,7 @@ impl Builder {
         if started == Some(0) || configured == Some(0) {
             return Err(Trap(format!("the configuration was refused: {:?}", vm.logs())));
         }
+        vm.start_usage = vm.usage().clone();
         vm.reset_usage();
         Ok(vm)
     }
@@ -176,6 +178,7 @@ pub struct Vm {
     instance: Instance,
     denied: BTreeSet<String>,
     next_stream: u32,
+    start_usage: Usage,
 }
 
 /// An event that the filter sent to Keen.
@@ -539,6 +542,12 @@ impl Vm {
     #[must_use]
     pub fn logs(&self) -> &[(u32, String)] {
         &self.store.data().logs
+    }
+
+    /// Returns what the start of the VM and its configuration took.
+    #[must_use]
+    pub fn start_usage(&self) -> &Usage {
+        &self.start_usage
     }
 
     /// Returns fuel, hostcalls and entries since the last [`Vm::reset_usage`].

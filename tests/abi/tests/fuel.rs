@@ -107,15 +107,32 @@ fn request_fuel_is_within_its_committed_bound() {
     }
 }
 
+/// Returns a configuration of sources that each have a project of their own.
+fn config_of_projects(projects: usize) -> Value {
+    let mut config = harness::default_config();
+    for number in 1..projects {
+        let mut source = config["sources"]["writeKey"].clone();
+        source["projectId"] = json!(format!("{number:024x}"));
+        config["sources"][format!("key{number}")] = source;
+    }
+    config
+}
+
+#[test]
+fn cost_of_a_configuration_grows_with_its_size() {
+    let fuel = |projects| {
+        let vm = Vm::builder().config(&config_of_projects(projects)).start();
+        vm.unwrap_or_else(|trap| panic!("{trap}")).start_usage().fuel as f64
+    };
+    let (some, many) = (fuel(500), fuel(1_000));
+    println!("1,000 sources: {:.2} times the fuel of 500", many / some);
+    assert!(many <= some * 2.5, "500 sources take {some} of fuel, 1,000 take {many}");
+}
+
 #[test]
 fn projects_without_events_do_not_add_to_the_cost_of_a_request() {
-    let fuel = |projects: usize| {
-        let mut config = harness::default_config();
-        for number in 1..projects {
-            let mut source = config["sources"]["writeKey"].clone();
-            source["projectId"] = json!(format!("{number:024x}"));
-            config["sources"][format!("key{number}")] = source;
-        }
+    let fuel = |projects| {
+        let config = config_of_projects(projects);
         cost(&config, "/v1/track", br#"{"event":"e","userId":"u"}"#, 1).fuel as f64
     };
     let (one, many) = (fuel(1), fuel(300));
