@@ -52,13 +52,13 @@ pub(super) fn collections<'a>(
     message: &Message<'a>,
     source: &Source,
 ) -> Result<[Option<Cow<'a, str>>; 3], SkipReason> {
-    let noun = match message_type {
+    let (noun, loaded) = match message_type {
         MessageType::Track => {
             let event = event_name_text(message.event).ok_or(SkipReason::NoEventName)?;
             return Ok([Some(event), None, None]);
         }
-        MessageType::Page => "Page",
-        MessageType::Screen => "Screen",
+        MessageType::Page => ("Page", "Loaded a Page"),
+        MessageType::Screen => ("Screen", "Loaded a Screen"),
         MessageType::Identify | MessageType::Group | MessageType::Alias => {
             return Err(SkipReason::NoEffect);
         }
@@ -66,7 +66,7 @@ pub(super) fn collections<'a>(
     let named = |value: Value<'a>| if value.truthy() { event_name_text(value) } else { None };
     let (name, category) = (named(message.name), named(message.category));
     let joined = |words: &[&str]| Cow::Owned(words.join(" "));
-    let all = source.track_all_pages.then(|| joined(&["Loaded a", noun]));
+    let all = source.track_all_pages.then_some(Cow::Borrowed(loaded));
     let categorized = category.as_ref().filter(|_| source.track_categorized_pages);
     let categorized = categorized.map(|category| joined(&["Viewed", category, noun]));
     let named = name.as_ref().filter(|_| source.track_named_pages).map(|name| match &category {

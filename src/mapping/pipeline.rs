@@ -108,8 +108,8 @@ const MAX_GROWTH_BYTES: usize = 65_536;
 /// one of each message. One identify may contain thousands.
 const BYTES_PER_AUDIENCE_EVENT: usize = 600;
 /// At most one of Engage's traits per this many bytes of the body is read. A message from Engage
-/// has one, in about 400 bytes.
-const BYTES_PER_COMPUTED_TRAIT: usize = 64;
+/// has one, in 330 bytes or more.
+const BYTES_PER_COMPUTED_TRAIT: usize = 128;
 /// Number of Engage's traits read from a body of any size.
 const MIN_COMPUTED_TRAITS: usize = 64;
 /// Number of audience events allowed for a body of any size.

@@ -441,10 +441,31 @@ fn audience_events_are_bounded_by_the_bodys_size() {
 #[test]
 fn each_identify_of_a_batch_gives_its_audience_event() {
     let mut shop = fixture(json!({"audienceEvents": true}));
+    let personas = json!({
+        "computation_class": "audience", "computation_key": "vip", "computation_id": "aud_2Gm4kZ",
+        "namespace": "spa_7yUkLm", "space_id": "spa_7yUkLm",
+    });
     let batch: Vec<Value> = (0..500)
-        .map(|i| json!({"type": "identify", "userId": format!("u{i}"), "context": {"personas": {}}, "traits": {"vip": true}}))
+        .map(|user| {
+            json!({
+                "type": "identify", "messageId": format!("personas_{user:032}"),
+                "userId": format!("u{user}"), "context": {"personas": personas},
+                "traits": {"vip": true},
+            })
+        })
         .collect();
     assert_eq!(shop.map(json!({"batch": batch}).to_string()).events.len(), 500);
+}
+
+#[test]
+fn computed_traits_of_a_batch_are_bounded_by_its_size() {
+    let mut shop = fixture(json!({"audienceEvents": true}));
+    let batch: Vec<Value> = (0..500)
+        .map(|user| json!({"type": "identify", "userId": format!("u{user}"), "context": {"personas": {}}, "traits": {"vip": true}}))
+        .collect();
+    let body = json!({"batch": batch}).to_string();
+    let mapped = shop.map(&body);
+    assert_eq!(mapped.events.len(), body.len() / 128 + 64);
 }
 
 #[test]

@@ -530,7 +530,7 @@ fn bytes_read_for_updates_of_one_request_are_bounded_by_its_body() {
     assert_eq!(identify_all(None).1.rejected, 0);
     for body_bytes in [0, 100_000] {
         let (read_bytes, report) = identify_all(Some(body_bytes));
-        let limit = 2_097_152 + 32 * body_bytes;
+        let limit = 1_048_576 + 40 * body_bytes;
         assert!((limit..limit + 65_536).contains(&read_bytes), "{body_bytes}: {read_bytes}");
         assert_eq!(report.written + report.rejected, USERS as u64);
         assert!(report.written > 0 && report.rejected > 0, "{body_bytes}: {report:?}");

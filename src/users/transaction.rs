@@ -26,7 +26,7 @@ const MAX_TRAIT_BYTES: usize = 4_194_304;
 /// lookup in another shard reads the whole shard.
 const EVENT_READS: ReadLimit = ReadLimit { growth: 4, min_bytes: 1_048_576 };
 /// The same for a request's updates. They also write what they read.
-const UPDATE_READS: ReadLimit = ReadLimit { growth: 32, min_bytes: 2_097_152 };
+const UPDATE_READS: ReadLimit = ReadLimit { growth: 40, min_bytes: 1_048_576 };
 /// Up to this many users, each event updates `last_seen`, so that eviction is in exact order. With
 /// more users `last_seen` is exact to [`TOUCH_INTERVAL_US`], which saves a write for most events.
 const EXACT_LRU_MAX_USERS: u64 = 1000;
@@ -353,9 +353,11 @@ impl<'s, S: SharedData> UserTransaction<'s, S> {
 
     /// Whether this request has read the user's shard, or may read another one.
     fn may_load(&mut self, user: UserKey<'_>, limit: ReadLimit) -> bool {
+        if self.body_bytes.is_none_or(|bytes| self.read_bytes < limit.bytes(bytes)) {
+            return true;
+        }
         let shard_id = self.shard_id(user);
-        self.body_bytes.is_none_or(|bytes| self.read_bytes < limit.bytes(bytes))
-            || self.loaded.contains_key(&shard_id)
+        self.loaded.contains_key(&shard_id)
     }
 
     /// Looks up a user in its shard. Returns the shard, and the user's index in it.
