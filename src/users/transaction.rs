@@ -39,8 +39,8 @@ pub struct CommitReport {
     pub written: u64,
     /// Records that were evicted to store them.
     pub evicted: u64,
-    /// Updates that were not stored: they were too large or too many, or other workers kept writing
-    /// to the same shard.
+    /// Updates that were not stored: they were too large or too many, their request had read too
+    /// much of the store, or other workers kept writing to the same shard.
     pub rejected: u64,
     /// Events that contain their user without traits, because the traits of the request had too
     /// many bytes.
